@@ -1,0 +1,28 @@
+# make demo   set up, play the embedded world once with the profiler on, say where the results are
+# make test   the tests
+# make check  ruff and mypy
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[play,train,dev]"
+	touch $@
+
+demo: .venv/ready
+	$(BIN)/python inference.py --enable_profile
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv outputs

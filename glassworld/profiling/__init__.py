@@ -1,0 +1,1 @@
+"""Tags woven through the engine, and the capture that turns them into a trace."""
