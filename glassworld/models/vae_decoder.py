@@ -1,0 +1,103 @@
+"""The VAE's streaming decoder: one latent frame at a time, each to one (the first) or four."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from glassworld.models.vae_layers import (
+    CausalConv,
+    Head,
+    Memory,
+    Middle,
+    ResidualBlock,
+    Upsample,
+    conv2d_frames,
+    name_causal_layers,
+)
+from glassworld.profiling import registry as tags
+from glassworld.profiling.tags import tag
+from glassworld.specs import VAESpec
+
+
+class Decoder(nn.Module):
+    """Middle, then stages of residual blocks, each but the last followed by an upsampling."""
+
+    def __init__(self, spec: VAESpec) -> None:
+        super().__init__()
+        widths = spec.stage_widths[::-1]
+        self.conv1 = CausalConv(spec.latent_channels, widths[0])
+        self.middle = Middle(widths[0])
+        self.stages = nn.ModuleList()
+        inputs = widths[0]
+        for index, outputs in enumerate(widths):
+            for _ in range(spec.residual_blocks + 1):
+                self.stages.append(ResidualBlock(inputs, outputs))
+                inputs = outputs
+            if index < len(spec.temporal):
+                self.stages.append(Upsample(outputs, spec.temporal[::-1][index]))
+                inputs = outputs // 2
+        self.head = Head(widths[-1], 3)
+
+    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
+        with tag(tags.DEC_CONV1):
+            x = self.conv1(x, memory)
+        with tag(tags.DEC_MIDDLE):
+            x = self.middle(x, memory)
+        with tag(tags.DEC_UPSAMPLE):
+            for stage in self.stages:
+                x = stage(x, memory)
+        with tag(tags.DEC_HEAD):
+            return self.head(x, memory)
+
+
+class VAEDecoder(nn.Module):
+    """Normalised latents to pixels."""
+
+    def __init__(self, spec: VAESpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.conv2 = nn.Conv2d(spec.latent_channels, spec.latent_channels, 1)
+        self.decoder = Decoder(spec)
+        name_causal_layers(self)
+
+    def forward(self, latents: Tensor, memory: Memory | None = None) -> Tensor:
+        """Decode a clip, or its next latent frames, at once.
+
+        `latents`: `[b, c, t, h, w]`. Returns pixels in [-1, 1], `[b, 3, frames, 8h, 8w]`, with
+        4t - 3 frames for the start of a clip (always so without a memory), 4t after it.
+        """
+        x = self.decoder(self.project(self.denormalise(latents)), memory)
+        if memory is not None:
+            memory.first = False
+        return x.clamp(-1, 1).permute(0, 4, 1, 2, 3)
+
+    def stream(self, latents: Tensor, memory: Memory) -> Tensor:
+        """Decode the next block of latents `[b, c, t, h, w]`, one latent frame after another.
+
+        Returns 8-bit pictures `[b, frames, 8h, 8w, 3]`: (x + 1) * 127.5, clipped, truncated.
+        """
+        with tag(tags.DECODE_PRE):
+            x = self.denormalise(latents)
+        with tag(tags.DECODE_CONV2):
+            x = self.project(x)
+        frames = []
+        for index in range(x.shape[1]):
+            with tag(tags.DECODE_FRAME, frame=index):
+                frames.append(self.decoder(x[:, index : index + 1], memory))
+                memory.first = False
+        with tag(tags.DECODE_POST):
+            return to_bytes(torch.cat(frames, 1))
+
+    def denormalise(self, latents: Tensor) -> Tensor:
+        x = latents.permute(0, 2, 3, 4, 1)
+        shift, scale = (x.new_tensor(each) for each in (self.spec.mean, self.spec.std))
+        return (x * scale + shift).contiguous()
+
+    def project(self, x: Tensor) -> Tensor:
+        return conv2d_frames(x, self.conv2)
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """[-1, 1] to 0..255 as the reference does: clipped, then truncated."""
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).clamp(0, 255).to(torch.uint8)
