@@ -1,0 +1,243 @@
+"""Actions: what the player does, one row per pixel frame.
+
+An `Action` is one moment's keyboard and mouse, an `ActionTrack` a run of them, an `ActionSpace`
+what a mode understands. The modes themselves are in `action_spaces`, files in `action_files`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from glassworld.errors import ActionError
+
+Rows = npt.NDArray[np.float32]
+
+MOUSE_COLUMNS = ("mouse_vertical", "mouse_horizontal")
+
+SEGMENT_FRAMES = 12
+"""The benchmark holds each random action for this many pixel frames: one second."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """What the player does at one moment.
+
+    `keyboard`: one number in [0, 1] per key of the mode (0 released, 1 pressed). `mouse`:
+    (vertical, horizontal) camera movement in [-1, 1], up and right positive; None where the mode
+    has none (and the same as no movement where it has). Raises `ActionError` for anything else.
+    """
+
+    keyboard: tuple[float, ...]
+    mouse: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        keyboard = _numbers("keyboard", self.keyboard, 0.0, 1.0)
+        object.__setattr__(self, "keyboard", keyboard)
+        if self.mouse is not None:
+            mouse = _numbers("mouse", self.mouse, -1.0, 1.0)
+            if len(mouse) != 2:
+                raise ActionError(f"mouse: 2 numbers (vertical, horizontal), not {len(mouse)}")
+            object.__setattr__(self, "mouse", mouse)
+
+
+@dataclass(frozen=True)
+class ActionTrack:
+    """A run of actions, one row per pixel frame.
+
+    `keyboard`: float32 [N, K] in [0, 1]; `mouse`: float32 [N, 2] in [-1, 1] as (vertical,
+    horizontal), or None. Both are kept as read-only copies. Raises `ActionError`.
+    """
+
+    keyboard: Rows
+    mouse: Rows | None = None
+
+    def __post_init__(self) -> None:
+        keyboard = _table("keyboard", self.keyboard, 0.0, 1.0)
+        object.__setattr__(self, "keyboard", keyboard)
+        if self.mouse is None:
+            return
+        mouse = _table("mouse", self.mouse, -1.0, 1.0)
+        if mouse.shape != (len(keyboard), 2):
+            raise ActionError(
+                f"mouse: shape {list(mouse.shape)}, but {len(keyboard)} rows of 2 are needed, "
+                "one per row of the keyboard"
+            )
+        object.__setattr__(self, "mouse", mouse)
+
+    def __len__(self) -> int:
+        return len(self.keyboard)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ActionTrack):
+            return NotImplemented
+        if self.mouse is None or other.mouse is None:
+            same_mouse = self.mouse is other.mouse
+        else:
+            same_mouse = np.array_equal(self.mouse, other.mouse)
+        return same_mouse and np.array_equal(self.keyboard, other.keyboard)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def rows(self, start: int, stop: int) -> ActionTrack:
+        """The actions of pixel frames `start` to `stop`, the latter not included."""
+        mouse = None if self.mouse is None else self.mouse[start:stop]
+        return ActionTrack(self.keyboard[start:stop], mouse)
+
+    def fitted(self, space: ActionSpace, frames: int) -> ActionTrack:
+        """The first `frames` rows, checked against the mode; too few rows are an `ActionError`.
+
+        Where the mode has a mouse and the track none, the mouse rests.
+        """
+        if self.keyboard.shape[1] != len(space.keyboard):
+            raise ActionError(
+                f"actions: {self.keyboard.shape[1]} keyboard columns, but {space.mode} has "
+                f"{len(space.keyboard)}: {', '.join(space.keyboard)}"
+            )
+        if self.mouse is not None and not space.has_mouse:
+            raise ActionError(f"actions: {space.mode} has no mouse; leave the mouse columns out")
+        if len(self) < frames:
+            raise ActionError(
+                f"actions: {len(self)} rows, but this run needs {frames} (one per pixel frame); "
+                "give more actions or ask for fewer frames"
+            )
+        track = self.rows(0, frames)
+        if space.has_mouse and track.mouse is None:
+            return ActionTrack(track.keyboard, np.zeros((frames, 2), np.float32))
+        return track
+
+
+@dataclass(frozen=True)
+class Control:
+    """Something a player can do by one key: sets keyboard columns, moves the mouse, or neither."""
+
+    name: str
+    key: str
+    column: str | None = None
+    mouse: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """What a mode understands, as data.
+
+    `keyboard` names the keyboard's columns in order; `controls` are what people press; `idle`
+    names the column set when nothing is pressed ("" for none), which also makes the columns
+    exclusive; `benchmark` lists the random benchmark's actions as groups of control names.
+    """
+
+    mode: str
+    keyboard: tuple[str, ...]
+    has_mouse: bool
+    controls: tuple[Control, ...]
+    benchmark: tuple[tuple[str, ...], ...]
+    idle: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column of an action file, keyboard first."""
+        return self.keyboard + (MOUSE_COLUMNS if self.has_mouse else ())
+
+    def press(self, keys: str | Iterable[str]) -> Action:
+        """The action of `keys`: letters or control names, as "w+left", "w left" or a sequence.
+
+        Nothing pressed is the mode's idle action. Raises `ActionError` for unknown names, and for
+        two at once where the mode knows one action at a time.
+        """
+        names = keys.replace("+", " ").split() if isinstance(keys, str) else list(keys)
+        chosen = dict.fromkeys(self._control(name) for name in names)
+        columns = {control.column for control in chosen if control.column}
+        if self.idle:
+            if len(columns) > 1:
+                raise ActionError(f"{self.mode} takes one action at a time, not {'+'.join(names)}")
+            columns = columns or {self.idle}
+        keyboard = tuple(float(column in columns) for column in self.keyboard)
+        if not self.has_mouse:
+            return Action(keyboard)
+        vertical = sum(control.mouse[0] for control in chosen)
+        horizontal = sum(control.mouse[1] for control in chosen)
+        return Action(keyboard, (vertical, horizontal))
+
+    def fill(self, action: Action, frames: int) -> ActionTrack:
+        """`action` for `frames` pixel frames, checked against the mode."""
+        if len(action.keyboard) != len(self.keyboard):
+            raise ActionError(
+                f"action: {len(action.keyboard)} keyboard numbers, but {self.mode} has "
+                f"{len(self.keyboard)}: {', '.join(self.keyboard)}"
+            )
+        keyboard = np.tile(np.array(action.keyboard, np.float32), (frames, 1))
+        mouse = None
+        if action.mouse is not None:
+            mouse = np.tile(np.array(action.mouse, np.float32), (frames, 1))
+        return ActionTrack(keyboard, mouse).fitted(self, frames)
+
+    def _control(self, name: str) -> Control:
+        wanted = name.lower()
+        for control in self.controls:
+            if wanted in (control.name, control.key):
+                return control
+        known = ", ".join(f"{control.key} {control.name}" for control in self.controls)
+        raise ActionError(f"unknown key {name!r}; {self.mode} knows: {known}")
+
+
+def join_tracks(tracks: Iterable[ActionTrack]) -> ActionTrack:
+    """The tracks one after another; all must have the same columns."""
+    parts = list(tracks)
+    mice = [part.mouse for part in parts if part.mouse is not None]
+    mouse = np.concatenate(mice) if mice else None
+    return ActionTrack(np.concatenate([part.keyboard for part in parts]), mouse)
+
+
+def benchmark_actions(space: ActionSpace, frames: int, seed: int) -> ActionTrack:
+    """The reference's random actions for `frames` pixel frames, in its exact draw order.
+
+    Frame 0 has a draw of its own, then each draw holds for 12 frames. Every draw is two of
+    Python's `random`: one among the segment lengths (there is one: 12), one among the actions.
+    """
+    if frames < 1:
+        raise ActionError(f"{frames} frames of actions; at least 1 is needed")
+    source = random.Random(seed)
+    tracks: list[ActionTrack] = []
+    done = 0
+    while done < frames:
+        source.randint(0, 0)
+        names = space.benchmark[source.randint(0, len(space.benchmark) - 1)]
+        length = min(SEGMENT_FRAMES, frames - done) if done else 1
+        tracks.append(space.fill(space.press(names), length))
+        done += length
+    return join_tracks(tracks)
+
+
+def _numbers(what: str, values: Any, low: float, high: float) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        raise ActionError(f"{what}: {values!r} is not a sequence of numbers") from None
+    for number in numbers:
+        if not (math.isfinite(number) and low <= number <= high):
+            raise ActionError(f"{what}: {number} is out of range; numbers in [{low:g}, {high:g}]")
+    return numbers
+
+
+def _table(what: str, values: Any, low: float, high: float) -> Rows:
+    try:
+        table = np.array(values, np.float32)
+    except (TypeError, ValueError):
+        raise ActionError(f"{what}: not a table of numbers with rows of one length") from None
+    if table.ndim != 2 or table.size == 0:
+        raise ActionError(f"{what}: shape {list(table.shape)} is not one row per pixel frame")
+    bad = np.argwhere(~((table >= low) & (table <= high)))
+    if len(bad):
+        row, column = bad[0]
+        raise ActionError(
+            f"{what}: row {row}, column {column} is {table[row, column]:g}; "
+            f"numbers must be in [{low:g}, {high:g}]"
+        )
+    table.setflags(write=False)
+    return table
