@@ -227,7 +227,7 @@ def _numbers(what: str, values: Any, low: float, high: float) -> tuple[float, ..
 
 def _table(what: str, values: Any, low: float, high: float) -> Rows:
     try:
-        table = np.array(values, np.float32)
+        table = np.array(values, np.float64)
     except (TypeError, ValueError):
         raise ActionError(f"{what}: not a table of numbers with rows of one length") from None
     if table.ndim != 2 or table.size == 0:
@@ -239,5 +239,6 @@ def _table(what: str, values: Any, low: float, high: float) -> Rows:
             f"{what}: row {row}, column {column} is {table[row, column]:g}; "
             f"numbers must be in [{low:g}, {high:g}]"
         )
-    table.setflags(write=False)
-    return table
+    rows = table.astype(np.float32)
+    rows.setflags(write=False)
+    return rows
