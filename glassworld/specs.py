@@ -6,7 +6,6 @@ and the pipeline use follows from these; none is written down twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,3 +70,161 @@ class VAESpec:
                 rate *= 2
         reach += rate * 2 * (4 + 1)  # two middle blocks and the head
         return -(-reach // TIME_FACTOR)
+
+
+@dataclass(frozen=True)
+class VisionSpec:
+    """The image tower, a CLIP vision transformer of which all layers but the last are run."""
+
+    width: int = 1280
+    layers: int = 31  # those that are run
+    heads: int = 16
+    patch: int = 14
+    image_size: int = 224
+    mlp_width: int = 5120
+
+    def __post_init__(self) -> None:
+        require(
+            self.width % self.heads == 0,
+            f"image tower: width {self.width} is not divisible by {self.heads} heads",
+        )
+        require(
+            self.image_size % self.patch == 0,
+            f"image tower: {self.image_size} pixels are not divisible by patches of {self.patch}",
+        )
+
+    @cached_property
+    def tokens(self) -> int:
+        """The class token and one per patch."""
+        return 1 + (self.image_size // self.patch) ** 2
+
+
+@dataclass(frozen=True)
+class ActionModuleSpec:
+    """The mouse and keyboard attention of the transformer's `layers`."""
+
+    layers: tuple[int, ...]
+    keyboard_dim: int
+    mouse_dim: int = 2  # 0: no mouse
+    embed_width: int = 128  # of one embedded keyboard row
+    keyboard_width: int = 1024
+    mouse_width: int = 1024
+    heads: int = 16
+    turning_dims: int = 8  # how many of a head's dims turn with the frame index
+    rope_theta: float = 256.0
+    window: int = 3  # latent frames of actions that a latent frame sees
+
+    def __post_init__(self) -> None:
+        for name in ("keyboard_width", "mouse_width"):
+            require(
+                getattr(self, name) % self.heads == 0,
+                f"action module: {name} {getattr(self, name)} does not split into "
+                f"{self.heads} heads",
+            )
+
+    @cached_property
+    def rows(self) -> int:
+        """Pixel-frame actions that a latent frame sees."""
+        return self.window * TIME_FACTOR
+
+
+@dataclass(frozen=True)
+class DiTSpec:
+    """The causal diffusion transformer."""
+
+    action: ActionModuleSpec
+    dim: int = 1536
+    ffn_dim: int = 8960
+    num_layers: int = 30
+    num_heads: int = 12
+    freq_dim: int = 256
+    in_dim: int = 36
+    out_dim: int = 16
+    context_dim: int = 1280
+    eps: float = 1e-6
+    patch: int = 2  # latents per token, each way in space
+    window: int = 6  # latent frames that attention sees, the current block and sinks included
+    sink: int = 0  # first latent frames that self-attention never forgets
+
+    def __post_init__(self) -> None:
+        require(
+            self.dim % (2 * self.num_heads) == 0,
+            f"transformer: dim {self.dim} does not split into {self.num_heads} heads of even size",
+        )
+        require(
+            all(0 <= layer < self.num_layers for layer in self.action.layers),
+            f"transformer: action layers {self.action.layers} of {self.num_layers} layers",
+        )
+        require(0 <= self.sink < self.window, "transformer: sink_size must be below the window")
+
+    @cached_property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """A world: its networks, the mode of its actions, and how its blocks are sampled."""
+
+    mode: str
+    dit: DiTSpec
+    vae: VAESpec
+    vision: VisionSpec
+    height: int = 352  # pixels
+    width: int = 640
+    frames_per_block: int = 3
+    denoising_steps: tuple[int, ...] = (1000, 666, 333)
+    timestep_shift: float = 5.0
+    warp_steps: bool = True
+    context_noise: float = 0.0  # the timestep of the pass that fills the caches
+    seed: int = 0
+    frame_rate: int = 12  # content frames per second
+
+    def __post_init__(self) -> None:
+        grid = SPACE_FACTOR * self.dit.patch
+        require(
+            self.height > 0
+            and self.width > 0
+            and self.height % grid == 0
+            and self.width % grid == 0,
+            f"frame size {self.height}x{self.width}: both must be positive multiples of {grid}",
+        )
+        require(self.frames_per_block > 0, "num_frame_per_block must be positive")
+        require(
+            self.frames_per_block <= self.dit.window - self.dit.sink,
+            f"num_frame_per_block {self.frames_per_block} does not fit the attention window of "
+            f"{self.dit.window} latent frames with {self.dit.sink} sinks",
+        )
+        require(
+            bool(self.denoising_steps) and all(0 < t <= 1000 for t in self.denoising_steps),
+            "denoising_step_list must name steps between 1 and 1000",
+        )
+        require(
+            list(self.denoising_steps) == sorted(set(self.denoising_steps), reverse=True),
+            "denoising_step_list must fall from step to step",
+        )
+        require(
+            self.dit.in_dim == 2 * self.vae.latent_channels + TIME_FACTOR,
+            f"in_dim {self.dit.in_dim} is not twice the latent channels plus a mask of "
+            f"{TIME_FACTOR}",
+        )
+
+    @cached_property
+    def latent_size(self) -> tuple[int, int]:
+        """Latent rows and columns."""
+        return self.height // SPACE_FACTOR, self.width // SPACE_FACTOR
+
+    @cached_property
+    def token_grid(self) -> tuple[int, int]:
+        """Token rows and columns of a latent frame."""
+        rows, columns = self.latent_size
+        return rows // self.dit.patch, columns // self.dit.patch
+
+    @cached_property
+    def tokens_per_frame(self) -> int:
+        rows, columns = self.token_grid
+        return rows * columns
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Pixel frames that the first `latent_frames` latent frames stand for."""
+        return 1 + TIME_FACTOR * (latent_frames - 1) if latent_frames > 0 else 0

@@ -1,9 +1,14 @@
-"""The one attention function that every network here goes through."""
+"""Attention: the one function every network goes through, and the transformer's two layers."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
+
+from glassworld.models.kv_window import KeyValues, KVWindow, Placement
+from glassworld.models.rope import Rotary
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -13,3 +18,81 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     query may look, broadcast to `[b, heads, queries, keys]`. Returns `[b, heads, queries, d]`.
     """
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+class RMSNorm(nn.Module):
+    """Over all of the width, not per head."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    return rearrange(x, "b n (h d) -> b h n d", h=heads)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    return rearrange(x, "b h n d -> b n (h d)")
+
+
+class SelfAttention(nn.Module):
+    """Among the tokens of the block and of the past that its window holds."""
+
+    def __init__(self, dim: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.norm_q = RMSNorm(dim, eps)
+        self.norm_k = RMSNorm(dim, eps)
+        self.o = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        window: KVWindow | None,
+        place: Placement | None,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """`x`: `[b, tokens, dim]`. With a window: write there and see all of it; else `mask`."""
+        q, k, v = self.qkv(x).chunk(3, -1)
+        q = rotary.turn(split_heads(self.norm_q(q), self.heads))
+        k = rotary.turn(split_heads(self.norm_k(k), self.heads))
+        v = split_heads(v, self.heads)
+        if window is not None and place is not None:
+            k, v = window.put(k, v, place)
+        return self.o(join_heads(attention(q, k, v, mask)))
+
+    def remember(self, x: Tensor, rotary: Rotary, window: KVWindow, place: Placement) -> None:
+        """Write the keys and values of `x` and nothing else."""
+        dim = x.shape[-1]
+        kv = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
+        k = rotary.turn(split_heads(self.norm_k(kv[..., :dim]), self.heads))
+        window.put(k, split_heads(kv[..., dim:], self.heads), place)
+
+
+class CrossAttention(nn.Module):
+    """To the visual context, whose keys and values are computed once a session."""
+
+    def __init__(self, dim: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.norm_q = RMSNorm(dim, eps)
+        self.norm_k = RMSNorm(dim, eps)
+        self.o = nn.Linear(dim, dim)
+
+    def keys(self, context: Tensor) -> KeyValues:
+        """`context`: `[b, n, dim]`."""
+        k, v = self.kv(context).chunk(2, -1)
+        return KeyValues(split_heads(self.norm_k(k), self.heads), split_heads(v, self.heads))
+
+    def forward(self, x: Tensor, context: KeyValues) -> Tensor:
+        q = split_heads(self.norm_q(self.q(x)), self.heads)
+        return self.o(join_heads(attention(q, context.k, context.v)))

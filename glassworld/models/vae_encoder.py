@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from glassworld.models.vae_layers import (
@@ -25,7 +27,7 @@ class Encoder(nn.Module):
         widths = (spec.width, *spec.stage_widths)
         self.conv1 = CausalConv(3, widths[0])
         self.stages = nn.ModuleList()
-        for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (inputs, outputs) in enumerate(pairwise(widths)):
             for block in range(spec.residual_blocks):
                 self.stages.append(ResidualBlock(outputs if block else inputs, outputs))
             if index < len(spec.temporal):

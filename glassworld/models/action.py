@@ -1,0 +1,111 @@
+"""The action module: how keyboard and mouse steer the transformer.
+
+Each latent frame sees the actions of the twelve pixel frames before its last one. The mouse is
+mixed into every token and attended over time, position by position; the keyboard is one key and
+value per latent frame that all tokens attend to.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from glassworld.models.attention import RMSNorm, attention
+from glassworld.models.kv_window import KVWindow, LayerCache, Placement
+from glassworld.models.rope import Rotary
+from glassworld.profiling import registry as tags
+from glassworld.profiling.tags import tag
+from glassworld.specs import ActionModuleSpec
+
+
+class ActionWindows(NamedTuple):
+    """What each latent frame of a block sees of the actions."""
+
+    keyboard: Tensor  # [b, f, rows, keys]
+    mouse: Tensor | None  # [b, f, rows, 2]
+
+
+class ActionPass(NamedTuple):
+    """What the action modules of all layers share in one forward."""
+
+    windows: ActionWindows
+    rotary: Rotary  # [f, d / 2]
+    place: Placement | None  # where the block goes in the rings; None when training
+    visible: Tensor | None  # [f, f]: which frame sees which, without rings
+
+
+def unit_rms(x: Tensor, eps: float) -> Tensor:
+    """RMS norm per head, without the weight: the reference stores one and does not apply it."""
+    return F.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+class ActionModule(nn.Module):
+    """Adds what mouse and keyboard say to the tokens `[b, f, positions, dim]`."""
+
+    def __init__(self, spec: ActionModuleSpec, dim: int, eps: float) -> None:
+        super().__init__()
+        self.heads, self.eps = spec.heads, eps
+        mouse, keyboard = spec.mouse_width, spec.keyboard_width
+        if spec.mouse_dim:
+            self.mouse_mlp = nn.Sequential(
+                nn.Linear(dim + spec.rows * spec.mouse_dim, mouse),
+                nn.GELU("tanh"),
+                nn.Linear(mouse, mouse),
+                nn.LayerNorm(mouse),
+            )
+            self.t_qkv = nn.Linear(mouse, 3 * mouse, bias=False)
+            # Stored in released checkpoints, never applied: see `unit_rms`.
+            self.img_attn_q_norm = RMSNorm(mouse // spec.heads, eps)
+            self.img_attn_k_norm = RMSNorm(mouse // spec.heads, eps)
+            self.proj_mouse = nn.Linear(mouse, dim, bias=False)
+        self.has_mouse = bool(spec.mouse_dim)
+        self.keyboard_embed = nn.Sequential(
+            nn.Linear(spec.keyboard_dim, spec.embed_width),
+            nn.SiLU(),
+            nn.Linear(spec.embed_width, spec.embed_width),
+        )
+        self.mouse_attn_q = nn.Linear(dim, keyboard, bias=False)  # the keyboard's queries
+        self.keyboard_attn_kv = nn.Linear(spec.rows * spec.embed_width, 2 * keyboard, bias=False)
+        self.key_attn_q_norm = RMSNorm(keyboard // spec.heads, eps)
+        self.key_attn_k_norm = RMSNorm(keyboard // spec.heads, eps)
+        self.proj_keyboard = nn.Linear(keyboard, dim, bias=False)
+
+    def forward(self, x: Tensor, shared: ActionPass, cache: LayerCache | None) -> Tensor:
+        if self.has_mouse:
+            with tag(tags.MOUSE_ATTENTION):
+                x = x + self.mouse(x, shared, cache.mouse if cache else None)
+        with tag(tags.KEYBOARD_ATTENTION):
+            return x + self.keyboard(x, shared, cache.keyboard if cache else None)
+
+    def mouse(self, x: Tensor, shared: ActionPass, window: KVWindow | None) -> Tensor:
+        """Every position attends to itself over time."""
+        batch, _, positions, _ = x.shape
+        assert shared.windows.mouse is not None
+        moves = shared.windows.mouse.flatten(2)[:, :, None].expand(-1, -1, positions, -1)
+        qkv = self.t_qkv(self.mouse_mlp(torch.cat([x, moves], -1)))
+        q, k, v = rearrange(qkv, "b f p (three h d) -> three (b p) h f d", three=3, h=self.heads)
+        q = shared.rotary.turn(unit_rms(q, self.eps))
+        k = shared.rotary.turn(unit_rms(k, self.eps))
+        if window is not None and shared.place is not None:
+            k, v = window.put(k, v, shared.place)
+        mixed = attention(q, k, v, shared.visible)
+        return self.proj_mouse(rearrange(mixed, "(b p) h f d -> b f p (h d)", b=batch))
+
+    def keyboard(self, x: Tensor, shared: ActionPass, window: KVWindow | None) -> Tensor:
+        """Every token attends to the window's frames, one key each."""
+        frames, positions = x.shape[1:3]
+        rows = self.keyboard_embed(shared.windows.keyboard).flatten(2)
+        kv = self.keyboard_attn_kv(rows)
+        k, v = rearrange(kv, "b f (two h d) -> two b h f d", two=2, h=self.heads)
+        k = shared.rotary.turn(unit_rms(k, self.eps))
+        q = rearrange(self.mouse_attn_q(x), "b f p (h d) -> b h p f d", h=self.heads)
+        q = shared.rotary.turn(unit_rms(q, self.eps)).flatten(2, 3)
+        if window is not None and shared.place is not None:
+            k, v = window.put(k, v, shared.place)
+        mask = None if shared.visible is None else shared.visible.repeat(positions, 1)
+        mixed = attention(q, k, v, mask)
+        return self.proj_keyboard(rearrange(mixed, "b h (p f) d -> b f p (h d)", f=frames))

@@ -1,0 +1,126 @@
+"""Keys and values of the latent frames that attention still sees: a ring written in place.
+
+Keys are stored after rotation and attention does not care about their order, so latent frame f
+simply lives in slot `f mod window` and overwrites the frame that leaves; frames that are never
+forgotten (sinks) are pinned in front. Where to write is decided by integers on the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Span(NamedTuple):
+    """`count` frames of a block, from its frame `source` on, that go to the slots from `slot`."""
+
+    source: int
+    slot: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the frames of one block go in a ring, and how many slots are filled afterwards."""
+
+    spans: tuple[Span, ...]
+    filled: int
+
+    @staticmethod
+    def of(start: int, frames: int, window: int, sink: int = 0) -> Placement:
+        """For the block of latent frames `start` .. `start + frames - 1`."""
+        ring = window - sink
+        if frames > ring:
+            raise ValueError(f"a block of {frames} frames does not fit a ring of {ring}")
+        spans: list[Span] = []
+        for index in range(frames):
+            frame = start + index
+            slot = frame if frame < sink else sink + (frame - sink) % ring
+            last = spans[-1] if spans else None
+            if last is not None and slot == last.slot + last.count:
+                spans[-1] = last._replace(count=last.count + 1)
+            else:
+                spans.append(Span(index, slot, 1))
+        return Placement(tuple(spans), min(start + frames, window))
+
+
+@dataclass
+class KVWindow:
+    """`k`, `v`: `[b, heads, slots * per_frame, d]`; `per_frame` keys stand for a latent frame."""
+
+    k: Tensor
+    v: Tensor
+    per_frame: int
+
+    @staticmethod
+    def empty(
+        batch: int, heads: int, slots: int, per_frame: int, like: Tensor, head_dim: int
+    ) -> KVWindow:
+        """A ring of zeros on the device and of the type of `like`."""
+        shape = (batch, heads, slots * per_frame, head_dim)
+        return KVWindow(like.new_zeros(shape), like.new_zeros(shape), per_frame)
+
+    def put(self, k: Tensor, v: Tensor, place: Placement) -> tuple[Tensor, Tensor]:
+        """Write a block's keys and values `[b, heads, frames * per_frame, d]`.
+
+        Returns the keys and values of every filled slot.
+        """
+        step = self.per_frame
+        for source, slot, count in place.spans:
+            block = slice(source * step, (source + count) * step)
+            slots = slice(slot * step, (slot + count) * step)
+            self.k[:, :, slots] = k[:, :, block]
+            self.v[:, :, slots] = v[:, :, block]
+        return self.filled(place)
+
+    def filled(self, place: Placement) -> tuple[Tensor, Tensor]:
+        """The keys and values of every filled slot."""
+        end = place.filled * self.per_frame
+        return self.k[:, :, :end], self.v[:, :, :end]
+
+    def copy(self) -> KVWindow:
+        return KVWindow(self.k.clone(), self.v.clone(), self.per_frame)
+
+
+class KeyValues(NamedTuple):
+    """Keys and values that never change in a session: the visual context's, `[b, heads, n, d]`."""
+
+    k: Tensor
+    v: Tensor
+
+
+@dataclass
+class LayerCache:
+    """What one transformer layer keeps of the past; without an action module, attention only."""
+
+    self_attention: KVWindow
+    mouse: KVWindow | None = None
+    keyboard: KVWindow | None = None
+
+    def copy(self) -> LayerCache:
+        return LayerCache(
+            self.self_attention.copy(),
+            None if self.mouse is None else self.mouse.copy(),
+            None if self.keyboard is None else self.keyboard.copy(),
+        )
+
+
+def tokens_mask(visible: Tensor, per_frame: int) -> Tensor:
+    """A mask among frames `[f, f]` as the mask among their tokens."""
+    return visible.repeat_interleave(per_frame, 0).repeat_interleave(per_frame, 1)
+
+
+def block_causal(frames: int, block: int, window: int, sink: int = 0) -> Tensor:
+    """Which frame sees which, as the ring makes it: boolean `[frames, frames]`.
+
+    A frame sees its own block whole and the frames before it that the window, counted back from
+    the block's end, still holds beside the sinks.
+    """
+    index = torch.arange(frames)
+    end = (torch.div(index, block, rounding_mode="floor") + 1) * block
+    past = index[None, :] < end[:, None]
+    recent = index[None, :] >= (end[:, None] - (window - sink)).clamp(min=sink)
+    return past & (recent | (index < sink)[None, :])

@@ -1,0 +1,60 @@
+"""Rotary position embedding on interleaved pairs, for positions without an upper limit."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Rotary(NamedTuple):
+    """Cosines and sines `[positions, head_dim / 2]`, float32."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def turn(self, x: Tensor) -> Tensor:
+        """Rotate `x` `[..., positions, head_dim]`, pair by pair, in float32."""
+        real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack(
+            (real * self.cos - imaginary * self.sin, real * self.sin + imaginary * self.cos), -1
+        )
+        return turned.flatten(-2).to(x.dtype)
+
+
+def frequencies(dims: int, theta: float) -> Tensor:
+    """theta^(-2i / dims) for the pairs i of `dims` dimensions, float64."""
+    return theta ** -(torch.arange(0, dims, 2, dtype=torch.float64) / dims)
+
+
+def rotary_3d(frames: Tensor, grid: tuple[int, int], head_dim: int) -> Rotary:
+    """The transformer's table for the tokens of latent frames, in (frame, row, column) order.
+
+    `frames`: absolute latent frame indices `[f]`. Of a head's d dims, d - 4 (d // 6) turn with
+    the frame, 2 (d // 6) with the row and as many with the column; theta is 10000.
+    """
+    rows, columns = grid
+    space = 2 * (head_dim // 6)
+    shape = (len(frames), rows, columns, -1)
+    axes = (
+        (frames.double()[:, None, None], head_dim - 2 * space),
+        (torch.arange(rows, dtype=torch.float64)[None, :, None], space),
+        (torch.arange(columns, dtype=torch.float64)[None, None, :], space),
+    )
+    angles = [
+        (position.to(frames.device)[..., None] * frequencies(dims, 1e4).to(frames.device)).expand(
+            shape
+        )
+        for position, dims in axes
+    ]
+    table = torch.cat(angles, -1).flatten(0, 2)
+    return Rotary(table.cos().float(), table.sin().float())
+
+
+def rotary_time(frames: Tensor, turning_dims: int, head_dim: int, theta: float) -> Rotary:
+    """The action module's table: the first `turning_dims` dims turn with the frame index."""
+    turning = frames.float()[:, None] * frequencies(turning_dims, theta).float().to(frames.device)
+    still = turning.new_zeros(len(frames), (head_dim - turning_dims) // 2)
+    angles = torch.cat([turning, still], -1)
+    return Rotary(angles.cos(), angles.sin())

@@ -1,0 +1,77 @@
+"""The image tower: what the starting picture shows, as the transformer's context.
+
+CLIP's ViT in the key layout of the released checkpoint, run up to its last but one layer.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from glassworld.models.attention import attention, join_heads
+from glassworld.specs import VisionSpec
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class VisionAttention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(
+            self.to_qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads
+        )
+        return self.proj(join_heads(attention(q, k, v)))
+
+
+class VisionLayer(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, spec: VisionSpec) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(spec.width)
+        self.attn = VisionAttention(spec.width, spec.heads)
+        self.norm2 = nn.LayerNorm(spec.width)
+        self.mlp = nn.Sequential(
+            nn.Linear(spec.width, spec.mlp_width),
+            nn.GELU(),
+            nn.Linear(spec.mlp_width, spec.width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class VisionTower(nn.Module):
+    """A picture to one class token and one token per patch."""
+
+    def __init__(self, spec: VisionSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.patch_embedding = nn.Conv2d(3, spec.width, spec.patch, stride=spec.patch, bias=False)
+        self.cls_embedding = nn.Parameter(torch.randn(1, 1, spec.width) / spec.width**0.5)
+        self.pos_embedding = nn.Parameter(torch.randn(1, spec.tokens, spec.width) / spec.width**0.5)
+        self.pre_norm = nn.LayerNorm(spec.width)
+        self.transformer = nn.ModuleList(VisionLayer(spec) for _ in range(spec.layers))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """`picture`: `[b, 3, h, w]` in [-1, 1]. Returns `[b, tokens, width]`."""
+        size = (self.spec.image_size, self.spec.image_size)
+        # Bicubic without antialiasing, in float32: what the checkpoints were trained on.
+        x = F.interpolate(picture.float(), size, mode="bicubic", align_corners=False) * 0.5 + 0.5
+        mean, std = (x.new_tensor(each).view(3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))
+        x = ((x - mean) / std).to(self.patch_embedding.weight.dtype)
+        x = self.patch_embedding(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_embedding.expand(len(x), -1, -1), x], 1)
+        x = self.pre_norm(x + self.pos_embedding)
+        for layer in self.transformer:
+            x = layer(x)
+        return x
