@@ -1,0 +1,100 @@
+"""H.264 video: frames in, an MP4 out, whole or block by block."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from glassworld.errors import InputError
+from glassworld.files import replacing
+
+Frames = npt.NDArray[np.uint8]
+"""Pictures as [N, H, W, 3], red, green, blue in 0..255."""
+
+QUALITY = "17"
+"""x264's constant rate factor: visually lossless, so that the video shows the model's faults."""
+
+
+class VideoWriter:
+    """Writes an MP4 as the frames come: `with VideoWriter(path, fps) as video: video.write(...)`.
+
+    The file appears when the `with` ends, playable; after an exception nothing is written.
+    """
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        self._path = Path(path)
+        self._fps = Fraction(fps).limit_denominator(1000)
+        self._shape: tuple[int, ...] | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(replacing(self._path))
+            self._container = stack.enter_context(
+                av.open(str(temporary), "w", options={"movflags": "+faststart"})
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, frames: Frames) -> None:
+        """Append `frames`; all must have the size of the first. Any size from 2x2 up works."""
+        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+            raise ValueError(f"frames: uint8 [N,H,W,3], not {frames.dtype} {list(frames.shape)}")
+        if self._shape is None:
+            self._open_stream(frames.shape[1], frames.shape[2])
+            self._shape = frames.shape[1:]
+        elif frames.shape[1:] != self._shape:
+            raise ValueError(f"frames: {frames.shape[1:]} after frames of {self._shape}")
+        for picture in _even(frames):
+            encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            self._container.mux(self._stream.encode(encoded))
+
+    def _open_stream(self, height: int, width: int) -> None:
+        self._stream = self._container.add_stream("libx264", rate=self._fps)
+        self._stream.height, self._stream.width = height + height % 2, width + width % 2
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": QUALITY, "preset": "veryfast"}
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._stack as stack:
+            if error is not None:
+                stack.__exit__(kind, error, trace)
+            elif self._shape is None:
+                raise ValueError(f"{self._path}: a video needs at least one frame")
+            else:
+                self._container.mux(self._stream.encode(None))
+
+
+def write_video(path: str | Path, frames: Frames, fps: float) -> None:
+    """Write `frames` (uint8 [N, H, W, 3], N >= 1) as an H.264 MP4, whole or not at all."""
+    with VideoWriter(path, fps) as video:
+        video.write(frames)
+
+
+def read_video(path: str | Path) -> Frames:
+    """The frames of a video file as uint8 [N, H, W, 3]; an `InputError` if it is none."""
+    try:
+        with av.open(str(path)) as container:
+            pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    except (OSError, IndexError) as error:
+        raise InputError(f"{path}: not a video that can be read: {error}") from None
+    return np.stack(pictures)
+
+
+def _even(frames: Frames) -> Frames:
+    """Repeat the last row and column of odd sizes: the colour planes are half as large."""
+    rows, columns = frames.shape[1] % 2, frames.shape[2] % 2
+    if not (rows or columns):
+        return frames
+    return np.pad(frames, ((0, 0), (0, rows), (0, columns), (0, 0)), mode="edge")
