@@ -84,6 +84,8 @@ class CausalConv(nn.Conv2d):
     def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
         frames = x.shape[1]
         past = None if memory is None else memory.frames.get(self.name)
+        if past is None and memory is None and frames == 1:
+            return self.present(x)
         if past is None:
             past = x.new_zeros(x.shape[0], TAPS - 1, *x.shape[2:])
         x = torch.cat([past, x], 1)
@@ -91,6 +93,13 @@ class CausalConv(nn.Conv2d):
             memory.keep(self.name, x[:, -(TAPS - 1) :])
         taps = torch.cat([x[:, tap : tap + frames] for tap in range(TAPS)], -1)
         return conv2d_frames(taps, self)
+
+    def present(self, x: Tensor) -> Tensor:
+        """A lone picture: all before it is zero, so a third of the work is enough."""
+        weight = self.weight[:, -x.shape[-1] :]
+        pictures = x.flatten(0, 1).permute(0, 3, 1, 2)
+        pictures = F.conv2d(pictures, weight, self.bias, padding=self.padding)
+        return pictures.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
 
 class ChannelNorm(nn.Module):

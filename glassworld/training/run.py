@@ -1,0 +1,169 @@
+"""A training run on disk: checkpoints that resume, curves that can be looked at."""
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from glassworld.errors import CheckpointError
+
+EMA_WARM_UP = 10
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to learn: a linear warm-up, then half a cosine down to `floor`.
+
+    Args:
+        steps: optimizer steps in all.
+        rate: the highest learning rate.
+        warm_up: steps of the linear rise.
+        floor: the last rate, as a share of the highest.
+    """
+
+    steps: int
+    rate: float
+    warm_up: int = 50
+    floor: float = 0.02
+
+    def at(self, step: int) -> float:
+        """The learning rate of a step."""
+        if step < self.warm_up:
+            return self.rate * (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
+        return self.rate * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2)
+
+
+class Run:
+    """A model in training: its optimizer, its averaged weights, its folder.
+
+    Everything a step needs beyond the model is a function of the seed and the step's number, so
+    a run that was interrupted goes on as if it had not been.
+
+    Args:
+        folder: takes `state.pt`, `curve.csv` and `curve.png`.
+        model: what is trained.
+        schedule: learning rates.
+        decay: of the averaged weights.
+    """
+
+    def __init__(
+        self, folder: Path, model: nn.Module, schedule: Schedule, decay: float = 0.999
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.model, self.schedule, self.decay = folder, model, schedule, decay
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=schedule.rate, betas=(0.9, 0.95), weight_decay=0.01
+        )
+        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.step = 0
+        self._rows: list[dict[str, float]] = []
+
+    @property
+    def state_path(self) -> Path:
+        return self.folder / "state.pt"
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: it is damaged or of another model; it is left as it is.
+        """
+        if not self.state_path.exists():
+            return
+        try:
+            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+            raise CheckpointError(
+                f"{self.state_path} does not continue this run: move it away to start anew"
+            ) from error
+        self.average, self.step = state["average"], int(state["step"])
+        self._rows = state["curve"]
+
+    def save(self) -> None:
+        """Write the checkpoint and the curve; a reader never meets half of one."""
+        draft = self.state_path.with_suffix(".part")
+        state: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "curve": self._rows,
+        }
+        torch.save(state, draft)
+        draft.replace(self.state_path)
+        if self._rows:
+            with (self.folder / "curve.csv").open("w", newline="") as file:
+                names = list(dict.fromkeys(name for row in self._rows for name in row))
+                table = csv.DictWriter(file, names)
+                table.writeheader()
+                table.writerows(self._rows)
+
+    def steps(self, name: str, until: int | None = None, every: int = 100) -> Iterator[int]:
+        """The steps still to do, with a bar; saves every so often and at the end."""
+        until = self.schedule.steps if until is None else until
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns) as progress:
+            bar = progress.add_task(name, total=until, completed=self.step)
+            while self.step < until:
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.schedule.at(self.step)
+                yield self.step
+                self.step += 1
+                progress.update(bar, completed=self.step)
+                if self.step % every == 0:
+                    self.save()
+        self.save()
+
+    def learn(self, loss: Tensor) -> None:
+        """One step down the gradient of `loss`, then the averaged weights follow."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        share = min(self.decay, (1 + self.step) / (EMA_WARM_UP + self.step))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                self.average[name].lerp_(value, 1 - share)
+
+    def note(self, **values: float) -> None:
+        """Keep a row of the curve."""
+        self._rows.append({"step": self.step, **values})
+
+    def plot(self) -> None:
+        """Draw the curve as `curve.png` (needs the extra `train`)."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4))
+        axes = figure.subplots()
+        for name in dict.fromkeys(name for row in self._rows for name in row if name != "step"):
+            points = [(row["step"], row[name]) for row in self._rows if name in row]
+            axes.plot(*zip(*points, strict=True), label=name)
+        axes.set_xlabel("step")
+        axes.set_yscale("log")
+        axes.legend()
+        figure.savefig(self.folder / "curve.png", dpi=100)
+
+
+def generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step: the same whether the run was interrupted or not."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)

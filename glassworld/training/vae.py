@@ -1,0 +1,126 @@
+"""Train the VAE: pictures first, then clips.
+
+From scratch on clips a small Wan VAE sits on a plateau for long; on pictures it leaves it at
+once. A picture uses the present tap of every causal convolution only, so the past taps start at
+zero and the temporal resampling starts as "repeat": after the pictures the network already
+shows clips, each four frames as one, and then learns what moves.
+
+The loss is L1 on pixels (sharper than L2, and what is left after it is texture), L1 on the
+differences of neighbouring pixels (edges), and a small KL term that keeps the latents smooth
+enough to be predicted with an error.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from glassworld.models.vae_decoder import VAEDecoder
+from glassworld.models.vae_encoder import VAEEncoder
+from glassworld.models.vae_layers import CausalConv, TimeDouble, TimeStride
+from glassworld.specs import VAESpec
+from glassworld.training.dataset import Play, to_pixels
+from glassworld.training.run import Run, Schedule, generator
+
+
+@dataclass(frozen=True)
+class VAERecipe:
+    """How the VAE is trained."""
+
+    width: int = 16
+    residual_blocks: int = 1
+    picture_steps: int = 1200
+    pictures: int = 16
+    clip_steps: int = 1600
+    clips: int = 3
+    clip_frames: int = 9
+    rate: float = 1e-3
+    edge_weight: float = 0.5
+    kl_weight: float = 1e-4
+    seed: int = 0
+
+    @property
+    def spec(self) -> VAESpec:
+        return VAESpec(width=self.width, residual_blocks=self.residual_blocks)
+
+
+class VAE(nn.Module):
+    """Encoder and decoder, on latents without the released models' statistics."""
+
+    def __init__(self, spec: VAESpec) -> None:
+        super().__init__()
+        plain = replace(
+            spec, mean=(0.0,) * spec.latent_channels, std=(1.0,) * spec.latent_channels
+        )
+        self.encoder, self.decoder = VAEEncoder(plain), VAEDecoder(plain)
+        for layer in self.modules():
+            if isinstance(layer, CausalConv):
+                start_from_pictures(layer)
+
+    def forward(self, pixels: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pixels [B, 3, N, H, W] to their reconstruction and the KL divergence per latent."""
+        mean, log_variance = self.encoder.moments(pixels)
+        log_variance = log_variance.clamp(-20, 5)
+        noise = torch.randn(mean.shape, generator=random)
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        return self.decoder(mean + (0.5 * log_variance).exp() * noise), kl
+
+
+def start_from_pictures(layer: CausalConv) -> None:
+    """Past taps at zero; resampling in time starts by dropping or repeating frames."""
+    present = layer.in_channels // 3
+    with torch.no_grad():
+        layer.weight[:, :-present] = 0
+        layer.weight[:, -present:] *= math.sqrt(3)
+        if isinstance(layer, TimeStride | TimeDouble):
+            assert layer.bias is not None
+            copies = layer.out_channels // present
+            layer.weight[:, -present:, 0, 0] = torch.eye(present).repeat(copies, 1)
+            layer.bias.zero_()
+
+
+def train_vae(play: Play, recipe: VAERecipe, folder: Path) -> VAE:
+    """Train, or go on training, in `folder`. Returns the averaged model."""
+    torch.manual_seed(recipe.seed)
+    vae = VAE(recipe.spec)
+    schedule = Schedule(recipe.picture_steps + recipe.clip_steps, recipe.rate)
+    run = Run(folder, vae, schedule)
+    run.resume()
+    for step in run.steps("VAE"):
+        random = generator(recipe.seed, step)
+        if step < recipe.picture_steps:
+            pixels = play.clips(recipe.pictures, 1, random)
+        else:
+            pixels = play.clips(recipe.clips, recipe.clip_frames, random)
+        rebuilt, kl = vae(pixels, random)
+        loss = (rebuilt - pixels).abs().mean()
+        edges = sum((d - e).abs().mean() for d, e in _differences(rebuilt, pixels))
+        run.learn(loss + recipe.edge_weight * edges + recipe.kl_weight * kl)
+        if step % 20 == 0:
+            run.note(l1=loss.item(), kl=kl.item(), psnr=psnr(rebuilt.detach(), pixels))
+    run.plot()
+    vae.load_state_dict(run.average)
+    return vae.eval()
+
+
+def _differences(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for axis in (-1, -2):
+        yield a.diff(dim=axis), b.diff(dim=axis)
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal to noise in decibels, of pixels in [-1, 1]."""
+    return float(10 * torch.log10(4 / (a - b).square().mean()))
+
+
+@torch.no_grad()
+def reconstruction_psnr(vae: VAE, play: Play, episodes: int = 16, frames: int = 61) -> float:
+    """PSNR of held-out clips through the encoder's mean and the decoder, clip by clip."""
+    values = []
+    for index in range(min(episodes, len(play))):
+        pixels = to_pixels(play.frames[index : index + 1, :frames])
+        values.append(psnr(vae.decoder(vae.encoder(pixels)), pixels))
+    return sum(values) / len(values)
