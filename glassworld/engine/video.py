@@ -12,7 +12,6 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.errors import InputError
 from glassworld.files import replacing
 
 Frames = npt.NDArray[np.uint8]
@@ -80,16 +79,6 @@ def write_video(path: str | Path, frames: Frames, fps: float) -> None:
     """Write `frames` (uint8 [N, H, W, 3], N >= 1) as an H.264 MP4, whole or not at all."""
     with VideoWriter(path, fps) as video:
         video.write(frames)
-
-
-def read_video(path: str | Path) -> Frames:
-    """The frames of a video file as uint8 [N, H, W, 3]; an `InputError` if it is none."""
-    try:
-        with av.open(str(path)) as container:
-            pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    except (OSError, IndexError) as error:
-        raise InputError(f"{path}: not a video that can be read: {error}") from None
-    return np.stack(pictures)
 
 
 def _even(frames: Frames) -> Frames:

@@ -1,0 +1,135 @@
+"""Writing videos and drawing keys onto them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from glassworld.engine.action_files import parse_segments
+from glassworld.engine.action_spaces import ACTION_SPACES, action_space
+from glassworld.engine.actions import benchmark_actions
+from glassworld.engine.overlay import ACCENT, draw_keys
+from glassworld.engine.video import VideoWriter, write_video
+from glassworld.errors import ActionError
+
+
+def _gradient(count: int, height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    planes = np.stack([x * 255 // width, y * 255 // height, (x + y) % 64 + 96], axis=-1)
+    return np.stack([np.roll(planes, shift, axis=1) for shift in range(count)]).astype(np.uint8)
+
+
+def read_video(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_a_written_video_reads_back_alike(tmp_path: Path) -> None:
+    frames = _gradient(20, 64, 96)
+    write_video(tmp_path / "demo.mp4", frames, 12)
+    back = read_video(tmp_path / "demo.mp4")
+    assert back.shape == frames.shape
+    assert np.abs(back.astype(int) - frames).mean() < 6
+    with av.open(str(tmp_path / "demo.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.average_rate) == ("h264", 12)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.mp4"]
+
+
+def test_blocks_written_in_turn_are_one_video(tmp_path: Path) -> None:
+    frames = _gradient(21, 32, 32)
+    with VideoWriter(tmp_path / "demo.mp4", 12) as video:
+        video.write(frames[:9])
+        video.write(frames[9:])
+    write_video(tmp_path / "whole.mp4", frames, 12)
+    np.testing.assert_array_equal(
+        read_video(tmp_path / "demo.mp4"), read_video(tmp_path / "whole.mp4")
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(33, 47), (32, 47), (33, 48), (2, 2)])
+def test_odd_sizes_grow_by_a_pixel(tmp_path: Path, height: int, width: int) -> None:
+    write_video(tmp_path / "odd.mp4", _gradient(3, height, width), 12)
+    assert read_video(tmp_path / "odd.mp4").shape == (
+        3,
+        height + height % 2,
+        width + width % 2,
+        3,
+    )
+
+
+def test_a_video_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "demo.mp4"
+    path.write_bytes(b"the last good one")
+
+    def fail_half_way() -> None:
+        with VideoWriter(path, 12) as video:
+            video.write(_gradient(4, 32, 32))
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way()
+    assert path.read_bytes() == b"the last good one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_video_without_frames_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one frame"), VideoWriter(tmp_path / "v.mp4", 12):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "v.mp4", 12) as video:
+        video.write(_gradient(1, 32, 32))
+        with pytest.raises(ValueError, match="after frames of"):
+            video.write(_gradient(1, 32, 48))
+
+
+def _accented(frame: np.ndarray) -> int:
+    return int((np.abs(frame.astype(int) - ACCENT).max(axis=-1) < 40).sum())
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(64, 96), (176, 320), (352, 640), (33, 47), (16, 16)]
+)
+@pytest.mark.parametrize("mode", ACTION_SPACES)
+def test_keys_are_drawn_at_every_size(mode: str, height: int, width: int) -> None:
+    space = action_space(mode)
+    frames = np.full((2, height, width, 3), 90, np.uint8)
+    drawn = draw_keys(frames, parse_segments("q w", space), space)
+    assert drawn.shape == frames.shape
+    assert (frames == 90).all(), "the frames given stay as they are"
+    assert _accented(drawn[0]) == 0
+    assert _accented(drawn[1]) > 0
+
+
+def test_the_dial_leans_where_the_camera_turns() -> None:
+    space = action_space("universal")
+    frames = np.full((4, 352, 640, 3), 90, np.uint8)
+    drawn = draw_keys(frames, parse_segments("j l i k", space), space)
+    lit = [
+        np.argwhere(np.abs(f.astype(int) - ACCENT).max(axis=-1) < 40).mean(axis=0) for f in drawn
+    ]
+    (_, left), (_, right), (up, _), (down, _) = lit
+    assert left + 10 < right
+    assert up + 10 < down
+
+
+def test_each_frame_shows_its_own_action() -> None:
+    space = action_space("gta_drive")
+    track = benchmark_actions(space, 40, 3)
+    frames = np.full((40, 64, 96, 3), 90, np.uint8)
+    together = draw_keys(frames, track, space)
+    for index in (0, 1, 13, 39):
+        alone = draw_keys(frames[index : index + 1], track.rows(index, index + 1), space)
+        np.testing.assert_array_equal(together[index], alone[0])
+
+
+def test_too_few_actions_for_the_frames_are_refused() -> None:
+    space = action_space("universal")
+    with pytest.raises(ActionError, match="needs 3"):
+        draw_keys(np.zeros((3, 32, 32, 3), np.uint8), parse_segments("w*2", space), space)
