@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glassworld.engine.actions import Action, ActionTrack
-    from glassworld.engine.world import Rollout, Session, World, load_world
+    from glassworld.engine.loading import load_world
+    from glassworld.engine.world import Rollout, Session, World
     from glassworld.errors import InputError
     from glassworld.profiling.capture import profile
     from glassworld.profiling.tags import tag
@@ -40,7 +41,7 @@ _HOMES = {
     "Rollout": "glassworld.engine.world",
     "Session": "glassworld.engine.world",
     "World": "glassworld.engine.world",
-    "load_world": "glassworld.engine.world",
+    "load_world": "glassworld.engine.loading",
     "profile": "glassworld.profiling.capture",
     "tag": "glassworld.profiling.tags",
 }

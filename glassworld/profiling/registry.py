@@ -84,6 +84,12 @@ INITIAL_LATENTS = _register(
 BLOCK = _register(
     "2.3_Block_{block}", 3, PIPELINE_INFERENCE, "one block: steps, update, decode", _PIPELINE
 )
+CONDITION_ENCODE = _register(
+    "2.3.{block}_Condition_Encode",
+    3,
+    (BLOCK, INITIAL_LATENTS),
+    "more image latents; the first blocks only, until the encoder has forgotten the picture",
+)
 DENOISING_STEP = _register(
     "2.3.{block}_Denoising_Step_{step}_t{timestep}", 3, BLOCK, "one denoising step", _PIPELINE
 )

@@ -1,0 +1,110 @@
+"""What the network is told beside the noisy latents: the picture and the actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from glassworld.models.action import ActionWindows
+from glassworld.models.vae_encoder import VAEEncoder
+from glassworld.models.vae_layers import Memory
+from glassworld.specs import TIME_FACTOR
+
+
+@dataclass
+class ImageLatents:
+    """The latents of the video "the picture, then grey", encoded as far as blocks ask for them.
+
+    The encoder forgets: from latent frame `encoder_reach + 1` on, the latents stay the same to
+    the bit, so no more than that are ever computed, however long the run.
+    """
+
+    picture: Tensor  # [1, 3, 1, H, W] in [-1, 1]
+    memory: Memory
+    latents: Tensor | None = None  # [1, c, frames so far, h, w]
+
+    def missing(self, end: int, encoder: VAEEncoder) -> int:
+        """How many latent frames are still to be encoded before frame `end` can be read."""
+        done = 0 if self.latents is None else self.latents.shape[2]
+        return max(0, min(end, encoder.spec.encoder_reach + 2) - done)
+
+    def encode(self, end: int, encoder: VAEEncoder) -> None:
+        """Encode up to latent frame `end`."""
+        count = self.missing(end, encoder)
+        if count == 0:
+            return
+        shape = (1, 3, TIME_FACTOR, *self.picture.shape[-2:])
+        grey = self.picture.new_zeros(shape)
+        parts = [] if self.latents is None else [self.latents]
+        if self.latents is None:
+            parts.append(encoder(self.picture, self.memory))
+            count -= 1
+        parts += [encoder(grey, self.memory) for _ in range(count)]
+        self.latents = torch.cat(parts, 2)
+
+    def block(self, start: int, frames: int) -> Tensor:
+        """The latents of frames `start` to `start + frames`, past the encoder's reach its last."""
+        assert self.latents is not None
+        last = self.latents.shape[2] - 1
+        if start + frames <= last + 1:
+            return self.latents[:, :, start : start + frames]
+        index = [min(frame, last) for frame in range(start, start + frames)]
+        return torch.cat([self.latents[:, :, frame : frame + 1] for frame in index], 2)
+
+    def copy(self) -> ImageLatents:
+        return ImageLatents(self.picture, self.memory.copy(), self.latents)
+
+
+def condition(image_latents: Tensor, start: int) -> Tensor:
+    """The mask (1 on latent frame 0 of the run) before the image latents: `[1, 4 + c, f, h, w]`."""
+    batch, _, frames, rows, columns = image_latents.shape
+    mask = image_latents.new_zeros(batch, TIME_FACTOR, frames, rows, columns)
+    if start == 0:
+        mask[:, :, 0] = 1
+    return torch.cat([mask, image_latents], 1)
+
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass
+class ActionHistory:
+    """The actions of a session so far: the rows that blocks to come can still see.
+
+    `keyboard` `[n, K]` and `mouse` `[n, 2]` (or None) are the rows of pixel frames `first` on.
+    """
+
+    keyboard: Rows
+    mouse: Rows | None
+    first: int = 0
+
+    def append(self, keyboard: Rows, mouse: Rows | None, keep: int) -> None:
+        """Add a block's rows; of the rows before them the last `keep` stay."""
+        dropped = max(0, len(self.keyboard) - keep)
+        self.first += dropped
+        self.keyboard = np.concatenate([self.keyboard[dropped:], keyboard])
+        if self.mouse is not None:
+            assert mouse is not None
+            self.mouse = np.concatenate([self.mouse[dropped:], mouse])
+
+    def windows(self, start: int, frames: int, rows: int, like: Tensor) -> ActionWindows:
+        """What latent frames `start` on see: frame f the `rows` rows before row 4f.
+
+        Rows before the first are the first. On the device and of the type of `like`.
+        """
+        ends = TIME_FACTOR * np.arange(start, start + frames)[:, None]
+        index = np.maximum(ends - rows + np.arange(rows), 0) - self.first
+        keyboard = torch.from_numpy(self.keyboard[index])[None].to(like, non_blocking=True)
+        if self.mouse is None:
+            return ActionWindows(keyboard, None)
+        return ActionWindows(
+            keyboard, torch.from_numpy(self.mouse[index])[None].to(like, non_blocking=True)
+        )
+
+    def copy(self) -> ActionHistory:
+        """Rows are never written in place, so they are shared."""
+        return ActionHistory(self.keyboard, self.mouse, self.first)

@@ -1,0 +1,132 @@
+"""The block loop: denoise, update the caches, decode.
+
+Nothing here reads a value back from the device; the only copy to the host is of finished frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from glassworld.engine.conditions import condition
+from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0
+from glassworld.engine.state import SessionState
+from glassworld.models.action import ActionWindows
+from glassworld.models.dit import BlockPlace, DiT
+from glassworld.models.vae_decoder import VAEDecoder
+from glassworld.models.vae_encoder import VAEEncoder
+from glassworld.profiling import registry as tags
+from glassworld.profiling.tags import tag
+from glassworld.specs import WorldSpec
+
+
+class BlockOutput(NamedTuple):
+    """A finished block, on the device."""
+
+    latents: Tensor  # [1, c, f, h, w]
+    frames: Tensor  # uint8 [1, pixel frames, H, W, 3]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What every pass over one block is given beside the latents and the time."""
+
+    condition: Tensor
+    place: BlockPlace
+    windows: ActionWindows
+
+
+class Pipeline:
+    """The networks of a world, run over a session's state."""
+
+    def __init__(self, spec: WorldSpec, dit: DiT, encoder: VAEEncoder, decoder: VAEDecoder) -> None:
+        self.spec, self.dit, self.encoder, self.decoder = spec, dit, encoder, decoder
+        schedule = FlowSchedule(spec.timestep_shift)
+        self.steps = schedule.steps(spec.denoising_steps, spec.warp_steps)
+        self.clean = schedule.step(spec.context_noise)
+        weight = dit.patch_embedding.weight
+        self.device, self.dtype = weight.device, weight.dtype
+        self.times = {
+            step: torch.full((1, 1), step.timestep, device=self.device)
+            for step in (*self.steps, self.clean)
+        }
+
+    @torch.inference_mode()
+    def run_block(self, state: SessionState) -> BlockOutput:
+        """Make the next block; `state.actions` already holds its rows."""
+        frames, block = self.spec.frames_per_block, state.block
+        with tag(tags.BLOCK, block=block):
+            given = self.given(state, frames)
+            latents = self.denoise(state, given)
+            with tag(tags.UPDATE_CACHE, block=block):
+                self.remember(latents, given, state)
+            with tag(tags.VAE_DECODE, block=block):
+                pictures = self.decoder.stream(latents.to(self.decoder.conv2.weight), state.decoder)
+        state.start += frames
+        state.block += 1
+        return BlockOutput(latents, pictures)
+
+    def denoise(self, state: SessionState, given: Given) -> Tensor:
+        """From noise to the block's clean latents, step by step."""
+        frames, last = self.spec.frames_per_block, len(self.steps) - 1
+        x = self.to_device(state.noise.block(state.start - state.prefilled, frames))
+        for index, step in enumerate(self.steps):
+            named = {"block": state.block, "step": index, "timestep": int(step.timestep)}
+            with tag(tags.DENOISING_STEP, **named):
+                forward = tags.GENERATOR_FORWARD if index < last else tags.GENERATOR_FORWARD_FINAL
+                with tag(forward):
+                    x = self.predict(x, step, given, state)
+                if index < last:
+                    with tag(tags.ADD_NOISE):
+                        fresh = self.to_device(state.noise.fresh(frames))
+                        x = add_noise(x, fresh, self.steps[index + 1])
+        return x
+
+    def predict(self, x: Tensor, step: Step, given: Given, state: SessionState) -> Tensor:
+        """The clean latents that the network sees in `x`."""
+        with tag(tags.DIFFUSION_FORWARD):
+            flow = self.forward(x, step, given, state, output=True)
+        with tag(tags.FLOW_TO_X0):
+            assert flow is not None
+            return flow_to_x0(x, flow, step)
+
+    def remember(self, latents: Tensor, given: Given, state: SessionState) -> None:
+        """Leave the keys and values of clean latents in the caches."""
+        with tag(tags.DIFFUSION_FORWARD):
+            self.forward(latents, self.clean, given, state, output=False)
+
+    def forward(
+        self, x: Tensor, step: Step, given: Given, state: SessionState, output: bool
+    ) -> Tensor | None:
+        x = torch.cat([x, given.condition], 1)
+        where = (given.place, given.windows, state.context, state.caches)
+        return self.dit(x, self.times[step], *where, output=output)
+
+    @torch.inference_mode()
+    def prefill(self, latents: Tensor, state: SessionState) -> None:
+        """Take given latents `[1, c, f, h, w]` into the caches, block by block (an extension)."""
+        frames = self.spec.frames_per_block
+        with tag(tags.INITIAL_LATENTS):
+            for block in self.to_device(latents).split(frames, dim=2):
+                self.remember(block, self.given(state, frames), state)
+                state.start += frames
+        state.prefilled = state.start
+
+    def given(self, state: SessionState, frames: int) -> Given:
+        """The condition, the place and the actions of the block at `state.start`."""
+        start, spec = state.start, self.spec
+        if state.image.missing(start + frames, self.encoder):
+            with tag(tags.CONDITION_ENCODE, block=state.block):
+                state.image.encode(start + frames, self.encoder)
+        image_latents = self.to_device(state.image.block(start, frames))
+        return Given(
+            condition=condition(image_latents, start),
+            place=self.dit.stream_place(start, frames, spec.token_grid),
+            windows=state.actions.windows(start, frames, spec.dit.action.rows, image_latents),
+        )
+
+    def to_device(self, x: Tensor) -> Tensor:
+        return x.to(self.device, self.dtype, non_blocking=True)

@@ -1,0 +1,112 @@
+"""Device, precision, memory and compilation: the policies of a machine, not of a world."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from glassworld.errors import InputError
+from glassworld.specs import WorldSpec
+
+if TYPE_CHECKING:
+    from glassworld.engine.world import Networks
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+COMPILE_MODES = ("auto", "force", "none")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this name, if this machine has it."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device {name!r}: must be cpu, cuda or cuda:N") from None
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise InputError(f"device {name!r}: must be cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        found = f"only {count} CUDA devices are" if count else "no CUDA device is"
+        raise InputError(f"device {name!r}: {found} here; try --device cpu")
+    return device
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The type of the transformer and the image tower, and that of the VAE."""
+
+    dit: torch.dtype
+    vae: torch.dtype
+
+    @staticmethod
+    def of(device: torch.device, name: str | None) -> Precision:
+        """By default float32 on a CPU and, like the reference, bfloat16 and float16 on a GPU."""
+        if name is None:
+            name = "float32" if device.type == "cpu" else "bfloat16"
+        if name not in DTYPES:
+            raise InputError(f"dtype {name!r}: must be one of {', '.join(DTYPES)}")
+        dit = DTYPES[name]
+        if dit is torch.float32:
+            return Precision(dit, dit)
+        return Precision(dit, torch.float16 if device.type == "cuda" else dit)
+
+
+def session_bytes(spec: WorldSpec, size: int) -> int:
+    """What a session's key and value rings take, at `size` bytes a number."""
+    dit, action = spec.dit, spec.dit.action
+    per_frame = dit.num_layers * spec.tokens_per_frame * dit.dim
+    per_frame += len(action.layers) * action.keyboard_width
+    if action.mouse_dim:
+        per_frame += len(action.layers) * spec.tokens_per_frame * action.mouse_width
+    return 2 * size * dit.window * per_frame
+
+
+def check_memory(
+    spec: WorldSpec, networks: Networks, device: torch.device, precision: Precision
+) -> None:
+    """Raise `InputError` if the weights and one session cannot fit into free memory."""
+    parts = (
+        (networks.dit, precision.dit),
+        (networks.vision, precision.dit),
+        (networks.encoder, precision.vae),
+        (networks.decoder, precision.vae),
+    )
+    needed = session_bytes(spec, precision.dit.itemsize) + sum(
+        weight.numel() * dtype.itemsize for part, dtype in parts for weight in part.parameters()
+    )
+    free = _free_bytes(device)
+    if free is not None and needed > free:
+        raise InputError(
+            f"too little memory on {device}: this world needs {needed / 1e9:.1f} GB for weights "
+            f"and one session, {free / 1e9:.1f} GB are free; try --dtype bfloat16 or another device"
+        )
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """Free memory of a device; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return None
+    for line in meminfo.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def cache_folder() -> Path:
+    """Where compiled artefacts and measurements of this user's machine are kept."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "glassworld"
+
+
+def compile_networks(networks: Networks, mode: str) -> None:
+    """Compile the VAE decoder's parts as `mode` (auto, force or none) says."""
+    if mode not in COMPILE_MODES:
+        raise InputError(f"vae_compile_mode {mode!r}: must be one of {', '.join(COMPILE_MODES)}")

@@ -1,0 +1,63 @@
+"""The flow-matching schedule: noise levels, the steps of a run, and moving between them.
+
+x_t = (1 - sigma) x0 + sigma noise; the network predicts the flow noise - x0. Steps are numbers
+on the host, so nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+TRAINING_STEPS = 1000
+
+
+class Step(NamedTuple):
+    """A denoising step: what the network is told, and the share of noise that stands for."""
+
+    timestep: float  # 0..1000
+    sigma: float  # 0..1
+
+
+@dataclass(frozen=True)
+class FlowSchedule:
+    """`shift` moves the levels towards noise: s' = shift s / (1 + (shift - 1) s)."""
+
+    shift: float = 5.0
+
+    @cached_property
+    def sigmas(self) -> npt.NDArray[np.float64]:
+        """The noise levels of the 1000 training steps, from 1 down; 0 itself is left out."""
+        even = np.linspace(1.0, 0.0, TRAINING_STEPS + 1)[:-1]
+        return self.shift * even / (1 + (self.shift - 1) * even)
+
+    @property
+    def timesteps(self) -> npt.NDArray[np.float64]:
+        return self.sigmas * TRAINING_STEPS
+
+    def step(self, timestep: float) -> Step:
+        """The step at a timestep; its noise level is that of the nearest training step."""
+        nearest = int(np.abs(self.timesteps - timestep).argmin())
+        return Step(float(timestep), float(self.sigmas[nearest]))
+
+    def steps(self, listed: tuple[int, ...], warp: bool) -> tuple[Step, ...]:
+        """The steps of a configuration's list. Warped, entry k means the (1000 - k)th timestep."""
+        if not warp:
+            return tuple(self.step(entry) for entry in listed)
+        timesteps = np.append(self.timesteps, 0.0)
+        return tuple(self.step(timesteps[TRAINING_STEPS - entry]) for entry in listed)
+
+
+def flow_to_x0(x: Tensor, flow: Tensor, step: Step) -> Tensor:
+    """x0 = x - sigma flow, in float64."""
+    return (x.double() - step.sigma * flow.double()).to(x.dtype)
+
+
+def add_noise(x0: Tensor, noise: Tensor, step: Step) -> Tensor:
+    """x0 taken to a step's noise level."""
+    return (1 - step.sigma) * x0 + step.sigma * noise

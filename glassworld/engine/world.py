@@ -1,0 +1,274 @@
+"""A world and its sessions: what an embedding program holds.
+
+A `World` is weights and a spec, never changed once built and shared by any number of sessions. A
+`Session` is one walk through it, block by block.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from glassworld.engine.action_files import load_actions
+from glassworld.engine.action_spaces import action_space
+from glassworld.engine.actions import Action, ActionTrack, benchmark_actions
+from glassworld.engine.conditions import ActionHistory, ImageLatents
+from glassworld.engine.latents import read_latents
+from glassworld.engine.noise import NoiseSource
+from glassworld.engine.pictures import load_picture
+from glassworld.engine.pipeline import Pipeline
+from glassworld.engine.state import SessionState
+from glassworld.errors import InputError
+from glassworld.models.dit import DiT
+from glassworld.models.vae_decoder import VAEDecoder
+from glassworld.models.vae_encoder import VAEEncoder
+from glassworld.models.vae_layers import Memory
+from glassworld.models.vision import VisionTower
+from glassworld.profiling import registry as tags
+from glassworld.profiling.tags import tag
+from glassworld.specs import WorldSpec
+
+Frames = npt.NDArray[np.uint8]
+Picture = str | Path | Image.Image
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What `World.generate` tells its caller after each block."""
+
+    index: int
+    total: int
+    frames: Frames  # uint8 [n, H, W, 3]
+    seconds: float  # this block's, decoding included
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall-clock seconds of a rollout."""
+
+    first_block: float  # from the call until the first block's frames
+    blocks: tuple[float, ...]  # of each block, decoding included
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A generated run."""
+
+    frames: Frames  # uint8 [N, H, W, 3]
+    latents: Tensor  # [1, c, T, h, w] float32 on the CPU, initial latents included
+    actions: ActionTrack  # the rows of the frames made, one per pixel frame
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The weights of a world."""
+
+    dit: DiT
+    encoder: VAEEncoder
+    decoder: VAEDecoder
+    vision: VisionTower
+
+
+class World:
+    """Weights and spec; `load_world` makes one."""
+
+    def __init__(self, spec: WorldSpec, networks: Networks, name: str) -> None:
+        self.spec, self.name, self.networks = spec, name, networks
+        self.space = action_space(spec.mode)
+        self.pipeline = Pipeline(spec, networks.dit, networks.encoder, networks.decoder)
+        self.device, self.dtype = self.pipeline.device, self.pipeline.dtype
+
+    def start(
+        self, image: Picture, seed: int | None = None, num_latent_frames: int | None = None
+    ) -> Session:
+        """Begin a session at a picture (a path or a PIL image).
+
+        `seed`: the world's own by default. With `num_latent_frames` the session ends there and
+        draws its noise as `generate` does; without, it can go on forever.
+        """
+        with tag(tags.DATA_PREPARATION):
+            prepared = self._prepare(image, seed, num_latent_frames, self._no_actions)
+        return Session(self, self._initialise(prepared))
+
+    def generate(
+        self,
+        image: Picture,
+        num_latent_frames: int = 150,
+        seed: int | None = None,
+        actions: ActionTrack | str | Path | None = None,
+        initial_latents: Tensor | str | Path | None = None,
+        on_block: Callable[[BlockReport], bool | None] | None = None,
+    ) -> Rollout:
+        """Make `num_latent_frames` new latent frames, `1 + 4 (n - 1)` pixel frames.
+
+        `actions`: a track or a file with one row per pixel frame, the benchmark's random ones by
+        default. `initial_latents` `[1, c, T, h, w]`: the video to go on from; the picture and the
+        actions then cover it too. `on_block` hears of each block and ends the run after it by
+        returning False. Raises an `InputError` before any work if anything does not fit.
+        """
+        began = time.perf_counter()
+        step = self.spec.frames_per_block
+        if num_latent_frames <= 0 or num_latent_frames % step:
+            raise InputError(
+                f"num_output_frames {num_latent_frames}: must be a positive multiple of the "
+                f"{step} latent frames of a block"
+            )
+        initial = read_latents(initial_latents, self.spec)
+        given = 0 if initial is None else initial.shape[2]
+        rows = self.spec.pixel_frames(given + num_latent_frames)
+        with tag(tags.DATA_PREPARATION):
+            seed = self.spec.seed if seed is None else seed
+            track: ActionTrack | None = None
+
+            def set_up_actions() -> ActionHistory:
+                nonlocal track
+                track = self._actions(actions, rows, seed)
+                return ActionHistory(track.keyboard, track.mouse)
+
+            prepared = self._prepare(image, seed, num_latent_frames, set_up_actions)
+        assert track is not None
+        with tag(tags.PIPELINE_INFERENCE):
+            session = Session(self, self._initialise(prepared))
+            if initial is not None:
+                self.pipeline.prefill(initial, session.state)
+            total = num_latent_frames // step
+            frames, latents, seconds = _run(session, total, began, on_block)
+        made = self.spec.pixel_frames(given + step * len(seconds))
+        parts = latents if initial is None else [initial.float().cpu(), *latents]
+        return Rollout(
+            frames=np.concatenate(frames),
+            latents=torch.cat(parts, 2),
+            actions=track.rows(made - sum(map(len, frames)), made),
+            timings=Timings(first_block=seconds[0][0] - began, blocks=tuple(s for _, s in seconds)),
+        )
+
+    def _no_actions(self) -> ActionHistory:
+        keyboard = np.zeros((0, len(self.space.keyboard)), np.float32)
+        return ActionHistory(
+            keyboard, np.zeros((0, 2), np.float32) if self.space.has_mouse else None
+        )
+
+    def _actions(
+        self, actions: ActionTrack | str | Path | None, rows: int, seed: int
+    ) -> ActionTrack:
+        if actions is None:
+            return benchmark_actions(self.space, rows, seed)
+        track = actions if isinstance(actions, ActionTrack) else load_actions(actions, self.space)
+        return track.fitted(self.space, rows)
+
+    @torch.inference_mode()
+    def _prepare(
+        self,
+        image: Picture,
+        seed: int | None,
+        frames: int | None,
+        set_up_actions: Callable[[], ActionHistory],
+    ) -> Prepared:
+        """Everything the first block needs but the caches, stage by stage."""
+        spec = self.spec
+        with tag(tags.IMAGE_LOADING):
+            pixels = torch.from_numpy(load_picture(image, spec.height, spec.width))
+            encoder_weight = self.networks.encoder.conv1.weight
+            picture = pixels[None, :, None].to(encoder_weight)
+        with tag(tags.VAE_ENCODE):
+            latents = ImageLatents(picture, Memory())
+            latents.encode(spec.frames_per_block, self.networks.encoder)
+        with tag(tags.VISUAL_CONTEXT):
+            visual = self.networks.vision(pixels[None].to(self.device)).to(self.dtype)
+        with tag(tags.NOISE):
+            shape = (spec.vae.latent_channels, *spec.latent_size)
+            noise = NoiseSource(spec.seed if seed is None else seed, shape, frames)
+        with tag(tags.ACTIONS):
+            history = set_up_actions()
+        return Prepared(latents, visual, noise, history)
+
+    @torch.inference_mode()
+    def _initialise(self, prepared: Prepared) -> SessionState:
+        with tag(tags.CACHE_INIT):
+            dit = self.networks.dit
+            return SessionState(
+                caches=dit.empty_caches(1, self.spec.tokens_per_frame),
+                context=dit.context_keys(prepared.visual),
+                decoder=Memory(),
+                image=prepared.image,
+                actions=prepared.actions,
+                noise=prepared.noise,
+            )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The result of data preparation."""
+
+    image: ImageLatents
+    visual: Tensor
+    noise: NoiseSource
+    actions: ActionHistory
+
+
+class Session:
+    """One walk through a world. Independent of every other session."""
+
+    def __init__(self, world: World, state: SessionState) -> None:
+        self.world, self.state = world, state
+
+    @property
+    def next_frames(self) -> int:
+        """Pixel frames that the next block will have: fewer in the first."""
+        spec, state = self.world.spec, self.state
+        made = state.start - state.prefilled
+        return spec.pixel_frames(made + spec.frames_per_block) - spec.pixel_frames(made)
+
+    def step(self, action: Action) -> Frames:
+        """The next block's frames `[n, H, W, 3]`, made while `action` is held."""
+        held = self.world.space.fill(action, self.next_frames)
+        keep = self.world.spec.dit.action.rows
+        self.state.actions.append(held.keyboard, held.mouse, keep)
+        return self.advance()[0]
+
+    def advance(self) -> tuple[Frames, Tensor]:
+        """The next block under the actions already in the state: its frames and latents."""
+        output = self.world.pipeline.run_block(self.state)
+        return output.frames[0].cpu().numpy(), output.latents
+
+    def save(self) -> SessionState:
+        """A copy of the state, to come back to with `restore`."""
+        return self.state.copy()
+
+    def restore(self, state: SessionState) -> None:
+        """Go back to a saved state; it stays good for further use."""
+        self.state = state.copy()
+
+
+Timed = tuple[float, float]
+
+
+def _run(
+    session: Session,
+    total: int,
+    began: float,
+    on_block: Callable[[BlockReport], bool | None] | None,
+) -> tuple[list[Frames], list[Tensor], list[Timed]]:
+    """Run `total` blocks: their frames, latents, and (end, duration) in seconds."""
+    frames: list[Frames] = []
+    latents: list[Tensor] = []
+    seconds: list[Timed] = []
+    for index in range(total):
+        start = time.perf_counter()
+        made, block = session.advance()
+        frames.append(made)
+        latents.append(block.float().cpu())
+        seconds.append((time.perf_counter(), time.perf_counter() - start))
+        report = BlockReport(index, total, made, seconds[-1][1])
+        if on_block is not None and on_block(report) is False:
+            break
+    return frames, latents, seconds

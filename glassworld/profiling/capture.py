@@ -1,0 +1,194 @@
+"""Captures: a profiler around a stretch of the program, exported once as a trace.
+
+`full` records operators, kernels and memory; `tags` records the tags alone, cheaply enough to be
+left on. The run's configuration, versions and machine go into the trace under "glassworld".
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.autograd import profiler as autograd_profiler
+
+from glassworld.errors import InputError
+from glassworld.profiling import registry
+from glassworld.profiling.tags import listen, set_recording
+
+Mode = Literal["full", "tags"]
+MODES: tuple[Mode, ...] = ("full", "tags")
+METADATA_KEY = "glassworld"
+METADATA_VERSION = 1
+
+_config: dict[str, Any] = {}
+
+
+def describe_run(**config: Any) -> None:
+    """Put facts about the run (JSON values) into the metadata of the capture that is on."""
+    _config.update(config)
+
+
+@contextmanager
+def profile(
+    path: str | Path, mode: Mode = "full", blocks: tuple[int, int] | None = None
+) -> Iterator[None]:
+    """Record what happens inside and write the trace to `path` (gzipped if it ends in .gz).
+
+    `blocks` (first, end) records only those blocks of the run. The file appears whole, also when
+    the stretch ends by an exception. Raises `InputError` for an unknown mode, an empty range of
+    blocks, a second capture at once, or a folder that cannot be written to.
+    """
+    if mode not in MODES:
+        raise InputError(f"profile mode {mode!r}: must be one of {', '.join(MODES)}")
+    if blocks is not None and not 0 <= blocks[0] < blocks[1]:
+        raise InputError(f"profile blocks {blocks[0]}:{blocks[1]}: must be A:B with 0 <= A < B")
+    path = Path(path)
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent} does not exist or is not writable")
+    capture = Capture(path, mode)
+    stop = _at_blocks(capture, *blocks) if blocks else capture.start()
+    try:
+        yield
+    finally:
+        if stop is not None:
+            stop()
+        capture.finish()
+
+
+class Capture:
+    """One profiler, started and stopped once, exported once."""
+
+    active = False
+
+    def __init__(self, path: Path, mode: Mode) -> None:
+        if Capture.active:
+            raise InputError(f"{path}: another capture is running; only one can at a time")
+        self.path, self.mode = path, mode
+        self.running = False
+        self.profiler: Any = None
+        _config.clear()
+        Capture.active = True
+
+    def start(self) -> None:
+        self.profiler = _profiler(self.mode)
+        self.profiler.__enter__()
+        self.running = True
+        set_recording(True)
+
+    def stop(self) -> None:
+        if self.running:
+            self.running = False
+            set_recording(False)
+            self.profiler.__exit__(None, None, None)
+
+    def finish(self) -> None:
+        """Stop, and write the trace if anything was recorded."""
+        self.stop()
+        Capture.active = False
+        if self.profiler is not None:
+            _export(self.profiler, self.path, self.mode)
+
+
+def _at_blocks(capture: Capture, first: int, end: int) -> Callable[[], None]:
+    """Start at the beginning of block `first`, stop when block `end - 1` has ended."""
+
+    def heard(pattern: str, fields: dict[str, Any], start: float, stop: float) -> None:
+        if pattern == registry.CACHE_INIT and first == 0:
+            capture.start()
+        elif pattern == registry.BLOCK and fields["block"] == first - 1:
+            capture.start()
+        elif pattern == registry.BLOCK and fields["block"] == end - 1:
+            capture.stop()
+
+    return listen(heard)
+
+
+def _profiler(mode: Mode) -> Any:
+    """The `full` profiler is the public one; `tags` records user scopes alone where it can."""
+    if mode == "full":
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if torch.cuda.is_available():
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        return torch.profiler.profile(
+            activities=activities, record_shapes=True, profile_memory=True
+        )
+    return _UserScopeProfile()
+
+
+class _UserScopeProfile(autograd_profiler.profile):
+    """Records user annotations and skips operators: 40 times smaller, and it stops at once.
+
+    The scopes are a private argument of the profiler's start; where a version of torch has it
+    not, operators are recorded too and nothing else changes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(use_cpu=True, use_kineto=True)
+
+    def _start_trace(self) -> None:
+        from torch._C._profiler import RecordScope
+
+        self.entered = True
+        try:
+            autograd_profiler._enable_profiler(
+                self.config(), self.kineto_activities, {RecordScope.USER_SCOPE}
+            )
+        except TypeError:
+            autograd_profiler._enable_profiler(self.config(), self.kineto_activities)
+
+
+def _export(profiler: Any, path: Path, mode: Mode) -> None:
+    """Write the profiler's trace with our metadata in it; the file appears whole."""
+    partial = path.with_name(path.name + ".partial.json")
+    profiler.export_chrome_trace(str(partial))
+    metadata = {
+        METADATA_KEY: {
+            "version": METADATA_VERSION,
+            "config": {**_config, "profile_mode": mode},
+            "machine": machine(),
+            "versions": versions(),
+        }
+    }
+    text = partial.read_bytes()
+    head, brace, rest = text.partition(b"{")
+    joined = head + brace + json.dumps(metadata)[1:-1].encode() + b"," + rest
+    partial.write_bytes(gzip.compress(joined, 6) if path.suffix == ".gz" else joined)
+    os.replace(partial, path)
+
+
+def machine() -> dict[str, Any]:
+    """What ran the run."""
+    facts: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    from glassworld import __version__
+
+    return {
+        "glassworld": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
