@@ -1,0 +1,79 @@
+"""The analysis as one JSON document: the contract for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from glassworld.files import replacing
+from glassworld.trace.analysis import Analysis
+
+FORMAT = 1
+
+
+def tags_json(analysis: Analysis) -> list[dict[str, Any]]:
+    """One object per path of names, its instances under `instances_detail`."""
+    rows = instance_rows(analysis)
+    order = np.argsort(analysis.tree.by_name.of, kind="stable")
+    bounds = np.searchsorted(
+        analysis.tree.by_name.of[order], np.arange(len(analysis.tree.by_name) + 1)
+    )
+    return [
+        {
+            **_rounded(asdict(tag)),
+            "instances_detail": [rows[i] for i in order[bounds[g] : bounds[g + 1]]],
+        }
+        for g, tag in enumerate(analysis.tags)
+    ]
+
+
+def instance_rows(analysis: Analysis) -> list[dict[str, Any]]:
+    """One object per tag instance, in the order of the trace file; milliseconds."""
+    tree, device = analysis.tree, analysis.device
+    start = ((tree.rows["start"] - analysis.origin_ns) / 1e6).tolist()
+    cpu = (tree.rows["dur"] / 1e6).tolist()
+    busy = (device.busy / 1e6).tolist()
+    kernels = device.kernels.tolist()
+    names = tree.rows["name"].tolist()
+    return [
+        {
+            "name": tree.names[names[i]],
+            "start_ms": start[i],
+            "cpu_ms": cpu[i],
+            "gpu_busy_ms": busy[i],
+            "gpu_kernels": kernels[i],
+        }
+        for i in range(len(tree))
+    ]
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
+
+
+def analysis_json(analysis: Analysis) -> dict[str, Any]:
+    """The whole analysis; times in milliseconds from the trace's first event."""
+    trace = analysis.trace
+    return {
+        "format": FORMAT,
+        "trace": trace.path,
+        "events": trace.events,
+        "window_ms": analysis.window_ns / 1e6,
+        "losses": trace.losses,
+        "coverage": asdict(analysis.coverage),
+        "tags": tags_json(analysis),
+        "instances_detail": instance_rows(analysis),
+        "stages": [],
+        "expected": [],
+        "advice": [],
+    }
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write `document`; the file appears whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_bytes(msgspec.json.encode(document))

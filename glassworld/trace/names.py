@@ -1,0 +1,49 @@
+"""Dynamic tag names folded into patterns, and the numbers in them.
+
+The engine's own tags fold by the registry, everybody else's by their digits.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from glassworld.profiling.registry import REGISTRY
+
+DIMENSIONS = ("block", "step", "timestep", "layer", "frame")
+
+_FIELD = re.compile(r"\\\{(\w+)\\\}")
+_SECTION = re.compile(r"(\d+(?:\.\d+)?)(\.\d+)*(?=_)")
+_NUMBER = re.compile(r"\d+(?:\.\d+)*")
+_HASH = re.compile(r"\b(?=[a-z]*\d)(?=\d*[a-z])[0-9a-z]{24,}\b")
+_OWN_BLOCK = re.compile(r"2\.3\.(\d+)_")
+
+
+@cache
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Each registered pattern with the regular expression of its names."""
+    return tuple(
+        (pattern, re.compile(_FIELD.sub(r"(?P<\1>\\d+)", re.escape(pattern))))
+        for pattern in REGISTRY
+    )
+
+
+def fold(name: str) -> tuple[str, dict[str, int]]:
+    """The pattern a name is an instance of, and the index dimensions in the name.
+
+    `2.3.0_Denoising_Step_1_t666` gives `2.3.{block}_Denoising_Step_{step}_t{timestep}` and
+    block 0, step 1, timestep 666. A name the registry does not know keeps its section number
+    (`2.3`) and has every other number replaced by `{n}`, long hashes by `{hash}`.
+    """
+    if name in REGISTRY:
+        return name, {}
+    for pattern, expression in _patterns():
+        found = expression.fullmatch(name)
+        if found:
+            return pattern, {key: int(value) for key, value in found.groupdict().items()}
+    section = _SECTION.match(name)
+    rest = name[section.end() :] if section else name
+    kept = section.group(1) + (".{n}" if section.group(2) else "") if section else ""
+    block = _OWN_BLOCK.match(name)
+    folded = kept + _NUMBER.sub("{n}", _HASH.sub("{hash}", rest))
+    return folded, {"block": int(block.group(1))} if block else {}

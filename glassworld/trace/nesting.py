@@ -1,0 +1,90 @@
+"""Which range lies in which: ranges of one thread form a forest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from glassworld.trace.tables import Codes, Ints
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Ranges nested by thread and time; all arrays run over the ranges as given.
+
+    `parent` is -1 at a root. `end` is clipped to the parent's end where a range outlasts the
+    range it started in; `clipped` counts those that did so by more than a microsecond.
+    `order` sorts the ranges so that parents come before children.
+    """
+
+    order: Ints
+    parent: Codes
+    depth: Codes
+    end: Ints
+    clipped: int
+
+    def sum_into_parents(self, values: Ints) -> Ints:
+        """For each range, the sum of its direct children's `values`."""
+        child = self.parent >= 0
+        total = np.bincount(self.parent[child], values[child], minlength=len(self.parent))
+        return total.astype(np.int64)
+
+
+def nest(rows: npt.NDArray[np.void]) -> Forest:
+    """The forest of ranges (dtype `RANGE`)."""
+    start, end = rows["start"], rows["start"] + rows["dur"]
+    order = np.lexsort((np.arange(len(rows)), -end, start, rows["thread"]))
+    parents, depths, clipped_ends, clipped = _walk(
+        order.tolist(), rows["thread"].tolist(), start.tolist(), end.tolist()
+    )
+    return Forest(
+        order,
+        np.array(parents, dtype=np.int32),
+        np.array(depths, dtype=np.int32),
+        np.array(clipped_ends, dtype=np.int64),
+        clipped,
+    )
+
+
+def _walk(
+    order: list[int], threads: list[int], starts: list[int], ends: list[int]
+) -> tuple[list[int], list[int], list[int], int]:
+    parents, depths, clipped = [-1] * len(order), [0] * len(order), 0
+    stack: list[int] = []
+    thread = None
+    for i in order:
+        if threads[i] != thread:
+            stack, thread = [], threads[i]
+        start = starts[i]
+        while stack and ends[stack[-1]] <= start:
+            stack.pop()
+        if stack:
+            parent = parents[i] = stack[-1]
+            depths[i] = len(stack)
+            outlasts = ends[i] - ends[parent]
+            if outlasts > 0:
+                clipped += outlasts > 1000
+                ends[i] = ends[parent]
+        stack.append(i)
+    return parents, depths, ends, clipped
+
+
+def innermost(rows: npt.NDArray[np.void], forest: Forest, thread: Codes, at: Ints) -> Codes:
+    """The innermost range around each moment `at` of each `thread`; -1 where there is none."""
+    found = np.full(len(at), -1, dtype=np.int32)
+    if not len(rows) or not len(at):
+        return found
+    order = forest.order
+    low = min(int(rows["start"].min()), int(at.min()))
+    span = max(int(rows["start"].max()), int(at.max())) - low + 1
+    keys = rows["thread"][order].astype(np.int64) * span + (rows["start"][order] - low)
+    place = np.searchsorted(keys, thread.astype(np.int64) * span + (at - low), "right") - 1
+    found[:] = np.where(place >= 0, order[np.maximum(place, 0)], -1)
+    found[(found >= 0) & (rows["thread"][found] != thread)] = -1
+    while True:
+        past = (found >= 0) & (forest.end[found] < at)
+        if not past.any():
+            return found
+        found[past] = forest.parent[found[past]]

@@ -1,0 +1,116 @@
+"""Bytes of a trace file, plain or gzip, cut into pieces that hold whole events.
+
+A trace is one JSON object with a `traceEvents` array of up to millions of events, or that array
+alone. Nothing here parses JSON: pieces are cut where one event object ends and another begins,
+and the reader says whether a cut was good by decoding the piece.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from glassworld.errors import TraceError
+
+PIECE_BYTES = 8 << 20
+_HEAD_LIMIT = 64 << 20  # metadata in front of the events is kilobytes; more is no trace
+_ARRAY = re.compile(rb'"traceEvents"\s*:\s*\[')
+_EVENT_START = rb'\{\s*"(?:ph|name|cat|pid|tid|ts|dur)"\s*:'
+_BOUNDARY = re.compile(rb"\}\s*,\s*(?=" + _EVENT_START + rb")")
+_ANY_BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
+
+
+class Source:
+    """Reads a trace's bytes in order, keeping what lies around the events.
+
+    After `open_events`, `head` is the JSON text in front of the first event. `losses` collects
+    what could not be read, in words.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.losses: list[str] = []
+        self.head = b""
+        self.bytes_read = 0
+        self._file = _open(path)
+        self._ended = False
+
+    def read(self) -> bytes:
+        """The next piece of the file, decompressed; empty at the end, however it ends."""
+        if self._ended:
+            return b""
+        try:
+            block = self._file.read(PIECE_BYTES)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self.losses.append(f"the compressed file is cut short or damaged ({error})")
+            block = b""
+        if not block:
+            self._ended = True
+            self._file.close()
+        self.bytes_read += len(block)
+        return block
+
+    def open_events(self) -> bytes:
+        """Read up to the first event; returns the bytes already read from there on."""
+        buffer = self.read()
+        if not buffer:
+            reason = "; ".join(self.losses) or "the file is empty"
+            raise TraceError(f"{self.path}: not a trace: {reason}")
+        while True:
+            if buffer.lstrip().startswith(b"["):
+                self.head = b"["
+                return buffer.lstrip()[1:]
+            found = _ARRAY.search(buffer)
+            if found:
+                self.head = buffer[: found.end()]
+                return buffer[found.end() :]
+            block = self.read() if len(buffer) < _HEAD_LIMIT else b""
+            if not block:
+                raise TraceError(
+                    f"{self.path}: not a torch trace: no traceEvents in it "
+                    "(expected the JSON that torch.profiler exports)"
+                )
+            buffer += block
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        file = path.open("rb")
+        magic = file.read(2)
+        file.seek(0)
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if magic == b"\x1f\x8b" else file
+
+
+def cuts(buffer: bytes, most: int = 6) -> Iterator[tuple[int, int]]:
+    """Where `buffer` may be cut between two events, last first: (end of one, start of next).
+
+    At most `most` places; the last ones of the buffer's tail, widening the tail until some are
+    found. Text inside a string may look like a boundary, so the caller must check by decoding.
+    """
+    for pattern in (_BOUNDARY, _ANY_BOUNDARY):
+        width = 1 << 16
+        while True:
+            low = max(0, len(buffer) - width)
+            found = [(low + m.start() + 1, low + m.end()) for m in pattern.finditer(buffer[low:])]
+            if found or low == 0:
+                break
+            width *= 8
+        yield from reversed(found[-most:])
+        if found:
+            return
+
+
+def split_events(buffer: bytes) -> list[bytes]:
+    """`buffer` cut at everything that looks like a boundary between events."""
+    pieces, at = [], 0
+    for match in _BOUNDARY.finditer(buffer):
+        pieces.append(buffer[at : match.start() + 1])
+        at = match.end()
+    pieces.append(buffer[at:])
+    return pieces

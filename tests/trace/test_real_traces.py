@@ -1,0 +1,67 @@
+"""Six real traces of other programs, with figures found independently."""
+
+from pathlib import Path
+
+import pytest
+
+from glassworld.trace import analyze
+
+TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
+pytestmark = pytest.mark.skipif(not TRACES.is_dir(), reason="shared/traces is not here")
+
+# file, start of the tag's name, per instance: CPU ms, GPU operations, busy ms
+EXPECTED = [
+    ("mi300x-sd3.5-diffusion", "model_inference", [(1194.81, 8066, 712.49)]),
+    (
+        "mi300x-sd3.5-diffusion",
+        "## Call CompiledFxGraph fp5r",
+        [
+            (248.55, 1097, 157.55),
+            (246.82, 1098, 157.30),
+            (246.98, 1098, 157.00),
+            (247.42, 1098, 155.80),
+        ],
+    ),
+    ("h100-timesformer", "ProfilerStep#6", [(382.54, 534, 158.43)]),
+    ("h100-owlv2", "ProfilerStep#6", [(1211.18, 5165, 566.76)]),
+    ("sglang-prefill-decode", "step[EXTEND bs=15 toks=15360]", [(28.92, 524, 492.69)]),
+    ("vllm-decode-cuda-graph", "execute_32_", [(2.41, 434, 10.72)]),
+]
+
+
+@pytest.mark.parametrize(("file", "start", "expected"), EXPECTED)
+def test_busy_time_is_what_was_found_independently(file, start, expected):
+    analysis = analyze(TRACES / f"{file}.json.gz")
+    found = [i for i in range(len(analysis.tree)) if analysis.instance_name(i).startswith(start)]
+    found.sort(key=lambda i: analysis.tree.rows["start"][i])
+    measured = [
+        (
+            analysis.tree.rows["dur"][i] / 1e6,
+            analysis.device.kernels[i],
+            analysis.device.busy[i] / 1e6,
+        )
+        for i in found
+    ]
+    assert len(measured) == len(expected)
+    for (cpu, kernels, busy), (cpu_expected, kernels_expected, busy_expected) in zip(
+        measured, expected, strict=True
+    ):
+        assert cpu == pytest.approx(cpu_expected, abs=0.01)
+        assert kernels == kernels_expected
+        assert busy == pytest.approx(busy_expected, abs=0.01)
+
+
+def test_kernels_overlapping_on_one_stream_count_once_in_busy_and_fully_in_the_sum():
+    analysis = analyze(TRACES / "b200-vllm-eager.json.gz")
+    tag = next(tag for tag in analysis.tags if tag.name.startswith("execute_context_1"))
+    assert tag.gpu_kernels == 929
+    assert tag.cpu_ms == pytest.approx(87.41, abs=0.01)
+    assert tag.gpu_sum_ms == pytest.approx(11.67, abs=0.01)
+    assert tag.gpu_busy_ms == pytest.approx(11.596482, abs=1e-6)
+
+
+@pytest.mark.parametrize("path", sorted(TRACES.glob("*.json.gz")), ids=lambda p: p.name)
+def test_every_gpu_operation_finds_its_launch_and_its_tag(path):
+    coverage = analyze(path).coverage
+    assert coverage.gpu_ops > 0
+    assert coverage.launched == coverage.attributed == coverage.gpu_ops
