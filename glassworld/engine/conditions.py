@@ -46,26 +46,26 @@ class ImageLatents:
         parts += [encoder(grey, self.memory) for _ in range(count)]
         self.latents = torch.cat(parts, 2)
 
-    def block(self, start: int, frames: int) -> Tensor:
-        """The latents of frames `start` to `start + frames`, past the encoder's reach its last."""
+    def condition(self, start: int, frames: int) -> Tensor:
+        """What the network sees of frames `start` on: `[1, 4 + c, frames, h, w]`.
+
+        A mask of four channels, 1 on the run's first latent frame, then the image latents, which
+        past the encoder's reach are the last ones again.
+        """
         assert self.latents is not None
         last = self.latents.shape[2] - 1
         if start + frames <= last + 1:
-            return self.latents[:, :, start : start + frames]
-        index = [min(frame, last) for frame in range(start, start + frames)]
-        return torch.cat([self.latents[:, :, frame : frame + 1] for frame in index], 2)
+            latents = self.latents[:, :, start : start + frames]
+        else:
+            index = [min(frame, last) for frame in range(start, start + frames)]
+            latents = torch.cat([self.latents[:, :, frame : frame + 1] for frame in index], 2)
+        mask = torch.zeros_like(latents[:, :1]).expand(-1, TIME_FACTOR, -1, -1, -1).clone()
+        if start == 0:
+            mask[:, :, 0] = 1
+        return torch.cat([mask, latents], 1)
 
     def copy(self) -> ImageLatents:
         return ImageLatents(self.picture, self.memory.copy(), self.latents)
-
-
-def condition(image_latents: Tensor, start: int) -> Tensor:
-    """The mask (1 on latent frame 0 of the run) before the image latents: `[1, 4 + c, f, h, w]`."""
-    batch, _, frames, rows, columns = image_latents.shape
-    mask = image_latents.new_zeros(batch, TIME_FACTOR, frames, rows, columns)
-    if start == 0:
-        mask[:, :, 0] = 1
-    return torch.cat([mask, image_latents], 1)
 
 
 Rows = npt.NDArray[np.float32]

@@ -57,7 +57,7 @@ def _load(path: Path) -> Tensor:
         raise InputError(f"{path}: no such file; initial latents are a safetensors file")
     try:
         with safe_open(path, framework="pt") as file:
-            if NAME not in file.keys():
+            if NAME not in file.keys():  # noqa: SIM118 (not a dictionary)
                 raise InputError(f"{path}: has no tensor named {NAME!r}")
             latents: Tensor = file.get_tensor(NAME)
             return latents

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from glassworld.engine.conditions import condition
 from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0
 from glassworld.engine.state import SessionState
 from glassworld.models.action import ActionWindows
@@ -103,14 +102,15 @@ class Pipeline:
     ) -> Tensor | None:
         x = torch.cat([x, given.condition], 1)
         where = (given.place, given.windows, state.context, state.caches)
-        return self.dit(x, self.times[step], *where, output=output)
+        flow: Tensor | None = self.dit(x, self.times[step], *where, output=output)
+        return flow
 
     @torch.inference_mode()
     def prefill(self, latents: Tensor, state: SessionState) -> None:
         """Take given latents `[1, c, f, h, w]` into the caches, block by block (an extension)."""
         frames = self.spec.frames_per_block
         with tag(tags.INITIAL_LATENTS):
-            for block in self.to_device(latents).split(frames, dim=2):
+            for block in torch.split(self.to_device(latents), frames, dim=2):
                 self.remember(block, self.given(state, frames), state)
                 state.start += frames
         state.prefilled = state.start
@@ -121,11 +121,14 @@ class Pipeline:
         if state.image.missing(start + frames, self.encoder):
             with tag(tags.CONDITION_ENCODE, block=state.block):
                 state.image.encode(start + frames, self.encoder)
-        image_latents = self.to_device(state.image.block(start, frames))
+        condition = state.condition
+        if condition is None:
+            condition = self.to_device(state.image.condition(start, frames))
+        state.condition = None
         return Given(
-            condition=condition(image_latents, start),
+            condition=condition,
             place=self.dit.stream_place(start, frames, spec.token_grid),
-            windows=state.actions.windows(start, frames, spec.dit.action.rows, image_latents),
+            windows=state.actions.windows(start, frames, spec.dit.action.rows, condition),
         )
 
     def to_device(self, x: Tensor) -> Tensor:

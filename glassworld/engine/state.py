@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from glassworld.engine.conditions import ActionHistory, ImageLatents
 from glassworld.engine.noise import NoiseSource
 from glassworld.models.kv_window import KeyValues, LayerCache
@@ -15,7 +17,8 @@ class SessionState:
     """One session between two blocks.
 
     `start` is the latent frame the next block begins at, `block` its number; `prefilled` of the
-    latent frames were given (an extension) rather than made.
+    latent frames were given (an extension) rather than made; `condition` is the first block's,
+    prepared ahead, and None from then on.
     """
 
     caches: list[LayerCache]
@@ -24,6 +27,7 @@ class SessionState:
     image: ImageLatents
     actions: ActionHistory
     noise: NoiseSource
+    condition: Tensor | None = None
     start: int = 0
     block: int = 0
     prefilled: int = 0
@@ -37,6 +41,7 @@ class SessionState:
             image=self.image.copy(),
             actions=self.actions.copy(),
             noise=self.noise.copy(),
+            condition=self.condition,
             start=self.start,
             block=self.block,
             prefilled=self.prefilled,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from glassworld.engine.action_files import load_actions
 from glassworld.engine.action_spaces import action_space
 from glassworld.engine.actions import Action, ActionTrack, benchmark_actions
 from glassworld.engine.conditions import ActionHistory, ImageLatents
+from glassworld.engine.description import describe
 from glassworld.engine.latents import read_latents
 from glassworld.engine.noise import NoiseSource
 from glassworld.engine.pictures import load_picture
@@ -33,11 +35,13 @@ from glassworld.models.vae_encoder import VAEEncoder
 from glassworld.models.vae_layers import Memory
 from glassworld.models.vision import VisionTower
 from glassworld.profiling import registry as tags
+from glassworld.profiling.metadata import describe_run
 from glassworld.profiling.tags import tag
 from glassworld.specs import WorldSpec
 
 Frames = npt.NDArray[np.uint8]
 Picture = str | Path | Image.Image
+Draw = Literal["run", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class World:
         `seed`: the world's own by default. With `num_latent_frames` the session ends there and
         draws its noise as `generate` does; without, it can go on forever.
         """
+        describe_run(**describe(self, seed, num_latent_frames))
         with tag(tags.DATA_PREPARATION):
             prepared = self._prepare(image, seed, num_latent_frames, self._no_actions)
         return Session(self, self._initialise(prepared))
@@ -107,13 +112,16 @@ class World:
         actions: ActionTrack | str | Path | None = None,
         initial_latents: Tensor | str | Path | None = None,
         on_block: Callable[[BlockReport], bool | None] | None = None,
+        noise: Draw = "run",
     ) -> Rollout:
         """Make `num_latent_frames` new latent frames, `1 + 4 (n - 1)` pixel frames.
 
         `actions`: a track or a file with one row per pixel frame, the benchmark's random ones by
         default. `initial_latents` `[1, c, T, h, w]`: the video to go on from; the picture and the
         actions then cover it too. `on_block` hears of each block and ends the run after it by
-        returning False. Raises an `InputError` before any work if anything does not fit.
+        returning False. `noise`: "run" draws all of it first, as the reference does; "blocks"
+        draws it block by block as an open-ended session does, to replay one to the same frames.
+        Raises an `InputError` before any work if anything does not fit.
         """
         began = time.perf_counter()
         step = self.spec.frames_per_block
@@ -125,8 +133,9 @@ class World:
         initial = read_latents(initial_latents, self.spec)
         given = 0 if initial is None else initial.shape[2]
         rows = self.spec.pixel_frames(given + num_latent_frames)
+        seed = self.spec.seed if seed is None else seed
+        describe_run(**describe(self, seed, num_latent_frames))
         with tag(tags.DATA_PREPARATION):
-            seed = self.spec.seed if seed is None else seed
             track: ActionTrack | None = None
 
             def set_up_actions() -> ActionHistory:
@@ -134,7 +143,8 @@ class World:
                 track = self._actions(actions, rows, seed)
                 return ActionHistory(track.keyboard, track.mouse)
 
-            prepared = self._prepare(image, seed, num_latent_frames, set_up_actions)
+            drawn = num_latent_frames if noise == "run" else None
+            prepared = self._prepare(image, seed, drawn, set_up_actions)
         assert track is not None
         with tag(tags.PIPELINE_INFERENCE):
             session = Session(self, self._initialise(prepared))
@@ -182,6 +192,8 @@ class World:
         with tag(tags.VAE_ENCODE):
             latents = ImageLatents(picture, Memory())
             latents.encode(spec.frames_per_block, self.networks.encoder)
+        with tag(tags.CONDITIONS):
+            condition = latents.condition(0, spec.frames_per_block).to(self.device, self.dtype)
         with tag(tags.VISUAL_CONTEXT):
             visual = self.networks.vision(pixels[None].to(self.device)).to(self.dtype)
         with tag(tags.NOISE):
@@ -189,7 +201,7 @@ class World:
             noise = NoiseSource(spec.seed if seed is None else seed, shape, frames)
         with tag(tags.ACTIONS):
             history = set_up_actions()
-        return Prepared(latents, visual, noise, history)
+        return Prepared(latents, condition, visual, noise, history)
 
     @torch.inference_mode()
     def _initialise(self, prepared: Prepared) -> SessionState:
@@ -202,6 +214,7 @@ class World:
                 image=prepared.image,
                 actions=prepared.actions,
                 noise=prepared.noise,
+                condition=prepared.condition,
             )
 
 
@@ -210,6 +223,7 @@ class Prepared:
     """The result of data preparation."""
 
     image: ImageLatents
+    condition: Tensor  # of the first block
     visual: Tensor
     noise: NoiseSource
     actions: ActionHistory

@@ -7,8 +7,9 @@ The weights are the same and so are the results.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +53,7 @@ class BlockPlace:
     action_rotary: Rotary
     self_place: Placement | None = None  # None when training
     action_place: Placement | None = None
-    visible: Tensor | None = None  # training: [f, f] which frame sees which
+    visible: Tensor | None = None  # training: [f, f], which frame sees which one's actions
     visible_tokens: Tensor | None = None
 
 
@@ -171,7 +172,8 @@ class DiT(nn.Module):
         """Each layer's keys and values of the visual context `[b, n, context_dim]`."""
         with tag(tags.VISUAL_EMBEDDING):
             context = self.img_emb(visual_context)
-        return [layer.cross_attn.keys(context) for layer in self.blocks]
+        layers = cast(Iterable[Layer], self.blocks)
+        return [layer.cross_attn.keys(context) for layer in layers]
 
     def empty_caches(self, batch: int, positions: int) -> list[LayerCache]:
         """Each layer's rings for frames of `positions` tokens."""
@@ -194,15 +196,23 @@ class DiT(nn.Module):
         return caches
 
     def place(
-        self, frames: Tensor, grid: tuple[int, int], visible: Tensor | None = None
+        self,
+        frames: Tensor,
+        grid: tuple[int, int],
+        visible: Tensor | None = None,
+        visible_actions: Tensor | None = None,
     ) -> BlockPlace:
-        """The place of latent frames `[f]` in training, with the mask among them."""
+        """The place of latent frames `[f]` in training, with the masks among them `[f, f]`.
+
+        `visible` says which frame sees which (see `block_causal`); actions know no sinks, so
+        with sinks they have a mask of their own.
+        """
         action = self.spec.action
         action_dim = action.keyboard_width // action.heads
         return BlockPlace(
             rotary=rotary_3d(frames, grid, self.spec.head_dim),
             action_rotary=rotary_time(frames, action.turning_dims, action_dim, action.rope_theta),
-            visible=visible,
+            visible=visible if visible_actions is None else visible_actions,
             visible_tokens=None if visible is None else tokens_mask(visible, grid[0] * grid[1]),
         )
 

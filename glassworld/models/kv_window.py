@@ -15,11 +15,11 @@ from torch import Tensor
 
 
 class Span(NamedTuple):
-    """`count` frames of a block, from its frame `source` on, that go to the slots from `slot`."""
+    """`length` frames of a block, from its frame `source` on, that go to the slots from `slot`."""
 
     source: int
     slot: int
-    count: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Placement:
             frame = start + index
             slot = frame if frame < sink else sink + (frame - sink) % ring
             last = spans[-1] if spans else None
-            if last is not None and slot == last.slot + last.count:
-                spans[-1] = last._replace(count=last.count + 1)
+            if last is not None and slot == last.slot + last.length:
+                spans[-1] = last._replace(length=last.length + 1)
             else:
                 spans.append(Span(index, slot, 1))
         return Placement(tuple(spans), min(start + frames, window))
@@ -69,9 +69,9 @@ class KVWindow:
         Returns the keys and values of every filled slot.
         """
         step = self.per_frame
-        for source, slot, count in place.spans:
-            block = slice(source * step, (source + count) * step)
-            slots = slice(slot * step, (slot + count) * step)
+        for source, slot, length in place.spans:
+            block = slice(source * step, (source + length) * step)
+            slots = slice(slot * step, (slot + length) * step)
             self.k[:, :, slots] = k[:, :, block]
             self.v[:, :, slots] = v[:, :, block]
         return self.filled(place)

@@ -81,7 +81,7 @@ class CausalConv(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
         super().__init__(TAPS * inputs, outputs, kernel, padding=kernel // 2)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
+    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:  # type: ignore[override]
         frames = x.shape[1]
         past = None if memory is None else memory.frames.get(self.name)
         if past is None and memory is None and frames == 1:
@@ -190,7 +190,7 @@ class TimeStride(CausalConv):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, kernel=1)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
+    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:  # type: ignore[override]
         first = memory is None or memory.first
         frames = x if memory is None or first else torch.cat([memory.frames[self.name], x], 1)
         if memory is not None:
@@ -227,7 +227,7 @@ class TimeDouble(CausalConv):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, 2 * channels, kernel=1)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
+    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:  # type: ignore[override]
         first = memory is None or memory.first
         rest = x[:, 1:] if first else x
         if rest.shape[1]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,19 +19,11 @@ from torch.autograd import profiler as autograd_profiler
 
 from glassworld.errors import InputError
 from glassworld.profiling import registry
+from glassworld.profiling.metadata import METADATA_KEY, metadata
 from glassworld.profiling.tags import listen, set_recording
 
 Mode = Literal["full", "tags"]
 MODES: tuple[Mode, ...] = ("full", "tags")
-METADATA_KEY = "glassworld"
-METADATA_VERSION = 1
-
-_config: dict[str, Any] = {}
-
-
-def describe_run(**config: Any) -> None:
-    """Put facts about the run (JSON values) into the metadata of the capture that is on."""
-    _config.update(config)
 
 
 @contextmanager
@@ -53,13 +44,13 @@ def profile(
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"{path}: the folder {path.parent} does not exist or is not writable")
     capture = Capture(path, mode)
-    stop = _at_blocks(capture, *blocks) if blocks else capture.start()
-    try:
+    with ExitStack() as stack:
+        stack.callback(capture.finish)
+        if blocks is None:
+            capture.start()
+        else:
+            stack.callback(_at_blocks(capture, *blocks))
         yield
-    finally:
-        if stop is not None:
-            stop()
-        capture.finish()
 
 
 class Capture:
@@ -73,7 +64,6 @@ class Capture:
         self.path, self.mode = path, mode
         self.running = False
         self.profiler: Any = None
-        _config.clear()
         Capture.active = True
 
     def start(self) -> None:
@@ -100,11 +90,11 @@ def _at_blocks(capture: Capture, first: int, end: int) -> Callable[[], None]:
     """Start at the beginning of block `first`, stop when block `end - 1` has ended."""
 
     def heard(pattern: str, fields: dict[str, Any], start: float, stop: float) -> None:
-        if pattern == registry.CACHE_INIT and first == 0:
-            capture.start()
-        elif pattern == registry.BLOCK and fields["block"] == first - 1:
-            capture.start()
-        elif pattern == registry.BLOCK and fields["block"] == end - 1:
+        if pattern == (registry.BLOCK if first else registry.CACHE_INIT):
+            starts = not first or fields["block"] == first - 1
+            if starts and capture.profiler is None:
+                capture.start()
+        if pattern == registry.BLOCK and fields["block"] == end - 1:
             capture.stop()
 
     return listen(heard)
@@ -136,59 +126,21 @@ class _UserScopeProfile(autograd_profiler.profile):
         from torch._C._profiler import RecordScope
 
         self.entered = True
+        enable: Any = autograd_profiler._enable_profiler  # type: ignore[attr-defined]
+        config: Any = self.config
         try:
-            autograd_profiler._enable_profiler(
-                self.config(), self.kineto_activities, {RecordScope.USER_SCOPE}
-            )
+            enable(config(), self.kineto_activities, {RecordScope.USER_SCOPE})
         except TypeError:
-            autograd_profiler._enable_profiler(self.config(), self.kineto_activities)
+            enable(config(), self.kineto_activities)
 
 
 def _export(profiler: Any, path: Path, mode: Mode) -> None:
     """Write the profiler's trace with our metadata in it; the file appears whole."""
     partial = path.with_name(path.name + ".partial.json")
     profiler.export_chrome_trace(str(partial))
-    metadata = {
-        METADATA_KEY: {
-            "version": METADATA_VERSION,
-            "config": {**_config, "profile_mode": mode},
-            "machine": machine(),
-            "versions": versions(),
-        }
-    }
+    facts = {METADATA_KEY: metadata(mode)}
     text = partial.read_bytes()
     head, brace, rest = text.partition(b"{")
-    joined = head + brace + json.dumps(metadata)[1:-1].encode() + b"," + rest
+    joined = head + brace + json.dumps(facts)[1:-1].encode() + b"," + rest
     partial.write_bytes(gzip.compress(joined, 6) if path.suffix == ".gz" else joined)
     os.replace(partial, path)
-
-
-def machine() -> dict[str, Any]:
-    """What ran the run."""
-    facts: dict[str, Any] = {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-    }
-    if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
-    return facts
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    from glassworld import __version__
-
-    return {
-        "glassworld": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
 import torch
 
-_enter = torch.autograd._record_function_with_args_enter
-_exit = torch.autograd._record_function_with_args_exit
+_enter = torch.autograd._record_function_with_args_enter  # type: ignore[attr-defined]
+_exit = torch.autograd._record_function_with_args_exit  # type: ignore[attr-defined]
 
 Listener = Callable[[str, dict[str, Any], float, float], None]
 """Called when a tag closes: its pattern, its fields, start and end in `perf_counter` seconds."""
@@ -91,7 +91,9 @@ def tag(pattern: str, **fields: Any) -> AbstractContextManager[None]:
     numbers (a tensor would synchronise the device). Without fields the pattern is the name,
     braces and all. Costs under half a microsecond when nobody records or listens.
     """
-    if _silent or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        return nullcontext()  # the one idle context manager that compilation understands
+    if _silent:
         return _OFF
     inner: AbstractContextManager[None] = _OFF
     if _recording:

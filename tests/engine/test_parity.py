@@ -1,0 +1,58 @@
+"""Golden runs of the reference, in float32 on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from glassworld.engine.loading import load_world
+from glassworld.engine.world import World
+
+GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "parity"
+
+
+@pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason="the reference's golden runs are not beside this clone"
+)
+@pytest.mark.parametrize("variant", ["universal", "gta_drive", "templerun"])
+def test_golden_run(variant: str) -> None:
+    folder = GOLDEN / variant
+    golden = load_file(folder / "expected.safetensors")
+    world = load_world(folder / "inference.yaml", None, folder / "model", dtype="float32")
+    assert world.spec.seed in (3, 7, 42)
+    check_preparation(world, folder, golden)
+    rollout = world.generate(folder / "image.png", 12, seed=world.spec.seed)
+    spread = golden["latents"].std()
+    assert (rollout.latents - golden["latents"]).abs().max() < 1e-4 * spread
+    frames = golden["frames_uint8"][0].permute(0, 2, 3, 1).numpy()
+    assert np.abs(rollout.frames.astype(int) - frames.astype(int)).max() <= 1
+    assert np.array_equal(rollout.actions.keyboard, golden["keyboard"][0].numpy())
+    if "mouse" in golden and rollout.actions.mouse is not None:
+        assert np.array_equal(rollout.actions.mouse, golden["mouse"][0].numpy())
+
+
+def check_preparation(world: World, folder: Path, golden: dict[str, torch.Tensor]) -> None:
+    state = world.start(folder / "image.png", world.spec.seed, 12).state
+    assert torch.equal(state.image.picture, golden["image"])
+    with torch.inference_mode():
+        state.image.encode(12, world.networks.encoder)
+        visual = world.networks.vision(golden["image"][:, :, 0])
+    assert state.noise.run is not None
+    assert torch.equal(state.noise.run, golden["noise"])
+    torch.testing.assert_close(state.image.latents, golden["image_latents"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(visual, golden["visual_context"], atol=1e-4, rtol=0)
+    timesteps = torch.tensor([step.timestep for step in world.pipeline.steps])
+    torch.testing.assert_close(timesteps, golden["denoising_timesteps"])
+    # The recorded flow of the first block is that of its pure noise at the second timestep.
+    actions = world._actions(None, 45, world.spec.seed)
+    state.actions.keyboard, state.actions.mouse = actions.keyboard, actions.mouse
+    with torch.inference_mode():
+        given = world.pipeline.given(state, 3)
+        x, step = golden["noise"][:, :, :3], world.pipeline.steps[1]
+        flow = world.pipeline.forward(x, step, given, state, output=True)
+    spread = golden["first_block_flow"].std()
+    assert (flow - golden["first_block_flow"]).abs().max() < 1e-4 * spread

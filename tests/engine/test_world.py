@@ -1,0 +1,175 @@
+"""Worlds and sessions: determinism, independence, rewinding, extension, bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from glassworld.engine.actions import Action, benchmark_actions
+from glassworld.engine.latents import save_latents
+from glassworld.engine.world import BlockReport, World
+from glassworld.errors import InputError
+
+FORWARD = Action((1, 0, 0, 0), (0, 0))
+LEFT = Action((0, 0, 0, 0), (0, -0.1))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return tiny.world()
+
+
+def test_generate_is_a_function_of_its_arguments(world: World) -> None:
+    first, again = (world.generate(tiny.picture(), 6, seed=1) for _ in range(2))
+    assert np.array_equal(first.frames, again.frames)
+    assert first.frames.shape == (21, 32, 48, 3)
+    assert first.frames.dtype == np.uint8
+    assert first.latents.shape == (1, 16, 6, 4, 6)
+    assert len(first.actions) == 21
+    other = world.generate(tiny.picture(), 6, seed=2)
+    assert not torch.allclose(first.latents, other.latents)
+
+
+def test_the_first_frames_do_not_depend_on_later_actions(world: World) -> None:
+    track = benchmark_actions(world.space, 45, 3)
+    late = track.keyboard.copy()
+    late[32:] = 1 - late[32:]
+    changed = type(track)(late, track.mouse)
+    same, differ = (world.generate(tiny.picture(), 12, actions=each) for each in (track, changed))
+    assert torch.equal(same.latents[:, :, :9], differ.latents[:, :, :9])
+    assert not torch.allclose(same.latents[:, :, 9:], differ.latents[:, :, 9:])
+
+
+def test_a_session_replayed_block_by_block_gives_the_same_frames(world: World) -> None:
+    session = world.start(tiny.picture(), seed=9)
+    actions = [FORWARD, LEFT, FORWARD]
+    frames, rows = [], []
+    for action in actions:
+        rows.append(world.space.fill(action, session.next_frames))
+        frames.append(session.step(action))
+    assert [len(each) for each in frames] == [9, 12, 12]
+    track = type(rows[0])(
+        np.concatenate([row.keyboard for row in rows]), np.concatenate([row.mouse for row in rows])
+    )
+    replayed = world.generate(tiny.picture(), 9, seed=9, actions=track, noise="blocks")
+    assert np.array_equal(np.concatenate(frames), replayed.frames)
+
+
+def test_sessions_are_independent(world: World) -> None:
+    alone = world.start(tiny.picture(), seed=1)
+    expected = [alone.step(FORWARD) for _ in range(3)]
+    first, second = world.start(tiny.picture(), seed=1), world.start(tiny.picture(64, 64), seed=2)
+    for frames in expected:
+        assert np.array_equal(first.step(FORWARD), frames)
+        second.step(LEFT)
+
+
+def test_rewinding_gives_the_same_future(world: World) -> None:
+    session = world.start(tiny.picture(), seed=4)
+    session.step(FORWARD)
+    saved = session.save()
+    once = [session.step(LEFT) for _ in range(3)]
+    for _ in range(2):
+        session.restore(saved)
+        assert all(np.array_equal(session.step(LEFT), frames) for frames in once)
+
+
+def test_actions_change_the_frames(world: World) -> None:
+    pairs = [world.start(tiny.picture(), seed=1).step(action) for action in (FORWARD, LEFT)]
+    assert not np.array_equal(*pairs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frames_per_block": 1},
+        {"dit": {"window": 4}},
+        {"dit": {"window": 7, "sink": 2}},
+        {"denoising_steps": (1000, 750, 500, 250)},
+        {"denoising_steps": tuple(range(1000, 0, -20))},
+        {"height": 48, "width": 16},
+        {"warp_steps": False},
+    ],
+)
+def test_other_shapes_of_runs(changes: dict[str, object]) -> None:
+    world = tiny.world(**changes)
+    rollout = world.generate(tiny.picture(), 6)
+    assert rollout.frames.shape == (21, world.spec.height, world.spec.width, 3)
+    assert torch.isfinite(rollout.latents).all()
+
+
+def test_extension_goes_on_from_given_latents(world: World, tmp_path: Path) -> None:
+    begun = world.generate(tiny.picture(), 6, seed=1)
+    save_latents(tmp_path / "begun.safetensors", begun.latents)
+    more = world.generate(tiny.picture(), 6, seed=1, initial_latents=tmp_path / "begun.safetensors")
+    assert torch.equal(more.latents[:, :, :6], begun.latents)
+    assert more.latents.shape[2] == 12
+    assert len(more.frames) == 21
+    fresh = world.generate(tiny.picture(), 6, seed=1)
+    assert not torch.allclose(more.latents[:, :, 6:], fresh.latents)
+
+
+def test_extension_continues_the_caches_of_the_run_it_extends(world: World) -> None:
+    track = benchmark_actions(world.space, 45, 3)
+    whole = world.generate(tiny.picture(), 12, seed=1, actions=track)
+    session = world.start(tiny.picture(), seed=1)
+    session.state.actions.keyboard, session.state.actions.mouse = track.keyboard, track.mouse
+    world.pipeline.prefill(whole.latents[:, :, :9], session.state)
+    other = world.start(tiny.picture(), seed=1, num_latent_frames=12)
+    other.state.actions.keyboard, other.state.actions.mouse = track.keyboard, track.mouse
+    for _ in range(3):
+        other.advance()
+    for prefilled, streamed in zip(session.state.caches, other.state.caches, strict=True):
+        torch.testing.assert_close(
+            prefilled.self_attention.k, streamed.self_attention.k, atol=1e-4, rtol=1e-4
+        )
+
+
+def test_long_runs_take_no_more_memory(world: World) -> None:
+    session = world.start(tiny.picture())
+    for _ in range(14):
+        session.step(FORWARD)
+    held = session.state.tensors_bytes()
+    for _ in range(353):
+        session.step(FORWARD)
+    assert session.state.start == 1101
+    assert session.state.tensors_bytes() == held
+    assert len(session.state.actions.keyboard) <= 24
+
+
+def test_a_caller_can_end_a_run_after_a_block(world: World) -> None:
+    heard: list[BlockReport] = []
+
+    def stop(report: BlockReport) -> bool:
+        heard.append(report)
+        return len(heard) < 2
+
+    rollout = world.generate(tiny.picture(), 12, on_block=stop)
+    assert [report.index for report in heard] == [0, 1]
+    assert len(rollout.frames) == len(rollout.actions) == 21
+    assert rollout.latents.shape[2] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_latent_frames": 4}, "multiple of the 3"),
+        ({"num_latent_frames": 0}, "positive"),
+        ({"num_latent_frames": -3}, "positive"),
+        ({"num_latent_frames": 3, "seed": -1}, "seed"),
+        ({"num_latent_frames": 3, "initial_latents": torch.zeros(1, 16, 3, 4, 5)}, "latents are"),
+        ({"num_latent_frames": 3, "initial_latents": torch.zeros(1, 16, 4, 4, 6)}, "multiple"),
+        (
+            {"num_latent_frames": 3, "initial_latents": torch.full((1, 16, 3, 4, 6), torch.nan)},
+            "finite",
+        ),
+        ({"num_latent_frames": 3, "actions": "missing.csv"}, "missing.csv"),
+    ],
+)
+def test_bad_arguments(world: World, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        world.generate(tiny.picture(), **arguments)

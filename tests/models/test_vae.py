@@ -1,0 +1,85 @@
+"""The VAE: a clip in chunks comes out as at once, and the encoder forgets as its spec says."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glassworld.models.vae_decoder import VAEDecoder
+from glassworld.models.vae_encoder import VAEEncoder
+from glassworld.models.vae_layers import Memory, fold_taps, unfold_taps
+from glassworld.specs import VAESpec
+
+SPEC = tiny.SPEC.vae
+
+
+def networks(spec: VAESpec = SPEC) -> tuple[VAEEncoder, VAEDecoder]:
+    pair = VAEEncoder(spec), VAEDecoder(spec)
+    for seed, network in enumerate(pair):
+        tiny.fill(network, seed)
+    return pair
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+@settings(max_examples=10, deadline=None)
+def test_chunks_equal_the_clip(chunks: list[int]) -> None:
+    encoder, decoder = networks()
+    draw = torch.Generator().manual_seed(0)
+    clip = torch.rand(1, 3, 1 + 4 * sum(chunks), 16, 16, generator=draw) * 2 - 1
+    with torch.inference_mode():
+        latents = encoder(clip)
+        memory, start = Memory(), 1
+        parts = [encoder(clip[:, :, :1], memory)]
+        for count in chunks:
+            parts.append(encoder(clip[:, :, start : start + 4 * count], memory))
+            start += 4 * count
+        torch.testing.assert_close(torch.cat(parts, 2), latents, atol=1e-5, rtol=1e-4)
+
+        pixels = decoder(latents)
+        assert pixels.shape == clip.shape
+        memory = Memory()
+        pieces = [decoder(latents[:, :, :1], memory), decoder(latents[:, :, 1:], memory)]
+        torch.testing.assert_close(torch.cat(pieces, 2), pixels, atol=1e-5, rtol=1e-4)
+
+        streamed = decoder.stream(latents, Memory())[0].permute(3, 0, 1, 2).int()
+        expected = ((pixels[0] + 1) * 127.5).int()
+        assert (streamed - expected).abs().max() <= 1
+
+
+def test_the_encoder_forgets_the_picture() -> None:
+    encoder, _ = networks()
+    reach = SPEC.encoder_reach
+    clip = torch.zeros(1, 3, 1 + 4 * (reach + 2), 16, 16)
+    clip[:, :, 0] = torch.linspace(-1, 1, 16)
+    with torch.inference_mode():
+        latents = encoder(clip)
+    torch.testing.assert_close(latents[:, :, reach + 1], latents[:, :, reach + 2], atol=0, rtol=0)
+    assert not torch.equal(latents[:, :, 1], latents[:, :, 2])
+
+
+def test_the_released_reach() -> None:
+    assert VAESpec().encoder_reach == 28
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3, 3, 3), (6, 2, 3, 1, 1), (4, 3, 1, 1, 1)])
+def test_folding_goes_both_ways(shape: tuple[int, ...]) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(unfold_taps(fold_taps(weight), shape[2]), weight)
+
+
+def test_folded_convolution_is_conv3d() -> None:
+    from glassworld.models.vae_layers import CausalConv
+
+    layer = CausalConv(4, 5)
+    weight = torch.randn(5, 4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    layer.weight.data, layer.bias.data = fold_taps(weight), torch.arange(5.0)
+    x = torch.randn(2, 3, 6, 7, 4, generator=torch.Generator().manual_seed(2))
+    padded = torch.nn.functional.pad(x.permute(0, 4, 1, 2, 3), (1, 1, 1, 1, 2, 0))
+    expected = torch.nn.functional.conv3d(padded, weight, layer.bias)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            layer(x, None).permute(0, 4, 1, 2, 3), expected, atol=1e-5, rtol=1e-4
+        )
