@@ -156,8 +156,8 @@ def _from_list(items: list[Any], space: ActionSpace) -> ActionTrack:
     if isinstance(first, str):
         return parse_segments(" ".join(map(str, items)), space)
     if isinstance(first, list):
-        columns = space.columns if len(first) != len(space.keyboard) else space.keyboard
-        return _from_rows(list(columns), items, space)
+        short = len(first) == len(space.keyboard)
+        return _from_rows(list(space.keyboard if short else space.columns), items, space)
     if not all(isinstance(item, dict) for item in items):
         raise ActionError("the list mixes kinds; give rows, objects or segments throughout")
     if "keys" in first:

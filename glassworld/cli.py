@@ -1,0 +1,198 @@
+"""The command line. Nothing heavy is imported before a command really runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from glassworld import __version__
+from glassworld.errors import InputError
+
+COMMANDS = {
+    "trace": "Say where a run's time went: report, compare, advice; any torch trace will do.",
+}
+"""What lives in `glassworld.<name>.commands`, and its line in the overview."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Play Matrix-Game-2 world models, and see where every millisecond goes.",
+    epilog="**Start here:** `glassworld generate --enable-profile`, then open outputs/demo.mp4.",
+)
+
+WORLD, RUN, OUTPUT, SPEED = "World", "Run", "Output", "Speed and profiling"
+
+
+def _option(name: str, text: str, panel: str, metavar: str | None = None) -> Any:
+    return typer.Option(f"--{name}", help=text, rich_help_panel=panel, metavar=metavar)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+_Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+    ),
+]
+
+
+@app.callback()
+def _root(version: _Version = False) -> None:
+    pass
+
+
+EXAMPLES = """Examples:
+
+- `{command}` plays the embedded world
+
+- `{command} --actions "w*24 w+left*24" --enable{_}profile` drives it, and says what took
+  the time
+
+- `{command} --config{_}path configs/inference_yaml/inference_universal.yaml
+  --pretrained{_}model{_}path Matrix-Game-2.0 --img{_}path street.png --device cuda`
+  plays a released checkpoint
+"""
+
+
+def _examples(command: str, joint: str) -> str:
+    return EXAMPLES.format(command=command, _=joint)
+
+
+@app.command(epilog=_examples("glassworld generate", "-"))
+def generate(
+    config_path: Annotated[
+        Path | None, _option("config-path", "A world's inference YAML.", WORLD)
+    ] = None,
+    checkpoint_path: Annotated[
+        Path | None, _option("checkpoint-path", "The transformer's .safetensors.", WORLD)
+    ] = None,
+    pretrained_model_path: Annotated[
+        str | None,
+        _option(
+            "pretrained-model-path", "The model folder, or its name on the hub.", WORLD, "PATH"
+        ),
+    ] = None,
+    random_weights: Annotated[
+        bool, _option("random-weights", "Untrained weights: noise, for timing only.", WORLD)
+    ] = False,
+    img_path: Annotated[
+        Path | None, _option("img-path", "The picture to start from; default: a sample.", RUN)
+    ] = None,
+    actions: Annotated[
+        str | None,
+        _option(
+            "actions",
+            "A .csv, .json or .txt file, or segments such as `w*12 w+left*24`. "
+            "Default: the benchmark's random actions.",
+            RUN,
+        ),
+    ] = None,
+    num_output_frames: Annotated[
+        int | None,
+        _option(
+            "num-output-frames",
+            "Latent frames to make; n give 1+4(n-1) pixel frames. Default: as many as the "
+            "actions given are for, else 150.",
+            RUN,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, _option("seed", "Noise and random actions. Default: the world's.", RUN)
+    ] = None,
+    initial_latents: Annotated[
+        Path | None, _option("initial-latents", "Go on from latents saved earlier.", RUN)
+    ] = None,
+    output_folder: Annotated[
+        Path, _option("output-folder", "Where the videos and the trace go.", OUTPUT)
+    ] = Path("outputs"),
+    save_latents: Annotated[
+        Path | None, _option("save-latents", "Write the latents to this .safetensors.", OUTPUT)
+    ] = None,
+    device: Annotated[
+        str | None, _option("device", "Default: a GPU if there is one.", SPEED, "cpu|cuda|cuda:N")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        _option("dtype", "Default: what suits the device.", SPEED, "float32|bfloat16"),
+    ] = None,
+    vae_compile_mode: Annotated[
+        str,
+        _option(
+            "vae-compile-mode",
+            "none: run as it is. force: compile the VAE decoder now and keep the result. auto: "
+            "use what was kept, if it fits; never wait.",
+            SPEED,
+            "auto|force|none",
+        ),
+    ] = "none",
+    enable_profile: Annotated[
+        bool, _option("enable-profile", "Write profile_trace.json with every tag.", SPEED)
+    ] = False,
+    profile_mode: Annotated[
+        str,
+        _option("profile-mode", "Operators too, or tags alone (cheap).", SPEED, "full|tags"),
+    ] = "full",
+    profile_blocks: Annotated[
+        str | None, _option("profile-blocks", "Record blocks A to B-1 only.", SPEED, "A:B")
+    ] = None,
+) -> None:
+    """Make a video: a picture and actions in, block by block out.
+
+    Ctrl-C ends after the running block with what was made; a second one aborts.
+    """
+    given = dict(locals())
+    from glassworld.generate import GenerateOptions, run
+
+    if not run(GenerateOptions(**given)):
+        raise typer.Exit(130)
+
+
+class _Elsewhere(TyperGroup):
+    """A command known by name and one line, whose module loads when it is called."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        module = import_module(f"glassworld.{self.name}.commands")
+        return get_command(module.app).make_context(*args, **kwargs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`glassworld ...`; the process's exit code."""
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    for name, line in COMMANDS.items():
+        group.add_command(_Elsewhere(name=name, help=line))
+    return _call(group, arguments, "glassworld")
+
+
+def inference(arguments: Sequence[str] | None = None) -> int:
+    """`python inference.py ...`: `generate` with the flags' familiar underscores."""
+    familiar = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+    familiar.command(epilog=_examples("python inference.py", "_"))(generate)
+    command = get_command(familiar)
+    for option in command.params:
+        option.opts = [f"--{name.removeprefix('--').replace('-', '_')}" for name in option.opts]
+    return _call(command, arguments, "inference.py")
+
+
+def _call(command: Any, arguments: Sequence[str] | None, name: str) -> int:
+    try:
+        command(args=arguments, prog_name=name)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0

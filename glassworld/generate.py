@@ -1,0 +1,253 @@
+"""`glassworld generate`: from options to videos, a trace and a summary."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Self, cast
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from glassworld.engine.action_files import load_actions
+from glassworld.engine.actions import ActionTrack
+from glassworld.engine.latents import read_latents, save_latents
+from glassworld.engine.loading import EMBEDDED, load_world
+from glassworld.engine.overlay import draw_keys
+from glassworld.engine.pictures import load_picture
+from glassworld.engine.video import write_video
+from glassworld.engine.world import BlockReport, Rollout, World
+from glassworld.errors import ActionError, InputError
+from glassworld.files import writable_folder
+from glassworld.profiling import registry as tags
+from glassworld.profiling.capture import profile
+from glassworld.profiling.tags import tag
+from glassworld.progress import BlockProgress
+from glassworld.specs import TIME_FACTOR, WorldSpec
+
+if TYPE_CHECKING:
+    from glassworld.profiling.capture import Mode
+
+DEFAULT_FRAMES = 150
+
+VIDEO, KEYS_VIDEO, TRACE = "demo.mp4", "demo_icon.mp4", "profile_trace.json"
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """What the command line was given; see its help for each."""
+
+    config_path: Path | None = None
+    checkpoint_path: Path | None = None
+    pretrained_model_path: str | None = None
+    random_weights: bool = False
+    img_path: Path | None = None
+    actions: str | None = None
+    num_output_frames: int | None = None
+    seed: int | None = None
+    initial_latents: Path | None = None
+    output_folder: Path = Path("outputs")
+    save_latents: Path | None = None
+    device: str | None = None
+    dtype: str | None = None
+    vae_compile_mode: str = "none"
+    enable_profile: bool = False
+    profile_mode: str = "full"
+    profile_blocks: str | None = None
+
+
+def run(options: GenerateOptions) -> bool:
+    """Make the video and say where it is; False if Ctrl-C ended it early.
+
+    Everything that can be wrong is looked at before the work begins, and raises `InputError`.
+    """
+    console = Console()
+    folder = writable_folder(options.output_folder)
+    if options.save_latents is not None:
+        writable_folder(options.save_latents.parent)
+    with _memory_errors(), console.status("loading the world"):
+        world = _load(options)
+    if options.random_weights:
+        console.print("untrained weights: the video is noise, the timings are real")
+    job = _prepare(options, world)
+    with ExitStack() as stack:
+        stack.enter_context(_memory_errors())
+        if options.enable_profile:
+            stack.enter_context(
+                profile(folder / TRACE, cast("Mode", options.profile_mode), job.recorded)
+            )
+        interrupt = stack.enter_context(_Interrupt(console))
+        progress = stack.enter_context(BlockProgress(console))
+
+        def on_block(report: BlockReport) -> bool:
+            progress.block(report)
+            return not interrupt.asked
+
+        rollout = world.generate(
+            job.picture, job.latent_frames, options.seed, job.actions, job.initial, on_block
+        )
+        _export(rollout, world, folder, progress)
+    if options.save_latents is not None:
+        save_latents(options.save_latents, rollout.latents)
+    _summarise(console, options, world.spec, rollout)
+    return len(rollout.timings.blocks) == job.blocks
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Checked inputs of a run."""
+
+    picture: Path
+    latent_frames: int
+    blocks: int
+    actions: ActionTrack | None
+    initial: Tensor | None
+    recorded: tuple[int, int] | None
+
+
+def _load(options: GenerateOptions) -> World:
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return load_world(
+        options.config_path,
+        options.checkpoint_path,
+        options.pretrained_model_path,
+        device,
+        options.dtype,
+        options.random_weights,
+        options.vae_compile_mode,
+    )
+
+
+def _prepare(options: GenerateOptions, world: World) -> _Job:
+    spec = world.spec
+    picture = options.img_path or _sample_picture()
+    load_picture(picture, spec.height, spec.width)  # before a profile begins that would be empty
+    initial = read_latents(options.initial_latents, spec)
+    given = 0 if initial is None else initial.shape[2]
+    actions = load_actions(options.actions, world.space) if options.actions is not None else None
+    frames = options.num_output_frames
+    if frames is None:
+        frames = DEFAULT_FRAMES if actions is None else _frames_for(actions, given, spec)
+    if frames <= 0 or frames % spec.frames_per_block:
+        raise InputError(
+            f"num_output_frames {frames}: must be a positive multiple of the "
+            f"{spec.frames_per_block} latent frames of a block"
+        )
+    if actions is not None:
+        actions = actions.fitted(world.space, spec.pixel_frames(given + frames))
+    blocks = frames // spec.frames_per_block
+    recorded = _block_range(options.profile_blocks, blocks)
+    return _Job(picture, frames, blocks, actions, initial, recorded)
+
+
+def _frames_for(actions: ActionTrack, given: int, spec: WorldSpec) -> int:
+    """As many latent frames as the actions are enough for, in whole blocks after the `given`."""
+    step = spec.frames_per_block
+    frames = ((len(actions) - 1) // TIME_FACTOR + 1 - given) // step * step
+    if frames < step:
+        needed = spec.pixel_frames(given + step)
+        raise ActionError(
+            f"actions: {len(actions)} rows, but the first block needs {needed}, "
+            "one per pixel frame; give more actions"
+        )
+    return frames
+
+
+def _sample_picture() -> Path:
+    samples = sorted((EMBEDDED / "pictures").glob("*.png"))
+    if not samples:
+        raise InputError("img_path: needed; this installation has no sample pictures")
+    return samples[0]
+
+
+def _block_range(text: str | None, blocks: int) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, colon, end = text.partition(":")
+    if not (colon and first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+        raise InputError(f"profile_blocks {text!r}: must be A:B with 0 <= A < B")
+    if int(first) >= blocks:
+        raise InputError(f"profile_blocks {text!r}: this run has blocks 0 to {blocks - 1}")
+    return int(first), int(end)
+
+
+def _export(rollout: Rollout, world: World, folder: Path, progress: BlockProgress) -> None:
+    rate = world.spec.frame_rate
+    with tag(tags.VIDEO_POSTPROCESSING):
+        progress.stage("drawing keys")
+        with_keys = draw_keys(rollout.frames, rollout.actions, world.space)
+    with tag(tags.VIDEO_EXPORT):
+        progress.stage("writing videos")
+        write_video(folder / VIDEO, rollout.frames, rate)
+        write_video(folder / KEYS_VIDEO, with_keys, rate)
+
+
+def _summarise(
+    console: Console, options: GenerateOptions, spec: WorldSpec, rollout: Rollout
+) -> None:
+    """Where things are, how fast it was, what to look at next."""
+
+    folder = options.output_folder
+
+    def line(name: str, text: object) -> None:
+        console.print(f"{name:<12} {text}", highlight=False, soft_wrap=True, markup=False)
+
+    line("video", folder / VIDEO)
+    line("with keys", folder / KEYS_VIDEO)
+    if options.save_latents is not None:
+        line("latents", options.save_latents)
+    if options.enable_profile:
+        line("trace", folder / TRACE)
+    first, blocks = rollout.timings.first_block, rollout.timings.blocks
+    line("first block", f"{first:.2f} s from the picture to the first frames")
+    if len(blocks) > 1:
+        frames = len(rollout.frames) - spec.pixel_frames(spec.frames_per_block)
+        line(
+            "speed", f"{frames / sum(blocks[1:]):.1f} frames per second after it, decoding included"
+        )
+    if options.enable_profile:
+        line("next", f"glassworld trace report {folder / TRACE}")
+        line("", f"or open {folder / TRACE} at https://ui.perfetto.dev or in chrome://tracing")
+    else:
+        line("next", f"open {folder / KEYS_VIDEO}; --enable_profile shows where the time goes")
+
+
+class _Interrupt:
+    """Ctrl-C once asks the run to end after this block, twice aborts it."""
+
+    def __init__(self, console: Console) -> None:
+        self.asked = False
+        self._console = console
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, self._before)
+        self._console.print("ending after this block; Ctrl-C again aborts")
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Say plainly that memory ran out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(
+            error
+        ):
+            reason = str(error).splitlines()[0] if str(error) else "allocation failed"
+            raise InputError(
+                f"out of memory ({reason}); try --dtype bfloat16, a smaller world or fewer frames"
+            ) from None
+        raise

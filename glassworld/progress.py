@@ -1,0 +1,62 @@
+"""What a person sees while a video is being made."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from glassworld.engine.world import BlockReport
+
+PLAIN_LINES = 10
+"""Where nobody watches a bar (a file, a pipe), about so many lines are printed instead."""
+
+
+class BlockProgress:
+    """Progress over blocks with frames per second and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("block {task.completed}/{task.total}  {task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("preparing", total=None, rate="")
+        self._frames = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def block(self, report: BlockReport) -> None:
+        """Show that a block is done."""
+        now = time.perf_counter()
+        if report.index == 0:
+            self._began = now - report.seconds
+        self._frames += len(report.frames)
+        rate = f"{self._frames / (now - self._began):.1f} fps"
+        done, total = report.index + 1, report.total
+        self._bar.update(self._task, description="playing", completed=done, total=total, rate=rate)
+        if self._bar.disable and done * PLAIN_LINES // total > (done - 1) * PLAIN_LINES // total:
+            left = (now - self._began) / done * (total - done)
+            self._console.print(f"block {done}/{total}  {rate}  {left:.0f} s left", highlight=False)
+
+    def stage(self, name: str) -> None:
+        """Name what is going on now."""
+        self._bar.update(self._task, description=name)
