@@ -38,7 +38,7 @@ SPEC = WorldSpec(
     mode="universal",
     dit=DIT,
     vae=VAESpec(width=4, residual_blocks=1),
-    vision=VisionSpec(width=24, layers=1, heads=2, patch=56, mlp_width=32),
+    vision=VisionSpec(width=24, layers=1, heads=1, patch=56, mlp_width=32),
     height=32,
     width=48,
     seed=5,

@@ -1,0 +1,305 @@
+"""Checkpoints: the released layout both ways, strictness, and files that cannot be trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from glassworld.engine.checkpoints import (
+    dit_from_released,
+    dit_to_released,
+    vae_from_released,
+    vae_to_released,
+    vision_from_released,
+)
+from glassworld.engine.configs import VARIANTS, vae_spec, variant_spec, vision_spec
+from glassworld.engine.loading import load_world
+from glassworld.engine.world import World
+from glassworld.errors import CheckpointError, InputError, SpecError
+from glassworld.models.dit import DiT
+from glassworld.models.vae_decoder import VAEDecoder
+from glassworld.models.vae_encoder import VAEEncoder
+from glassworld.models.vision import VisionTower
+
+MANIFEST = Path(__file__).resolve().parents[3] / "shared" / "reference" / "checkpoint-manifest.json"
+needs_manifest = pytest.mark.skipif(
+    not MANIFEST.is_file(), reason="the released checkpoints' manifest is not beside this clone"
+)
+
+CONFIG = {
+    "_class_name": "CausalWanModel",
+    "action_config": {
+        "blocks": [0, 1],
+        "enable_keyboard": True,
+        "enable_mouse": True,
+        "heads_num": 2,
+        "hidden_size": 8,
+        "keyboard_dim_in": 4,
+        "keyboard_hidden_dim": 32,
+        "mouse_dim_in": 2,
+        "mouse_hidden_dim": 32,
+        "rope_dim_list": [4, 6, 6],
+        "rope_theta": 256,
+        "windows_size": 3,
+    },
+    "dim": 32,
+    "ffn_dim": 48,
+    "freq_dim": 16,
+    "in_dim": 36,
+    "local_attn_size": 6,
+    "num_heads": 2,
+    "num_layers": 3,
+    "out_dim": 16,
+    "text_len": 512,
+}
+INFERENCE = {
+    "denoising_step_list": [1000, 666, 333],
+    "warp_denoising_step": True,
+    "seed": 5,
+    "image_or_video_shape": [1, 16, 12, 4, 6],
+    "num_frame_per_block": 3,
+    "context_noise": 0,
+    "mode": "universal",
+    "model_kwargs": {"timestep_shift": 5.0, "model_config": "config"},
+}
+DIT_FILE = "base_distilled_model/base_distill.safetensors"
+CLIP_FILE = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
+
+
+def write_release(folder: Path, world: World) -> None:
+    """Save a world as the release lays it out."""
+    (folder / "config").mkdir()
+    (folder / "config" / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "inference.yaml").write_text(yaml.safe_dump(INFERENCE))
+    (folder / DIT_FILE).parent.mkdir()
+    networks = world.networks
+    save_file(dit_to_released(networks.dit.state_dict()), folder / DIT_FILE)
+    vae = {**networks.encoder.state_dict(), **networks.decoder.state_dict()}
+    torch.save(vae_to_released(vae), folder / "Wan2.1_VAE.pth")
+    vision = {f"visual.{name}": w for name, w in networks.vision.state_dict().items()}
+    last = {
+        name.replace("transformer.0", "transformer.1"): tensor
+        for name, tensor in vision.items()
+        if "transformer.0" in name
+    }
+    unused = {"visual.head": torch.ones(2), "textual.norm.weight": torch.ones(2)}
+    torch.save({**vision, **last, **unused}, folder / CLIP_FILE)
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+
+    write_release(tmp_path, tiny.world())
+    return tmp_path
+
+
+def load(folder: Path, **changes: Any) -> World:
+    return load_world(folder / "inference.yaml", None, folder, **changes)
+
+
+def test_a_saved_world_is_the_same_world(release: Path) -> None:
+    world, original = load(release), tiny.world()
+    assert world.spec.dit == original.spec.dit
+    assert world.spec.vae == original.spec.vae
+    for name in ("dit", "encoder", "decoder", "vision"):
+        ours = getattr(original.networks, name).state_dict()
+        loaded = getattr(world.networks, name).state_dict()
+        assert ours.keys() == loaded.keys()
+        assert all(torch.equal(ours[key], loaded[key]) for key in ours)
+    assert world.generate(tiny.picture(), 3).frames.shape == (9, 32, 48, 3)
+
+
+def test_the_model_config_beside_the_yaml_goes_first(
+    release: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "config").mkdir()
+    (elsewhere / "config" / "config.json").write_text("{}")
+    monkeypatch.chdir(elsewhere)
+    assert load(release).spec.dit.num_layers == 3
+
+
+def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+def manifest(file: str) -> dict[str, torch.Tensor]:
+    listed = json.loads(MANIFEST.read_text())
+    (entry,) = (tensors for name, tensors in listed.items() if name.startswith(file))
+    with torch.device("meta"):
+        return {name: torch.empty(shape) for name, shape in entry.items()}
+
+
+@needs_manifest
+@pytest.mark.parametrize("name", ["universal", "gta_drive", "templerun"])
+def test_released_transformers_fit_their_specs(name: str) -> None:
+    with torch.device("meta"):
+        ours = shapes(DiT(variant_spec(name).dit))
+        released = dit_from_released(manifest(VARIANTS[name].file))
+    assert ours == {key: tuple(tensor.shape) for key, tensor in released.items()}
+
+
+@needs_manifest
+def test_the_released_vae_and_tower_fit_their_specs() -> None:
+    vae, clip = manifest("Wan2.1_VAE"), vision_from_released(manifest("models_clip"))
+    spec = variant_spec("universal")
+    assert vae_spec(vae, Path("vae")) == spec.vae
+    assert vision_spec(clip, Path("clip")) == spec.vision
+    with torch.device("meta"):
+        renamed = {key: tuple(tensor.shape) for key, tensor in vae_from_released(vae).items()}
+        assert shapes(VAEEncoder(spec.vae)) | shapes(VAEDecoder(spec.vae)) == renamed
+        assert shapes(VisionTower(spec.vision)) == {k: tuple(t.shape) for k, t in clip.items()}
+        back = vae_to_released(vae_from_released(vae))
+    assert {k: t.shape for k, t in back.items()} == {k: t.shape for k, t in vae.items()}
+
+
+def test_names_go_both_ways() -> None:
+    networks = tiny.world().networks
+    vae = {**networks.encoder.state_dict(), **networks.decoder.state_dict()}
+    for ours, there, back in (
+        (networks.dit.state_dict(), dit_to_released, dit_from_released),
+        (vae, vae_to_released, vae_from_released),
+    ):
+        again = back(there(ours))
+        assert again.keys() == ours.keys()
+        assert all(torch.equal(again[name], ours[name]) for name in ours)
+
+
+def damage(path: Path, **changes: Any) -> None:
+    """Rewrite a safetensors file without the tensors given as None, with the others replaced."""
+    tensors = load_file(path)
+    for name, tensor in changes.items():
+        tensors.pop(name, None)
+        if tensor is not None:
+            tensors[name] = tensor
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.head.head.bias": None}, r"1 tensors missing: head\.head\.bias"),
+        ({"model.surplus": torch.ones(1)}, "unexpected: surplus"),
+        ({"model.head.head.bias": torch.ones(3)}, r"wrong shape: head.head.bias \[3\] instead of"),
+        (
+            {"model.blocks.0.action_model.keyboard_embed.0.weight": torch.ones(8, 2)},
+            "would fit gta_drive",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit(release: Path, changes: dict[str, Any], message: str) -> None:
+    damage(release / DIT_FILE, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        load(release)
+
+
+@pytest.mark.parametrize("file", [DIT_FILE, "Wan2.1_VAE.pth", CLIP_FILE])
+def test_missing_and_truncated_files(release: Path, file: str) -> None:
+    path = release / file
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=f"{path.name}.*truncated"):
+        load(release)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="truncated"):
+        load(release)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=path.name):
+        load(release)
+
+
+class Dangerous:
+    """A pickle that would run code."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (np.array, ([1],))
+
+
+def test_pickles_of_more_than_tensors_are_refused(release: Path) -> None:
+    torch.save({"a": Dangerous()}, release / "Wan2.1_VAE.pth")
+    with pytest.raises(CheckpointError, match="refused because loading it could run code"):
+        load(release)
+    torch.save([1, 2], release / "Wan2.1_VAE.pth")
+    with pytest.raises(CheckpointError, match="plain dictionary"):
+        load(release)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "flying"}, "flying"),
+        ({"image_or_video_shape": [1, 16, 12, 5, 6]}, "multiples of 16"),
+        ({"num_frame_per_block": 7}, "does not fit the attention window"),
+        ({"num_frame_per_block": 0}, "positive"),
+        ({"denoising_step_list": []}, "denoising_step_list"),
+        ({"denoising_step_list": [333, 666]}, "fall"),
+        ({"denoising_step_list": "many"}, "wrong type"),
+        ({"model_kwargs": {"model_config": "nowhere"}}, "nowhere"),
+        ({"model_kwargs": 3}, "mapping"),
+    ],
+)
+def test_bad_configurations(release: Path, changes: dict[str, Any], message: str) -> None:
+    (release / "inference.yaml").write_text(yaml.safe_dump({**INFERENCE, **changes}))
+    with pytest.raises(InputError, match=message):
+        load(release)
+
+
+def test_files_that_are_no_configuration(release: Path) -> None:
+    (release / "inference.yaml").write_text("a: [")
+    with pytest.raises(SpecError, match="YAML"):
+        load(release)
+    (release / "inference.yaml").unlink()
+    with pytest.raises(SpecError, match="no such"):
+        load(release)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device": "cuda:99"}, "CUDA"),
+        ({"device": "abacus"}, "must be cpu"),
+        ({"dtype": "float7"}, "float7"),
+        ({"vae_compile_mode": "maybe"}, "maybe"),
+    ],
+)
+def test_bad_choices(release: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(release, **arguments)
+
+
+def test_incomplete_sets_of_paths(release: Path) -> None:
+    with pytest.raises(InputError, match="config_path"):
+        load_world(checkpoint_path=release / DIT_FILE)
+    with pytest.raises(InputError, match="pretrained_model_path"):
+        load_world(config_path=release / "inference.yaml")
+    with pytest.raises(CheckpointError, match="no such model folder"):
+        load_world(release / "inference.yaml", None, release / "not" / "there")
+
+
+def test_too_little_memory_is_said_beforehand(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glassworld.engine.runtime._free_bytes", lambda device: 1000)
+    with pytest.raises(InputError, match=r"needs .* GB .* 0\.0 GB are free"):
+        load(release)
+
+
+def test_untrained_weights_need_no_files_but_the_configuration(release: Path) -> None:
+    world = load(release, random_weights=True)
+    rollout = world.generate(tiny.picture(), 3)
+    assert rollout.frames.shape == (9, 32, 48, 3)
+    assert torch.isfinite(rollout.latents).all()
+
+
+def test_bfloat16_runs(release: Path) -> None:
+    world = load(release, dtype="bfloat16")
+    assert torch.isfinite(world.generate(tiny.picture(), 6).latents).all()
