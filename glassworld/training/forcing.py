@@ -1,0 +1,178 @@
+"""How the transformer sees history in training: the truth's, or its own.
+
+*Teacher forcing* puts the clean blocks and the noisy ones side by side in one sequence; a mask
+lets a noisy block see itself and the clean blocks that the streaming window would still hold.
+*Self forcing* lets the model play a few blocks with its caches, as it will, and then repeats
+those steps with gradients on the history it made. The world is deterministic, so in both cases
+the target is known: what the simulator showed under the same actions.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from glassworld.engine.scheduler import FlowSchedule, Step, add_noise
+from glassworld.models.action import ActionWindows
+from glassworld.models.dit import DiT
+from glassworld.models.kv_window import KeyValues, LayerCache
+from glassworld.models.vision import VisionTower
+from glassworld.specs import DiTSpec, VisionSpec
+from glassworld.training.samples import BLOCK, Stretch
+
+
+class WorldModel(nn.Module):
+    """What is trained together: the transformer and its image tower."""
+
+    def __init__(self, dit: DiTSpec, vision: VisionSpec) -> None:
+        super().__init__()
+        self.dit, self.vision = DiT(dit), VisionTower(vision)
+        nn.init.zeros_(self.dit.head.head.weight)
+
+    @property
+    def history(self) -> int:
+        """Blocks before its own that a block sees."""
+        return self.dit.spec.window // BLOCK - 1
+
+    def context(self, pictures: Tensor) -> list[KeyValues]:
+        return self.dit.context_keys(self.vision(pictures))
+
+
+class Noisy(NamedTuple):
+    """What the model is to clean: x [B, C, F, h, w], timestep and noise level [B, F]."""
+
+    x: Tensor
+    timesteps: Tensor
+    sigmas: Tensor
+
+    def loss(self, flow: Tensor, truth: Tensor) -> Tensor:
+        """The flow's squared error against the one that leads to the truth.
+
+        That is the clean latents' error over sigma squared; sigma is kept from going below 0.3,
+        where steps the sampler never takes would outweigh those it does.
+        """
+        sigmas = self.sigmas[:, None, :, None, None]
+        error = (self.x - sigmas * flow - truth) / sigmas.clamp(min=0.3)
+        return error.square().mean()
+
+
+def visibility(clean: int, first: int, noisy: int, history: int) -> Tensor:
+    """Which frame sees which, clean blocks 0.. first, then the noisy blocks from `first` on."""
+    block = torch.cat([torch.arange(clean), torch.arange(first, first + noisy)])
+    block = block.repeat_interleave(BLOCK)
+    is_noisy = torch.arange(len(block)) >= clean * BLOCK
+    query, key = block[:, None], block[None, :]
+    recent = key >= query - history
+    before = torch.where(is_noisy[:, None], key < query, key <= query)
+    return torch.where(is_noisy[None, :], is_noisy[:, None] & (key == query), before & recent)
+
+
+def forward(
+    model: WorldModel, stretch: Stretch, history: Tensor, first: int, noisy: Noisy
+) -> Tensor:
+    """The flow of the stretch's noisy blocks, from block `first` on.
+
+    `history`: clean latents [B, C, F', h, w] of the stretch's first blocks; all but the last.
+    """
+    clean = history.shape[2] // BLOCK
+    count = noisy.x.shape[2] // BLOCK
+    frames = torch.arange(stretch.latents.shape[2])
+    index = torch.cat([frames[: clean * BLOCK], frames[first * BLOCK :]])
+    mouse = stretch.windows.mouse
+    assert mouse is not None
+    grid = (history.shape[-2] // 2, history.shape[-1] // 2)
+    visible = visibility(clean, first, count, model.history)
+    x = torch.cat([history, noisy.x], 2)
+    flow = model.dit(
+        torch.cat([x, stretch.condition[:, :, index]], 1),
+        torch.cat([noisy.timesteps.new_zeros(len(x), clean * BLOCK), noisy.timesteps], 1),
+        model.dit.place(stretch.start + index, grid, visible),
+        ActionWindows(stretch.windows.keyboard[:, index], mouse[:, index]),
+        model.context(stretch.pictures),
+    )
+    assert flow is not None
+    return flow[:, :, clean * BLOCK :]
+
+
+def teacher_noise(
+    truth: Tensor, steps: tuple[Step, ...], share: float, random: torch.Generator
+) -> Noisy:
+    """Noise each block to a level of its own: one of the sampler's steps in `share` of cases,
+    else any of the schedule's."""
+    batch, blocks = truth.shape[0], truth.shape[2] // BLOCK
+    any_level = torch.from_numpy(FlowSchedule().sigmas).float()
+    listed = torch.tensor([step.sigma for step in steps])
+    pick_any = torch.randint(len(any_level), (batch, blocks), generator=random)
+    pick = torch.randint(len(listed), (batch, blocks), generator=random)
+    is_listed = torch.rand(batch, blocks, generator=random) < share
+    sigmas = torch.where(is_listed, listed[pick], any_level[pick_any])
+    sigmas = sigmas.repeat_interleave(BLOCK, 1)
+    level = sigmas[:, None, :, None, None]
+    noise = torch.randn(truth.shape, generator=random)
+    return Noisy((1 - level) * truth + level * noise, 1000 * sigmas, sigmas)
+
+
+class Player:
+    """The model playing on its own, block by block, as the engine runs it."""
+
+    def __init__(self, model: WorldModel, stretch: Stretch, steps: tuple[Step, ...]) -> None:
+        self.model, self.stretch, self.steps = model, stretch, steps
+        rows, columns = stretch.latents.shape[-2] // 2, stretch.latents.shape[-1] // 2
+        self.grid = (rows, columns)
+        self.caches: list[LayerCache] = model.dit.empty_caches(
+            len(stretch.latents), rows * columns
+        )
+        self.context = model.context(stretch.pictures)
+        self.made: list[Tensor] = []
+        self.inputs: list[list[Tensor]] = []
+
+    @torch.no_grad()
+    def given(self, blocks: int) -> None:
+        """Take the truth for the first blocks."""
+        for index in range(blocks):
+            part = self.stretch.blocks(index, index + 1)
+            self._pass(part.latents, part, 0.0, output=False)
+            self.made.append(part.latents)
+            self.inputs.append([])
+
+    @torch.no_grad()
+    def play(self, blocks: int, random: torch.Generator) -> None:
+        """Make the next blocks, keeping what the model was shown at every step."""
+        for _ in range(blocks):
+            part = self.stretch.blocks(len(self.made), len(self.made) + 1)
+            x = torch.randn(part.latents.shape, generator=random)
+            inputs = []
+            for index, step in enumerate(self.steps):
+                inputs.append(x)
+                flow = self._pass(x, part, step.timestep, output=True)
+                assert flow is not None
+                x = x - step.sigma * flow
+                if index + 1 < len(self.steps):
+                    noise = torch.randn(x.shape, generator=random)
+                    x = add_noise(x, noise, self.steps[index + 1])
+            self._pass(x, part, 0.0, output=False)
+            self.made.append(x)
+            self.inputs.append(inputs)
+
+    def _pass(self, x: Tensor, part: Stretch, timestep: float, output: bool) -> Tensor | None:
+        return self.model.dit(
+            torch.cat([x, part.condition], 1),
+            torch.full((len(x), 1), timestep),
+            self.model.dit.stream_place(part.start, BLOCK, self.grid),
+            part.windows,
+            self.context,
+            self.caches,
+            output=output,
+        )
+
+    def replay(self, first: int, last: int, random: torch.Generator) -> Noisy:
+        """For the blocks `first` to `last`, one of the steps taken, each block its own."""
+        batch = len(self.stretch.latents)
+        x, sigmas = [], []
+        for block in range(first, last):
+            pick = torch.randint(len(self.steps), (batch,), generator=random)
+            inputs = torch.stack(self.inputs[block])
+            x.append(inputs[pick, torch.arange(batch)])
+            sigmas.append(torch.tensor([step.sigma for step in self.steps])[pick])
+        levels = torch.stack(sigmas, 1).repeat_interleave(BLOCK, 1)
+        return Noisy(torch.cat(x, 2), 1000 * levels, levels)
