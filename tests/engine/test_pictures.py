@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bomb import png_claiming
 from PIL import Image
 
 from glassworld.engine.pictures import load_picture
@@ -91,21 +90,11 @@ def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
     np.testing.assert_allclose(picture.mean(axis=(1, 2)), [1, -1, -1], atol=0.05)
 
 
-def _png_claiming(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(("width", "height"), [(9000, 9000), (12000, 12000), (60000, 60000)])
 def test_a_gigantic_picture_is_refused_by_its_header(
     tmp_path: Path, width: int, height: int
 ) -> None:
-    (tmp_path / "bomb.png").write_bytes(_png_claiming(width, height))
+    (tmp_path / "bomb.png").write_bytes(png_claiming(width, height))
     with pytest.raises(ImageError, match="over 64 megapixels"):
         load_picture(tmp_path / "bomb.png", 32, 48)
 

@@ -1,0 +1,169 @@
+"""What the whole command answers to bad input: one line, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from bomb import png_claiming
+from PIL import Image
+from release import TRANSFORMER, VAE, VISION, write_release
+from safetensors.torch import load_file, save_file
+
+from glassworld.cli import inference
+from glassworld.engine import runtime
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _change_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        tensors = load_file(folder / TRANSFORMER)
+        change(tensors)
+        save_file(tensors, folder / TRANSFORMER)
+
+    return damage
+
+
+def _change_settings(**changes: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "inference.yaml"
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+
+    return damage
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no configuration": (lambda f: (f / "inference.yaml").unlink(), "no such configuration"),
+    "configuration is no YAML": (
+        lambda f: (f / "inference.yaml").write_text("a: [b"),
+        "not readable as YAML",
+    ),
+    "no model configuration": (lambda f: (f / "config/config.json").unlink(), "model_config"),
+    "unknown mode": (_change_settings(mode="tetris"), "tetris"),
+    "odd frame size": (_change_settings(image_or_video_shape=[1, 16, 12, 5, 6]), "inference.yaml"),
+    "no transformer": (lambda f: (f / TRANSFORMER).unlink(), "no such checkpoint"),
+    "truncated transformer": (lambda f: _truncate(f / TRANSFORMER), "truncated"),
+    "truncated VAE": (lambda f: _truncate(f / VAE), "truncated"),
+    "truncated image tower": (lambda f: _truncate(f / VISION), "truncated"),
+    "no VAE": (lambda f: (f / VAE).unlink(), "VAE"),
+    "missing tensors": (
+        _change_tensors(lambda t: t.pop("model.head.head.weight")),
+        "1 tensors missing: head.head.weight",
+    ),
+    "extra tensors": (
+        _change_tensors(lambda t: t.update(more=torch.zeros(2))),
+        "1 tensors unexpected: more",
+    ),
+    "another variant's tensors": (
+        _change_tensors(
+            lambda t: t.update(
+                {n: w[:, :2].clone() for n, w in t.items() if n.endswith("keyboard_embed.0.weight")}
+            )
+        ),
+        "would fit gta_drive",
+    ),
+    "a pickle of code": (
+        lambda f: torch.save({"conv1.weight": Path("anywhere")}, f / VAE),
+        "refused because loading it could run code",
+    ),
+    "a pickle of no tensors": (lambda f: torch.save([1, 2], f / VAE), "not a plain dictionary"),
+    "no picture": (lambda f: (f / "picture.png").unlink(), "no such picture"),
+    "unreadable picture": (lambda f: (f / "picture.png").write_text("?"), "not a picture"),
+    "truncated picture": (lambda f: _truncate(f / "picture.png"), "damaged or truncated"),
+    "tiny picture": (lambda f: Image.new("RGB", (9, 9)).save(f / "picture.png"), "9x9 pixels"),
+    "gigantic picture": (
+        lambda f: (f / "picture.png").write_bytes(png_claiming(50_000, 50_000)),
+        "over 64 megapixels",
+    ),
+}
+
+FLAGS: dict[str, tuple[list[str], str]] = {
+    "frames not in blocks": (["--num_output_frames", "4"], "multiple of the 3"),
+    "no frames": (["--num_output_frames", "0"], "multiple of the 3"),
+    "negative frames": (["--num_output_frames", "-3"], "multiple of the 3"),
+    "few actions": (["--actions", "w*12", "--num_output_frames", "6"], "12 rows.*needs 21"),
+    "too few actions for a block": (["--actions", "w*3"], "3 rows.*needs 9"),
+    "unknown key": (["--actions", "w*12 x*12"], "unknown key 'x'"),
+    "no action file": (["--actions", "nowhere.csv"], "no such action file"),
+    "no CUDA": (["--device", "cuda:99"], "try --device cpu"),
+    "unknown device": (["--device", "abacus"], "must be cpu"),
+    "unknown dtype": (["--dtype", "int3"], "float32"),
+    "unknown compile mode": (["--vae_compile_mode", "maybe"], "auto, force, none"),
+    "unknown profile mode": (["--enable_profile", "--profile_mode", "some"], "full, tags"),
+    "blocks backwards": (["--enable_profile", "--profile_blocks", "3:1"], "A:B"),
+    "blocks beyond": (["--enable_profile", "--profile_blocks", "50:51"], "blocks 0 to 49"),
+    "no initial latents": (["--initial_latents", "nowhere.safetensors"], "no such file"),
+    "unwritable folder": (["--output_folder", "/proc/outputs"], "choose another output folder"),
+}
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> list[str]:
+    return [*write_release(tmp_path / "release"), "--output_folder", str(tmp_path / "out")]
+
+
+def _refused(flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert inference(flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert re.search(said, error), error
+    out = tmp_path / "out"
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damaged_files(
+    case: str, tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    damage, said = DAMAGES[case]
+    damage(tmp_path / "release")
+    _refused(release, said, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_wrong_flags(
+    case: str, tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    flags, said = FLAGS[case]
+    _refused([*release, *flags], said, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("forward,back\n1,0\n", "do not fit universal"),
+        ("forward,back,left,right\n1,0,0,nan\n", "row 0, column 3 is nan"),
+        ("forward,back,left,right\n1,0,0,2\n", "row 0, column 3 is 2"),
+    ],
+)
+def test_bad_action_files(
+    text: str, said: str, tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "actions.csv").write_text(text)
+    _refused([*release, "--actions", str(tmp_path / "actions.csv")], said, tmp_path, capsys)
+
+
+def test_too_little_memory_says_how_much_is_needed(
+    tmp_path: Path,
+    release: list[str],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "_free_bytes", lambda device: 1000)
+    _refused(release, "needs .* GB", tmp_path, capsys)
+
+
+def test_a_failed_run_leaves_the_last_one(tmp_path: Path, release: list[str]) -> None:
+    video = tmp_path / "out" / "demo.mp4"
+    video.parent.mkdir()
+    video.write_bytes(b"yesterday's")
+    assert inference([*release, "--num_output_frames", "5"]) == 2
+    assert video.read_bytes() == b"yesterday's"
