@@ -14,6 +14,7 @@ from glassworld.engine.checkpoints import (
     vae_from_released,
     vision_from_released,
 )
+from glassworld.engine.compilation import compile_decoder
 from glassworld.engine.configs import (
     VARIANTS,
     InferenceConfig,
@@ -25,7 +26,7 @@ from glassworld.engine.configs import (
     world_spec,
 )
 from glassworld.engine.hub import download, is_hub_name
-from glassworld.engine.runtime import Precision, check_memory, compile_networks, pick_device
+from glassworld.engine.runtime import Precision, check_memory, pick_device
 from glassworld.engine.world import Networks, World
 from glassworld.errors import CheckpointError, InputError
 from glassworld.models.dit import DiT
@@ -75,8 +76,8 @@ def load_world(
         config, folder, checkpoint = _locate(config_path, checkpoint_path, pretrained_model_path)
         spec, networks = _trained(config, folder, checkpoint, target, precision)
         name = folder.name
-    compile_networks(networks, vae_compile_mode)
-    return World(spec, networks, name)
+    note = compile_decoder(networks.decoder, spec, vae_compile_mode)
+    return World(spec, networks, name, note)
 
 
 def _locate(

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from glassworld.engine.world import Networks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-COMPILE_MODES = ("auto", "force", "none")
 
 
 def pick_device(name: str) -> torch.device:
@@ -104,9 +103,3 @@ def cache_folder() -> Path:
     """Where compiled artefacts and measurements of this user's machine are kept."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "glassworld"
-
-
-def compile_networks(networks: Networks, mode: str) -> None:
-    """Compile the VAE decoder's parts as `mode` (auto, force or none) says."""
-    if mode not in COMPILE_MODES:
-        raise InputError(f"vae_compile_mode {mode!r}: must be one of {', '.join(COMPILE_MODES)}")

@@ -85,8 +85,9 @@ class Networks:
 class World:
     """Weights and spec; `load_world` makes one."""
 
-    def __init__(self, spec: WorldSpec, networks: Networks, name: str) -> None:
-        self.spec, self.name, self.networks = spec, name, networks
+    def __init__(self, spec: WorldSpec, networks: Networks, name: str, note: str = "") -> None:
+        """`note`: what a person should know about how the world was loaded."""
+        self.spec, self.name, self.networks, self.note = spec, name, networks, note
         self.space = action_space(spec.mode)
         self.pipeline = Pipeline(spec, networks.dit, networks.encoder, networks.decoder)
         self.device, self.dtype = self.pipeline.device, self.pipeline.dtype

@@ -1,0 +1,69 @@
+"""Compiling the decoder: same frames, every tag still there, kept for the next time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+import glassworld
+from glassworld.engine.compilation import compile_decoder
+from glassworld.errors import InputError
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="no C++ compiler, which compiling for a CPU needs"
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "glassworld" / "compiled"
+
+
+def test_auto_says_when_nothing_fits_and_changes_nothing(cache: Path) -> None:
+    world = tiny.world()
+    note = compile_decoder(world.networks.decoder, world.spec, "auto")
+    assert "--vae_compile_mode force" in note
+    assert not cache.exists()
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+def test_force_keeps_an_artefact_that_auto_uses_and_tags_survive(
+    cache: Path, tmp_path: Path
+) -> None:
+    expected = tiny.world().generate(tiny.picture(), 6)
+    try:
+        for mode in ("force", "auto"):
+            world = tiny.world()
+            assert compile_decoder(world.networks.decoder, world.spec, mode) == ""
+            with glassworld.profile(tmp_path / "t.json", mode="tags"):
+                rollout = world.generate(tiny.picture(), 6)
+            difference = torch.from_numpy(rollout.frames).int() - torch.from_numpy(expected.frames)
+            assert difference.abs().max() <= 1
+            events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+            names = [event["name"] for event in events if event.get("cat") == "user_annotation"]
+            assert names.count("VAE_Dec_Upsample_Blocks") == 6
+    finally:
+        torch.compiler.reset()
+    (folder,) = cache.iterdir()
+    assert json.loads((folder / "complete.json").read_text())["device"] == "cpu"
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions of this system are not POSIX")
+def test_a_folder_that_others_can_write_to_is_refused(cache: Path) -> None:
+    world = tiny.world()
+    from glassworld.engine.compilation import _facts, _key
+
+    folder = cache / _key(_facts(world.networks.decoder, world.spec))
+    folder.mkdir(parents=True)
+    (folder / "complete.json").write_text("{}")
+    folder.chmod(0o777)
+    with pytest.raises(InputError, match="others can write"):
+        compile_decoder(world.networks.decoder, world.spec, "auto")
