@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -53,6 +53,7 @@ EXACT_BELOW_US = 2.0**43
 _FLOAT = msgspec.json.Decoder(list[Event])
 _EXACT = msgspec.json.Decoder(list[_ExactEvent])
 _ONE = msgspec.json.Decoder(_ExactEvent)
+_RAW = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
 _CONTROL = bytes.maketrans(bytes(range(32)), b" " * 32)
 _NOT_A_NUMBER = re.compile(rb":\s*[-+]?(?:nan|inf|infinity)\b", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb'\\(?!["\\/bfnrtu])')
@@ -69,12 +70,19 @@ class EventStream:
         self.metadata: dict[str, Any] = {}
         self.unreadable = 0
         self._exact = False
+        self._raw = False
 
     @property
     def losses(self) -> list[str]:
         """What could not be read, in words."""
         lost = [f"{self.unreadable} events could not be read"] if self.unreadable else []
         return [*self.source.losses, *lost]
+
+    def raw(self) -> Iterator[list[dict[str, Any]]]:
+        """The events with everything in them, as dictionaries; decimals stay exact."""
+        self._raw = True
+        for events in self:
+            yield cast(list[dict[str, Any]], events)
 
     def __iter__(self) -> Iterator[list[Event]]:
         buffer = self.source.open_events()
@@ -133,6 +141,8 @@ class EventStream:
         """The events of a JSON array, or None if it is no array of events."""
         for attempt in _attempts(text):
             try:
+                if self._raw:
+                    return cast(list[Event], _RAW.decode(attempt))
                 if not self._exact:
                     events = _FLOAT.decode(attempt)
                     latest = max((event.ts for event in events), default=0.0)
@@ -150,13 +160,16 @@ class EventStream:
         for piece in pieces:
             for attempt in _attempts(piece):
                 try:
-                    events.append(_ONE.decode(attempt))
+                    events.append(self._one(attempt))
                     break
                 except (msgspec.MsgspecError, UnicodeDecodeError):
                     continue
             else:
                 self.unreadable += 1
         return events
+
+    def _one(self, text: bytes) -> Event:
+        return cast(Event, _RAW.decode(b"[" + text + b"]")[0]) if self._raw else _ONE.decode(text)
 
     def _keep_metadata(self, text: bytes, parts: dict[str, msgspec.Raw] | None = None) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,14 @@ import msgspec
 import numpy as np
 
 from glassworld.files import replacing
+from glassworld.trace import questions
+from glassworld.trace.advice import advise
 from glassworld.trace.analysis import Analysis
+from glassworld.trace.expected import expected_table
+from glassworld.trace.gaps import idle_gaps
+from glassworld.trace.memory import held
+from glassworld.trace.notes import notes
+from glassworld.trace.optable import operator_rows
 
 FORMAT = 1
 
@@ -58,19 +66,36 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 def analysis_json(analysis: Analysis) -> dict[str, Any]:
     """The whole analysis; times in milliseconds from the trace's first event."""
     trace = analysis.trace
+    update = questions.update_cost(analysis)
     return {
         "format": FORMAT,
         "trace": trace.path,
         "events": trace.events,
         "window_ms": analysis.window_ns / 1e6,
+        "time": "gpu" if analysis.on_gpu else "cpu",
         "losses": trace.losses,
         "coverage": asdict(analysis.coverage),
         "tags": tags_json(analysis),
         "instances_detail": instance_rows(analysis),
-        "stages": [],
-        "expected": [],
-        "advice": [],
+        "stages": rows_json(questions.stages(analysis)),
+        "blocks": rows_json(questions.blocks(analysis)),
+        "steps": rows_json(questions.steps(analysis)),
+        "transformer": rows_json(questions.transformer(analysis)),
+        "layers": rows_json(questions.layers(analysis)),
+        "operators": rows_json(operator_rows(analysis)),
+        "decoder": rows_json(questions.decoder(analysis)),
+        "update": asdict(update) if update else None,
+        "expected": rows_json(expected_table(analysis)),
+        "gaps": rows_json(idle_gaps(analysis)),
+        "memory": rows_json(held(analysis)),
+        "advice": rows_json(advise(analysis)),
+        "notes": notes(analysis),
     }
+
+
+def rows_json(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Result rows (dataclasses) as JSON objects."""
+    return [_rounded(asdict(row)) for row in rows]
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

@@ -15,7 +15,6 @@ DIMENSIONS = ("block", "step", "timestep", "layer", "frame")
 _FIELD = re.compile(r"\\\{(\w+)\\\}")
 _SECTION = re.compile(r"(\d+(?:\.\d+)?)(\.\d+)*(?=_)")
 _NUMBER = re.compile(r"\d+(?:\.\d+)*")
-_HASH = re.compile(r"\b(?=[a-z]*\d)(?=\d*[a-z])[0-9a-z]{24,}\b")
 _OWN_BLOCK = re.compile(r"2\.3\.(\d+)_")
 
 
@@ -33,7 +32,7 @@ def fold(name: str) -> tuple[str, dict[str, int]]:
 
     `2.3.0_Denoising_Step_1_t666` gives `2.3.{block}_Denoising_Step_{step}_t{timestep}` and
     block 0, step 1, timestep 666. A name the registry does not know keeps its section number
-    (`2.3`) and has every other number replaced by `{n}`, long hashes by `{hash}`.
+    (`2.3`) and has every other number replaced by `{n}`.
     """
     if name in REGISTRY:
         return name, {}
@@ -45,5 +44,5 @@ def fold(name: str) -> tuple[str, dict[str, int]]:
     rest = name[section.end() :] if section else name
     kept = section.group(1) + (".{n}" if section.group(2) else "") if section else ""
     block = _OWN_BLOCK.match(name)
-    folded = kept + _NUMBER.sub("{n}", _HASH.sub("{hash}", rest))
+    folded = kept + _NUMBER.sub("{n}", rest)
     return folded, {"block": int(block.group(1))} if block else {}

@@ -70,6 +70,7 @@ class Source:
                 return buffer[found.end() :]
             block = self.read() if len(buffer) < _HEAD_LIMIT else b""
             if not block:
+                self._file.close()
                 raise TraceError(
                     f"{self.path}: not a torch trace: no traceEvents in it "
                     "(expected the JSON that torch.profiler exports)"
@@ -84,7 +85,10 @@ def _open(path: Path) -> BinaryIO:
         file.seek(0)
     except OSError as error:
         raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if magic == b"\x1f\x8b" else file
+    if magic == b"\x1f\x8b":
+        file.close()
+        return cast(BinaryIO, gzip.open(path))
+    return file
 
 
 def cuts(buffer: bytes, most: int = 6) -> Iterator[tuple[int, int]]:

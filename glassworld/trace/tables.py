@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +44,7 @@ class Spool:
         self._parts: list[npt.NDArray[np.void]] = []
         self._waiting = 0
         self._on_disk = 0
-        self._file = None if limit < 0 else tempfile.TemporaryFile(prefix="glassworld-trace-")  # noqa: SIM115
+        self._file: IO[bytes] | None = None
 
     def __len__(self) -> int:
         return self._waiting + self._on_disk
@@ -52,19 +54,25 @@ class Spool:
         self._parts.append(rows)
         self._waiting += len(rows)
         if self._waiting > self._limit:
-            assert self._file is not None
+            file = self._open()
             for part in self._parts:
-                part.tofile(self._file)
+                part.tofile(file)
             self._on_disk += self._waiting
             self._parts, self._waiting = [], 0
+
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="glassworld-trace-")  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
+        return self._file
 
     def slices(self) -> Iterator[npt.NDArray[np.void]]:
         """All rows in order, at most a few million at a time."""
         if self._on_disk:
-            assert self._file is not None
-            self._file.seek(0)
+            file = self._open()
             for at in range(0, self._on_disk, self._limit):
-                yield np.fromfile(self._file, self.dtype, min(self._limit, self._on_disk - at))
+                file.seek(at * self.dtype.itemsize)
+                yield np.fromfile(file, self.dtype, min(self._limit, self._on_disk - at))
         if self._parts:
             self._parts = [np.concatenate(self._parts)]
             yield self._parts[0]

@@ -1,0 +1,72 @@
+"""Operators under a tag, summed up for reading."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from glassworld.errors import TraceError
+from glassworld.trace.analysis import Analysis
+from glassworld.trace.names import fold
+from glassworld.trace.tables import Ints
+
+
+@dataclass(frozen=True)
+class OperatorRow:
+    """An operator over all its calls; milliseconds. CPU and GPU time include what it calls.
+
+    `share` is of the time that counts: of the operators not called by another operator.
+    """
+
+    name: str
+    calls: int
+    cpu_ms: float
+    self_cpu_ms: float
+    gpu_ms: float
+    share: float
+
+
+def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRow]:
+    """Operators under every tag that `tag` names (all of the trace: None), slowest first.
+
+    `tag` is a name, a pattern or part of one. Raises `TraceError` if no tag matches.
+    """
+    table = analysis.operators
+    chosen = np.ones(len(table), dtype=bool)
+    if tag is not None:
+        chosen = np.isin(table.group, matching_groups(analysis, tag))
+    whole = float((table.gpu_outermost if analysis.on_gpu else table.outermost)[chosen].sum())
+    rows = []
+    for name in np.unique(table.name[chosen]):
+        mine = chosen & (table.name == name)
+        cpu, gpu = int(table.total[mine].sum()), int(table.gpu[mine].sum())
+        outer = (table.gpu_outermost if analysis.on_gpu else table.outermost)[mine].sum()
+        rows.append(
+            OperatorRow(
+                analysis.trace.names[name],
+                int(table.calls[mine].sum()),
+                cpu / 1e6,
+                int(table.own[mine].sum()) / 1e6,
+                gpu / 1e6,
+                float(outer) / whole if whole else 0.0,
+            )
+        )
+    return sorted(rows, key=lambda r: (-r.share, -r.gpu_ms, -r.cpu_ms))
+
+
+def matching_groups(analysis: Analysis, tag: str) -> Ints:
+    """The pattern groups at or below every tag that `tag` names."""
+    patterns = analysis.patterns
+    exact = [i for i, row in enumerate(patterns) if row.pattern in (tag, fold(tag)[0])]
+    part = re.compile(re.escape(tag), re.IGNORECASE)
+    hits = set(exact or [i for i, row in enumerate(patterns) if part.search(row.pattern)])
+    if not hits:
+        known = ", ".join(row.name for row in analysis.patterns[:8])
+        raise TraceError(f"{tag}: no such tag in {analysis.trace.path}; it has {known} ...")
+    parent = analysis.tree.by_pattern.parent
+    for group in range(len(parent)):
+        if int(parent[group]) in hits:
+            hits.add(group)
+    return np.array(sorted(hits))
