@@ -16,9 +16,12 @@ from glassworld import __version__
 from glassworld.errors import InputError
 
 COMMANDS = {
+    "play": "Walk through a world in the browser, with its milliseconds in view.",
     "trace": "Say where a run's time went: report, compare, advice; any torch trace will do.",
 }
 """What lives in `glassworld.<name>.commands`, and its line in the overview."""
+
+COMPLETION = ("install_completion", "show_completion")  # options of the root command alone
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -164,8 +167,9 @@ class _Elsewhere(TyperGroup):
     """A command known by name and one line, whose module loads when it is called."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        module = import_module(f"glassworld.{self.name}.commands")
-        return get_command(module.app).make_context(*args, **kwargs)
+        command = get_command(import_module(f"glassworld.{self.name}.commands").app)
+        command.params = [each for each in command.params if each.name not in COMPLETION]
+        return command.make_context(*args, **kwargs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from glassworld.engine.overlay import draw_keys
 from glassworld.engine.pictures import load_picture
 from glassworld.engine.video import write_video
 from glassworld.engine.world import BlockReport, Rollout, World
-from glassworld.errors import ActionError, InputError
+from glassworld.errors import ActionError, InputError, TraceError
 from glassworld.files import writable_folder
 from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import profile
@@ -203,6 +203,7 @@ def _summarise(
         line("latents", options.save_latents)
     if options.enable_profile:
         line("trace", folder / TRACE)
+        line("report", _report(console, folder / TRACE))
     first, blocks = rollout.timings.first_block, rollout.timings.blocks
     line("first block", f"{first:.2f} s from the picture to the first frames")
     if len(blocks) > 1:
@@ -211,10 +212,23 @@ def _summarise(
             "speed", f"{frames / sum(blocks[1:]):.1f} frames per second after it, decoding included"
         )
     if options.enable_profile:
-        line("next", f"glassworld trace report {folder / TRACE}")
-        line("", f"or open {folder / TRACE} at https://ui.perfetto.dev or in chrome://tracing")
+        line("next", "open the report in a browser, or the trace at https://ui.perfetto.dev")
+        line("", "or in chrome://tracing; more: glassworld trace --help")
     else:
         line("next", f"open {folder / KEYS_VIDEO}; --enable_profile shows where the time goes")
+
+
+def _report(console: Console, trace: Path) -> str:
+    """Write the trace's report beside it; where it is, or why it could not be written."""
+    from glassworld.trace.analysis import analyze
+    from glassworld.trace.page import page_path, write_page
+
+    try:
+        with console.status("writing the report"):
+            write_page(page_path(trace), analyze(trace))
+    except TraceError as error:
+        return f"not written: {error}"
+    return str(page_path(trace))
 
 
 class _Interrupt:

@@ -62,6 +62,16 @@ def test_the_version_and_a_wrong_command(capsys: pytest.CaptureFixture[str]) -> 
     assert "generate" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["play", "trace"])
+def test_commands_of_other_folders_are_mounted(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"glassworld {command}" in said
+    assert "completion" not in said
+
+
 def test_the_familiar_flags_and_the_dashed_ones_are_the_same(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,10 +100,10 @@ def test_a_run_writes_videos_trace_and_latents_and_says_so(
     ]
     assert inference([*release, *flags, "--enable_profile", "--profile_mode", "tags"]) == 0
     said = capsys.readouterr().out
-    for name in ("demo.mp4", "demo_icon.mp4", "profile_trace.json"):
+    for name in ("demo.mp4", "demo_icon.mp4", "profile_trace.json", "profile_trace_report.html"):
         assert str(out / name) in said
         assert (out / name).stat().st_size > 0
-    for fact in ("first block", "frames per second", "block 3/3", "glassworld trace report"):
+    for fact in ("first block", "frames per second", "block 3/3", "perfetto"):
         assert fact in said
     assert _frames(out / "demo.mp4").shape == (33, 32, 48, 3)
     assert load_file(latents)["latents"].shape == (1, 16, 9, 4, 6)
@@ -107,11 +117,13 @@ def test_a_run_writes_videos_trace_and_latents_and_says_so(
 def test_the_same_seed_gives_the_same_video_and_dashes_work(
     tmp_path: Path, release: list[str]
 ) -> None:
-    flags = ["--num_output_frames", "3", "--seed", "9"]
-    assert inference([*release, *flags, "--output_folder", str(tmp_path / "a")]) == 0
-    dashed = [flag.replace("_", "-") if flag.startswith("--") else flag for flag in release + flags]
-    assert main(["generate", *dashed, "--output-folder", str(tmp_path / "b")]) == 0
-    assert (tmp_path / "a/demo.mp4").read_bytes() == (tmp_path / "b/demo.mp4").read_bytes()
+    runs = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    flags = [*release, "--num_output_frames", "3", "--seed", "9", "--output_folder", str(tmp_path)]
+    assert inference([*flags, "--save_latents", str(runs[0])]) == 0
+    dashed = [flag.replace("_", "-") if flag.startswith("--") else flag for flag in flags]
+    assert main(["generate", *dashed, "--save-latents", str(runs[1])]) == 0
+    first, second = (load_file(path)["latents"] for path in runs)
+    np.testing.assert_allclose(first, second, atol=1e-5)
 
 
 @pytest.mark.parametrize(("actions", "pixels"), [("w*9", 9), ("w*12 w+left*24", 33), ("d*45", 45)])
