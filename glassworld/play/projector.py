@@ -1,0 +1,127 @@
+"""Shows one player's walk: has its blocks made and sends their frames when they are due."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from glassworld.errors import InputError
+from glassworld.play import protocol as wire
+from glassworld.play.channel import Channel
+from glassworld.play.hall import Hall
+from glassworld.play.pictures import encode
+from glassworld.play.playback import Playback, QueuedFrame
+from glassworld.play.walk import MadeBlock, Order, Walk
+from glassworld.specs import TIME_FACTOR
+
+
+class Projector:
+    """The walk that is on, its frames and their clock.
+
+    `after_block` hears of every block made, also of those that nobody will see.
+    """
+
+    def __init__(
+        self,
+        hall: Hall,
+        channel: Channel,
+        after_block: Callable[[Walk, MadeBlock], Awaitable[None]],
+    ) -> None:
+        spec = hall.world.spec
+        self.hall, self.channel, self.after_block = hall, channel, after_block
+        self.order = Order(0, hall.world.space.press(()))  # the newest; the worker reads it
+        self.playback = Playback(spec.frame_rate, spec.frames_per_block * TIME_FACTOR)
+        self.walk: Walk | None = None
+        self.encoding: wire.Encoding = "png"
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """Look again whether there is something to do."""
+        self._changed.set()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def make_blocks(self) -> None:
+        """Have blocks made, one at a time, as playing asks for them."""
+        while True:
+            await self._until(lambda: self.walk is not None and self.playback.wants_block())
+            walk, epoch, asked = self.walk, self.playback.epoch, time.perf_counter()
+            assert walk is not None
+            block = await self.hall.worker.run(_job(walk, lambda: self.order))
+            made = time.perf_counter()
+            pictures = await asyncio.to_thread(encode, block.frames, self.encoding)
+            now = time.perf_counter()
+            self.hall.metrics.block(block.seconds)
+            if epoch == self.playback.epoch:
+                self.playback.add(self._framed(block, pictures), now - asked)
+                self.changed()
+                await self._report(block, asked, now - made, now - asked)
+            await self.after_block(walk, block)
+
+    def _framed(self, block: MadeBlock, pictures: list[bytes]) -> list[QueuedFrame]:
+        queued = []
+        for index, picture in enumerate(pictures):
+            frame, number = block.first + index, block.number
+            header = wire.FrameHeader(wire.FRAME, self.encoding, index, number, frame, block.action)
+            queued.append(QueuedFrame(number, frame, header.pack() + picture))
+        return queued
+
+    async def _report(self, block: MadeBlock, asked: float, encoding: float, took: float) -> None:
+        await self.channel.tell(
+            wire.Block(
+                number=block.number,
+                frames=len(block.frames),
+                action=block.action,
+                seconds=block.seconds,
+                waited=max(0.0, block.begun - asked),
+                stages=[*block.stages, wire.StageTime("Encode", 1e3 * encoding)],
+                queued=len(self.playback.queue),
+                stalls=self.playback.stalls,
+                slow=took > len(block.frames) * self.playback.period,
+            )
+        )
+
+    async def send(self) -> None:
+        """Send frames as they fall due."""
+        playback = self.playback
+        while True:
+            starved = not playback.queue
+            await self._until(playback.may_send)
+            stalls = playback.stalls
+            wait = playback.wait(time.perf_counter(), starved)
+            self.hall.metrics.stalls += playback.stalls - stalls
+            if wait > 0:
+                await asyncio.sleep(wait)
+                if not playback.may_send():
+                    continue
+            await self.channel.deliver(playback.take(time.perf_counter()).message)
+            self.hall.metrics.frames += 1
+            self.changed()
+
+    async def still(self, picture: npt.NDArray[np.uint8], block: int, frame: int) -> None:
+        """Show `picture` at once: what was there before `frame`."""
+        header = wire.FrameHeader(wire.STILL, "png", 0, block, frame, self.order.id)
+        await self.channel.deliver(header.pack() + encode(picture[None], "png")[0])
+
+    def running(self) -> Walk:
+        """The walk, an `InputError` if there is none."""
+        if self.walk is None:
+            raise InputError("start a walk first")
+        return self.walk
+
+    def leave(self) -> None:
+        """End the walk, if there is one."""
+        if self.walk is not None:
+            self.hall.worker.later(self.walk.close)
+            self.walk = None
+
+
+def _job(walk: Walk, order: Callable[[], Order]) -> Callable[[], MadeBlock]:
+    return lambda: walk.make(order)

@@ -1,0 +1,50 @@
+"""What a player takes home: a recording's files, a capture's report."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from glassworld.play import protocol as wire
+from glassworld.play.shelf import Shelf
+from glassworld.play.walk import RECORDED_PICTURE, Tape
+
+
+def recorded(shelf: Shelf, tape: Tape, frame_rate: float) -> wire.Recording:
+    """Put the video, the script and the picture of a recording on the shelf."""
+    frames = tape.film.count
+    video, actions, picture = (
+        shelf.place(name) for name in ("walk.mp4", "walk.json", RECORDED_PICTURE)
+    )
+    tape.film.develop(video, frame_rate)
+    actions.write_text(tape.script, encoding="utf-8")
+    picture.write_bytes(tape.picture.png())
+    return wire.Recording(
+        on=False,
+        frames=frames,
+        video=shelf.put(video, "walk.mp4", "video/mp4"),
+        actions=shelf.put(actions, "walk.json", "application/json"),
+        picture=shelf.put(picture, RECORDED_PICTURE, "image/png"),
+    )
+
+
+async def captured(shelf: Shelf, trace: Path) -> wire.Captured:
+    """Put a trace and its report on the shelf.
+
+    The report is made by another process: reading a trace is minutes of pure Python for the
+    largest, and would hold up the frames.
+    """
+    report = shelf.place("report.html")
+    arguments = ("-m", "glassworld", "trace", "report", str(trace), "--html", str(report))
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdin=quiet, stdout=quiet, stderr=quiet
+    )
+    try:
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    offered = shelf.put(report, "report.html", "text/html") if report.is_file() else None
+    return wire.Captured(shelf.put(trace, "trace.json.gz", "application/gzip"), offered)

@@ -1,0 +1,105 @@
+"""From options to a running server."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from glassworld.errors import InputError, MissingExtraError
+
+# Waiting threads that spin would keep the frames from being sent in time; read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+try:
+    import uvicorn
+
+    from glassworld.play.guard import LOOPBACK
+    from glassworld.play.hall import Hall, Stage, open_stage
+    from glassworld.play.protocol import MOST_UPLOAD
+    from glassworld.play.server import create_app
+except ModuleNotFoundError as missing:
+    raise MissingExtraError(f"{missing.name}, which playing in the browser needs", "play") from None
+
+LARGEST_MESSAGE = MOST_UPLOAD + 1024
+
+SECONDS_TO_LEAVE = 3
+"""How long connections may take to end after Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class PlayOptions:
+    """What the command line was given; see its help for each."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    open_page: bool = True
+    world: Path | None = None
+    device: str | None = None
+
+
+def serve(options: PlayOptions) -> None:
+    """Listen until Ctrl-C. Raises `InputError` for an address or a world that cannot be used."""
+    console, began = Console(), time.perf_counter()
+    listening = _listen(options.host, options.port)
+    token = None if options.host in LOOPBACK else secrets.token_urlsafe(16)
+    address = _address(options.host, listening.getsockname()[1], token)
+    failures: list[Exception] = []
+
+    def opened(failure: Exception | None) -> None:
+        if failure is not None:
+            failures.append(failure)
+            server.should_exit = True
+            return
+        console.print(f"ready after {time.perf_counter() - began:.1f} s; Ctrl-C ends it")
+
+    def load() -> Stage:
+        return open_stage(options.world, options.device or _best_device())
+
+    app = create_app(Hall(), load, token, opened)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            ws="websockets-sansio",
+            ws_max_size=LARGEST_MESSAGE,
+            log_level="warning",
+            timeout_graceful_shutdown=SECONDS_TO_LEAVE,
+        )
+    )
+    console.print(f"play at {address}", highlight=False, soft_wrap=True)
+    if options.open_page:
+        webbrowser.open(address)
+    server.run(sockets=[listening])
+    if failures:
+        raise failures[0]
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except OSError as error:
+        raise InputError(
+            f"{host} port {port}: cannot listen there ({error.strerror}); try another --port"
+        ) from None
+    return listening
+
+
+def _address(host: str, port: int, token: str | None) -> str:
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    name = f"[{name}]" if ":" in name else name
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
+
+
+def _best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

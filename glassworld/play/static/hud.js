@@ -1,0 +1,104 @@
+// The glass walls: what the last block cost, how fast keys are answered, what waits.
+
+const COLOURS = ["#62e3cb", "#4fc3e8", "#5b9dff", "#8b8bff", "#c58bff", "#ff9ac1", "#ffb454"];
+const HISTORY = 60;
+const LATENCIES = 200;
+
+const byId = (id) => document.getElementById(id);
+const setText = (id, text) => { byId(id).textContent = text; };
+const milliseconds = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toString());
+
+export class Hud {
+  constructor(screen) {
+    Object.assign(this, { screen, history: [], latencies: [], slowBlocks: 0, budget: 1 });
+    setInterval(() => this.refresh(), 250);
+  }
+
+  configure({ frame_rate, block_frames }) {
+    this.frameRate = frame_rate;
+    this.budget = block_frames / frame_rate;
+    this.history = [];
+    setText("rate", frame_rate);
+  }
+
+  // A block's report from the server.
+  block(report) {
+    const total = report.stages.reduce((sum, stage) => sum + stage.ms, 0);
+    setText("block-total", `${milliseconds(total)} ms of ${Math.round(this.budget * 1000)}`);
+    setText("queue", report.queued);
+    setText("waited", milliseconds(report.waited * 1000));
+    this.drawStages(report.stages, total);
+    this.history.push(total / 1000);
+    this.history = this.history.slice(-HISTORY);
+    this.drawHistory();
+    this.slowBlocks = report.slow ? this.slowBlocks + 1 : Math.max(0, this.slowBlocks - 2);
+  }
+
+  drawStages(stages, total) {
+    const room = Math.max(total, this.budget * 1000);
+    const bars = [];
+    const rows = [];
+    stages.forEach((stage, index) => {
+      const colour = COLOURS[index % COLOURS.length];
+      const bar = document.createElement("i");
+      bar.style.width = `${(100 * stage.ms) / room}%`;
+      bar.style.background = colour;
+      bars.push(bar);
+      const row = document.createElement("tr");
+      const name = document.createElement("td");
+      const dot = document.createElement("i");
+      dot.style.background = colour;
+      name.append(dot, stage.name);
+      const time = document.createElement("td");
+      time.textContent = `${milliseconds(stage.ms)} ms`;
+      row.append(name, time);
+      rows.push(row);
+    });
+    byId("stack").replaceChildren(...bars);
+    byId("stages").tBodies[0].replaceChildren(...rows);
+  }
+
+  drawHistory() {
+    const canvas = byId("history");
+    const context = canvas.getContext("2d");
+    const { width, height } = canvas;
+    const top = Math.max(this.budget * 1.15, ...this.history);
+    const y = (seconds) => height - (seconds / top) * height;
+    context.clearRect(0, 0, width, height);
+    this.history.forEach((seconds, index) => {
+      context.fillStyle = seconds > this.budget ? "#ffb454" : "#62e3cb";
+      const step = width / HISTORY;
+      context.fillRect(index * step, y(seconds), step - 3, height - y(seconds));
+    });
+    context.fillStyle = "rgba(255,255,255,.45)";
+    context.fillRect(0, y(this.budget), width, 2);
+    const sorted = [...this.history].sort((a, b) => a - b);
+    setText("history-note", `median ${milliseconds(1000 * sorted[sorted.length >> 1])} ms`);
+  }
+
+  // A key has been answered by a frame after `time` ms.
+  answered(time) {
+    this.latencies.push(time);
+    this.latencies = this.latencies.slice(-LATENCIES);
+    const sorted = [...this.latencies].sort((a, b) => a - b);
+    const at = (part) => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))];
+    setText("p50", Math.round(at(0.5)));
+    setText("p95", Math.round(at(0.95)));
+  }
+
+  network(time) {
+    setText("network", milliseconds(time));
+  }
+
+  refresh() {
+    const rate = this.screen.rate;
+    setText("fps", rate === null ? "–" : rate.toFixed(1));
+    byId("fps").parentElement.classList.toggle("low", rate !== null && rate < 0.95 * this.frameRate);
+    setText("stalls", this.screen.stalls);
+  }
+
+  // Whether the server keeps falling behind the world's own pace.
+  get isSlow() {
+    return this.slowBlocks >= 2;
+  }
+}

@@ -1,0 +1,316 @@
+// Wires the page together.
+
+import { Connection } from "/static/connection.js";
+import { Controls, isTyping } from "/static/controls.js";
+import { Gallery } from "/static/gallery.js";
+import { Hud } from "/static/hud.js";
+import { Screen } from "/static/screen.js";
+
+const byId = (id) => document.getElementById(id);
+const SMALL = 128 * 128; // pixels up to which frames are sent without loss
+const PING_INTERVAL = 2000;
+
+const state = { playing: true, recording: null, seed: null, hello: null, started: false, nextId: 1 };
+const acts = new Map(); // id -> { keys, sent, timed }
+
+const screen = new Screen(byId("canvas"), drawn);
+const hud = new Hud(screen);
+const controls = new Controls(byId("screen"), byId("pads"), act);
+const gallery = new Gallery(byId("gallery"), byId("file"), {
+  choose: (id) => start({ picture: id }),
+  upload: (bytes) => connection.sendPicture(bytes),
+  complain: toast,
+});
+const connection = new Connection(heard, (header, blob) => screen.take(header, blob), changed);
+
+// For tests and for people with the console open.
+globalThis.glassworld = { state, screen, hud, controls, connection };
+
+const answers = {
+  hello(message) {
+    Object.assign(state, { hello: message, started: false, nextId: 1, recording: null });
+    acts.clear();
+    const { width, height, frame_rate: rate } = message;
+    document.documentElement.style.setProperty("--ratio", width / height);
+    screen.configure(width, height, rate);
+    hud.configure(message);
+    controls.configure(message);
+    byId("world").textContent = `${message.world} · ${message.mode} · ${width}×${height}`;
+    gallery.show(message.pictures, (path) => connection.address(path));
+    fillHelp(message.controls);
+    showRecording();
+    const again = gallery.uploaded && gallery.chosen === "upload";
+    if (again) connection.sendPicture(gallery.uploaded.bytes);
+    else start({ picture: known(gallery.chosen, message.pictures) });
+  },
+  picture() {
+    gallery.showOwn();
+    start({ picture: "upload" });
+  },
+  started(message) {
+    state.started = true;
+    state.seed = message.seed;
+    byId("seed").value = message.seed;
+    gallery.mark(message.picture);
+    veil(null);
+    if (!state.playing) connection.send("pause");
+    showState();
+  },
+  block(message) {
+    hud.block(message);
+    controls.acknowledge(message.action);
+    showSlow();
+  },
+  rewound() {
+    showState();
+  },
+  recording(message) {
+    state.recording = message.on ? performance.now() : null;
+    showRecording();
+    if (message.video) recorded(message);
+  },
+  captured({ trace, report }) {
+    byId("capture").disabled = false;
+    const links = [["Trace", trace, "trace.json.gz"]];
+    if (report) links.unshift(["Open the report", report, null]);
+    result(report ? "Captured." : "Captured; no report could be made.", links);
+  },
+  notice({ text }) {
+    byId("capture").disabled = false;
+    toast(text);
+  },
+  pong({ id }) {
+    hud.network(performance.now() - state.pinged[id]);
+  },
+  full({ seats }) {
+    veil(`All ${seats} seats are taken. Trying again in a few seconds.`);
+    state.full = true;
+  },
+  error({ text }) {
+    toast(`The server closed the connection: ${text}`);
+  },
+};
+
+function heard(message) {
+  answers[message.type]?.(message);
+}
+
+function changed(what) {
+  if (what === "open") {
+    state.full = false;
+    veil("The world is warming up");
+    status("waiting", "warming up");
+    return;
+  }
+  state.started = false;
+  screen.rest();
+  status("lost", "reconnecting");
+  if (!state.full) veil("Connection lost. Reconnecting");
+}
+
+function known(id, pictures) {
+  return pictures.some((picture) => picture.id === id) ? id : pictures[0].id;
+}
+
+function start(fields = {}) {
+  const { width, height } = state.hello;
+  const encoding = width * height <= SMALL ? "png" : "jpeg";
+  const seed = state.seed === null ? {} : { seed: state.seed };
+  if (state.recording !== null) connection.send("record", { on: false });
+  screen.clear();
+  connection.send("start", { version: 1, encoding, ...seed, ...fields });
+}
+
+function act(keys, mouse, timed) {
+  const id = state.nextId++;
+  acts.set(id, { keys: cameraToo(keys, mouse), sent: performance.now(), timed });
+  connection.send("act", { id, keys, mouse });
+  if (keys.length) byId("hint").hidden = true;
+  return id;
+}
+
+// The keys that look as the mouse does, to light them on the pad.
+function cameraToo(keys, [vertical, horizontal]) {
+  const looks = state.hello?.controls.filter(
+    ({ mouse }) => mouse[0] * vertical > 0 || mouse[1] * horizontal > 0,
+  );
+  return [...keys, ...(looks ?? []).map(({ key }) => key)];
+}
+
+function drawn(header, now) {
+  connection.send("seen", { frame: header.frame });
+  if (header.still) return;
+  for (const [id, { sent, timed }] of acts) {
+    if (id > header.action) break;
+    if (timed) hud.answered(now - sent);
+    if (id < header.action) acts.delete(id);
+    else acts.get(id).timed = false;
+  }
+  controls.showSeen(acts.get(header.action)?.keys ?? []);
+  state.shown = header;
+}
+
+// What is shown around the picture.
+
+function status(name, text) {
+  byId("status").dataset.state = name;
+  byId("status").textContent = text;
+}
+
+function veil(text) {
+  byId("veil").classList.toggle("gone", text === null);
+  if (text !== null) byId("veil-text").textContent = text;
+}
+
+function showState() {
+  const name = state.playing ? "Pause" : "Play";
+  byId("play").querySelector("span").textContent = name;
+  byId("play").querySelector("use").setAttribute("href", state.playing ? "#i-pause" : "#i-play");
+  byId("step").disabled = state.playing;
+  if (!state.started) return;
+  if (!state.playing) status("paused", "paused");
+  else if (hud.isSlow) status("slow", "slow");
+  else status("live", "live");
+}
+
+function showSlow() {
+  const rate = screen.rate;
+  byId("slow").hidden = !hud.isSlow || !state.playing;
+  if (hud.isSlow) {
+    const made = rate === null ? "fewer" : `about ${rate.toFixed(1)}`;
+    byId("slow").textContent =
+      `The server is slower than this world: ${made} of ${state.hello.frame_rate} frames per second`;
+  }
+  showState();
+}
+
+function showRecording() {
+  const on = state.recording !== null;
+  byId("record").classList.toggle("on", on);
+  byId("record").querySelector("span").textContent = on ? "Stop" : "Record";
+  byId("recording").hidden = !on;
+}
+
+function recorded({ frames, video, actions, picture }) {
+  result(
+    `Recorded ${frames} frames.`,
+    [["Video", video, "walk.mp4"], ["Actions", actions, "walk.json"], ["Picture", picture, "picture.png"]],
+    "python inference.py --actions walk.json --img_path picture.png",
+  );
+}
+
+function result(text, links, command) {
+  const card = document.createElement("div");
+  card.className = "result";
+  const line = document.createElement("div");
+  line.textContent = text;
+  card.append(line);
+  for (const [name, path, file] of links) {
+    const link = document.createElement("a");
+    link.href = path;
+    link.textContent = name;
+    if (file) link.download = file;
+    else Object.assign(link, { target: "_blank", rel: "noopener" });
+    card.append(link);
+  }
+  if (command) {
+    const code = document.createElement("code");
+    code.textContent = command;
+    card.append(code);
+  }
+  byId("results").prepend(card);
+}
+
+function toast(text) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  byId("toasts").append(line);
+  setTimeout(() => line.remove(), 7000);
+}
+
+function fillHelp(list) {
+  const rows = list.flatMap(({ key, name }) => {
+    const term = document.createElement("dt");
+    const meaning = document.createElement("dd");
+    term.textContent = key.toUpperCase();
+    meaning.textContent = name.replaceAll("_", " ");
+    return [term, meaning];
+  });
+  byId("help-keys").replaceChildren(...rows);
+  const walk = list.filter(({ column }) => column).map(({ key }) => key.toUpperCase()).join(" ");
+  const touch = matchMedia("(pointer: coarse)").matches;
+  const mouse = state.hello.has_mouse ? ", click to look with the mouse" : "";
+  byId("hint").textContent = touch ? "Walk with the pads below" : `Walk with ${walk}${mouse}`;
+  byId("hint").hidden = false;
+}
+
+// What the buttons and their keys do.
+
+const doings = {
+  play() {
+    state.playing = !state.playing;
+    connection.send(state.playing ? "resume" : "pause");
+    screen.clear();
+    showSlow();
+  },
+  step: () => state.playing || connection.send("step"),
+  rewind() {
+    connection.send("rewind", { blocks: 1 });
+  },
+  reset: () => start(),
+  record: () => connection.send("record", { on: state.recording === null }),
+  capture() {
+    byId("capture").disabled = true;
+    connection.send("capture", { blocks: Number(byId("capture-blocks").value) });
+    if (!state.playing) doings.play();
+  },
+  full() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else byId("screen").requestFullscreen?.();
+  },
+  "help-button": () => byId("help").showModal(),
+  dice() {
+    state.seed = Math.floor(Math.random() * 1e6);
+    start();
+  },
+};
+
+const shortcuts = {
+  " ": "play", ".": "step", Backspace: "rewind", r: "reset", v: "record", t: "capture", f: "full",
+  "?": "help-button",
+};
+
+for (const [id, doing] of Object.entries(doings)) {
+  byId(id).addEventListener("click", () => {
+    doing();
+    byId(id).blur(); // or the space bar would press it again
+  });
+}
+
+addEventListener("keydown", (event) => {
+  const name = shortcuts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (!name || event.repeat || isTyping(event) || event.ctrlKey || event.metaKey) return;
+  event.preventDefault();
+  if (!byId(name).disabled) doings[name]();
+});
+
+byId("seed-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const seed = Number(byId("seed").value);
+  if (!/^\d{1,15}$/.test(byId("seed").value)) return toast("A seed is a whole number.");
+  state.seed = seed;
+  byId("seed").blur();
+  return start();
+});
+
+state.pinged = [0, 0];
+setInterval(() => {
+  state.pinged[0] = performance.now();
+  if (state.started) connection.send("ping", { id: 0 });
+  if (state.recording !== null) {
+    const seconds = Math.floor((performance.now() - state.recording) / 1000);
+    byId("recording-time").textContent =
+      `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  }
+}, PING_INTERVAL / 2);
+showState();

@@ -1,0 +1,81 @@
+// The picture: frames wait in a small jitter buffer and are drawn when they are due.
+
+const BUFFER = 60; // ms that the first frame waits, so that later ones may come a little late
+const STALL = 2.5; // frame times without a new frame
+
+export class Screen {
+  // `drawn` is called with a frame's header and the time when it has been drawn.
+  constructor(canvas, drawn) {
+    Object.assign(this, { canvas, drawn, queue: [], due: null, epoch: 0, stalls: 0, times: [] });
+    this.context = canvas.getContext("2d", { alpha: false });
+    this.decoding = Promise.resolve();
+    this.period = 1000 / 12;
+    requestAnimationFrame((now) => this.tick(now));
+  }
+
+  configure(width, height, rate) {
+    this.canvas.width = width;
+    this.canvas.height = height;
+    this.period = 1000 / rate;
+    this.clear();
+  }
+
+  // Forget what is queued; the pause that follows is nobody's stall.
+  clear() {
+    this.epoch += 1;
+    for (const { bitmap } of this.queue) bitmap.close();
+    this.queue = [];
+    this.rest();
+  }
+
+  rest() {
+    this.due = null;
+    this.times = [];
+  }
+
+  take(header, blob) {
+    if (header.still) this.clear();
+    const epoch = this.epoch;
+    const bitmap = createImageBitmap(blob);
+    this.decoding = this.decoding
+      .then(() => bitmap)
+      .then((picture) => this.enqueue(header, picture, epoch))
+      .catch(() => console.warn("a frame could not be decoded"));
+  }
+
+  enqueue(header, bitmap, epoch) {
+    if (epoch !== this.epoch) return bitmap.close();
+    const now = performance.now();
+    const next = this.due === null ? -Infinity : this.due + this.period;
+    const crowded = this.queue.length * this.period > 500;
+    this.due = header.still || crowded ? now : next < now ? now + BUFFER : next;
+    this.queue.push({ header, bitmap, due: this.due });
+  }
+
+  tick() {
+    const now = performance.now();
+    while (this.queue.length && this.queue[0].due <= now) {
+      const { header, bitmap } = this.queue.shift();
+      this.context.drawImage(bitmap, 0, 0, this.canvas.width, this.canvas.height);
+      bitmap.close();
+      if (header.still) this.rest();
+      else this.count(now);
+      this.drawn(header, now);
+    }
+    requestAnimationFrame(() => this.tick());
+  }
+
+  count(now) {
+    const last = this.times.at(-1);
+    if (last !== undefined && now - last > STALL * this.period) this.stalls += 1;
+    this.times.push(now);
+    while (now - this.times[0] > 3000) this.times.shift();
+  }
+
+  // Frames per second over the last seconds.
+  get rate() {
+    const span = this.times.at(-1) - this.times[0];
+    const idle = performance.now() - this.times.at(-1) > 1500;
+    return this.times.length > 2 && !idle ? ((this.times.length - 1) * 1000) / span : null;
+  }
+}

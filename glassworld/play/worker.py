@@ -1,0 +1,37 @@
+"""The one thread that owns the device."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+class Worker:
+    """Runs jobs one after another in the order they came.
+
+    A player never has more than one block asked for, so order of arrival takes players in turn.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self.waiting = 0
+
+    async def run(self, job: Callable[[], Result]) -> Result:
+        """The job's result, or its exception. A job once begun runs to its end."""
+        self.waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+        finally:
+            self.waiting -= 1
+
+    def later(self, job: Callable[[], None]) -> None:
+        """Run `job` after those that wait, without anyone waiting for it."""
+        self._thread.submit(job)
+
+    def close(self) -> None:
+        """Finish the job that runs and drop the others."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
