@@ -1,0 +1,90 @@
+"""The tag index of the docs: `python -m glassworld.profiling.index` writes docs/tags.md.
+
+Generated from the registry and from where the code opens each tag, so that it cannot be wrong.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from glassworld.files import replacing
+from glassworld.profiling import registry
+
+PACKAGE = Path(__file__).resolve().parents[1]
+PAGE = PACKAGE.parent / "docs" / "tags.md"
+
+WOVEN = ("generate.py", "engine/*.py", "models/*.py")
+"""Where tags are opened; the trace analysis names them too, but only to find them."""
+
+LEVELS = {
+    1: "The run",
+    2: "Data preparation",
+    3: "The block loop",
+    4: "Inside a generator forward",
+    5: "Inside VAE decode",
+}
+
+HEAD = """# The tags
+
+Every tag of a run, by level: search a trace for the names, or read them in
+`glassworld trace report`. In braces are numbers: `2.3_Block_{block}` is `2.3_Block_0`, then
+`2.3_Block_1` and so on. The last column is the file that carried the tag in the original
+Matrix-Game 2.0 program, for people who come from there; tags without one are ours.
+
+Your own tags appear in every analysis as these do:
+
+```python
+with glassworld.tag("2.3.1_My_Step_t999"):
+    ...
+```
+
+This page is generated; after moving a tag, run `python -m glassworld.profiling.index`.
+"""
+
+
+def tag_index() -> str:
+    """The page, from the registry and the sources."""
+    places = _places()
+    lines = [HEAD]
+    for level, title in LEVELS.items():
+        lines += [f"## Level {level}: {title}", ""]
+        lines += ["| tag | opened in | its time | in the original |", "|---|---|---|---|"]
+        for entry in registry.REGISTRY.values():
+            if entry.level == level:
+                where = "<br>".join(f"`{place}`" for place in places[entry.pattern])
+                origin = f"`{entry.origin}`" if entry.origin else ""
+                lines.append(f"| `{entry.pattern}` | {where} | {entry.covers} | {origin} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _places() -> dict[str, list[str]]:
+    """Where the sources name each pattern, as file:line."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(path for pattern in WOVEN for path in PACKAGE.glob(pattern)):
+        for name, line in _named(path):
+            pattern = getattr(registry, name)
+            if pattern in registry.REGISTRY:
+                places[pattern].append(f"{path.relative_to(PACKAGE.parent)}:{line}")
+    return places
+
+
+def _named(path: Path) -> Iterator[tuple[str, int]]:
+    """Each `tags.NAME` of a file and its line, in order."""
+    found = [
+        (node.lineno, node.attr)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "tags"
+    ]
+    yield from ((name, line) for line, name in sorted(found))
+
+
+if __name__ == "__main__":
+    with replacing(PAGE) as temporary:
+        temporary.write_text(tag_index())
+    print(PAGE)
