@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,19 @@ def test_a_missing_file_and_a_binary_one_are_named(tmp_path: Path) -> None:
     (tmp_path / "noise.csv").write_bytes(bytes(range(128, 256)))
     with pytest.raises(ActionError, match="cannot be read as text"):
         load_actions(tmp_path / "noise.csv", UNIVERSAL)
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "actions.md"
+EXAMPLES = re.findall(r"```(csv|json|txt)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(("kind", "text"), EXAMPLES)
+def test_the_examples_of_the_docs_load(tmp_path: Path, kind: str, text: str) -> None:
+    track = load_actions(_file(tmp_path, f"example.{kind}", text), UNIVERSAL)
+    np.testing.assert_array_equal(track.keyboard[0], [1, 0, 0, 0])
+
+
+def test_the_docs_show_every_kind_of_file() -> None:
+    assert {kind for kind, _ in EXAMPLES} == {"csv", "json", "txt"}
+    for space in ACTION_SPACES.values():
+        assert ", ".join(space.keyboard) in PAGE.read_text()
