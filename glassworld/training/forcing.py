@@ -119,9 +119,7 @@ class Player:
         self.model, self.stretch, self.steps = model, stretch, steps
         rows, columns = stretch.latents.shape[-2] // 2, stretch.latents.shape[-1] // 2
         self.grid = (rows, columns)
-        self.caches: list[LayerCache] = model.dit.empty_caches(
-            len(stretch.latents), rows * columns
-        )
+        self.caches: list[LayerCache] = model.dit.empty_caches(len(stretch.latents), rows * columns)
         self.context = model.context(stretch.pictures)
         self.made: list[Tensor] = []
         self.inputs: list[list[Tensor]] = []

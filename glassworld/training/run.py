@@ -2,6 +2,7 @@
 
 import csv
 import math
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from glassworld.errors import CheckpointError
 
 EMA_WARM_UP = 10
+_DAMAGE = (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Run:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+        except _DAMAGE as error:
             raise CheckpointError(
                 f"{self.state_path} does not continue this run: move it away to start anew"
             ) from error

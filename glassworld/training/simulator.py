@@ -5,6 +5,7 @@ vest that ends it and without a time limit, so play goes on as long as one likes
 runs 35 tics a second; one content frame is three of them, about 12 frames a second.
 """
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +62,7 @@ class Simulator:
 
     def __init__(self, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
-        self._folder = tempfile.TemporaryDirectory(prefix="glassworld-maze-")
-        self._game = _start_game(Path(self._folder.name))
+        self._game = _start_game()
         self._picture: Frame | None = None
         self._first = True
 
@@ -82,9 +82,8 @@ class Simulator:
             uint8 [n, 64, 96, 3]: after a reset 9 frames, the first of them the reset's picture;
             later 12, all made under the action.
         """
-        if self._picture is None:
-            self.reset()
-        frames = [self._picture] if self._first else []
+        picture = self.reset() if self._picture is None else self._picture
+        frames = [picture] if self._first else []
         count = FIRST_BLOCK_FRAMES if self._first else BLOCK_FRAMES
         self._first = False
         mouse = action.mouse if action.mouse is not None else (0.0, 0.0)
@@ -130,9 +129,8 @@ class Simulator:
         return float(ahead.min()) * _UNITS_PER_DEPTH
 
     def close(self) -> None:
-        """Stop the engine and delete its scratch folder."""
+        """Stop the engine."""
         self._game.close()
-        self._folder.cleanup()
 
     def _see(self) -> Frame:
         screen = Image.fromarray(self._game.get_state().screen_buffer)
@@ -150,19 +148,15 @@ class Simulator:
         self._game.make_action([0.0, 0.0, 0.0], REST_FRAMES * TICS_PER_FRAME)
 
 
-def _start_game(folder: Path) -> Any:
+def _start_game() -> Any:
     try:
         import vizdoom
     except ImportError as error:
         raise MissingExtraError("ViZDoom", "train") from error
-    scenarios = Path(vizdoom.scenarios_path)
-    maze = folder / "maze.wad"
-    maze.write_bytes((scenarios / "my_way_home.wad").read_bytes().replace(_VEST, _MAP_SPOT))
-
     game = vizdoom.DoomGame()
+    scenarios = Path(vizdoom.scenarios_path)
     game.load_config(str(scenarios / "my_way_home.cfg"))
-    game.set_doom_scenario_path(str(maze))
-    game.set_doom_config_path(str(folder / "engine.ini"))
+    game.set_doom_config_path(os.devnull)
     game.set_window_visible(False)
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
     game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
@@ -177,11 +171,14 @@ def _start_game(folder: Path) -> Any:
             button.TURN_LEFT_RIGHT_DELTA,
         ]
     )
-    game.set_available_game_variables(
-        [variable.POSITION_X, variable.POSITION_Y, variable.ANGLE]
-    )
+    game.set_available_game_variables([variable.POSITION_X, variable.POSITION_Y, variable.ANGLE])
     game.set_episode_timeout(0)
     game.set_episode_start_time(10)
     game.add_game_args("+movebob 0 +stillbob 0")
-    game.init()
+    original = (scenarios / "my_way_home.wad").read_bytes()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        maze = Path(folder) / "maze.wad"
+        maze.write_bytes(original.replace(_VEST, _MAP_SPOT))
+        game.set_doom_scenario_path(str(maze))
+        game.init()  # opens the file for good
     return game

@@ -52,9 +52,7 @@ class VAE(nn.Module):
 
     def __init__(self, spec: VAESpec) -> None:
         super().__init__()
-        plain = replace(
-            spec, mean=(0.0,) * spec.latent_channels, std=(1.0,) * spec.latent_channels
-        )
+        plain = replace(spec, mean=(0.0,) * spec.latent_channels, std=(1.0,) * spec.latent_channels)
         self.encoder, self.decoder = VAEEncoder(plain), VAEDecoder(plain)
         for layer in self.modules():
             if isinstance(layer, CausalConv):

@@ -1,0 +1,90 @@
+"""`glassworld train` and `glassworld eval`. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
+
+
+def train(
+    preset: Annotated[
+        str,
+        typer.Option(help="`smoke` tries every stage in a minute; `laptop` makes the world."),
+    ] = "laptop",
+    output: Annotated[
+        Path, typer.Option(help="Where play, checkpoints, curves and the world go.")
+    ] = Path("runs/maze"),
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")
+    ] = 0,
+) -> None:
+    """Make a world: play the simulator, train the VAE, train the transformer, export.
+
+    Interrupt it when you like: the same command goes on where it was.
+
+    Examples: `glassworld train --preset smoke`, `glassworld train --output runs/mine`
+    """
+    import torch
+
+    from glassworld.files import writable_folder
+    from glassworld.training.presets import Folders
+    from glassworld.training.presets import preset as look_up
+    from glassworld.training.stages import train_world
+
+    chosen = look_up(preset)
+    if threads:
+        torch.set_num_threads(threads)
+    train_world(chosen, Folders(writable_folder(output)))
+    typer.echo(f"The world is in {output / 'world'}.")
+
+
+def evaluate(
+    world: Annotated[
+        Path | None,
+        typer.Option(help="A world's folder as `train` exports it. Default: the embedded one."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
+    strip: Annotated[
+        Path | None, typer.Option(help="Write a picture here: rows of truth and model.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Write an MP4 here: truth left, model right.")
+    ] = None,
+    starts: Annotated[int, typer.Option(min=1, help="Held-out starting pictures.")] = 24,
+    minutes: Annotated[int, typer.Option(min=1, help="Runs of a minute for drift.")] = 4,
+) -> None:
+    """Measure a world against the simulator it learned from.
+
+    Examples: `glassworld eval --json scores.json --video truth-and-model.mp4`
+    """
+    import msgspec
+    import numpy as np
+
+    from glassworld.engine.loading import load_world
+    from glassworld.engine.video import write_video
+    from glassworld.files import replacing
+    from glassworld.training import evaluate as evaluation
+    from glassworld.training.collect import play
+
+    config = None if world is None else world / "inference.yaml"
+    loaded = load_world(config, None, world)
+    plan = evaluation.Plan(starts=starts, drift_starts=minutes)
+    held_out = play(HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)).frames
+    scores = msgspec.json.format(
+        msgspec.json.encode(evaluation.evaluate(loaded, plan, held_out)), indent=2
+    )
+    if json is not None:
+        with replacing(json) as path:
+            path.write_bytes(scores + b"\n")
+    if strip is not None or video is not None:
+        pairs = list(evaluation.side_by_side(loaded, plan))
+        if strip is not None:
+            with replacing(strip) as path:
+                evaluation.strip(pairs).save(path)
+        if video is not None:
+            write_video(video, np.concatenate(pairs), loaded.spec.frame_rate)
+    typer.echo(scores.decode())

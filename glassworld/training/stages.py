@@ -1,0 +1,50 @@
+"""The whole training, stage by stage; every stage goes on where it was interrupted."""
+
+import torch
+
+from glassworld.training.collect import Collection, collect, contact_sheet, load
+from glassworld.training.dataset import Play
+from glassworld.training.dit import train_self_forcing, train_teacher_forcing
+from glassworld.training.export import export_world, save_pictures
+from glassworld.training.latents import encode_play, normalise
+from glassworld.training.presets import Folders, Preset
+from glassworld.training.vae import VAE, train_vae
+
+TRAINING_SEED, HELD_OUT_SEED = 1, 1000
+
+
+def collect_play(preset: Preset, folders: Folders) -> None:
+    """Play the simulator, for training and to hold out; leave a contact sheet."""
+    paths = collect(
+        Collection(folders.play, TRAINING_SEED, preset.shards, preset.episodes, preset.frames)
+    )
+    collect(Collection(folders.held_out, HELD_OUT_SEED, 1, preset.episodes, preset.frames))
+    contact_sheet(load(paths[0])).save(folders.root / "contact-sheet.png")
+
+
+def prepare_vae(preset: Preset, folders: Folders) -> VAE:
+    """Train the VAE, or read it, and give its latents zero mean and unit variance."""
+    normalised = folders.vae / "normalised.pt"
+    if normalised.exists():
+        vae = VAE(preset.vae.spec)
+        vae.load_state_dict(torch.load(normalised, weights_only=True))
+        return vae.eval()
+    vae = train_vae(Play(folders.play), preset.vae, folders.vae)
+    normalise(vae, Play(folders.play, limit=1).frames)
+    draft = normalised.with_suffix(".part")
+    torch.save(vae.state_dict(), draft)
+    draft.replace(normalised)
+    return vae
+
+
+def train_world(preset: Preset, folders: Folders) -> None:
+    """All stages, from play to an exported world."""
+    folders.root.mkdir(parents=True, exist_ok=True)
+    collect_play(preset, folders)
+    vae = prepare_vae(preset, folders)
+    play = encode_play(vae, folders.play, folders.latents)
+    model = train_teacher_forcing(play, preset.dit, folders.teacher)
+    export_world(vae, model, preset.dit, folders.world)
+    model = train_self_forcing(play, preset.dit, folders.own, model)
+    export_world(vae, model, preset.dit, folders.world)
+    save_pictures(folders.world / "pictures")

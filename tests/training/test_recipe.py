@@ -1,0 +1,157 @@
+"""Training: the maze, the collection, and that what is trained is what is played."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from glassworld.engine.actions import Action
+from glassworld.engine.loading import load_world
+from glassworld.errors import CheckpointError, InputError
+from glassworld.training.dit import DiTRecipe
+from glassworld.training.export import export_world
+from glassworld.training.forcing import Player, WorldModel, forward
+from glassworld.training.latents import LatentPlay, fold
+from glassworld.training.run import Run, Schedule, generator
+from glassworld.training.samples import draw
+from glassworld.training.vae import VAE, VAERecipe
+
+SMALL = DiTRecipe(
+    dim=32, ffn_dim=48, layers=2, heads=2, action_layers=1, vision_width=32, vision_layers=1
+)
+
+
+def latent_play(episodes: int = 4) -> LatentPlay:
+    random = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=random)
+
+    return LatentPlay(
+        normal(episodes, 31, 16, 8, 12).half(),
+        normal(episodes, 9, 16, 8, 12).half(),
+        normal(16, 8, 12).half(),
+        torch.zeros(episodes, 64, 96, 3, dtype=torch.uint8),
+        normal(episodes, 121, 4),
+        normal(episodes, 121, 2),
+    )
+
+
+def small_model() -> WorldModel:
+    torch.manual_seed(0)
+    model = WorldModel(SMALL.spec, SMALL.vision)
+    torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
+    return model
+
+
+def test_what_is_learned_is_what_was_played() -> None:
+    """Repeating the last step of play in the training forward gives what the caches gave."""
+    model, random = small_model(), generator(0, 0)
+    stretch = draw(latent_play(), 2, 0, 5, random)
+    player = Player(model, stretch, SMALL.sampler)
+    player.play(5, random)
+    noisy = player.replay(0, 5, random)
+    with torch.no_grad():
+        flow = forward(model, stretch, torch.cat(player.made[:4], 2), 0, noisy)
+    x0 = noisy.x - noisy.sigmas[:, None, :, None, None] * flow
+    made = torch.cat(player.made, 2)
+    final = (noisy.sigmas - SMALL.sampler[-1].sigma).abs() < 1e-6
+    assert final.any()
+    wanted = final[:, None, :, None, None].expand_as(made)
+    torch.testing.assert_close(x0[wanted], made[wanted], atol=1e-4, rtol=1e-4)
+
+
+def test_folding_statistics_changes_latents_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    vae = VAE(VAERecipe(width=4).spec)
+    pixels = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+    with torch.no_grad():
+        before = vae.encoder(pixels)
+        shown = vae.decoder(before)
+        shift, scale = torch.randn(16), torch.rand(16) + 0.5
+        fold(vae, shift, scale)
+        after = vae.encoder(pixels)
+        along = (1, 16, 1, 1, 1)
+        torch.testing.assert_close(
+            after, (before - shift.view(along)) / scale.view(along), atol=1e-4, rtol=1e-4
+        )
+        torch.testing.assert_close(vae.decoder(after), shown, atol=1e-4, rtol=1e-4)
+
+
+def test_an_exported_world_loads_plays_and_keeps_its_latents(tmp_path: Path) -> None:
+    vae = VAE(VAERecipe(width=8).spec)
+    export_world(vae, small_model(), SMALL, tmp_path)
+    world = load_world(tmp_path / "inference.yaml", None, tmp_path)
+    pixels = torch.rand(1, 3, 5, 64, 96) * 2 - 1
+    with torch.no_grad():
+        difference = (world.networks.encoder(pixels) - vae.encoder(pixels)).abs().max()
+    assert difference < 0.05  # half precision
+    session = world.start(Image.new("RGB", (96, 64), "brown"))
+    action = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.1))
+    assert [session.step(action).shape for _ in range(2)] == [(9, 64, 96, 3), (12, 64, 96, 3)]
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    def train(folder: Path, until: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 1)
+        run = Run(folder, model, Schedule(steps=6, rate=0.1, warm_up=2))
+        run.resume()
+        for step in run.steps("lines", until, every=1):
+            x = torch.randn(8, 3, generator=generator(0, step))
+            run.learn((model(x) - x.sum(1, keepdim=True)).square().mean())
+        return model.weight.detach().clone()
+
+    whole = train(tmp_path / "whole", 6)
+    train(tmp_path / "parts", 3)
+    torch.testing.assert_close(train(tmp_path / "parts", 6), whole)
+
+
+def test_a_damaged_checkpoint_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"not a checkpoint")
+    run = Run(tmp_path, torch.nn.Linear(2, 2), Schedule(1, 0.1))
+    with pytest.raises(CheckpointError, match=r"state\.pt"):
+        run.resume()
+    assert (tmp_path / "state.pt").read_bytes() == b"not a checkpoint"
+
+
+def test_a_damaged_shard_is_refused_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("vizdoom")
+    from glassworld.training.collect import load
+
+    shard = tmp_path / "shard-00000.safetensors"
+    shard.write_bytes(b"cut short")
+    with pytest.raises(InputError, match="shard-00000"):
+        load(shard)
+
+
+def test_measures_know_turns_and_sameness() -> None:
+    from glassworld.training.measures import psnr, ssim, turn_pixels
+
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 256, (64, 200, 3), dtype=np.uint8)
+    panorama = np.stack([wide[:, 4 * i : 4 * i + 96] for i in range(5)])
+    assert turn_pixels(panorama) == 16
+    assert turn_pixels(panorama[::-1]) == -16
+    assert psnr(panorama, panorama) == 60
+    assert ssim(panorama, panorama) == pytest.approx(1)
+    assert ssim(panorama[:1], panorama[1:2]) < 0.2
+
+
+def test_the_smoke_preset_makes_a_world_and_repeats_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("vizdoom")
+    pytest.importorskip("matplotlib")
+    from glassworld.training.presets import Folders, preset
+    from glassworld.training.stages import train_world
+
+    folders = Folders(tmp_path)
+    train_world(preset("smoke"), folders)
+    world = load_world(folders.world / "inference.yaml", None, folders.world)
+    picture = next((folders.world / "pictures").glob("*.png"))
+    assert world.generate(picture, num_latent_frames=6).frames.shape == (21, 64, 96, 3)
+    assert (folders.own / "curve.png").exists()
+    kept = (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns
+    train_world(preset("smoke"), folders)
+    assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == kept
