@@ -16,6 +16,7 @@ from glassworld import __version__
 from glassworld.errors import InputError
 
 COMMANDS = {
+    "bench": "Measure speed, latency and memory, beside a baseline and the machine's ceilings.",
     "play": "Walk through a world in the browser, with its milliseconds in view.",
     "trace": "Say where a run's time went: report, compare, advice; any torch trace will do.",
 }

@@ -1,0 +1,81 @@
+"""What this machine can do at best: matrix products, copies and convolutions, measured.
+
+Stored in the user's cache, one entry per device and precision; the trace's report and the
+benchmark hold what they see against it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from glassworld.engine.runtime import DTYPES, cache_folder, pick_device
+from glassworld.files import replacing, writable_folder
+from glassworld.profiling.metadata import machine, versions
+
+FILE = "ceilings.json"
+REPEATS = 9
+
+# Large enough to reach the ceiling, small enough for a minute on two cores.
+MATRIX = {"cpu": 1536, "cuda": 8192}
+COPY_MEGABYTES = {"cpu": 256, "cuda": 2048}
+PICTURES = {"cpu": (4, 96, 80, 128), "cuda": (4, 192, 352, 640)}  # frames, channels, rows, columns
+
+
+def median_seconds(
+    run: Callable[[], object], device: torch.device, repeats: int = REPEATS
+) -> float:
+    """The median wall-clock time of `run`, the device waited for; two runs go unmeasured first."""
+    seconds = []
+    for index in range(repeats + 2):
+        began = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if index >= 2:
+            seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+@torch.inference_mode()
+def measure(device_name: str, dtype_name: str) -> dict[str, Any]:
+    """GFLOP/s of a square product and of a 3x3 convolution, GB/s of a copy (read and written)."""
+    device, dtype = pick_device(device_name), DTYPES[dtype_name]
+    size = MATRIX[device.type]
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    matmul = 2 * size**3 / median_seconds(lambda: a @ b, device)
+    source = torch.empty(COPY_MEGABYTES[device.type] * 2**20, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copy = 2 * source.nbytes / median_seconds(lambda: target.copy_(source), device)
+    frames, channels, rows, columns = PICTURES[device.type]
+    pictures = torch.randn(frames, channels, rows, columns, device=device).to(dtype)
+    weight = torch.randn(channels, channels, 3, 3, device=device).to(dtype)
+    pictures = pictures.contiguous(memory_format=torch.channels_last)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    work = 2 * 9 * frames * channels**2 * rows * columns
+    conv = work / median_seconds(lambda: F.conv2d(pictures, weight, padding=1), device)
+    return {
+        "matmul_gflops": matmul / 1e9,
+        "copy_gbps": copy / 1e9,
+        "conv_gflops": conv / 1e9,
+        "threads": torch.get_num_threads(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def store(device_name: str, dtype_name: str, measured: dict[str, Any]) -> Path:
+    """Add a measurement to the stored ones; returns their file."""
+    path = writable_folder(cache_folder()) / FILE
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    known[f"{device_name}:{dtype_name}"] = measured
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(known, indent=1))
+    return path

@@ -1,0 +1,80 @@
+"""`glassworld bench`: how fast this machine runs a world, and how fast it could."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Measure speed, latency and memory.")
+
+_Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
+_Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+_Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16.")]
+
+
+@app.command()
+def ceilings(device: _Device = "cpu", dtype: _Dtype = None, json_file: _Json = None) -> None:
+    """Measure what this machine can do at best, and store it for reports and benchmarks."""
+    from rich.console import Console
+
+    from glassworld.bench.ceilings import measure, store
+
+    name = dtype or ("float32" if device == "cpu" else "bfloat16")
+    console = Console()
+    with console.status("products, copies, convolutions"):
+        measured = measure(device, name)
+    path = store(device, name, measured)
+    console.print(
+        f"{device}, {name}: products {measured['matmul_gflops']:.0f} GFLOP/s, "
+        f"convolutions {measured['conv_gflops']:.0f} GFLOP/s, "
+        f"copies {measured['copy_gbps']:.1f} GB/s"
+    )
+    console.print(f"stored in {path}")
+    _write(json_file, measured)
+
+
+@app.command()
+def run(
+    blocks: Annotated[int, typer.Option(help="Blocks to measure once the window is full.")] = 60,
+    config_path: Annotated[Path | None, typer.Option(help="A world's inference YAML.")] = None,
+    checkpoint_path: Annotated[Path | None, typer.Option(help="Its transformer.")] = None,
+    pretrained_model_path: Annotated[str | None, typer.Option(help="Its model folder.")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Untrained weights, full size by default.")
+    ] = False,
+    device: _Device = "cpu",
+    dtype: _Dtype = None,
+    json_file: _Json = None,
+) -> None:
+    """Frames per second with decoding, beside a conv3d baseline; start, stages, sessions, memory.
+
+    The embedded world by default.
+    """
+    from rich.console import Console
+
+    from glassworld.bench.report import full_benchmark, print_table
+
+    arguments: dict[str, Any] = {
+        "config_path": config_path and str(config_path),
+        "checkpoint_path": checkpoint_path and str(checkpoint_path),
+        "pretrained_model_path": pretrained_model_path,
+        "random_weights": random_weights,
+        "device": device,
+        "dtype": dtype,
+    }
+    console = Console()
+    with console.status("measuring: this takes a minute") as status:
+        figures = full_benchmark(arguments, blocks, status.update)
+    print_table(figures, console)
+    _write(json_file, figures)
+
+
+def _write(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is not None:
+        from glassworld.files import replacing
+
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(figures, indent=1))
