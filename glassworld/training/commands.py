@@ -10,6 +10,11 @@ import typer
 HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 
 
+train_app = typer.Typer(add_completion=False)
+eval_app = typer.Typer(add_completion=False)
+
+
+@train_app.command()
 def train(
     preset: Annotated[
         str,
@@ -42,6 +47,7 @@ def train(
     typer.echo(f"The world is in {output / 'world'}.")
 
 
+@eval_app.command()
 def evaluate(
     world: Annotated[
         Path | None,

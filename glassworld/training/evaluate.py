@@ -193,11 +193,9 @@ def drift(world: World, plan: Plan, real: Frame) -> dict[str, dict[str, float]]:
             ends["last"].append(np.concatenate(blocks[-5:]))
         row: dict[str, float] = {}
         for end, runs in ends.items():
-            row[f"{end}_distance"] = float(
-                np.mean([distance_to_real(run, thumbnails) for run in runs])
-            )
-            row[f"{end}_sharpness"] = float(np.mean([sharpness(run) for run in runs]))
-            row[f"{end}_motion"] = float(np.mean([_motion(run) for run in runs]))
+            row[f"{end}_distance"] = mean(distance_to_real(run, thumbnails) for run in runs)
+            row[f"{end}_sharpness"] = mean(sharpness(run) for run in runs)
+            row[f"{end}_motion"] = mean(_motion(run) for run in runs)
         row["real_sharpness"] = sharpness(real)
         scores[name] = {key: round(value, 3) for key, value in row.items()}
     return scores
