@@ -14,7 +14,7 @@ DIMENSIONS = ("block", "step", "timestep", "layer", "frame")
 
 _FIELD = re.compile(r"\\\{(\w+)\\\}")
 _SECTION = re.compile(r"(\d+(?:\.\d+)?)(\.\d+)*(?=_)")
-_NUMBER = re.compile(r"\d+(?:\.\d+)*")
+_NUMBER_OR_HASH = re.compile(r"\b[0-9a-z]{40,}\b|\d+(?:\.\d+)*")
 _OWN_BLOCK = re.compile(r"2\.3\.(\d+)_")
 
 
@@ -44,5 +44,5 @@ def fold(name: str) -> tuple[str, dict[str, int]]:
     rest = name[section.end() :] if section else name
     kept = section.group(1) + (".{n}" if section.group(2) else "") if section else ""
     block = _OWN_BLOCK.match(name)
-    folded = kept + _NUMBER.sub("{n}", rest)
+    folded = kept + _NUMBER_OR_HASH.sub(lambda m: m[0] if len(m[0]) >= 40 else "{n}", rest)
     return folded, {"block": int(block.group(1))} if block else {}

@@ -14,8 +14,9 @@ from glassworld.trace.tables import Codes, Ints
 class Forest:
     """Ranges nested by thread and time; all arrays run over the ranges as given.
 
-    `parent` is -1 at a root. `end` is clipped to the parent's end where a range outlasts the
-    range it started in; `clipped` counts those that did so by more than a microsecond.
+    `parent` is -1 at a root. A range that began in another and lies at least half in it is its
+    child; `end` is then clipped to the parent's, and `clipped` counts those cut by more than a
+    microsecond.
     `order` sorts the ranges so that parents come before children.
     """
 
@@ -58,7 +59,9 @@ def _walk(
         if threads[i] != thread:
             stack, thread = [], threads[i]
         start = starts[i]
-        while stack and ends[stack[-1]] <= start:
+        # A range that lies mostly behind another's end follows it, however the times were rounded.
+        middle = (start + ends[i]) // 2
+        while stack and (ends[stack[-1]] <= start or ends[stack[-1]] < middle):
             stack.pop()
         if stack:
             parent = parents[i] = stack[-1]

@@ -7,12 +7,11 @@ and the reader says whether a cut was good by decoding the piece.
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from glassworld.errors import TraceError
 
@@ -36,23 +35,43 @@ class Source:
         self.losses: list[str] = []
         self.head = b""
         self.bytes_read = 0
-        self._file = _open(path)
-        self._ended = False
+        self._blocks = self._open()
 
     def read(self) -> bytes:
         """The next piece of the file, decompressed; empty at the end, however it ends."""
-        if self._ended:
-            return b""
-        try:
-            block = self._file.read(PIECE_BYTES)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            self.losses.append(f"the compressed file is cut short or damaged ({error})")
-            block = b""
-        if not block:
-            self._ended = True
-            self._file.close()
+        block = next(self._blocks, b"")
         self.bytes_read += len(block)
         return block
+
+    def _open(self) -> Iterator[bytes]:
+        try:
+            with self.path.open("rb") as file:
+                compressed = file.read(2) == b"\x1f\x8b"
+                file.seek(0)
+                if compressed:
+                    yield from self._inflate(file)
+                while block := file.read(PIECE_BYTES):
+                    yield block
+        except OSError as error:
+            raise TraceError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+
+    def _inflate(self, file: BinaryIO) -> Iterator[bytes]:
+        """The contents of a gzip file, up to where it is damaged."""
+        gzip = 16 + zlib.MAX_WBITS
+        inflater = zlib.decompressobj(gzip)
+        try:
+            while block := file.read(1 << 20):
+                while block:
+                    if inflater.eof:  # another member follows
+                        inflater = zlib.decompressobj(gzip)
+                    if text := inflater.decompress(block, PIECE_BYTES):
+                        yield text
+                    block = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            damage = "" if inflater.eof else "it ends before its contents do"
+        except zlib.error as error:
+            damage = str(error)
+        if damage:
+            self.losses.append(f"the compressed file is cut short or damaged ({damage})")
 
     def open_events(self) -> bytes:
         """Read up to the first event; returns the bytes already read from there on."""
@@ -70,25 +89,11 @@ class Source:
                 return buffer[found.end() :]
             block = self.read() if len(buffer) < _HEAD_LIMIT else b""
             if not block:
-                self._file.close()
                 raise TraceError(
                     f"{self.path}: not a torch trace: no traceEvents in it "
                     "(expected the JSON that torch.profiler exports)"
                 )
             buffer += block
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        file = path.open("rb")
-        magic = file.read(2)
-        file.seek(0)
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if magic == b"\x1f\x8b":
-        file.close()
-        return cast(BinaryIO, gzip.open(path))
-    return file
 
 
 def cuts(buffer: bytes, most: int = 6) -> Iterator[tuple[int, int]]:

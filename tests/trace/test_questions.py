@@ -1,0 +1,125 @@
+"""The answers to the questions, on a run whose answers are known."""
+
+import json
+
+import pytest
+
+from glassworld.profiling.registry import REGISTRY
+from glassworld.trace import analyze, questions
+from glassworld.trace.expectation import decode_parts, encode_flops, transformer_pass
+from glassworld.trace.expected import expected_table, guide_note
+from glassworld.trace.names import fold
+from glassworld.trace.optable import operator_rows
+
+RELEASED = {
+    "frames_per_block": 3,
+    "window": 6,
+    "latent_shape": [16, 44, 80],
+    "model": {
+        "dim": 1536,
+        "ffn_dim": 8960,
+        "num_layers": 30,
+        "freq_dim": 256,
+        "in_dim": 36,
+        "out_dim": 16,
+        "patch": [1, 2, 2],
+        "context_tokens": 257,
+        "action_layers": list(range(15)),
+        "mouse_hidden": 1024,
+        "keyboard_hidden": 1024,
+    },
+    "vae": {
+        "stage_widths": [96, 192, 384, 384],
+        "residual_blocks": 2,
+        "temporal": [False, True, True],
+    },
+}
+
+
+@pytest.mark.parametrize("pattern", REGISTRY)
+def test_every_registered_name_folds_to_its_pattern(pattern):
+    values = {"block": 12, "step": 1, "timestep": 666, "layer": 29, "frame": 2}
+    folded, dims = fold(pattern.format(**values))
+    assert folded == pattern
+    assert dims == {key: value for key, value in values.items() if f"{{{key}}}" in pattern}
+
+
+def test_a_persons_own_tags_fold_by_their_digits():
+    assert fold("2.3.1_My_Step_t999") == ("2.3.{n}_My_Step_t{n}", {"block": 1})
+    assert fold("step[EXTEND bs=15 toks=15360]")[0] == "step[EXTEND bs={n} toks={n}]"
+
+
+def test_the_released_models_work_is_counted_right():
+    work = transformer_pass(RELEASED, 6)
+    assert 4 * (work.total - work.softmax) / 1e12 == pytest.approx(29.7, abs=0.1)
+    assert 4 * work.softmax / 1e12 == pytest.approx(10.8, abs=0.05)
+    assert sum(decode_parts(RELEASED, first=False).values()) / 1e12 == pytest.approx(7.63, abs=0.01)
+    assert sum(decode_parts(RELEASED, first=True).values()) / 1e12 == pytest.approx(2.44, abs=0.01)
+    assert encode_flops(RELEASED, first=True) / 1e12 == pytest.approx(1.52, abs=0.005)
+    assert encode_flops(RELEASED, first=False) / 1e12 == pytest.approx(4.53, abs=0.005)
+
+
+def test_blocks_steps_and_stages(run):
+    analysis = analyze(run(blocks=5))
+    stages = questions.stages(analysis)
+    assert stages[0].name == "2_Pipeline_Inference"
+    assert sum(stage.share for stage in stages) == pytest.approx(1)
+    blocks = questions.blocks(analysis)
+    assert [block.block for block in blocks] == [0, 1, 2, 3, 4]
+    for block in blocks:
+        assert block.steps_ms == pytest.approx(3 * 4 * 0.8, rel=0.03)
+        assert block.update_ms == pytest.approx(4 * 0.8, rel=0.03)
+        assert block.decode_ms == pytest.approx(4.5, rel=0.03)
+        assert block.ms == pytest.approx(
+            block.steps_ms + block.update_ms + block.decode_ms + block.other_ms
+        )
+    assert [(step.step, step.timestep) for step in questions.steps(analysis)] == [
+        (0, 1000),
+        (1, 908),
+        (2, 714),
+    ]
+    assert questions.update_cost(analysis).share_of_transformer == pytest.approx(0.25, abs=0.01)
+
+
+def test_self_time_and_children_make_up_the_whole(run):
+    analysis = analyze(run())
+    whole = sum(row.cpu_ms for row in analysis.tags if len(row.path) == 1)
+    assert sum(row.self_cpu_ms for row in analysis.tags) == pytest.approx(whole, rel=1e-6)
+
+
+def test_operators_under_a_tag(run):
+    rows = operator_rows(analyze(run(blocks=2)), "DiT_Feed_Forward")
+    assert [row.name for row in rows] == ["aten::addmm"]
+    assert rows[0].calls == 2 * 4 * 4
+    assert rows[0].share == 1
+
+
+def test_the_table_has_every_row_of_the_guide(run):
+    analysis = analyze(run())
+    rows = {row.row.strip(): row for row in expected_table(analysis)}
+    assert list(rows) == [
+        "data preparation",
+        "inference loop",
+        "cache initialisation",
+        "denoising",
+        "VAE decode",
+        "cache update",
+        "post-processing",
+    ]
+    assert rows["cache update"].gflop == pytest.approx(rows["denoising"].gflop / 3)
+    assert "25 %" in guide_note(analysis)
+
+
+def test_with_fifty_steps_the_update_is_two_percent(run):
+    analysis = analyze(run(blocks=2, steps=tuple(range(1000, 0, -20))))
+    assert questions.update_cost(analysis).share_of_transformer == pytest.approx(1 / 51, abs=0.001)
+
+
+def test_ceilings_turn_work_into_time(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "glassworld").mkdir()
+    stored = {"cpu:float32": {"matmul_gflops": 100.0, "conv_gflops": 50.0, "copy_gbps": 10.0}}
+    (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored))
+    rows = {row.row.strip(): row for row in expected_table(analyze(run()))}
+    assert rows["denoising"].expected_ms == pytest.approx(rows["denoising"].gflop * 10)
+    assert rows["VAE decode"].expected_ms == pytest.approx(rows["VAE decode"].gflop * 20)

@@ -1,0 +1,160 @@
+"""Any layout, any damage: what can be read is read, what cannot is named."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from conftest import CONFIG, Clock, engine_run, write
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glassworld.errors import TraceError
+from glassworld.trace import analyze, source
+from glassworld.trace.nesting import nest
+from glassworld.trace.reader import read
+from glassworld.trace.tables import RANGE, Spool
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(source, "PIECE_BYTES", 5_000)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+@pytest.mark.parametrize("indent", [None, 0, 4])
+def test_every_layout_in_pieces_reads_the_same(tmp_path, small_pieces, name, indent):
+    events = engine_run(blocks=2)
+    trace = read(write(tmp_path / name, events, indent=indent))
+    assert trace.events == len(events)
+    assert trace.losses == []
+    assert trace.metadata["glassworld"]["config"] == CONFIG
+    tags = [event for event in events if event["cat"] == "user_annotation"]
+    assert [trace.names[i] for i in trace.tags["name"]] == [event["name"] for event in tags]
+    assert trace.tags["start"].tolist() == [round(event["ts"] * 1000) for event in tags]
+
+
+def test_a_bare_array_and_odd_ids_are_read(tmp_path):
+    events = engine_run(blocks=1)
+    for event in events:
+        event["pid"], event["tid"] = "process", None
+        if event["cat"] == "cpu_op":
+            del event["args"]
+    path = tmp_path / "bare.json"
+    path.write_text(json.dumps(events))
+    assert read(path).events == len(events)
+
+
+@pytest.mark.parametrize("base", ["4623103944612.872", "1764000000123456.789"])
+def test_nanoseconds_survive(tmp_path, base):
+    event = '{"ph":"X","cat":"user_annotation","name":"t","pid":1,"tid":1,"ts":%s,"dur":1.001}'
+    path = tmp_path / "t.json"
+    path.write_text('{"traceEvents":[' + event % base + "]}")
+    tags = read(path).tags
+    assert tags["start"][0] == int(base.replace(".", ""))
+    assert tags["dur"][0] == 1001
+
+
+def test_control_characters_and_nan_are_mended(tmp_path):
+    text = json.dumps({"traceEvents": engine_run(blocks=1)})
+    text = text.replace('"aten::linear"', '"aten::\x01li\tnear"', 1)
+    text = text.replace('"args": {}', '"args": {"occupancy": nan, "bandwidth": -inf}', 3)
+    path = tmp_path / "odd.json"
+    path.write_text(text)
+    trace = read(path)
+    assert trace.losses == []
+    assert trace.events == len(engine_run(blocks=1))
+
+
+def test_a_broken_event_loses_only_itself(tmp_path, small_pieces):
+    events = engine_run(blocks=2)
+    text = json.dumps({"traceEvents": events})
+    at = text.index('"cat"', len(text) // 2)
+    path = tmp_path / "broken.json"
+    path.write_text(text[:at] + '"cat" "oops' + text[at + 6 :])
+    trace = read(path)
+    assert 0 < len(events) - trace.events <= 2
+    assert any("could not be read" in loss for loss in trace.losses)
+
+
+@given(share=st.floats(0.02, 0.999))
+def test_a_file_cut_short_gives_what_it_holds(tmp_path_factory, share):
+    folder = tmp_path_factory.mktemp("cut")
+    events = engine_run(blocks=1)
+    whole = write(folder / "whole.json", events, config=None).read_bytes()
+    cut = whole[: int(len(whole) * share)]
+    path = folder / "cut.json"
+    path.write_bytes(cut)
+    trace = read(path)
+    assert trace.events >= len(events) * share - 2
+    assert trace.losses
+
+
+def test_half_a_gz_file_gives_its_half(tmp_path):
+    path = write(tmp_path / "run.json.gz", engine_run(blocks=8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    trace = read(path)
+    assert trace.events > 100
+    assert any("cut short" in loss for loss in trace.losses)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (gzip.compress(b"x" * 100)[:6], "not a trace"),
+        (b"hello", "traceEvents"),
+        (b'{"traceEvents": []}', "no events"),
+        (b'{"a": 1}', "traceEvents"),
+    ],
+)
+def test_what_is_no_trace_is_one_clear_line(tmp_path, content, words):
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+    with pytest.raises(TraceError, match=words) as caught:
+        analyze(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(TraceError, match="cannot be read"):
+        analyze(tmp_path / "absent.json")
+
+
+def test_a_spool_on_disk_gives_its_rows_back():
+    spool = Spool(RANGE, limit=100)
+    rows = np.zeros(730, RANGE)
+    rows["start"] = np.arange(730)
+    for at in range(0, 730, 73):
+        spool.append(rows[at : at + 73])
+    for _ in range(2):
+        assert np.concatenate(list(spool.slices()))["start"].tolist() == list(range(730))
+
+
+ranges = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60), st.integers(0, 30)), max_size=25)
+
+
+@given(ranges)
+def test_nesting_clips_children_to_their_parents(values):
+    rows = np.array([(0, thread, start, dur) for thread, start, dur in values], RANGE)
+    forest = nest(rows)
+    for i, parent in enumerate(forest.parent):
+        assert rows["start"][i] <= forest.end[i] <= rows["start"][i] + rows["dur"][i]
+        if parent >= 0:
+            assert rows["thread"][i] == rows["thread"][parent]
+            assert rows["start"][parent] <= rows["start"][i] <= forest.end[parent]
+            assert forest.end[i] <= forest.end[parent]
+            assert forest.depth[i] == forest.depth[parent] + 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.integers(1, 40)), max_size=30))
+def test_busy_time_is_the_union_of_intervals(tmp_path_factory, ops):
+    clock = Clock(base=1000.0)
+    with clock.tag("outer"):
+        for i, (stream, start, dur) in enumerate(ops):
+            clock.event("cuda_runtime", "cudaLaunchKernel", i * 2, 1, correlation=i + 1)
+            args = {"correlation": i + 1, "stream": stream}
+            clock.event("kernel", "k", 500 + start, dur, pid=0, tid=stream, **args)
+        clock.wait(300)
+    analysis = analyze(write(tmp_path_factory.mktemp("gpu") / "t.json", clock.events))
+    covered = {t for _, start, dur in ops for t in range(start, start + dur)}
+    assert analysis.device.busy[0] == 1000 * len(covered)
+    assert analysis.ops.exclusive.sum() == 1000 * len(covered)
+    assert analysis.device.kernels[0] == len(ops)
