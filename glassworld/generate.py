@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from glassworld.engine.action_files import load_actions
+from glassworld.engine.action_files import NoiseOf, load_actions, recorded_noise
 from glassworld.engine.actions import ActionTrack
 from glassworld.engine.latents import read_latents, save_latents
 from glassworld.engine.loading import EMBEDDED, load_world
@@ -89,7 +89,13 @@ def run(options: GenerateOptions) -> bool:
             return not interrupt.asked
 
         rollout = world.generate(
-            job.picture, job.latent_frames, options.seed, job.actions, job.initial, on_block
+            job.picture,
+            job.latent_frames,
+            job.noise.seed if options.seed is None else options.seed,
+            job.actions,
+            job.initial,
+            on_block,
+            job.noise.draw,
         )
         _export(rollout, world, folder, progress)
     if options.save_latents is not None:
@@ -108,6 +114,7 @@ class _Job:
     actions: ActionTrack | None
     initial: Tensor | None
     recorded: tuple[int, int] | None
+    noise: NoiseOf
 
 
 def _load(options: GenerateOptions) -> World:
@@ -129,7 +136,10 @@ def _prepare(options: GenerateOptions, world: World) -> _Job:
     load_picture(picture, spec.height, spec.width)  # before a profile begins that would be empty
     initial = read_latents(options.initial_latents, spec)
     given = 0 if initial is None else initial.shape[2]
-    actions = load_actions(options.actions, world.space) if options.actions is not None else None
+    actions, noise = None, NoiseOf(None, "run")
+    if options.actions is not None:
+        actions = load_actions(options.actions, world.space)
+        noise = recorded_noise(options.actions)
     frames = options.num_output_frames
     if frames is None:
         frames = DEFAULT_FRAMES if actions is None else _frames_for(actions, given, spec)
@@ -142,7 +152,7 @@ def _prepare(options: GenerateOptions, world: World) -> _Job:
         actions = actions.fitted(world.space, spec.pixel_frames(given + frames))
     blocks = frames // spec.frames_per_block
     recorded = _block_range(options.profile_blocks, blocks)
-    return _Job(picture, frames, blocks, actions, initial, recorded)
+    return _Job(picture, frames, blocks, actions, initial, recorded, noise)
 
 
 def _frames_for(actions: ActionTrack, given: int, spec: WorldSpec) -> int:

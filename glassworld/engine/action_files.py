@@ -9,11 +9,12 @@ import csv
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from glassworld.engine.actions import MOUSE_COLUMNS, ActionSpace, ActionTrack, join_tracks
+from glassworld.engine.noise import LARGEST_SEED
 from glassworld.errors import ActionError
 from glassworld.files import replacing
 
@@ -42,6 +43,31 @@ def load_actions(source: str | Path, space: ActionSpace) -> ActionTrack:
         return read(text, space)
     except ActionError as error:
         raise ActionError(f"{path}: {error}") from None
+
+
+class NoiseOf(NamedTuple):
+    """How the session that an action file records drew its noise."""
+
+    seed: int | None
+    draw: Literal["run", "blocks"]
+
+
+def recorded_noise(source: str | Path) -> NoiseOf:
+    """The "seed" and "noise" of an action file that live play recorded.
+
+    Without them, as in any other action file: no seed, and "run". The file has been read by
+    `load_actions` before. Raises `ActionError` for values that no recording has.
+    """
+    path = Path(source)
+    content = json.loads(path.read_text("utf-8-sig")) if path.suffix.lower() == ".json" else None
+    if not isinstance(content, dict):
+        return NoiseOf(None, "run")
+    seed, draw = content.get("seed"), content.get("noise", "run")
+    if seed is not None and not (type(seed) is int and 0 <= seed <= LARGEST_SEED):
+        raise ActionError(f"{path}: seed {seed!r:.40} is not a whole number from 0 up")
+    if draw not in ("run", "blocks"):
+        raise ActionError(f"{path}: noise {draw!r:.40} is neither 'run' nor 'blocks'")
+    return NoiseOf(seed, draw)
 
 
 def save_actions(path: str | Path, track: ActionTrack, space: ActionSpace) -> None:

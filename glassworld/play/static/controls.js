@@ -157,7 +157,7 @@ export class Controls {
         const letter = document.createElement("b");
         const name = document.createElement("small");
         letter.textContent = control.key.toUpperCase();
-        name.textContent = control.name.replace("camera_", "look ");
+        name.textContent = control.name.replace("camera_", "");
         cell.append(letter, name);
         cell.dataset.key = control.key;
         cell.style.gridArea = `${Math.floor(place / 3) + 1} / ${(place % 3) + 1}`;
@@ -165,6 +165,7 @@ export class Controls {
         this.cells.set(control.key, cell);
       }
       if (pad.children.length) this.pads.append(pad);
+      pad.dataset.caption = layout === PADS[0] ? "walk" : "look";
     }
     this.listenToPads();
   }

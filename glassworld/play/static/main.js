@@ -139,6 +139,7 @@ function cameraToo(keys, [vertical, horizontal]) {
 
 function drawn(header, now) {
   connection.send("seen", { frame: header.frame });
+  state.shown = header;
   if (header.still) return;
   for (const [id, { sent, timed }] of acts) {
     if (id > header.action) break;
@@ -147,7 +148,6 @@ function drawn(header, now) {
     else acts.get(id).timed = false;
   }
   controls.showSeen(acts.get(header.action)?.keys ?? []);
-  state.shown = header;
 }
 
 // What is shown around the picture.
@@ -229,7 +229,8 @@ function toast(text) {
 }
 
 function fillHelp(list) {
-  const rows = list.flatMap(({ key, name }) => {
+  const useful = list.filter(({ column, mouse }) => column || mouse[0] || mouse[1]);
+  const rows = useful.flatMap(({ key, name }) => {
     const term = document.createElement("dt");
     const meaning = document.createElement("dd");
     term.textContent = key.toUpperCase();

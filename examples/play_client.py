@@ -1,0 +1,102 @@
+"""A client of `glassworld play` in plain Python: walks, and keeps what it saw.
+
+glassworld play --no-open &
+python examples/play_client.py
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from websockets.sync.client import ClientConnection, connect
+
+HEADER = struct.Struct("<BBHIII")
+FRAME = 1
+
+
+class Frame(NamedTuple):
+    """A frame as it came: `picture` is a PNG or a JPEG."""
+
+    block: int
+    number: int
+    action: int  # the id of the act it was made under
+    picture: bytes
+
+
+class PlayClient:
+    """`with PlayClient(url) as client: client.start(); for frame in client.frames(60): ...`
+
+    `hello` is the server's first message; other messages go to `messages` as they come.
+    """
+
+    def __init__(self, url: str = "ws://127.0.0.1:8765/ws") -> None:
+        self.socket: ClientConnection = connect(url, max_size=None)
+        self.hello: dict[str, Any] = json.loads(self.socket.recv())
+        self.messages: list[dict[str, Any]] = []
+        self._acts = 0
+
+    def __enter__(self) -> PlayClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, kind: str, **fields: Any) -> None:
+        """Send a control message, such as `send("pause")`."""
+        self.socket.send(json.dumps({"type": kind, **fields}))
+
+    def start(self, picture: str | None = None, seed: int | None = None) -> None:
+        """Begin a walk."""
+        self.send("start", version=1, picture=picture, seed=seed)
+        self.wait_for("started")
+
+    def hold(self, *keys: str, mouse: tuple[float, float] = (0.0, 0.0)) -> int:
+        """Hold `keys` from now on; the id that frames made under it carry."""
+        self._acts += 1
+        self.send("act", id=self._acts, keys=keys, mouse=mouse)
+        return self._acts
+
+    def frames(self, count: int) -> Iterator[Frame]:
+        """The next `count` frames, as they are due."""
+        while count:
+            received = self.socket.recv(60)
+            if isinstance(received, str):
+                self.messages.append(json.loads(received))
+                continue
+            kind, _, _, block, number, action = HEADER.unpack_from(received)
+            self.send("seen", frame=number)
+            if kind == FRAME:
+                count -= 1
+                yield Frame(block, number, action, received[HEADER.size :])
+
+    def wait_for(self, kind: str) -> dict[str, Any]:
+        """The next control message of this kind; frames until then are passed over."""
+        while True:
+            received = self.socket.recv(60)
+            if isinstance(received, bytes):
+                self.send("seen", frame=HEADER.unpack_from(received)[4])
+                continue
+            message: dict[str, Any] = json.loads(received)
+            self.messages.append(message)
+            if message["type"] == kind:
+                return message
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    with PlayClient() as client:
+        keys = [control["key"] for control in client.hello["controls"]]
+        client.start()
+        client.hold(keys[0])
+        for frame in client.frames(48):
+            (folder / f"{frame.number:04d}.png").write_bytes(frame.picture)
+    print(f"48 frames of {client.hello['world']} are in {folder}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "frames"))
