@@ -16,11 +16,21 @@ from glassworld import __version__
 from glassworld.errors import InputError
 
 COMMANDS = {
-    "bench": "Measure speed, latency and memory, beside a baseline and the machine's ceilings.",
-    "play": "Walk through a world in the browser, with its milliseconds in view.",
-    "trace": "Say where a run's time went: report, compare, advice; any torch trace will do.",
+    "play": ("play", "app", "Walk through a world in the browser, with its milliseconds in view."),
+    "trace": (
+        "trace",
+        "app",
+        "Say where a run's time went: report, compare, advice; any torch trace will do.",
+    ),
+    "bench": (
+        "bench",
+        "app",
+        "Measure speed, latency and memory, beside a baseline and the machine's ceilings.",
+    ),
+    "train": ("training", "train_app", "Train a world like the embedded one."),
+    "eval": ("training", "eval_app", "Compare a world with the simulator it was trained on."),
 }
-"""What lives in `glassworld.<name>.commands`, and its line in the overview."""
+"""Where each lives, as a folder and a name in its `commands`, and its line in the overview."""
 
 COMPLETION = ("install_completion", "show_completion")  # options of the root command alone
 
@@ -167,8 +177,13 @@ def generate(
 class _Elsewhere(TyperGroup):
     """A command known by name and one line, whose module loads when it is called."""
 
+    def __init__(self, name: str, folder: str, variable: str, line: str) -> None:
+        super().__init__(name=name, help=line)
+        self._home = (f"glassworld.{folder}.commands", variable)
+
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        command = get_command(import_module(f"glassworld.{self.name}.commands").app)
+        module, variable = self._home
+        command = get_command(getattr(import_module(module), variable))
         command.params = [each for each in command.params if each.name not in COMPLETION]
         return command.make_context(*args, **kwargs)
 
@@ -177,8 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`glassworld ...`; the process's exit code."""
     group = get_command(app)
     assert isinstance(group, TyperGroup)
-    for name, line in COMMANDS.items():
-        group.add_command(_Elsewhere(name=name, help=line))
+    for name, home in COMMANDS.items():
+        group.add_command(_Elsewhere(name, *home))
     return _call(group, arguments, "glassworld")
 
 

@@ -15,7 +15,7 @@ from release import write_release
 from safetensors.numpy import load_file
 
 from glassworld import __version__
-from glassworld.cli import inference, main
+from glassworld.cli import COMMANDS, inference, main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,7 +62,7 @@ def test_the_version_and_a_wrong_command(capsys: pytest.CaptureFixture[str]) -> 
     assert "generate" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["play", "trace"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_other_folders_are_mounted(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
