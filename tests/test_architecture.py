@@ -24,6 +24,7 @@ MAY_USE = {
     "trace": {"errors", "files", "profiling.registry", "trace"},
     "play": ENGINE | {"play", "progress"},
     "training": ENGINE | {"training", "progress"},
+    "gym": ENGINE,
     "worlds": ENGINE,
     "bench": ENGINE | {"bench", "play", "trace", "progress"},
     "progress": ENGINE,
