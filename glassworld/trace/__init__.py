@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["analyze"]
 
 
-def analyze(path: str | Path, progress: Progress | None = None) -> Analysis:
+def analyze(
+    path: str | Path, progress: Progress | None = None, tags_only: bool = False
+) -> Analysis:
     """Read the trace at `path` and attribute its time; see `glassworld.trace.analysis`."""
     from glassworld.trace.analysis import analyze as run
 
-    return run(path, progress)
+    return run(path, progress, tags_only)

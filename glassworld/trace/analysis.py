@@ -143,13 +143,16 @@ def _total(of: Codes, values: Ints, count: int) -> Ints:
     return np.bincount(of, values, minlength=count).astype(np.int64)
 
 
-def analyze(path: str | Path, progress: Progress | None = None) -> Analysis:
+def analyze(
+    path: str | Path, progress: Progress | None = None, tags_only: bool = False
+) -> Analysis:
     """Read the trace at `path` and attribute its GPU time to its tags.
 
-    Works on any JSON that `torch.profiler` exports, plain or gzip. `progress` is called with
-    the bytes read so far. Raises `TraceError` where there is no trace to read.
+    Works on any JSON that `torch.profiler` exports, plain or gzip. `progress` is called with the
+    bytes read so far; `tags_only` reads the tags' CPU times alone, several times faster. Raises
+    `TraceError` where there is no trace to read.
     """
-    trace = read(path, progress)
+    trace = read(path, progress, tags_only)
     tree = build_tree(trace)
     ops = attribute(trace, tree)
     each = np.arange(len(tree), dtype=np.int32)

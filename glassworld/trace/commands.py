@@ -20,10 +20,13 @@ app = typer.Typer(
 
 TracePath = Annotated[Path, typer.Argument(help="A trace: .json or .json.gz from torch.profiler.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+TagsOnly = Annotated[
+    bool, typer.Option("--tags-only", help="Read the tags alone: faster; no operators, no GPU.")
+]
 Most = Annotated[int, typer.Option("-n", "--most", min=1, help="How many rows to show.")]
 
 
-def load(path: Path) -> Analysis:
+def load(path: Path, tags_only: bool = False) -> Analysis:
     """Analyse with a progress bar on stderr where the file is large."""
     from rich.console import Console
     from rich.progress import Progress
@@ -32,11 +35,11 @@ def load(path: Path) -> Analysis:
 
     size = path.stat().st_size if path.is_file() else 0
     if size < 64 << 20:
-        return analyze(path)
+        return analyze(path, tags_only=tags_only)
     whole = size * (12 if path.suffix == ".gz" else 1)  # traces compress about twelvefold
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"Reading {path.name}", total=whole)
-        return analyze(path, lambda read: progress.update(task, completed=read))
+        return analyze(path, lambda read: progress.update(task, completed=read), tags_only)
 
 
 def answer(as_json: bool, rows: Sequence[Any], table: Table, empty: str) -> None:
@@ -93,7 +96,7 @@ def report(
 
 
 @app.command()
-def top(trace: TracePath, most: Most = 15, json: Json = False) -> None:
+def top(trace: TracePath, most: Most = 15, tags_only: TagsOnly = False, json: Json = False) -> None:
     """The slowest tags.
 
     Example: glassworld trace top outputs/profile_trace.json -n 5
@@ -101,7 +104,7 @@ def top(trace: TracePath, most: Most = 15, json: Json = False) -> None:
     from glassworld.trace.questions import top as slowest
     from glassworld.trace.terminal import tags_table
 
-    rows = slowest(load(trace), most)
+    rows = slowest(load(trace, tags_only), most)
     answer(json, rows, tags_table(rows), "No tags in this trace; see `glassworld trace ops`.")
 
 

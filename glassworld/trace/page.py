@@ -120,18 +120,18 @@ def _heat(analysis: Analysis) -> list[list[float]]:
     """Milliseconds by block (rows) and part: each step, the update, the decode."""
     tree = analysis.tree
     found = tree.where(tags.BLOCK)
-    rows = {int(block): i for i, block in enumerate(tree.dims["block"][found])}
+    row_of = np.full(len(tree) + 1, -1)
+    row_of[found] = np.arange(len(found))
     steps = tree.where(tags.DENOISING_STEP)
     width = int(tree.dims["step"][steps].max(initial=-1)) + 1
-    heat = np.zeros((len(rows), width + 2))
-    for pattern, column in ((tags.UPDATE_CACHE, width), (tags.VAE_DECODE, width + 1)):
-        for instance in tree.where(pattern):
-            block = rows.get(int(tree.dims["block"][instance]))
-            if block is not None:
-                heat[block, column] += analysis.time_ns(np.array([instance]))[0] / 1e6
-    for instance in steps:
-        block = rows.get(int(tree.dims["block"][instance]))
-        if block is not None:
-            ms = analysis.time_ns(np.array([instance]))[0] / 1e6
-            heat[block, int(tree.dims["step"][instance])] += ms
+    heat = np.zeros((len(found), width + 2))
+    updates, decodes = tree.where(tags.UPDATE_CACHE), tree.where(tags.VAE_DECODE)
+    for instances, column in (
+        (steps, tree.dims["step"][steps]),
+        (updates, np.full(len(updates), width)),
+        (decodes, np.full(len(decodes), width + 1)),
+    ):
+        row = row_of[tree.ancestor(instances, tags.BLOCK)]
+        inside = row >= 0
+        np.add.at(heat, (row[inside], column[inside]), analysis.time_ns(instances)[inside] / 1e6)
     return [[round(float(v), 3) for v in row] for row in heat]

@@ -158,3 +158,23 @@ def test_busy_time_is_the_union_of_intervals(tmp_path_factory, ops):
     assert analysis.device.busy[0] == 1000 * len(covered)
     assert analysis.ops.exclusive.sum() == 1000 * len(covered)
     assert analysis.device.kernels[0] == len(ops)
+
+
+def test_the_tags_alone_are_those_of_the_whole(tmp_path, small_pieces):
+    path = write(tmp_path / "run.json", engine_run(blocks=3), indent=2)
+    whole, tags = analyze(path), analyze(path, tags_only=True)
+    assert [tag.path for tag in tags.tags] == [tag.path for tag in whole.tags]
+    assert [tag.cpu_ms for tag in tags.tags] == [tag.cpu_ms for tag in whole.tags]
+    assert tags.trace.losses == []
+
+
+def test_a_repeated_trace_is_one_long_run(tmp_path):
+    from glassworld.bench.trace_files import repeat
+
+    once = write(tmp_path / "once.json", engine_run(blocks=2))
+    count = repeat(once, tmp_path / "long.json", 4 * once.stat().st_size)
+    short, long = analyze(once), analyze(tmp_path / "long.json")
+    assert count >= 4
+    assert long.trace.events == count * short.trace.events
+    assert [tag.path for tag in long.tags] == [tag.path for tag in short.tags]
+    assert long.tags[0].cpu_ms == pytest.approx(count * short.tags[0].cpu_ms)
