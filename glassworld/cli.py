@@ -45,8 +45,10 @@ app = typer.Typer(
 WORLD, RUN, OUTPUT, SPEED = "World", "Run", "Output", "Speed and profiling"
 
 
-def _option(name: str, text: str, panel: str, metavar: str | None = None) -> Any:
-    return typer.Option(f"--{name}", help=text, rich_help_panel=panel, metavar=metavar)
+def _option(
+    name: str, text: str, panel: str, metavar: str | None = None, least: int | None = None
+) -> Any:
+    return typer.Option(f"--{name}", help=text, rich_help_panel=panel, metavar=metavar, min=least)
 
 
 def _print_version(wanted: bool) -> None:
@@ -124,7 +126,7 @@ def generate(
         ),
     ] = None,
     seed: Annotated[
-        int | None, _option("seed", "Noise and random actions. Default: the world's.", RUN)
+        int | None, _option("seed", "Noise and random actions. Default: the world's.", RUN, least=0)
     ] = None,
     initial_latents: Annotated[
         Path | None, _option("initial-latents", "Go on from latents saved earlier.", RUN)
