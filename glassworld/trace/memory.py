@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.tables import Trace
+from glassworld.trace.tree import TagTree
 
 
 @dataclass(frozen=True)
@@ -24,39 +26,56 @@ class Held:
 
 def peaks(trace: Trace) -> dict[int, int]:
     """Bytes allocated at the peak of each device."""
-    rows = trace.memory
-    return {
-        int(device): int(rows["total"][rows["device"] == device].max())
-        for device in np.unique(rows["device"])
-    }
+    highest: dict[int, int] = {}
+    for rows in trace.memory.slices():
+        for device in np.unique(rows["device"]).tolist():
+            most = int(rows["total"][rows["device"] == device].max())
+            highest[device] = max(highest.get(device, most), most)
+    return highest
+
+
+class _Watch:
+    """What the allocator of one device held around and during each tag instance; bytes."""
+
+    def __init__(self, tree: TagTree) -> None:
+        self.start = tree.rows["start"]
+        self.end = tree.rows["start"] + tree.rows["dur"]
+        self.peak = np.full(len(tree), -1, dtype=np.int64)
+        self.before, self.after = np.zeros_like(self.peak), np.zeros_like(self.peak)
+        self._last = 0
+
+    def add(self, rows: npt.NDArray[np.void]) -> None:
+        """Take in later rows."""
+        rows = rows[np.argsort(rows["at"], kind="stable")]
+        totals = np.concatenate([[self._last], rows["total"]])
+        first, last = int(rows["at"][0]), int(rows["at"][-1])
+        low = np.searchsorted(rows["at"], self.start)
+        high = np.searchsorted(rows["at"], self.end)
+        for moments, places, kept in ((self.start, low, self.before), (self.end, high, self.after)):
+            here = moments > first
+            kept[here] = totals[places[here]]
+        touched = np.flatnonzero((high > low) & (self.start <= last))
+        if len(touched):
+            bounds = np.stack([low[touched] + 1, high[touched] + 1], 1).ravel()
+            highest = np.maximum.reduceat(np.append(totals, 0), bounds)[::2]
+            self.peak[touched] = np.maximum(self.peak[touched], highest)
+        self._last = int(totals[-1])
 
 
 def held(analysis: Analysis) -> list[Held]:
     """The memory of every pattern of tags that touched any, the highest peak first."""
-    rows = analysis.trace.memory
+    tree = analysis.tree
+    watches: dict[int, _Watch] = {}
+    for rows in analysis.trace.memory.slices():
+        for device in np.unique(rows["device"]).tolist():
+            watch = watches.setdefault(device, _Watch(tree))
+            watch.add(rows[rows["device"] == device])
     made = []
-    for device in np.unique(rows["device"]):
-        mine = rows[rows["device"] == device]
-        mine = mine[np.argsort(mine["at"], kind="stable")]
-        for pattern in range(len(analysis.tree.patterns)):
-            found = np.flatnonzero(analysis.tree.pattern == pattern)
-            start = analysis.tree.rows["start"][found]
-            low = np.searchsorted(mine["at"], start)
-            high = np.searchsorted(mine["at"], start + analysis.tree.rows["dur"][found])
-            touched = high > low
-            if not touched.any():
-                continue
-            low, high = low[touched], high[touched]
-            before = np.where(low > 0, mine["total"][np.maximum(low - 1, 0)], 0)
-            kept = mine["total"][high - 1] - before
-            padded = np.append(mine["total"], 0)
-            peak = np.maximum.reduceat(padded, np.stack([low, high], 1).ravel())[::2].max()
-            made.append(
-                Held(
-                    analysis.tree.patterns[pattern],
-                    int(device),
-                    float(peak) / 2**20,
-                    float(np.median(kept)) / 2**20,
-                )
-            )
+    for device, watch in watches.items():
+        for pattern, name in enumerate(tree.patterns):
+            found = np.flatnonzero((tree.pattern == pattern) & (watch.peak >= 0))
+            if len(found):
+                kept = np.median(watch.after[found] - watch.before[found])
+                peak = watch.peak[found].max()
+                made.append(Held(name, device, float(peak) / 2**20, float(kept) / 2**20))
     return sorted(made, key=lambda row: -row.peak_mib)

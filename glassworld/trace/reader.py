@@ -150,7 +150,7 @@ class Builder:
             tags=_whole(self.tables[_TAG]),
             launches=_whole(self.tables[_LAUNCH]),
             device_ops=_whole(self.tables[_DEVICE]),
-            memory=_whole(self.memory),
+            memory=self.memory,
             ops=self.tables[_OP],
             python=self.tables[_PYTHON],
             events=self.events,

@@ -32,7 +32,8 @@ MEMORY = np.dtype([("thread", "<i4"), ("device", "<i4"), ("at", "<i8"), ("total"
 
 KERNEL, COPY, FILL, COLLECTIVE = range(4)
 
-_IN_MEMORY_ROWS = 2_000_000
+_IN_MEMORY_ROWS = 1_000_000
+SLICE_ROWS = 1 << 18
 
 
 class Spool:
@@ -67,15 +68,16 @@ class Spool:
         return self._file
 
     def slices(self) -> Iterator[npt.NDArray[np.void]]:
-        """All rows in order, at most a few million at a time."""
+        """All rows in order, at most `SLICE_ROWS` at a time."""
         if self._on_disk:
             file = self._open()
-            for at in range(0, self._on_disk, self._limit):
+            for at in range(0, self._on_disk, SLICE_ROWS):
                 file.seek(at * self.dtype.itemsize)
-                yield np.fromfile(file, self.dtype, min(self._limit, self._on_disk - at))
+                yield np.fromfile(file, self.dtype, min(SLICE_ROWS, self._on_disk - at))
         if self._parts:
             self._parts = [np.concatenate(self._parts)]
-            yield self._parts[0]
+            for at in range(0, self._waiting, SLICE_ROWS):
+                yield self._parts[0][at : at + SLICE_ROWS]
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Trace:
     tags: npt.NDArray[np.void]
     launches: npt.NDArray[np.void]
     device_ops: npt.NDArray[np.void]
-    memory: npt.NDArray[np.void]
+    memory: Spool
     ops: Spool
     python: Spool
     events: int = 0

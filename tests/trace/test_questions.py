@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from conftest import Clock, write
 
 from glassworld.profiling.registry import REGISTRY
-from glassworld.trace import analyze, questions
+from glassworld.trace import analyze, questions, tables
 from glassworld.trace.expectation import decode_parts, encode_flops, transformer_pass
 from glassworld.trace.expected import expected_table, guide_note
+from glassworld.trace.memory import held
 from glassworld.trace.names import fold
 from glassworld.trace.optable import operator_rows
 
@@ -123,3 +125,34 @@ def test_ceilings_turn_work_into_time(run, tmp_path, monkeypatch):
     rows = {row.row.strip(): row for row in expected_table(analyze(run()))}
     assert rows["denoising"].expected_ms == pytest.approx(rows["denoising"].gflop * 10)
     assert rows["VAE decode"].expected_ms == pytest.approx(rows["VAE decode"].gflop * 20)
+
+
+def test_memory_by_tag_does_not_depend_on_slices(tmp_path, monkeypatch):
+    clock, held_now = Clock(), 0
+
+    def allocate(size):
+        nonlocal held_now
+        held_now += size
+        args = {"Total Allocated": held_now, "Bytes": size, "Device Type": 0, "Device Id": -1}
+        clock.events.append(
+            {"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1}
+            | {"ts": round(clock.base + clock.now, 3), "s": "t", "args": args}
+        )
+        clock.wait(1)
+
+    mib = 2**20
+    with clock.tag("outer"):
+        clock.wait(1)
+        allocate(5 * mib)
+        for _ in range(3):
+            with clock.tag("inner"):
+                clock.wait(1)
+                allocate(7 * mib)
+                allocate(-6 * mib)
+    path = write(tmp_path / "memory.json", clock.events)
+    for rows in (1 << 18, 2):
+        monkeypatch.setattr(tables, "SLICE_ROWS", rows)
+        found = {row.tag: row for row in held(analyze(path))}
+        assert found["inner"].peak_mib == found["outer"].peak_mib == 5 + 2 + 7
+        assert found["inner"].kept_mib == 1
+        assert found["outer"].kept_mib == 8
