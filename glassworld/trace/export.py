@@ -19,6 +19,7 @@ from glassworld.trace.gaps import idle_gaps
 from glassworld.trace.memory import held
 from glassworld.trace.notes import notes
 from glassworld.trace.optable import operator_rows
+from glassworld.trace.roofline import roofline
 
 FORMAT = 1
 
@@ -86,6 +87,7 @@ def analysis_json(analysis: Analysis) -> dict[str, Any]:
         "decoder": rows_json(questions.decoder(analysis)),
         "update": asdict(update) if update else None,
         "expected": rows_json(expected_table(analysis)),
+        "roofline": rows_json(roofline(analysis)),
         "gaps": rows_json(idle_gaps(analysis)),
         "memory": rows_json(held(analysis)),
         "advice": rows_json(advise(analysis)),

@@ -241,6 +241,14 @@ function expected() {
       [e.row, ms(e.measured_ms), percent(e.share), e.gflop == null ? "–" : e.gflop.toFixed(1), ms(e.expected_ms), percent(e.expected_share), percent(e.roof_share), e.guide])),
     data.guideNote ? el("p", { class: "note" }, data.guideNote) : null);
 }
+function roofline() {
+  if (!data.roofline.length) return null;
+  return section("7. How close to the machine's roof is each tag?", "FLOPs counted from the shapes; intensity is FLOPs per byte moved", table(
+    ["tag", "time", "GFLOP", "GFLOP/s", "intensity", "roof", "reached", "bound by"],
+    data.roofline.map(r => [short(r.tag), ms(r.ms), r.gflop.toFixed(2), r.gflops.toFixed(1), r.intensity == null ? "–" : r.intensity.toFixed(1),
+      r.roof_gflops == null ? "–" : r.roof_gflops.toFixed(0), r.roof_share == null ? "–" : share(r.roof_share), r.bound || "–"]),
+    { search: i => data.roofline[i].tag }));
+}
 function gaps() {
   if (!data.gaps.length) return null;
   return section("9. Where does the GPU idle, and who is to blame?", "", table(["the CPU meanwhile", "idle", "at", "tag"],
@@ -255,6 +263,6 @@ const pair = (...sections) => {
   const found = sections.filter(Boolean);
   return found.length > 1 ? el("div", { class: "grid" }, ...found) : found[0];
 };
-root.append(...[header(), advice(), stages(), icicle(), expected(), blocks(), pair(heat(), steps()),
+root.append(...[header(), advice(), stages(), icicle(), expected(), roofline(), blocks(), pair(heat(), steps()),
   pair(transformer(), pair(decoder(), update()) && el("div", {}, ...[decoder(), update()].filter(Boolean))),
   operators(), gaps(), memory()].filter(Boolean));

@@ -20,6 +20,7 @@ from glassworld.trace.gaps import idle_gaps
 from glassworld.trace.memory import held
 from glassworld.trace.notes import notes
 from glassworld.trace.optable import operator_rows
+from glassworld.trace.roofline import roofline
 
 _HERE = Path(__file__).parent
 MOST_TAGS = 1500
@@ -76,6 +77,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "decoder": rows_json(questions.decoder(analysis)),
         "update": rows_json([update])[0] if update else None,
         "expected": rows_json(expected_table(analysis)),
+        "roofline": rows_json(roofline(analysis)),
         "guideNote": guide_note(analysis),
         "ceilings": rows_json([ceilings])[0] if ceilings else None,
         "tags": _tags(analysis),

@@ -16,6 +16,7 @@ from glassworld.trace.gaps import idle_gaps
 from glassworld.trace.memory import held
 from glassworld.trace.notes import notes
 from glassworld.trace.optable import OperatorRow, operator_rows
+from glassworld.trace.roofline import roofline
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -68,6 +69,7 @@ def show(console: Console, analysis: Analysis) -> None:
         parts_table("5. Where does the VAE decoder spend its time?", questions.decoder(analysis)),
         update_table(analysis),
         expected_view(analysis),
+        roofline_table(analysis),
         gaps_table(analysis, 8),
         memory_table(analysis, 8),
     ]
@@ -78,6 +80,12 @@ def show(console: Console, analysis: Analysis) -> None:
     note = guide_note(analysis)
     if note:
         console.print(note, style="dim")
+
+
+def show_top(console: Console, analysis: Analysis) -> None:
+    """The top of the report, for the end of a profiled run: the stages and the advice."""
+    console.print(stages_table(analysis))
+    show_advice(console, advise(analysis)[:3])
 
 
 def show_advice(console: Console, findings: list[Finding]) -> None:
@@ -169,6 +177,16 @@ def expected_view(analysis: Analysis) -> Table:
     ]
     columns = ("", "ms", "share", "expected ms", "expected share", "of the ceiling", "the guide")
     return table("7. Where does the time go, against what should be expected?", columns, rows)
+
+
+def roofline_table(analysis: Analysis) -> Table:
+    """Question 7, tag by tag."""
+    rows = [
+        (p.tag, p.ms, p.gflop, p.gflops, p.intensity, p.roof_gflops, percent(p.roof_share))
+        for p in roofline(analysis)
+    ]
+    columns = ("tag", "ms", "GFLOP", "GFLOP/s", "FLOP/byte", "roof GFLOP/s", "reached")
+    return table("7. How close to the machine's roof is each tag?", columns, rows)
 
 
 def gaps_table(analysis: Analysis, most: int = 20) -> Table:

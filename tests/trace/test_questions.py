@@ -12,6 +12,7 @@ from glassworld.trace.expected import expected_table, guide_note
 from glassworld.trace.memory import held
 from glassworld.trace.names import fold
 from glassworld.trace.optable import operator_rows
+from glassworld.trace.roofline import roofline
 
 RELEASED = {
     "frames_per_block": 3,
@@ -125,6 +126,21 @@ def test_ceilings_turn_work_into_time(run, tmp_path, monkeypatch):
     rows = {row.row.strip(): row for row in expected_table(analyze(run()))}
     assert rows["denoising"].expected_ms == pytest.approx(rows["denoising"].gflop * 10)
     assert rows["VAE decode"].expected_ms == pytest.approx(rows["VAE decode"].gflop * 20)
+
+
+def test_no_tag_is_above_the_roof_of_what_it_reached(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "glassworld").mkdir()
+    stored = {"cpu:float32": {"matmul_gflops": 100.0, "conv_gflops": 50.0, "copy_gbps": 1.0}}
+    (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored))
+    points = {point.tag: point for point in roofline(analyze(run()))}
+    feed = points["DiT_Feed_Forward"]
+    assert feed.gflop == pytest.approx(8 * 4 * 4 * (4 * 72 * 64 * 128) / 1e9)
+    assert feed.bound == "memory"
+    assert feed.roof_gflops == pytest.approx(feed.intensity * 1.0)
+    assert points["VAE_Dec_Head"].roof_gflops == 50
+    for point in points.values():
+        assert point.roof_share == pytest.approx(point.gflops / point.roof_gflops)
 
 
 def test_memory_by_tag_does_not_depend_on_slices(tmp_path, monkeypatch):
