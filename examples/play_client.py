@@ -35,16 +35,19 @@ class PlayClient:
     """
 
     def __init__(self, url: str = "ws://127.0.0.1:8765/ws") -> None:
-        self.socket: ClientConnection = connect(url, max_size=None)
-        self.hello: dict[str, Any] = json.loads(self.socket.recv())
+        self._connecting = connect(url, max_size=None)
+        self.socket: ClientConnection
+        self.hello: dict[str, Any] = {}
         self.messages: list[dict[str, Any]] = []
         self._acts = 0
 
     def __enter__(self) -> PlayClient:
+        self.socket = self._connecting.__enter__()
+        self.hello = json.loads(self.socket.recv())
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
+    def __exit__(self, *error: Any) -> None:
+        self._connecting.__exit__(*error)
 
     def send(self, kind: str, **fields: Any) -> None:
         """Send a control message, such as `send("pause")`."""

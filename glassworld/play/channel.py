@@ -12,6 +12,8 @@ from glassworld.play import protocol as wire
 SEND_SECONDS = 20.0
 """A client that takes nothing for this long is gone."""
 
+PARTING_SECONDS = 2.0
+
 MESSAGES_PER_SECOND = 100
 BURST = 200
 UPLOAD_COST = 20
@@ -68,5 +70,9 @@ class Channel:
             short = reason.encode()[:LONGEST_REASON].decode(errors="ignore")
             async with asyncio.timeout(SEND_SECONDS):
                 await self._socket.close(code, short)
+            async with asyncio.timeout(PARTING_SECONDS):
+                # What is still on its way must be read, or the client's farewell is never heard.
+                while (await self._socket.receive())["type"] != "websocket.disconnect":
+                    pass
         except (WebSocketDisconnect, TimeoutError, RuntimeError):
             return  # it is gone already

@@ -1,0 +1,229 @@
+"""The page in a real browser. Nothing is installed here: without Chromium these are skipped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from live import Live
+
+from glassworld.engine.action_files import load_actions, recorded_noise
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with Live(frame_rate=24) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Any, live: Live) -> Iterator[Any]:
+    yield from opened(browser, live, viewport={"width": 1280, "height": 800})
+
+
+@pytest.fixture
+def phone(browser: Any, live: Live) -> Iterator[Any]:
+    yield from opened(
+        browser, live, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+
+
+def opened(browser: Any, live: Live, **options: Any) -> Iterator[Any]:
+    """The page, playing; the test fails if it says anything on the console."""
+    context = browser.new_context(**options)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"http://127.0.0.1:{live.port}/")
+    until(page, "glassworld.state.shown?.frame > 8")
+    yield page
+    context.close()
+    assert not complaints
+
+
+def until(page: Any, expression: str, seconds: float = 30) -> None:
+    """Wait for an expression; the page's policy forbids the driver's own way of waiting."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(f"Boolean({expression})"):
+        assert time.monotonic() < end, f"still not: {expression}"
+        page.wait_for_timeout(50)
+
+
+def text(page: Any, selector: str) -> str:
+    return str(page.locator(selector).inner_text())
+
+
+def shown(page: Any) -> dict[str, Any]:
+    """The header of the frame on the canvas, and its pixels."""
+    return dict(
+        page.evaluate(
+            """() => {
+                const { canvas } = glassworld.screen;
+                const context = canvas.getContext("2d");
+                const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+                return { ...glassworld.state.shown, pixels: Array.from(data) };
+            }"""
+        )
+    )
+
+
+def picture_of(frame: dict[str, Any]) -> np.ndarray:
+    return np.array(frame["pixels"], np.uint8).reshape(32, 48, 4)[..., :3]
+
+
+def test_keys_move_the_world_and_the_walls_fill(page: Any) -> None:
+    page.keyboard.down("w")
+    until(page, "glassworld.state.shown.action >= 1")
+    assert page.locator(".pad .held b").all_inner_texts() == ["W"]
+    assert page.locator(".pad .seen b").all_inner_texts() == ["W"]
+    page.keyboard.up("w")
+    until(page, "document.querySelectorAll('.pad .seen').length === 0")
+    until(page, "Number(document.getElementById('fps').textContent) > 0")
+    assert float(text(page, "#p50")) > 0
+    assert float(text(page, "#p95")) >= float(text(page, "#p50"))
+    assert "Decode" in text(page, "#stages")
+    assert "Denoise t=1000" in text(page, "#stages")
+    until(page, "Number(document.getElementById('network').textContent) > 0")
+    assert text(page, "#status") in ("live", "slow")
+
+
+def test_a_tap_between_two_blocks_is_not_lost(page: Any) -> None:
+    page.keyboard.press("a")
+    until(page, "glassworld.state.shown.action >= 1")
+    until(page, "glassworld.controls.held.size === 0")
+
+
+def test_what_the_server_says_is_never_html(page: Any) -> None:
+    assert page.locator("#gallery b").count() == 0
+    assert page.locator("#gallery button").nth(1).get_attribute("title") == "<b>grey</b>"
+
+
+def test_pause_step_and_rewind(page: Any) -> None:
+    page.keyboard.press(" ")
+    until(page, "document.getElementById('status').textContent === 'paused'")
+    page.wait_for_timeout(400)
+    first = shown(page)
+    page.wait_for_timeout(700)
+    assert shown(page)["frame"] == first["frame"]
+    page.keyboard.press(".")
+    until(page, f"glassworld.state.shown.frame > {first['frame']}")
+    page.wait_for_timeout(1200)
+    second = shown(page)
+    assert (second["frame"] + 1 - 9) % 12 == 0  # the end of a block
+    page.keyboard.press("Backspace")
+    until(page, "glassworld.state.shown.still")
+    assert shown(page)["frame"] <= second["frame"]
+    page.keyboard.press(" ")
+    until(page, f"glassworld.state.shown.frame > {second['frame']}")
+
+
+def test_record_and_replay_give_the_same_frames(page: Any, tmp_path: Path) -> None:
+    page.keyboard.press("r")
+    until(page, "glassworld.state.shown.still || glassworld.state.shown.frame < 5")
+    page.keyboard.press("v")
+    until(page, "glassworld.state.recording !== null")
+    page.keyboard.down("w")
+    until(page, "glassworld.state.shown.frame > 30")
+    page.keyboard.press(" ")
+    page.wait_for_timeout(400)
+    frame = shown(page)
+    page.keyboard.press("v")
+    page.wait_for_selector(".result a")
+    for name in ("Video", "Actions", "Picture"):
+        with page.expect_download() as download:
+            page.click(f".result a:text('{name}')")
+        download.value.save_as(tmp_path / download.value.suggested_filename)
+    assert (tmp_path / "walk.mp4").read_bytes()[4:8] == b"ftyp"
+
+    world = tiny.world(frame_rate=24)
+    track = load_actions(tmp_path / "walk.json", world.space)
+    noise = recorded_noise(tmp_path / "walk.json")
+    run = world.generate(
+        tmp_path / "picture.png", (len(track) - 1) // 4 + 1, noise.seed, track, noise=noise.draw
+    )
+    np.testing.assert_array_equal(picture_of(frame), run.frames[frame["frame"]])
+    assert json.loads((tmp_path / "walk.json").read_text())["keyboard"][-1][0] == 1.0
+
+
+def test_starting_pictures_upload_and_seed(page: Any, tmp_path: Path) -> None:
+    page.click("#gallery button[data-id='1']")
+    until(page, "document.querySelector('#gallery .chosen').dataset.id === '1'")
+    tiny.picture(64, 96).save(tmp_path / "mine.png")
+    page.set_input_files("#file", tmp_path / "mine.png")
+    until(page, "document.querySelector('#gallery .chosen').dataset.id === 'upload'")
+    page.fill("#seed", "123")
+    page.press("#seed", "Enter")
+    until(page, "glassworld.state.seed === 123 && glassworld.state.started")
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    page.set_input_files("#file", tmp_path / "none.png")
+    page.wait_for_selector("#toasts p")
+    assert "picture" in text(page, "#toasts")
+
+
+def test_a_capture_opens_its_report(page: Any) -> None:
+    page.select_option("#capture-blocks", "1")
+    page.click("#capture")
+    link = page.wait_for_selector(".result a:text('Open the report')", timeout=60_000)
+    with page.context.expect_page() as opening:
+        link.click()
+    opening.value.wait_for_load_state()
+    assert opening.value.locator("body").inner_text()
+
+
+def test_help(page: Any) -> None:
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+    assert "forward" in text(page, "#help-keys")
+    page.keyboard.press("Escape")
+    assert not page.locator("#help").is_visible()
+
+
+def test_pads_answer_fingers_and_the_page_fits(phone: Any) -> None:
+    box = phone.locator(".pad [data-key='w']").bounding_box()
+    phone.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    until(phone, "glassworld.state.shown.action >= 1")
+    assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert phone.locator(".pad [data-key='l']").bounding_box()["x"] < 390 - 40
+
+
+def test_it_reconnects_by_itself(browser: Any) -> None:
+    with Live(frame_rate=24) as first:
+        pages = opened(browser, first)
+        page = next(pages)
+    until(page, "document.getElementById('status').textContent === 'reconnecting'")
+    assert "Reconnecting" in text(page, "#veil-text")
+    with Live(frame_rate=24, port=first.port):
+        until(page, "document.getElementById('status').textContent === 'live'")
+        until(page, "glassworld.state.shown.frame > 20")
+        assert next(pages, None) is None
+
+
+def test_full_is_said_plainly(browser: Any) -> None:
+    with Live(seats=1, frame_rate=24) as live, live.client() as client:
+        client.start()
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{live.port}/")
+        until(page, "document.getElementById('veil-text').textContent.includes('seats')")
+        context.close()
