@@ -220,8 +220,7 @@ def test_it_reconnects_by_itself(browser: Any) -> None:
 
 
 def test_full_is_said_plainly(browser: Any) -> None:
-    with Live(seats=1, frame_rate=24) as live, live.client() as client:
-        client.start()
+    with Live(seats=1, frame_rate=24) as live, live.client():
         context = browser.new_context()
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{live.port}/")
