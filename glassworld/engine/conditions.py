@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from glassworld.engine.actions import ActionSpace, ActionTrack, Rows
 from glassworld.models.action import ActionWindows
 from glassworld.models.vae_encoder import VAEEncoder
 from glassworld.models.vae_layers import Memory
@@ -68,9 +68,6 @@ class ImageLatents:
         return ImageLatents(self.picture, self.memory.copy(), self.latents)
 
 
-Rows = npt.NDArray[np.float32]
-
-
 @dataclass
 class ActionHistory:
     """The actions of a session so far: the rows that blocks to come can still see.
@@ -81,6 +78,14 @@ class ActionHistory:
     keyboard: Rows
     mouse: Rows | None
     first: int = 0
+
+    @staticmethod
+    def of(track: ActionTrack | None, space: ActionSpace) -> ActionHistory:
+        """All rows of a track; without one none yet."""
+        if track is not None:
+            return ActionHistory(track.keyboard, track.mouse)
+        mouse = np.zeros((0, 2), np.float32) if space.has_mouse else None
+        return ActionHistory(np.zeros((0, len(space.keyboard)), np.float32), mouse)
 
     def append(self, keyboard: Rows, mouse: Rows | None, keep: int) -> None:
         """Add a block's rows; of the rows before them the last `keep` stay."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from glassworld.specs import DiTSpec
+
 if TYPE_CHECKING:
     from glassworld.engine.world import World
 
@@ -15,7 +17,7 @@ def describe(world: World, seed: int | None, num_latent_frames: int | None) -> d
 
     `num_latent_frames`: those to be made; None for a session without an end.
     """
-    spec, dit, action = world.spec, world.spec.dit, world.spec.dit.action
+    spec = world.spec
     return {
         "world": world.name,
         "mode": spec.mode,
@@ -26,28 +28,9 @@ def describe(world: World, seed: int | None, num_latent_frames: int | None) -> d
         "frame_rate": spec.frame_rate,
         "image_size": [spec.height, spec.width],
         "latent_shape": [spec.vae.latent_channels, *spec.latent_size],
-        "window": dit.window,
-        "sink": dit.sink,
-        "model": {
-            "dim": dit.dim,
-            "ffn_dim": dit.ffn_dim,
-            "num_layers": dit.num_layers,
-            "num_heads": dit.num_heads,
-            "freq_dim": dit.freq_dim,
-            "in_dim": dit.in_dim,
-            "out_dim": dit.out_dim,
-            "patch": [1, dit.patch, dit.patch],
-            "context_dim": dit.context_dim,
-            "context_tokens": spec.vision.tokens,
-            "action_layers": list(action.layers),
-            "action_heads": action.heads,
-            "action_hidden": action.embed_width,
-            "keyboard_dim": action.keyboard_dim,
-            "keyboard_hidden": action.keyboard_width,
-            "mouse_dim": action.mouse_dim,
-            "mouse_hidden": action.mouse_width,
-            "action_rows": action.rows,
-        },
+        "window": spec.dit.window,
+        "sink": spec.dit.sink,
+        "model": _transformer(spec.dit, spec.vision.tokens),
         "vae": {
             "stage_widths": list(spec.vae.stage_widths),
             "residual_blocks": spec.vae.residual_blocks,
@@ -65,4 +48,28 @@ def describe(world: World, seed: int | None, num_latent_frames: int | None) -> d
         "dtype": str(world.dtype).removeprefix("torch."),
         "device": str(world.device),
         "threads": torch.get_num_threads(),
+    }
+
+
+def _transformer(dit: DiTSpec, context_tokens: int) -> dict[str, Any]:
+    action = dit.action
+    return {
+        "dim": dit.dim,
+        "ffn_dim": dit.ffn_dim,
+        "num_layers": dit.num_layers,
+        "num_heads": dit.num_heads,
+        "freq_dim": dit.freq_dim,
+        "in_dim": dit.in_dim,
+        "out_dim": dit.out_dim,
+        "patch": [1, dit.patch, dit.patch],
+        "context_dim": dit.context_dim,
+        "context_tokens": context_tokens,
+        "action_layers": list(action.layers),
+        "action_heads": action.heads,
+        "action_hidden": action.embed_width,
+        "keyboard_dim": action.keyboard_dim,
+        "keyboard_hidden": action.keyboard_width,
+        "mouse_dim": action.mouse_dim,
+        "mouse_hidden": action.mouse_width,
+        "action_rows": action.rows,
     }

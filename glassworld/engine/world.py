@@ -102,7 +102,7 @@ class World:
         """
         describe_run(**describe(self, seed, num_latent_frames))
         with tag(tags.DATA_PREPARATION):
-            prepared = self._prepare(image, seed, num_latent_frames, self._no_actions)
+            prepared = self._prepare(image, seed, num_latent_frames, lambda: None)
         return Session(self, self._initialise(prepared))
 
     def generate(
@@ -122,51 +122,41 @@ class World:
         actions then cover it too. `on_block` hears of each block and ends the run after it by
         returning False. `noise`: "run" draws all of it first, as the reference does; "blocks"
         draws it block by block as an open-ended session does, to replay one to the same frames.
-        Raises an `InputError` before any work if anything does not fit.
+        Raises an `InputError` before the first block if anything does not fit.
         """
         began = time.perf_counter()
-        step = self.spec.frames_per_block
-        if num_latent_frames <= 0 or num_latent_frames % step:
-            raise InputError(
-                f"num_output_frames {num_latent_frames}: must be a positive multiple of the "
-                f"{step} latent frames of a block"
-            )
+        blocks = self._blocks(num_latent_frames)
         initial = read_latents(initial_latents, self.spec)
         given = 0 if initial is None else initial.shape[2]
         rows = self.spec.pixel_frames(given + num_latent_frames)
         seed = self.spec.seed if seed is None else seed
         describe_run(**describe(self, seed, num_latent_frames))
         with tag(tags.DATA_PREPARATION):
-            track: ActionTrack | None = None
-
-            def set_up_actions() -> ActionHistory:
-                nonlocal track
-                track = self._actions(actions, rows, seed)
-                return ActionHistory(track.keyboard, track.mouse)
-
             drawn = num_latent_frames if noise == "run" else None
-            prepared = self._prepare(image, seed, drawn, set_up_actions)
-        assert track is not None
+            prepared = self._prepare(image, seed, drawn, lambda: self._actions(actions, rows, seed))
         with tag(tags.PIPELINE_INFERENCE):
             session = Session(self, self._initialise(prepared))
             if initial is not None:
                 self.pipeline.prefill(initial, session.state)
-            total = num_latent_frames // step
-            frames, latents, seconds = _run(session, total, began, on_block)
-        made = self.spec.pixel_frames(given + step * len(seconds))
-        parts = latents if initial is None else [initial.float().cpu(), *latents]
+            frames, latents, timings = _run(session, blocks, began, on_block)
+        made = self.spec.pixel_frames(session.state.start)
+        assert prepared.track is not None
         return Rollout(
             frames=np.concatenate(frames),
-            latents=torch.cat(parts, 2),
-            actions=track.rows(made - sum(map(len, frames)), made),
-            timings=Timings(first_block=seconds[0][0] - began, blocks=tuple(s for _, s in seconds)),
+            latents=torch.cat(latents if initial is None else [initial.float().cpu(), *latents], 2),
+            actions=prepared.track.rows(made - sum(map(len, frames)), made),
+            timings=timings,
         )
 
-    def _no_actions(self) -> ActionHistory:
-        keyboard = np.zeros((0, len(self.space.keyboard)), np.float32)
-        return ActionHistory(
-            keyboard, np.zeros((0, 2), np.float32) if self.space.has_mouse else None
-        )
+    def _blocks(self, num_latent_frames: int) -> int:
+        """How many blocks a run of so many latent frames has."""
+        step = self.spec.frames_per_block
+        if num_latent_frames <= 0 or num_latent_frames % step:
+            raise InputError(
+                f"num_output_frames {num_latent_frames}: must be a positive multiple of the "
+                f"{step} latent frames of a block"
+            )
+        return num_latent_frames // step
 
     def _actions(
         self, actions: ActionTrack | str | Path | None, rows: int, seed: int
@@ -182,7 +172,7 @@ class World:
         image: Picture,
         seed: int | None,
         frames: int | None,
-        set_up_actions: Callable[[], ActionHistory],
+        set_up_actions: Callable[[], ActionTrack | None],
     ) -> Prepared:
         """Everything the first block needs but the caches, stage by stage."""
         spec = self.spec
@@ -201,8 +191,9 @@ class World:
             shape = (spec.vae.latent_channels, *spec.latent_size)
             noise = NoiseSource(spec.seed if seed is None else seed, shape, frames)
         with tag(tags.ACTIONS):
-            history = set_up_actions()
-        return Prepared(latents, condition, visual, noise, history)
+            track = set_up_actions()
+            history = ActionHistory.of(track, self.space)
+        return Prepared(latents, condition, visual, noise, track, history)
 
     @torch.inference_mode()
     def _initialise(self, prepared: Prepared) -> SessionState:
@@ -227,6 +218,7 @@ class Prepared:
     condition: Tensor  # of the first block
     visual: Tensor
     noise: NoiseSource
+    track: ActionTrack | None  # all rows of a run whose actions are known
     actions: ActionHistory
 
 
@@ -264,26 +256,26 @@ class Session:
         self.state = state.copy()
 
 
-Timed = tuple[float, float]
-
-
 def _run(
     session: Session,
     total: int,
     began: float,
     on_block: Callable[[BlockReport], bool | None] | None,
-) -> tuple[list[Frames], list[Tensor], list[Timed]]:
-    """Run `total` blocks: their frames, latents, and (end, duration) in seconds."""
+) -> tuple[list[Frames], list[Tensor], Timings]:
+    """Run up to `total` blocks: their frames, latents and times."""
     frames: list[Frames] = []
     latents: list[Tensor] = []
-    seconds: list[Timed] = []
+    seconds: list[float] = []
+    first_block = 0.0
     for index in range(total):
         start = time.perf_counter()
         made, block = session.advance()
         frames.append(made)
         latents.append(block.float().cpu())
-        seconds.append((time.perf_counter(), time.perf_counter() - start))
-        report = BlockReport(index, total, made, seconds[-1][1])
+        end = time.perf_counter()
+        seconds.append(end - start)
+        first_block = first_block or end - began
+        report = BlockReport(index, total, made, seconds[-1])
         if on_block is not None and on_block(report) is False:
             break
-    return frames, latents, seconds
+    return frames, latents, Timings(first_block, tuple(seconds))
