@@ -252,8 +252,10 @@ class _Interrupt:
         self._before = signal.signal(signal.SIGINT, self._ask)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before)
+        if kind is KeyboardInterrupt:
+            self._console.print("aborted")
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
