@@ -35,7 +35,9 @@ class Finding:
 IDLE_SHARE = 0.20
 PROMPT_MS = 0.05
 SYNC_SHARE = 0.20
-STALL_SHARE = 0.10
+STALL_SHARE = 0.20
+STALL_TIMES = 3.0
+MATTERS = 0.02  # a finding must promise this share of the window
 SLOW_STEP = 1.3
 SLOW_LAYER = 1.5
 DRIFT = 0.02
@@ -64,7 +66,7 @@ def stall(analysis: Analysis) -> Iterable[Finding]:
         own = tree.self_ns[found] / 1e6
         for i in np.flatnonzero(questions.outliers(own)):
             excess = float(own[i] - np.median(own))
-            if excess > STALL_SHARE * scale and own[i] > 2 * np.median(own):
+            if excess > STALL_SHARE * scale and own[i] > STALL_TIMES * np.median(own):
                 yield Finding(
                     "stall",
                     analysis.instance_name(int(found[i])),
@@ -76,6 +78,32 @@ def stall(analysis: Analysis) -> Iterable[Finding]:
                     "look for a wait at this moment: I/O, a lock, garbage collection, another "
                     "process on the machine",
                     excess,
+                )
+
+
+def pause(analysis: Analysis) -> Iterable[Finding]:
+    """A long pause between two tags of the same kind, in a tag that runs too rarely to compare."""
+    tree = analysis.tree
+    scale = _scale_ms(analysis)
+    for pattern in range(len(tree.patterns)):
+        found = tree.where(tree.patterns[pattern])
+        inside = found[tree.forest.parent[found] >= 0]
+        around = tree.forest.parent[inside]
+        rare = np.bincount(tree.pattern, minlength=len(tree.patterns))[tree.pattern[around]] < 4
+        next_to = np.flatnonzero(rare[1:] & (around[1:] == around[:-1])) + 1
+        gaps = (tree.rows["start"][inside[next_to]] - tree.forest.end[inside[next_to - 1]]) / 1e6
+        for i in np.flatnonzero(questions.outliers(gaps)):
+            if gaps[i] > STALL_SHARE * scale:
+                yield Finding(
+                    "stall",
+                    analysis.instance_name(int(inside[next_to[i]])),
+                    f"began {gaps[i]:.1f} ms after the one before it ended, where its kind waits "
+                    f"{np.median(gaps):.1f}",
+                    float(gaps[i]),
+                    STALL_SHARE * scale,
+                    "ms",
+                    "look at what runs between the two: a callback, writing files, a lock",
+                    float(gaps[i]),
                 )
 
 
@@ -106,7 +134,8 @@ def slow_step(analysis: Analysis) -> Iterable[Finding]:
         # The fastest instance: other load on the machine only ever adds time.
         others = float(np.median([s.min_ms for s in steps if s is not step]))
         ratio = step.min_ms / others if others else 0.0
-        if ratio > SLOW_STEP:
+        gain = (step.min_ms - others) * step.count
+        if ratio > SLOW_STEP and gain > MATTERS * analysis.window_ns / 1e6:
             yield Finding(
                 "slow-step",
                 f"Denoising_Step_{step.step}_t{step.timestep}",
@@ -116,41 +145,55 @@ def slow_step(analysis: Analysis) -> Iterable[Finding]:
                 "x",
                 "all steps run the same network: compare the operators of this step with "
                 "another's (`glassworld trace ops`)",
-                (step.min_ms - others) * step.count,
+                gain,
             )
 
 
 def slow_layer(analysis: Analysis) -> Iterable[Finding]:
-    """A transformer layer slower than those with the same parts."""
+    """A transformer layer slower than the same parts are in other layers."""
     tree = analysis.tree
     found = tree.where(tags.LAYER)
-    number = tree.dims["layer"][found]
-    values = analysis.time_ns(found) / 1e6
-    has_actions = np.zeros(len(tree) + 1, dtype=bool)
-    has_actions[tree.ancestor(tree.where(tags.KEYBOARD_ATTENTION), tags.LAYER)] = True
-    kinds = has_actions[found]
-    for acting in (True, False):
-        layers = np.unique(number[kinds == acting])
-        if len(layers) < 3:
-            continue
-        fastest = np.array([values[number == layer].min() for layer in layers])
-        for layer, best in zip(layers, fastest, strict=True):
-            others = float(np.median(fastest[layers != layer]))
-            if others and best > SLOW_LAYER * others:
-                yield _slow_layer(int(layer), float(best), others, int((number == layer).sum()))
+    layers, row = np.unique(tree.dims["layer"][found], return_inverse=True)
+    if len(layers) < 3:
+        return
+    best = _fastest_parts(analysis, found, row, len(layers))
+    count = len(found) / len(layers)
+    for i, layer in enumerate(layers):
+        others = np.delete(best, i, axis=0)
+        known = np.isfinite(best[i]) & np.isfinite(others).any(axis=0)
+        with_part = np.where(np.isfinite(others), others, np.nan)[:, known]
+        usual = float(np.nanmedian(with_part, axis=0).sum()) if known.any() else 0.0
+        mine = float(best[i, known].sum())
+        gain = (mine - usual) * count
+        if usual and mine > SLOW_LAYER * usual and gain > MATTERS * analysis.window_ns / 1e6:
+            yield Finding(
+                "slow-layer",
+                tags.LAYER.format(layer=layer),
+                f"takes {mine:.2f} ms at best where the same parts take {usual:.2f} in others",
+                mine / usual,
+                SLOW_LAYER,
+                "x",
+                "this layer alone is slow: look for a hook, a recompilation or a fallback in it",
+                gain,
+            )
 
 
-def _slow_layer(layer: int, best: float, others: float, count: int) -> Finding:
-    return Finding(
-        "slow-layer",
-        tags.LAYER.format(layer=layer),
-        f"takes {best:.2f} ms at best where layers like it take {others:.2f}",
-        best / others,
-        SLOW_LAYER,
-        "x",
-        "this layer alone is slow: look for a hook, a recompilation or a fallback in it",
-        (best - others) * count,
-    )
+def _fastest_parts(analysis: Analysis, found: Ints, row: Ints, layers: int) -> Floats:
+    """Per layer (rows) and kind of part (columns), the fastest instance in ms; inf if none.
+
+    The last column is the time outside any part. The fastest, because other load on the machine
+    only ever adds time.
+    """
+    tree = analysis.tree
+    best = np.full((layers, len(tree.patterns) + 1), np.inf)
+    row_of = np.full(len(tree) + 1, -1)
+    row_of[found] = row
+    children = np.flatnonzero(row_of[tree.forest.parent] >= 0)
+    where = (row_of[tree.forest.parent[children]], tree.pattern[children])
+    np.minimum.at(best, where, analysis.time_ns(children) / 1e6)
+    own = np.zeros(len(found)) if analysis.on_gpu else tree.self_ns[found] / 1e6
+    np.minimum.at(best, (row, np.full(len(row), len(tree.patterns))), own)
+    return best
 
 
 def launch_bound(analysis: Analysis) -> Iterable[Finding]:
@@ -318,6 +361,7 @@ def memory_full(analysis: Analysis) -> Iterable[Finding]:
 
 RULES: tuple[Callable[[Analysis], Iterable[Finding]], ...] = (
     stall,
+    pause,
     gpu_stall,
     slow_step,
     slow_layer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ _TEMPLATE = """<!doctype html>
 
 
 def page_path(trace: Path) -> Path:
-    """Where the report of `trace` goes: beside it."""
+    """Where the report of `trace` goes: beside it, or here where that folder is read-only."""
     name = trace.name.removesuffix(".gz").removesuffix(".json")
-    return trace.with_name(f"{name}_report.html")
+    folder = trace.parent if os.access(trace.parent, os.W_OK) else Path()
+    return folder / f"{name}_report.html"
 
 
 def write_page(path: Path, analysis: Analysis) -> None:

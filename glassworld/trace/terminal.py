@@ -215,7 +215,7 @@ def tags_table(rows: list[TagRow]) -> Table:
         ("tag", "count", "CPU ms", "own CPU ms", "GPU busy ms", "GPU idle ms", "kernels"),
         [
             (
-                " > ".join(r.path[-2:]),
+                r.name,
                 r.instances,
                 r.cpu_ms,
                 r.self_cpu_ms,
@@ -232,7 +232,7 @@ def comparison_table(comparison: Comparison, most: int = 25) -> Table:
     """Question 9: two runs."""
     rows = [
         (
-            " > ".join(c.path[-2:]),
+            c.path[-1],
             c.before_ms,
             c.after_ms,
             f"{100 * c.change:+.1f} %",

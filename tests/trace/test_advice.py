@@ -1,6 +1,7 @@
 """What was planted in a run is named; a healthy run gets no advice."""
 
 import pytest
+from conftest import engine_run, write
 
 from glassworld.trace import analyze
 from glassworld.trace.advice import advise
@@ -36,3 +37,15 @@ def test_a_slow_layer_is_found(run):
 def test_growing_blocks_are_found(run):
     path = run(slow=lambda block, layer, step, **_: 80.0 * block if layer >= 0 and step >= 0 else 0)
     assert {rule for rule, _ in findings(path)} == {"drift"}
+
+
+def test_a_pause_between_blocks_is_found(tmp_path):
+    events = engine_run()
+    late = next(event["ts"] for event in events if event["name"] == "2.3_Block_5")
+    for event in events:
+        if event["ts"] >= late:
+            event["ts"] += 60_000
+        elif event["name"] == "2_Pipeline_Inference":
+            event["dur"] += 60_000
+    found = findings(write(tmp_path / "paused.json", events))
+    assert set(found) == {("stall", "2.3_Block_5")}
