@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from glassworld.trace import questions
-from glassworld.trace.advice import Finding, advise
+from glassworld.trace.advice import advise
 from glassworld.trace.analysis import Analysis, TagRow
 from glassworld.trace.compare import Comparison
 from glassworld.trace.expected import expected_table, guide_note
+from glassworld.trace.findings import Finding
 from glassworld.trace.gaps import idle_gaps
 from glassworld.trace.memory import held
 from glassworld.trace.notes import notes
