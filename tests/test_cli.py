@@ -171,7 +171,7 @@ def test_ctrl_c_ends_after_the_block_with_a_video_and_a_trace(
         if line.startswith("block "):
             run.send_signal(signal.SIGINT)
             break
-    said, _ = run.communicate(timeout=120)
+    said, _ = run.communicate(timeout=300)
     assert run.returncode == 130
     assert "ending after this block" in said
     made = len(_frames(tmp_path / "demo.mp4"))
