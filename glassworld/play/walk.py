@@ -158,12 +158,17 @@ class Walk:
         return blocks
 
     def close(self) -> None:
-        """Give back what a walk holds outside memory."""
+        """Give back all that a walk holds; it is of no use afterwards.
+
+        The session goes at once, not when the garbage collector comes by: it may hold a gigabyte
+        that the collector does not see.
+        """
         if self._capture is not None:
             self._capture.close()
         if self.film is not None:
             self.film.close()
         self._snapshots.clear()
+        del self.session
 
     def _keep_snapshot(self, number: int) -> None:
         state = self.session.save()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import io
 import json
 import socket
@@ -20,6 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from glassworld.engine.action_files import load_actions, recorded_noise
+from glassworld.engine.state import SessionState
 
 RATE = 48  # four times the world's, so that the tests take a quarter of the time
 
@@ -296,6 +298,7 @@ def test_four_players_each_get_their_share() -> None:
 def test_many_come_and_go_and_nothing_stays(live: Live) -> None:
     assert until(lambda: live.hall.taken == 0)
     before = live.tasks()
+    gc.collect()  # what other tests have left
     for number in range(200):
         with live.client() as client:
             if number % 20 == 0:
@@ -305,6 +308,7 @@ def test_many_come_and_go_and_nothing_stays(live: Live) -> None:
     assert until(lambda: live.hall.taken == 0)
     assert until(lambda: live.hall.worker.waiting == 0)
     assert until(lambda: live.tasks() <= before)
+    assert not [each for each in gc.get_objects() if type(each) is SessionState]
 
 
 def test_a_client_that_stops_reading_harms_nobody(live: Live) -> None:

@@ -4,6 +4,7 @@ import { Connection } from "/static/connection.js";
 import { Controls, isTyping } from "/static/controls.js";
 import { Gallery } from "/static/gallery.js";
 import { Hud } from "/static/hud.js";
+import { result, toast } from "/static/notices.js";
 import { Screen } from "/static/screen.js";
 
 const byId = (id) => document.getElementById(id);
@@ -197,35 +198,6 @@ function recorded({ frames, video, actions, picture }) {
     [["Video", video, "walk.mp4"], ["Actions", actions, "walk.json"], ["Picture", picture, "picture.png"]],
     "python inference.py --actions walk.json --img_path picture.png",
   );
-}
-
-function result(text, links, command) {
-  const card = document.createElement("div");
-  card.className = "result";
-  const line = document.createElement("div");
-  line.textContent = text;
-  card.append(line);
-  for (const [name, path, file] of links) {
-    const link = document.createElement("a");
-    link.href = path;
-    link.textContent = name;
-    if (file) link.download = file;
-    else Object.assign(link, { target: "_blank", rel: "noopener" });
-    card.append(link);
-  }
-  if (command) {
-    const code = document.createElement("code");
-    code.textContent = command;
-    card.append(code);
-  }
-  byId("results").prepend(card);
-}
-
-function toast(text) {
-  const line = document.createElement("p");
-  line.textContent = text;
-  byId("toasts").append(line);
-  setTimeout(() => line.remove(), 7000);
 }
 
 function fillHelp(list) {

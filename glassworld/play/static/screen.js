@@ -76,6 +76,6 @@ export class Screen {
   get rate() {
     const span = this.times.at(-1) - this.times[0];
     const idle = performance.now() - this.times.at(-1) > 1500;
-    return this.times.length > 2 && !idle ? ((this.times.length - 1) * 1000) / span : null;
+    return span > 500 && !idle ? ((this.times.length - 1) * 1000) / span : null;
   }
 }
