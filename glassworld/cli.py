@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,6 +32,8 @@ COMMANDS = {
     "eval": ("training", "eval_app", "Compare a world with the simulator it was trained on."),
 }
 """Where each lives, as a folder and a name in its `commands`, and its line in the overview."""
+
+UsageError: Any = typer.BadParameter.__base__  # typer keeps click out of its public names
 
 COMPLETION = ("install_completion", "show_completion")  # options of the root command alone
 
@@ -153,7 +156,7 @@ def generate(
             SPEED,
             "auto|force|none",
         ),
-    ] = "none",
+    ] = "auto",
     enable_profile: Annotated[
         bool, _option("enable-profile", "Write profile_trace.json with every tag.", SPEED)
     ] = False,
@@ -210,11 +213,18 @@ def inference(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(command: Any, arguments: Sequence[str] | None, name: str) -> int:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own chatter
     try:
-        command(args=arguments, prog_name=name)
+        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group alone: its message is its help
+            error.show()
+        else:
+            print(f"error: {error.format_message()} (see {name} --help)", file=sys.stderr)
+        return 2
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
+        code = end.code
+    return code if isinstance(code, int) else 0

@@ -55,7 +55,7 @@ class GenerateOptions:
     save_latents: Path | None = None
     device: str | None = None
     dtype: str | None = None
-    vae_compile_mode: str = "none"
+    vae_compile_mode: str = "auto"
     enable_profile: bool = False
     profile_mode: str = "full"
     profile_blocks: str | None = None
@@ -72,6 +72,8 @@ def run(options: GenerateOptions) -> bool:
         writable_folder(options.save_latents.parent)
     with _memory_errors(), console.status("loading the world"):
         world = _load(options)
+    if world.note:
+        console.print(world.note, highlight=False, soft_wrap=True)
     if options.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
     job = _prepare(options, world)
@@ -207,13 +209,14 @@ def _summarise(
     def line(name: str, text: object) -> None:
         console.print(f"{name:<12} {text}", highlight=False, soft_wrap=True, markup=False)
 
+    report = _report(console, folder / TRACE) if options.enable_profile else ""
     line("video", folder / VIDEO)
     line("with keys", folder / KEYS_VIDEO)
     if options.save_latents is not None:
         line("latents", options.save_latents)
     if options.enable_profile:
         line("trace", folder / TRACE)
-        line("report", _report(console, folder / TRACE))
+        line("report", report)
     first, blocks = rollout.timings.first_block, rollout.timings.blocks
     line("first block", f"{first:.2f} s from the picture to the first frames")
     if len(blocks) > 1:
@@ -229,15 +232,18 @@ def _summarise(
 
 
 def _report(console: Console, trace: Path) -> str:
-    """Write the trace's report beside it; where it is, or why it could not be written."""
+    """Write the trace's report beside it and print its top; where it is, or why it is not."""
     from glassworld.trace.analysis import analyze
     from glassworld.trace.page import page_path, write_page
+    from glassworld.trace.terminal import show_top
 
     try:
         with console.status("writing the report"):
-            write_page(page_path(trace), analyze(trace))
+            analysis = analyze(trace)
+            write_page(page_path(trace), analysis)
     except TraceError as error:
         return f"not written: {error}"
+    show_top(console, analysis)
     return str(page_path(trace))
 
 

@@ -20,7 +20,6 @@ import torch
 from glassworld.bench.conv3d import with_conv3d
 from glassworld.engine.actions import Action
 from glassworld.engine.world import Picture, Session, World
-from glassworld.errors import InputError
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import listen
 from glassworld.specs import TIME_FACTOR
@@ -87,8 +86,6 @@ def _run(session: Session, count: int, into: Blocks) -> None:
 
 def steady_state(world: World, picture: Picture, blocks: int) -> dict[str, Any]:
     """Frames per second of the world and of its baseline, block for block in turns."""
-    if blocks < FEWEST_BLOCKS:
-        raise InputError(f"blocks {blocks}: at least {FEWEST_BLOCKS} make a steady state")
     sessions = [_warm(each, picture) for each in (world, with_conv3d(world))]
     ours, baseline = Blocks(), Blocks()
     bounds = [round(blocks * part / ROUNDS) for part in range(ROUNDS + 1)]

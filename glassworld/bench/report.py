@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glassworld.bench.measure import (
+    FEWEST_BLOCKS,
     first_frames_seconds,
     memory,
     sessions_in_turn,
@@ -20,6 +21,7 @@ from glassworld.bench.measure import (
 )
 from glassworld.engine.description import describe
 from glassworld.engine.loading import load_world
+from glassworld.errors import InputError
 from glassworld.profiling.metadata import machine, versions
 
 SESSIONS = (1, 2, 4)
@@ -29,12 +31,14 @@ def full_benchmark(
     arguments: dict[str, Any], blocks: int, say: Callable[[str], object]
 ) -> dict[str, Any]:
     """Measure the world that `load_world(**arguments)` gives. `say` hears what is going on."""
+    if blocks < FEWEST_BLOCKS:
+        raise InputError(f"blocks {blocks}: at least {FEWEST_BLOCKS} make a steady state")
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "grey.png"
         Image.fromarray(np.full((64, 96, 3), 128, np.uint8)).save(picture)
+        world = load_world(**arguments)
         say("cold start, in a process of its own")
         first_frames = first_frames_seconds(arguments, str(picture))
-        world = load_world(**arguments)
         say(f"{blocks} blocks, and as many of the conv3d baseline")
         figures = steady_state(world, str(picture), blocks)
         say("several sessions in turn")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -43,10 +44,9 @@ def read_tensors(path: Path) -> Tensors:
 
 def _read_pickle(path: Path) -> Tensors:
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # the old format cannot be mapped
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of what is about to be refused below
+            content = _load_mapped(path)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: a pickle of more than tensors, refused because loading it could run code; "
@@ -60,6 +60,13 @@ def _read_pickle(path: Path) -> Tensors:
     ):
         raise CheckpointError(f"{path}: not a plain dictionary of named tensors")
     return content
+
+
+def _load_mapped(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:  # the old format cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 # The diffusion transformer

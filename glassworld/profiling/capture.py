@@ -33,8 +33,9 @@ def profile(
     """Record what happens inside and write the trace to `path` (gzipped if it ends in .gz).
 
     `blocks` (first, end) records only those blocks of the run. The file appears whole, also when
-    the stretch ends by an exception. Raises `InputError` for an unknown mode, an empty range of
-    blocks, a second capture at once, or a folder that cannot be written to.
+    the stretch ends by an exception; only an `InputError` leaves the file of an earlier run.
+    Raises `InputError` for an unknown mode, an empty range of blocks, a second capture at once,
+    or a folder that cannot be written to.
     """
     if mode not in MODES:
         raise InputError(f"profile mode {mode!r}: must be one of {', '.join(MODES)}")
@@ -50,7 +51,11 @@ def profile(
             capture.start()
         else:
             stack.callback(_at_blocks(capture, *blocks))
-        yield
+        try:
+            yield
+        except InputError:  # nothing ran: what an earlier run left at `path` stays
+            capture.discard()
+            raise
 
 
 class Capture:
@@ -77,6 +82,11 @@ class Capture:
             self.running = False
             set_recording(False)
             self.profiler.__exit__(None, None, None)
+
+    def discard(self) -> None:
+        """Stop and forget what was recorded."""
+        self.stop()
+        self.profiler = None
 
     def finish(self) -> None:
         """Stop, and write the trace if anything was recorded."""

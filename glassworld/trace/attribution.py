@@ -2,7 +2,9 @@
 
 An operation belongs to the innermost tag around the *launch* on the launching thread (found by
 correlation id), and to every tag around that one. Busy time is the union of the operations'
-intervals, so neither streams nor nested tags are counted twice.
+intervals over streams, so neither streams nor nested tags are counted twice. The operations of
+one stream run one after another: where their timestamps overlap (a dependent launch starts while
+its predecessor ends), each counts with its own duration.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ class DeviceOps:
 class DeviceTime:
     """Per group: nanoseconds the GPU was busy, from first start to last end; operations.
 
-    `total` adds the operations' durations up; it exceeds `busy` where some ran side by side, on
-    several streams or, with programmatic dependent launches, on one.
+    `total` adds the operations' durations up; it exceeds `busy` where some ran side by side on
+    several streams.
     """
 
     busy: Ints
@@ -57,7 +59,8 @@ class DeviceTime:
     @property
     def idle(self) -> Ints:
         """Nanoseconds between first start and last end in which nothing ran."""
-        return self.span - self.busy
+        idle: Ints = np.maximum(0, self.span - self.busy)
+        return idle
 
 
 def attribute(trace: Trace, tree: TagTree) -> DeviceOps:
@@ -71,7 +74,7 @@ def attribute(trace: Trace, tree: TagTree) -> DeviceOps:
     delay = np.full(len(rows), -1, dtype=np.int64)
     delay[known] = rows["start"][known] - calls["start"]
     end = rows["start"] + rows["dur"]
-    exclusive = _added(rows["start"], end, np.zeros(len(rows), dtype=np.int32))
+    exclusive = _keeps_busy(rows, end, np.zeros(len(rows), dtype=np.int32))
     return DeviceOps(rows, end, launch, tag, delay, exclusive)
 
 
@@ -113,6 +116,18 @@ def _added(start: Ints, end: Ints, group: Codes) -> Ints:
     return added
 
 
+def _keeps_busy(rows: npt.NDArray[np.void], end: Ints, group: Codes) -> Ints:
+    """What each operation adds to its group's busy time; `rows` sorted by start."""
+    start = rows["start"]
+    _, device = np.unique(rows["device"], return_inverse=True)
+    _, stream = np.unique(rows["stream"], return_inverse=True)
+    lane = device * (stream.max(initial=0) + 1) + stream
+    _, within = np.unique(group * (lane.max(initial=0) + 1) + lane, return_inverse=True)
+    overlap = end - start - _added(start, end, within.astype(np.int32))
+    busy: Ints = _added(start, end, group) + overlap
+    return busy
+
+
 def device_time(ops: DeviceOps, forest: Forest, group_of: Codes, groups: int) -> DeviceTime:
     """GPU time per group of tag instances, children included.
 
@@ -128,7 +143,7 @@ def device_time(ops: DeviceOps, forest: Forest, group_of: Codes, groups: int) ->
             continue
         group = group_of[current[chosen]]
         start, end = ops.rows["start"][chosen], ops.end[chosen]
-        busy += _sum(group, _added(start, end, group), groups)
+        busy += _sum(group, _keeps_busy(ops.rows[chosen], end, group), groups)
         total += _sum(group, end - start, groups)
         kernels += np.bincount(group, minlength=groups)
         kind = ops.rows["kind"][chosen]

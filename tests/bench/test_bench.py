@@ -12,6 +12,7 @@ import tiny
 from glassworld.bench.ceilings import measure, store
 from glassworld.bench.conv3d import Conv3dLayer, with_conv3d
 from glassworld.bench.measure import memory, sessions_in_turn, steady_state
+from glassworld.bench.report import full_benchmark
 from glassworld.errors import InputError
 
 
@@ -32,8 +33,11 @@ def test_steady_state() -> None:
     parts = sum(figures["stages_ms"].values())
     assert 0 < parts < 1.5 * 30 * figures["block_ms_median"]
     assert all(ms > 0 for ms in figures["layer_kinds_ms"].values() if ms is not None)
+
+
+def test_few_blocks_are_refused() -> None:
     with pytest.raises(InputError, match="30"):
-        steady_state(tiny.world(), tiny.picture(), 3)
+        full_benchmark({}, 3, print)
 
 
 def test_sessions_and_memory() -> None:

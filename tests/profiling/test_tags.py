@@ -134,6 +134,13 @@ def test_a_capture_survives_an_exception_and_frees_the_way(tmp_path: Path) -> No
     assert (tmp_path / "again.json.gz").read_bytes()[:2] == b"\x1f\x8b"
 
 
+def test_bad_input_leaves_an_earlier_trace(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text("yesterday")
+    with pytest.raises(InputError, match="multiple"), glassworld.profile(tmp_path / "t.json"):
+        tiny.world().generate(tiny.picture(), 4)
+    assert (tmp_path / "t.json").read_text() == "yesterday"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [({"mode": "some"}, "mode"), ({"blocks": (3, 3)}, "A:B"), ({"blocks": (-1, 3)}, "A:B")],
