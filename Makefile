@@ -1,6 +1,7 @@
 # make demo   set up, play the embedded world once with the profiler on, say where the results are
 # make test   the tests
 # make check  ruff and mypy
+# make bench  how fast this machine plays the embedded world
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
@@ -14,7 +15,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/ready
-	$(BIN)/python inference.py --enable_profile
+	$(BIN)/python inference.py --enable_profile --num_output_frames 60
 
 test: .venv/ready
 	$(BIN)/python -m pytest
@@ -23,6 +24,10 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/ready
+	$(BIN)/glassworld bench ceilings
+	$(BIN)/glassworld bench run
 
 clean:
 	rm -rf .venv outputs

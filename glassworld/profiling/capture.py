@@ -116,9 +116,7 @@ def _profiler(mode: Mode) -> Any:
         activities = [torch.profiler.ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(torch.profiler.ProfilerActivity.CUDA)
-        return torch.profiler.profile(
-            activities=activities, record_shapes=True, profile_memory=True
-        )
+        return torch.profiler.profile(activities=activities, profile_memory=True)
     return _UserScopeProfile()
 
 
