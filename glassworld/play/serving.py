@@ -7,6 +7,7 @@ import secrets
 import socket
 import time
 import webbrowser
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,22 +76,21 @@ def serve(options: PlayOptions) -> None:
     console.print(f"play at {address}", highlight=False, soft_wrap=True)
     if options.open_page:
         webbrowser.open(address)
-    server.run(sockets=[listening])
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
     if failures:
         raise failures[0]
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections from now on; they wait until the server runs."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.socket(family)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
+        return socket.create_server((host, port), family=family)
     except OSError as error:
         raise InputError(
             f"{host} port {port}: cannot listen there ({error.strerror}); try another --port"
         ) from None
-    return listening
 
 
 def _address(host: str, port: int, token: str | None) -> str:
