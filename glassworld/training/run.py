@@ -66,9 +66,7 @@ class Run:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.model, self.schedule, self.decay = folder, model, schedule, decay
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=schedule.rate, betas=(0.9, 0.95), weight_decay=0.01
-        )
+        self.optimizers = optimizers_for(model)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.step = 0
         self._rows: list[dict[str, float]] = []
@@ -88,7 +86,8 @@ class Run:
         try:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(kept)
         except _DAMAGE as error:
             raise CheckpointError(
                 f"{self.state_path} does not continue this run: move it away to start anew"
@@ -101,7 +100,7 @@ class Run:
         draft = self.state_path.with_suffix(".part")
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average,
             "step": self.step,
             "curve": self._rows,
@@ -127,8 +126,9 @@ class Run:
         with Progress(*columns) as progress:
             bar = progress.add_task(name, total=until, completed=self.step)
             while self.step < until:
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.schedule.at(self.step)
+                for optimizer in self.optimizers:
+                    for group in optimizer.param_groups:
+                        group["lr"] = self.schedule.at(self.step)
                 yield self.step
                 self.step += 1
                 progress.update(bar, completed=self.step)
@@ -138,10 +138,11 @@ class Run:
 
     def learn(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`, then the averaged weights follow."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         share = min(self.decay, (1 + self.step) / (EMA_WARM_UP + self.step))
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
@@ -164,6 +165,26 @@ class Run:
         axes.set_yscale("log")
         axes.legend()
         figure.savefig(self.folder / "curve.png", dpi=100)
+
+
+def optimizers_for(model: nn.Module) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al., 2024) for the matrices inside transformer layers, AdamW for the rest.
+
+    Muon's steps are scaled to AdamW's size, so one learning rate serves both.
+    """
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, weight in model.named_parameters():
+        inside = ".blocks." in name or ".transformer." in name
+        (matrices if inside and weight.dim() == 2 else rest).append(weight)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.01)
+    ]
+    if matrices:
+        optimizers.append(
+            torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+        )
+    return optimizers
 
 
 def generator(seed: int, step: int) -> torch.Generator:
