@@ -64,20 +64,21 @@ def load_world(
     name on the hub, with the VAE and the image tower. `checkpoint_path`: the transformer, found
     in that folder by the mode's released name if not given. `dtype`: "float32" or "bfloat16", by
     default what suits the device. `random_weights`: untrained weights of the configured size (the
-    `universal` release's without a configuration), for measuring speed only. Raises `InputError`.
+    `universal` release's without a configuration), for measuring speed only. The world's `note`
+    is what a person should be told about it. Raises `InputError`.
     """
     target = pick_device(device)
     precision = Precision.of(target, dtype)
     if random_weights:
         spec = _untrained_spec(config_path, pretrained_model_path)
         networks = _untrained(spec, target, precision)
-        name = "random weights"
+        name, notice = "random weights", ""
     else:
         config, folder, checkpoint = _locate(config_path, checkpoint_path, pretrained_model_path)
         spec, networks = _trained(config, folder, checkpoint, target, precision)
-        name = folder.name
-    note = compile_decoder(networks.decoder, spec, vae_compile_mode)
-    return World(spec, networks, name, note)
+        name, notice = folder.name, str(config.inference.get("notice", ""))
+    compiled = compile_decoder(networks.decoder, spec, vae_compile_mode)
+    return World(spec, networks, name, "\n".join(filter(None, (notice, compiled))))
 
 
 def _locate(

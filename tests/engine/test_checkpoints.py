@@ -118,6 +118,12 @@ def test_a_saved_world_is_the_same_world(release: Path) -> None:
     assert world.generate(tiny.picture(), 3).frames.shape == (9, 32, 48, 3)
 
 
+def test_a_world_can_say_something_about_itself(release: Path) -> None:
+    settings = {**INFERENCE, "notice": "trained for an hour"}
+    (release / "inference.yaml").write_text(yaml.safe_dump(settings))
+    assert load(release).note == "trained for an hour"
+
+
 def test_the_model_config_beside_the_yaml_goes_first(
     release: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
