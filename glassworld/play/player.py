@@ -61,7 +61,7 @@ class Player:
             height=spec.height,
             frame_rate=spec.frame_rate,
             block_frames=round(self.playback.block_seconds * spec.frame_rate),
-            exclusive=bool(space.idle),
+            idle=space.idle,
             has_mouse=space.has_mouse,
             controls=[wire.ControlInfo(c.name, c.key, c.column, c.mouse) for c in space.controls],
             pictures=[wire.PictureInfo(key, each.name) for key, each in self.pictures.items()],

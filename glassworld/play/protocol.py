@@ -136,7 +136,7 @@ class Hello(_Message):
     height: int
     frame_rate: int
     block_frames: int
-    exclusive: bool  # one key at a time
+    idle: str  # the column of no key; "" where keys can be combined
     has_mouse: bool
     controls: list[ControlInfo]
     pictures: list[PictureInfo]

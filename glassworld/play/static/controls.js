@@ -17,9 +17,9 @@ export class Controls {
     this.listen();
   }
 
-  configure({ controls, exclusive, has_mouse, block_frames }) {
+  configure({ controls, idle, has_mouse, block_frames }) {
     this.controls = controls;
-    this.exclusive = exclusive;
+    this.idle = idle;
     this.hasMouse = has_mouse;
     this.blockFrames = block_frames;
     this.limit = Math.max(0, ...controls.flatMap((each) => each.mouse.map(Math.abs)));
@@ -115,7 +115,7 @@ export class Controls {
 
   get keys() {
     const keys = [...this.held.keys()];
-    return this.exclusive ? keys.slice(-1) : keys;
+    return this.idle ? keys.slice(-1) : keys;
   }
 
   // The movement so far, spread over a block; what a block has used is taken off again.
@@ -151,8 +151,9 @@ export class Controls {
       pad.className = "pad";
       for (const control of this.controls) {
         const place = layout.indexOf(control.key);
-        const idle = !control.column && !control.mouse[0] && !control.mouse[1];
-        if (place < 0 || idle) continue;
+        const { column, mouse } = control;
+        const moves = (column && column !== this.idle) || mouse[0] || mouse[1];
+        if (place < 0 || !moves) continue;
         const cell = document.createElement("span");
         const letter = document.createElement("b");
         const name = document.createElement("small");
