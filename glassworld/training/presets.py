@@ -39,8 +39,8 @@ PRESETS = {
     ),
     "laptop": Preset(shards=16, episodes=64),
 }
-"""`smoke` walks through every stage in a minute or two and learns nothing; `laptop` is what the
-embedded world was made with."""
+"""`smoke` walks through every stage in a minute or two and learns nothing; `laptop` is
+meant to make a world overnight; the embedded one's card says how far it was taken."""
 
 
 def preset(name: str) -> Preset:
