@@ -1,8 +1,8 @@
 """The real world behind the embedded one: a maze of the Doom engine, played without a window.
 
-The scenario is ViZDoom's `my_way_home` (fixed rooms and textures, random start) without the
-vest that ends it and without a time limit, so play goes on as long as one likes. The engine
-runs 35 tics a second; one content frame is three of them, about 12 frames a second.
+The scenario is ViZDoom's `my_way_home` (fixed rooms, random start) in the colours of `maze.py`
+and without a time limit, so play goes on as long as one likes. The engine runs 35 tics a second;
+one content frame is three of them, about 12 frames a second.
 """
 
 import os
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glassworld.errors import ActionError, MissingExtraError
+from glassworld.training.maze import repaint
 
 if TYPE_CHECKING:
     from glassworld.engine.actions import Action
@@ -37,7 +38,6 @@ _CROP = (0.0, 40 / 3, 320.0, 240 - 40 / 3)
 _AHEAD = (slice(118, 122), slice(100, 220))
 """The part of the depth picture a player of some width would walk into."""
 _UNITS_PER_DEPTH = 10.0
-_VEST, _MAP_SPOT = b"type = 2018;", b"type = 9001;"
 _QUIET = (
     "hud",
     "weapon",
@@ -178,7 +178,7 @@ def _start_game() -> Any:
     original = (scenarios / "my_way_home.wad").read_bytes()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         maze = Path(folder) / "maze.wad"
-        maze.write_bytes(original.replace(_VEST, _MAP_SPOT))
+        maze.write_bytes(repaint(original))
         game.set_doom_scenario_path(str(maze))
         game.init()  # opens the file for good
     return game

@@ -10,6 +10,7 @@ pytest.importorskip("vizdoom")
 from glassworld.engine.actions import Action
 from glassworld.errors import ActionError
 from glassworld.training.collect import Collection, collect, load
+from glassworld.training.maze import repaint
 from glassworld.training.simulator import Simulator
 
 STILL = Action((0.0, 0.0, 0.0, 0.0))
@@ -61,3 +62,15 @@ def test_an_interrupted_collection_goes_on_and_gives_the_same(tmp_path: Path) ->
     collect(collection)
     assert second.read_bytes() == before
     assert first.stat().st_mtime_ns == kept
+
+
+def test_the_level_is_repainted_and_its_vest_gone() -> None:
+    vizdoom = pytest.importorskip("vizdoom")
+    original = (Path(vizdoom.scenarios_path) / "my_way_home.wad").read_bytes()
+    level = repaint(original)
+    assert b"BIGBRIK1" in original
+    assert b"type = 2018;" in original
+    for gone in (b'"BIGBRIK1"', b'"FLAT1_1"', b"type = 2018;"):
+        assert gone not in level
+    assert level.count(b"PNG\r\n") == 11  # nine walls, a floor, a ceiling
+    assert b"PNG\r\n" not in original
