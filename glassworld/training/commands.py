@@ -23,6 +23,10 @@ def train(
     output: Annotated[
         Path, typer.Option(help="Where play, checkpoints, curves and the world go.")
     ] = Path("runs/maze"),
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Go on from this exported world instead of from nothing."),
+    ] = None,
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")
     ] = 0,
@@ -43,7 +47,7 @@ def train(
     chosen = look_up(preset)
     if threads:
         torch.set_num_threads(threads)
-    train_world(chosen, Folders(writable_folder(output)))
+    train_world(chosen, Folders(writable_folder(output)), start)
     typer.echo(f"The world is in {output / 'world'}.")
 
 

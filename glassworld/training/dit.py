@@ -36,7 +36,6 @@ class DiTRecipe:
     batch: int = 8
     rate: float = 1.5e-3
     start_share: float = 0.3
-    listed_share: float = 0.75
     history_noise: float = 0.15
     self_steps: int = 1500
     self_rate: float = 4e-4
@@ -79,10 +78,10 @@ class DiTRecipe:
         return FlowSchedule().steps(self.denoising_steps, warp=True)
 
 
-def train_teacher_forcing(play: LatentPlay, recipe: DiTRecipe, folder: Path) -> WorldModel:
-    """The first stage, resumed from `folder` if it began there. Returns the averaged model."""
-    torch.manual_seed(recipe.seed)
-    model = WorldModel(recipe.spec, recipe.vision)
+def train_teacher_forcing(
+    play: LatentPlay, recipe: DiTRecipe, folder: Path, model: WorldModel
+) -> None:
+    """The first stage, resumed from `folder` if it began there; leaves the averaged weights."""
     run = Run(folder, model, Schedule(recipe.steps, recipe.rate, 100), recipe.decay)
     run.resume()
     for step in run.steps("transformer, teacher forcing"):
@@ -93,7 +92,6 @@ def train_teacher_forcing(play: LatentPlay, recipe: DiTRecipe, folder: Path) -> 
             run.note(loss=loss.item())
     run.plot()
     model.load_state_dict(run.average)
-    return model
 
 
 def teacher_loss(
@@ -111,44 +109,42 @@ def teacher_loss(
     history = stretch.latents[:, :, : (blocks - 1) * BLOCK]
     level = recipe.history_noise * torch.rand(len(history), 1, 1, 1, 1, generator=random)
     history = history + level * torch.randn(history.shape, generator=random)
-    noisy = teacher_noise(truth, recipe.sampler, recipe.listed_share, random)
+    noisy = teacher_noise(truth, recipe.sampler, random)
     return noisy.loss(forward(model, stretch, history, first, noisy), truth)
 
 
 def train_self_forcing(
-    play: LatentPlay, recipe: DiTRecipe, folder: Path, taught: WorldModel
-) -> WorldModel:
-    """The second stage, from a taught model. Returns the averaged model.
+    play: LatentPlay, recipe: DiTRecipe, folder: Path, model: WorldModel
+) -> None:
+    """The second stage, from a taught model; leaves the averaged weights.
 
-    A round is two steps on the same stretch: the model plays three blocks and learns from them,
-    then plays on from where it got to and learns again.
+    A round is several steps on the same stretch: the model plays three blocks and learns from
+    them, then plays on from where it got to and learns again, to the end of the episode.
     """
-    model = taught
     run = Run(folder, model, Schedule(recipe.self_steps, recipe.self_rate, 50), recipe.decay)
     run.resume()
     player: Player | None = None
     for step in run.steps("transformer, self forcing"):
         random = generator(recipe.seed + 1, step)
-        if step % 2 == 0 or player is None:
+        if player is None or player.left < TRAINED_BLOCKS:
             player = _new_player(model, play, recipe, random)
+        age = len(player.made)
         loss = self_loss(model, player, random)
         run.learn(loss)
-        if step % 20 < 2:
-            run.note(**{"loss" if step % 2 == 0 else "later_loss": loss.item()})
+        if step % 10 == 0:
+            run.note(**{f"loss_after_{age}_blocks": loss.item()})
     run.plot()
     model.load_state_dict(run.average)
-    return model
 
 
 def _new_player(
     model: WorldModel, play: LatentPlay, recipe: DiTRecipe, random: torch.Generator
 ) -> Player:
-    past = model.history
+    """From the start picture, or from within an episode with the true past of one block."""
     start, given = 0, 0
-    if float(torch.rand((), generator=random)) >= 0.5:
-        last = play.blocks - past - 2 * TRAINED_BLOCKS
-        start, given = int(torch.randint(0, last + 1, (), generator=random)), past
-    stretch = draw(play, recipe.batch, start, given + 2 * TRAINED_BLOCKS, random)
+    if float(torch.rand((), generator=random)) >= recipe.start_share:
+        start, given = int(torch.randint(0, play.blocks // 2, (), generator=random)), model.history
+    stretch = draw(play, recipe.batch, start, play.blocks - start, random)
     player = Player(model, stretch, recipe.sampler)
     player.given(given)
     return player

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from glassworld.engine.scheduler import FlowSchedule, Step, add_noise
+from glassworld.engine.scheduler import Step, add_noise
 from glassworld.models.action import ActionWindows
 from glassworld.models.dit import DiT
 from glassworld.models.kv_window import KeyValues, LayerCache
@@ -28,6 +28,11 @@ class WorldModel(nn.Module):
         super().__init__()
         self.dit, self.vision = DiT(dit), VisionTower(vision)
         nn.init.zeros_(self.dit.head.head.weight)
+        for layer in self.dit.blocks:
+            if layer.action_model is not None:
+                # A mouse unit is 0.1 a frame: without this its columns whisper beside the tokens.
+                mix = layer.action_model.mouse_mlp[0].weight.data
+                mix[:, dit.dim :] *= 10
 
     @property
     def history(self) -> int:
@@ -48,11 +53,10 @@ class Noisy(NamedTuple):
     def loss(self, flow: Tensor, truth: Tensor) -> Tensor:
         """The flow's squared error against the one that leads to the truth.
 
-        That is the clean latents' error over sigma squared; sigma is kept from going below 0.3,
-        where steps the sampler never takes would outweigh those it does.
+        That is the clean latents' error over sigma squared.
         """
         sigmas = self.sigmas[:, None, :, None, None]
-        error = (self.x - sigmas * flow - truth) / sigmas.clamp(min=0.3)
+        error = (self.x - sigmas * flow - truth) / sigmas
         return error.square().mean()
 
 
@@ -94,19 +98,11 @@ def forward(
     return flow[:, :, clean * BLOCK :]
 
 
-def teacher_noise(
-    truth: Tensor, steps: tuple[Step, ...], share: float, random: torch.Generator
-) -> Noisy:
-    """Noise each block to a level of its own: one of the sampler's steps in `share` of cases,
-    else any of the schedule's."""
+def teacher_noise(truth: Tensor, steps: tuple[Step, ...], random: torch.Generator) -> Noisy:
+    """Noise each block to a level of its own, one of the sampler's."""
     batch, blocks = truth.shape[0], truth.shape[2] // BLOCK
-    any_level = torch.from_numpy(FlowSchedule().sigmas).float()
-    listed = torch.tensor([step.sigma for step in steps])
-    pick_any = torch.randint(len(any_level), (batch, blocks), generator=random)
-    pick = torch.randint(len(listed), (batch, blocks), generator=random)
-    is_listed = torch.rand(batch, blocks, generator=random) < share
-    sigmas = torch.where(is_listed, listed[pick], any_level[pick_any])
-    sigmas = sigmas.repeat_interleave(BLOCK, 1)
+    pick = torch.randint(len(steps), (batch, blocks), generator=random)
+    sigmas = torch.tensor([step.sigma for step in steps])[pick].repeat_interleave(BLOCK, 1)
     level = sigmas[:, None, :, None, None]
     noise = torch.randn(truth.shape, generator=random)
     return Noisy((1 - level) * truth + level * noise, 1000 * sigmas, sigmas)
@@ -123,6 +119,11 @@ class Player:
         self.context = model.context(stretch.pictures)
         self.made: list[Tensor] = []
         self.inputs: list[list[Tensor]] = []
+
+    @property
+    def left(self) -> int:
+        """Blocks of the stretch that are still to be played."""
+        return self.stretch.latents.shape[2] // BLOCK - len(self.made)
 
     @torch.no_grad()
     def given(self, blocks: int) -> None:

@@ -19,6 +19,7 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from glassworld.errors import CheckpointError
+from glassworld.training.muon import Muon
 
 EMA_WARM_UP = 10
 _DAMAGE = (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError)
@@ -168,7 +169,7 @@ class Run:
 
 
 def optimizers_for(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al., 2024) for the matrices inside transformer layers, AdamW for the rest.
+    """Muon for the matrices inside transformer layers and for convolutions, AdamW for the rest.
 
     Muon's steps are scaled to AdamW's size, so one learning rate serves both.
     """
@@ -176,14 +177,13 @@ def optimizers_for(model: nn.Module) -> list[torch.optim.Optimizer]:
     rest: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         inside = ".blocks." in name or ".transformer." in name
-        (matrices if inside and weight.dim() == 2 else rest).append(weight)
+        takes = weight.dim() == 4 or (inside and weight.dim() == 2)
+        (matrices if takes else rest).append(weight)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.01)
     ]
     if matrices:
-        optimizers.append(
-            torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(Muon(matrices))
     return optimizers
 
 

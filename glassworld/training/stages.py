@@ -1,13 +1,18 @@
 """The whole training, stage by stage; every stage goes on where it was interrupted."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 
 from glassworld.training.collect import Collection, collect, contact_sheet, load
 from glassworld.training.dataset import Play
 from glassworld.training.dit import train_self_forcing, train_teacher_forcing
 from glassworld.training.export import export_world, save_pictures
+from glassworld.training.forcing import WorldModel
 from glassworld.training.latents import encode_play, normalise
 from glassworld.training.presets import Folders, Preset
+from glassworld.training.start import start_model, start_vae
 from glassworld.training.vae import VAE, train_vae
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 1000
@@ -22,14 +27,21 @@ def collect_play(preset: Preset, folders: Folders) -> None:
     contact_sheet(load(paths[0])).save(folders.root / "contact-sheet.png")
 
 
-def prepare_vae(preset: Preset, folders: Folders) -> VAE:
-    """Train the VAE, or read it, and give its latents zero mean and unit variance."""
+def prepare_vae(preset: Preset, folders: Folders, start: Path | None) -> VAE:
+    """Train the VAE, or read it, and give its latents zero mean and unit variance.
+
+    From the world `start` it learns no pictures anew: it goes on with clips.
+    """
+    torch.manual_seed(preset.vae.seed)
+    vae, recipe = VAE(preset.vae.spec), preset.vae
     normalised = folders.vae / "normalised.pt"
     if normalised.exists():
-        vae = VAE(preset.vae.spec)
         vae.load_state_dict(torch.load(normalised, weights_only=True))
         return vae.eval()
-    vae = train_vae(Play(folders.play), preset.vae, folders.vae)
+    if start is not None:
+        start_vae(vae, start)
+        recipe = replace(recipe, picture_steps=0)
+    vae = train_vae(Play(folders.play), recipe, folders.vae, vae)
     normalise(vae, Play(folders.play, limit=1).frames)
     draft = normalised.with_suffix(".part")
     torch.save(vae.state_dict(), draft)
@@ -37,14 +49,24 @@ def prepare_vae(preset: Preset, folders: Folders) -> VAE:
     return vae
 
 
-def train_world(preset: Preset, folders: Folders) -> None:
-    """All stages, from play to an exported world."""
+def prepare_model(preset: Preset, start: Path | None) -> WorldModel:
+    """The transformer and its image tower, untrained or from the world `start`."""
+    torch.manual_seed(preset.dit.seed)
+    model = WorldModel(preset.dit.spec, preset.dit.vision)
+    if start is not None:
+        start_model(model, start)
+    return model
+
+
+def train_world(preset: Preset, folders: Folders, start: Path | None = None) -> None:
+    """All stages, from play to an exported world; from an earlier world if `start` names one."""
     folders.root.mkdir(parents=True, exist_ok=True)
     collect_play(preset, folders)
-    vae = prepare_vae(preset, folders)
+    vae = prepare_vae(preset, folders, start)
     play = encode_play(vae, folders.play, folders.latents)
-    model = train_teacher_forcing(play, preset.dit, folders.teacher)
+    model = prepare_model(preset, start)
+    train_teacher_forcing(play, preset.dit, folders.teacher, model)
     export_world(vae, model, preset.dit, folders.world)
-    model = train_self_forcing(play, preset.dit, folders.own, model)
+    train_self_forcing(play, preset.dit, folders.own, model)
     export_world(vae, model, preset.dit, folders.world)
     save_pictures(folders.world / "pictures")

@@ -36,10 +36,13 @@ class VAERecipe:
     clip_steps: int = 2800
     clips: int = 3
     clip_frames: int = 9
+    long_steps: int = 400
+    long_clips: int = 2
+    long_frames: int = 17
     rate: float = 1e-3
     square_weight: float = 5.0
     edge_weight: float = 0.5
-    kl_weight: float = 1e-5
+    kl_weight: float = 1e-3
     seed: int = 0
 
     @property
@@ -80,26 +83,32 @@ def start_from_pictures(layer: CausalConv) -> None:
             layer.bias.zero_()
 
 
-def train_vae(play: Play, recipe: VAERecipe, folder: Path) -> VAE:
+def train_vae(play: Play, recipe: VAERecipe, folder: Path, vae: VAE) -> VAE:
     """Train, or go on training, in `folder`. Returns the averaged model."""
-    torch.manual_seed(recipe.seed)
-    vae = VAE(recipe.spec)
     schedule = Schedule(recipe.picture_steps + recipe.clip_steps, recipe.rate)
     run = Run(folder, vae, schedule)
     run.resume()
     for step in run.steps("VAE"):
         random = generator(recipe.seed, step)
-        if step < recipe.picture_steps:
-            pixels = play.clips(recipe.pictures, 1, random)
-        else:
-            pixels = play.clips(recipe.clips, recipe.clip_frames, random)
+        pixels = play.clips(*_batch(recipe, step), random)
         rebuilt, kl = vae(pixels, random)
         run.learn(_error(rebuilt, pixels, recipe) + recipe.kl_weight * kl)
-        if step % 20 == 0:
-            run.note(kl=kl.item(), psnr=psnr(rebuilt.detach(), pixels))
+        if step % 10 == 0:
+            kind = "clip" if pixels.shape[2] > 1 else "picture"
+            run.note(kl=kl.item(), **{f"{kind}_psnr": psnr(rebuilt.detach(), pixels)})
     run.plot()
     vae.load_state_dict(run.average)
     return vae.eval()
+
+
+def _batch(recipe: VAERecipe, step: int) -> tuple[int, int]:
+    """How many stretches of how many frames: pictures, pictures and clips in turn, long clips."""
+    left = recipe.picture_steps + recipe.clip_steps - step
+    if left <= recipe.long_steps:
+        return recipe.long_clips, recipe.long_frames
+    if step < recipe.picture_steps or step % 20 < 10:
+        return recipe.pictures, 1
+    return recipe.clips, recipe.clip_frames
 
 
 def _error(rebuilt: Tensor, pixels: Tensor, recipe: VAERecipe) -> Tensor:

@@ -14,8 +14,10 @@ from glassworld.training.dit import DiTRecipe
 from glassworld.training.export import export_world
 from glassworld.training.forcing import Player, WorldModel, forward
 from glassworld.training.latents import LatentPlay, fold
+from glassworld.training.muon import orthogonal
 from glassworld.training.run import Run, Schedule, generator
 from glassworld.training.samples import draw
+from glassworld.training.start import start_model, start_vae
 from glassworld.training.vae import VAE, VAERecipe
 
 SMALL = DiTRecipe(
@@ -91,6 +93,40 @@ def test_an_exported_world_loads_plays_and_keeps_its_latents(tmp_path: Path) -> 
     session = world.start(Image.new("RGB", (96, 64), "brown"))
     action = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.1))
     assert [session.step(action).shape for _ in range(2)] == [(9, 64, 96, 3), (12, 64, 96, 3)]
+
+
+def test_a_training_starts_from_an_exported_world(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vae, model = VAE(VAERecipe(width=8).spec), small_model()
+    export_world(vae, model, SMALL, tmp_path)
+    again = VAE(VAERecipe(width=8).spec)
+    start_vae(again, tmp_path)
+    pixels = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(again.encoder(pixels), vae.encoder(pixels), atol=0.05, rtol=0)
+        latents = vae.encoder(pixels)
+        torch.testing.assert_close(again.decoder(latents), vae.decoder(latents), atol=0.05, rtol=0)
+    other = WorldModel(SMALL.spec, SMALL.vision)
+    start_model(other, tmp_path)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], weight, atol=1e-2, rtol=1e-2)
+
+
+def test_a_training_refuses_a_world_of_another_size(tmp_path: Path) -> None:
+    export_world(VAE(VAERecipe(width=8).spec), small_model(), SMALL, tmp_path)
+    with pytest.raises(CheckpointError, match="another size"):
+        start_vae(VAE(VAERecipe(width=4).spec), tmp_path)
+    recipe = DiTRecipe()
+    with pytest.raises(CheckpointError, match="another size"):
+        start_model(WorldModel(recipe.spec, recipe.vision), tmp_path)
+
+
+def test_orthogonal_brings_singular_values_near_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    for shape in ((16, 48), (48, 16)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=random)))
+        assert values.min() > 0.6
+        assert values.max() < 1.3
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
