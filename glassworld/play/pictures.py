@@ -53,13 +53,10 @@ def _too_large(name: str) -> str:
 
 
 def gallery(folder: Path, height: int, width: int) -> list[StartingPicture]:
-    """The pictures in a world's folder and in the folders directly in it, by name."""
-    files = sorted(
-        path
-        for pattern in ("*", "*/*")
-        for path in folder.glob(pattern)
-        if path.suffix.lower() in SUFFIXES
-    )
+    """The pictures in the folder `pictures` of a world's folder, or in that itself, by name."""
+    own = folder / "pictures"
+    among = own if own.is_dir() else folder
+    files = sorted(path for path in among.iterdir() if path.suffix.lower() in SUFFIXES)
     return [
         prepare(path.read_bytes(), path.stem.replace("_", " "), height, width)
         for path in files[:MOST_PICTURES]
