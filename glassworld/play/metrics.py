@@ -26,12 +26,13 @@ class Metrics:
         place = next((i for i, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))
         self.buckets[place] += 1
 
-    def text(self, ready: bool, seats_taken: int, waiting: int) -> str:
+    def text(self, ready: bool, seats_taken: int, waiting: int, tasks: int) -> str:
         """Everything in the Prometheus text format."""
         lines = [
             *_metric("ready", "gauge", "1 once the world answers", int(ready)),
             *_metric("sessions", "gauge", "players connected", seats_taken),
             *_metric("queue", "gauge", "jobs that wait for the device or run on it", waiting),
+            *_metric("tasks", "gauge", "asyncio tasks of the server, this request's too", tasks),
             *_metric("players_total", "counter", "players that were given a seat", self.players),
             *_metric("refused_total", "counter", "players refused for want of one", self.refused),
             *_metric("faults_total", "counter", "connections closed for bad input", self.faults),

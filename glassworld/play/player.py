@@ -17,7 +17,7 @@ from glassworld.play.hall import Hall
 from glassworld.play.pictures import prepare
 from glassworld.play.projector import Projector
 from glassworld.play.results import captured, recorded
-from glassworld.play.walk import MadeBlock, Order, Walk
+from glassworld.play.walk import MadeBlock, Order, Tape, Walk
 
 UPLOAD = "upload"
 """The name that a start gives to the picture uploaded last."""
@@ -56,6 +56,7 @@ class Player:
         return wire.Hello(
             version=wire.VERSION,
             world=self.hall.world.name,
+            note=self.hall.world.note,
             mode=spec.mode,
             width=spec.width,
             height=spec.height,
@@ -149,7 +150,7 @@ class Player:
             await self.hall.worker.run(walk.record)
             await self.channel.tell(wire.Recording(on=True))
         else:
-            self._chore(self._end_recording(walk))
+            await self._end_recording(walk)
 
     async def _capture(self, message: wire.Capture) -> None:
         walk = self.projector.running()
@@ -162,7 +163,7 @@ class Player:
     async def _after_block(self, walk: Walk, block: MadeBlock) -> None:
         if block.film_full:
             await self.channel.tell(wire.Notice("The recording is full and ends here."))
-            self._chore(self._end_recording(walk))
+            await self._end_recording(walk)
         if block.captured and self._trace is not None:
             path, self._trace, self.hall.capturing = self._trace, None, None
             self._chore(self._end_capture(path))
@@ -185,6 +186,9 @@ class Player:
             await self.channel.tell(wire.Notice(str(error)))
             await self.channel.tell(wire.Recording(on=False))
             return
+        self._chore(self._offer(tape))
+
+    async def _offer(self, tape: Tape) -> None:
         rate = self.hall.world.spec.frame_rate
         await self.channel.tell(await asyncio.to_thread(recorded, self.hall.shelf, tape, rate))
 

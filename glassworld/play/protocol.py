@@ -131,6 +131,7 @@ class Hello(_Message):
 
     version: int
     world: str
+    note: str  # what a player should know about the world; "" for nothing
     mode: str
     width: int
     height: int

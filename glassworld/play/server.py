@@ -23,7 +23,7 @@ from glassworld.play.player import Player
 
 STATIC = Path(__file__).resolve().parent / "static"
 
-TRY_AGAIN, POLICY = 1013, 1008
+POLICY, FAILED, TRY_AGAIN = 1008, 1011, 1013
 """WebSocket close codes."""
 
 REPORT_POLICY = (
@@ -116,7 +116,8 @@ class _Desk:
 
     async def metrics(self, request: Request) -> Response:
         hall = self.hall
-        text = hall.metrics.text(hall.ready.is_set(), hall.taken, hall.worker.waiting)
+        tasks = len(asyncio.all_tasks())
+        text = hall.metrics.text(hall.ready.is_set(), hall.taken, hall.worker.waiting, tasks)
         return Response(text, media_type="text/plain; version=0.0.4")
 
     async def play(self, socket: WebSocket) -> None:
@@ -125,7 +126,7 @@ class _Desk:
         with self.hall.seat() as seated:
             try:
                 if seated:
-                    await self.hall.ready.wait()
+                    await self._until_ready(channel)
                     await Player(self.hall, channel).run()
                 else:
                     await channel.tell(wire.Full(self.hall.seats))
@@ -135,6 +136,22 @@ class _Desk:
             except wire.ProtocolError as error:
                 self.hall.metrics.faults += 1
                 await channel.close(POLICY, str(error))
+            except Exception as error:  # the walk is lost: its player and the log are told
+                await channel.close(FAILED, f"the walk failed: {type(error).__name__}")
+                raise
+
+    async def _until_ready(self, channel: Channel) -> None:
+        """Wait for the world; whoever leaves meanwhile gives the seat back."""
+        ready = asyncio.create_task(self.hall.ready.wait())
+        heard = asyncio.create_task(channel.receive())
+        try:
+            await asyncio.wait((ready, heard), return_when=asyncio.FIRST_COMPLETED)
+            if heard.done():
+                heard.result()
+                raise wire.ProtocolError("wait for hello before you send anything")
+        finally:
+            ready.cancel()
+            heard.cancel()
 
 
 def _not_found() -> Response:

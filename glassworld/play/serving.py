@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
     import uvicorn
+    from starlette.applications import Starlette
 
     from glassworld.play.guard import LOOPBACK
     from glassworld.play.hall import Hall, Stage, open_stage
@@ -51,28 +52,21 @@ def serve(options: PlayOptions) -> None:
     listening = _listen(options.host, options.port)
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(16)
     address = _address(options.host, listening.getsockname()[1], token)
-    failures: list[Exception] = []
+    hall, failures = Hall(), list[Exception]()
 
     def opened(failure: Exception | None) -> None:
         if failure is not None:
             failures.append(failure)
             server.should_exit = True
             return
+        if hall.world.note:
+            console.print(hall.world.note, highlight=False, soft_wrap=True)
         console.print(f"ready after {time.perf_counter() - began:.1f} s; Ctrl-C ends it")
 
     def load() -> Stage:
         return open_stage(options.world, options.device or _best_device())
 
-    app = create_app(Hall(), load, token, opened)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            ws="websockets-sansio",
-            ws_max_size=LARGEST_MESSAGE,
-            log_level="warning",
-            timeout_graceful_shutdown=SECONDS_TO_LEAVE,
-        )
-    )
+    server = http_server(create_app(hall, load, token, opened))
     console.print(f"play at {address}", highlight=False, soft_wrap=True)
     if options.open_page:
         webbrowser.open(address)
@@ -80,6 +74,20 @@ def serve(options: PlayOptions) -> None:
         server.run(sockets=[listening])
     if failures:
         raise failures[0]
+
+
+def http_server(app: Starlette, log_level: str = "warning") -> uvicorn.Server:
+    """The server around the application; pictures are compressed already, so nothing else is."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            ws="websockets-sansio",
+            ws_max_size=LARGEST_MESSAGE,
+            ws_per_message_deflate=False,
+            log_level=log_level,
+            timeout_graceful_shutdown=SECONDS_TO_LEAVE,
+        )
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import socket
 import sys
 import threading
@@ -15,14 +16,15 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import tiny
-import uvicorn
 from PIL import Image
+from websockets.client import ClientProtocol
+from websockets.uri import parse_uri
 
 from glassworld.engine.world import World
 from glassworld.play.hall import Hall, Stage
 from glassworld.play.pictures import StartingPicture
-from glassworld.play.protocol import MOST_UPLOAD
 from glassworld.play.server import create_app
+from glassworld.play.serving import http_server
 
 
 def _example(name: str) -> ModuleType:
@@ -57,31 +59,35 @@ class Answer(NamedTuple):
 
 
 class Live:
-    """`with Live() as live: ...`; `changes` are the world's."""
+    """`with Live() as live: ...`; `changes` are the world's.
+
+    With `loading` the world is not there before that event.
+    """
 
     def __init__(
-        self, seats: int = 4, token: str | None = None, port: int = 0, **changes: Any
+        self,
+        seats: int = 4,
+        token: str | None = None,
+        port: int = 0,
+        loading: threading.Event | None = None,
+        **changes: Any,
     ) -> None:
-        world = tiny.world(**changes)
+        self.world = tiny.world(**changes)
         self.loop: asyncio.AbstractEventLoop
-        self.ready = threading.Event()
+        self.loading, self.ready = loading, threading.Event()
         self.hall = Hall(seats)
-        app = create_app(
-            self.hall, lambda: Stage(world, pictures(world)), token, lambda _: self._opened()
-        )
+        app = create_app(self.hall, self._load, token, lambda _: self._opened())
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]
-        config = uvicorn.Config(
-            app,
-            ws="websockets-sansio",
-            ws_max_size=MOST_UPLOAD + 1024,
-            log_level="critical",
-            timeout_graceful_shutdown=3,
-        )
-        self._server = uvicorn.Server(config)
+        self._server = http_server(app, "critical")
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+
+    def _load(self) -> Stage:
+        if self.loading is not None:
+            self.loading.wait(60)
+        return Stage(self.world, pictures(self.world))
 
     def _opened(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -89,7 +95,7 @@ class Live:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self.ready.wait(60)
+        assert self.loading is not None or self.ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,3 +127,31 @@ class Live:
             return len(asyncio.all_tasks())
 
         return asyncio.run_coroutine_threadsafe(count(), self.loop).result(10)
+
+
+class Deaf:
+    """A client that talks and reads nothing; its socket's buffer holds a frame or two."""
+
+    def __init__(self, live: Live) -> None:
+        self._protocol = ClientProtocol(parse_uri(live.ws))
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._socket.connect(("127.0.0.1", live.port))
+        self._protocol.send_request(self._protocol.connect())
+        self._flush()
+        self._protocol.receive_data(self._socket.recv(4096))
+        assert self._protocol.handshake_exc is None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def say(self, kind: str, **fields: Any) -> None:
+        """Send a control message; an `OSError` once the server has hung up."""
+        self._protocol.send_text(json.dumps({"type": kind, **fields}).encode())
+        self._flush()
+
+    def _flush(self) -> None:
+        self._socket.sendall(b"".join(self._protocol.data_to_send()))

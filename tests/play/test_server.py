@@ -4,18 +4,22 @@ import gc
 import io
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from live import Live
+from live import Deaf, Live
 from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -162,6 +166,22 @@ def test_a_recording_replays_bit_for_bit(live: Live, tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels(seen[number]), run.frames[number])
 
 
+def test_a_recording_ends_before_the_walk_that_follows(live: Live) -> None:
+    """Both messages in one segment, as a page sends them that starts anew while it records."""
+    with live.client() as client:
+        client.start()
+        client.send("record", on=True)
+        list(client.frames(12))
+        live.loop.call_soon_threadsafe(time.sleep, 0.3)
+        client.send("record", on=False)
+        client.send("start", version=1)
+        list(client.frames(3 * RATE))
+        tapes = [each for each in client.messages if each["type"] == "recording"]
+        assert [tape["on"] for tape in tapes] == [True, False]
+        assert tapes[1]["frames"] >= 9
+        assert live.get(tapes[1]["video"]).body[4:8] == b"ftyp"
+
+
 def test_a_picture_of_ones_own(live: Live) -> None:
     buffer = io.BytesIO()
     tiny.picture(90, 70).save(buffer, "JPEG")
@@ -252,11 +272,23 @@ JSON = st.recursive(
     )
 )
 def test_no_message_harms_the_server(live: Live, messages: list[str | bytes]) -> None:
-    with live.client() as client, suppress(ConnectionClosed):
-        for message in messages:
-            client.socket.send(message)
-        client.send("ping", id=1)
-        client.wait_for("pong")
+    with live.client() as client:
+        try:
+            for message in messages:
+                client.socket.send(message)
+            client.send("ping", id=1)
+            client.wait_for("pong")
+        except ConnectionClosed:
+            code, reason = closed(client)
+            assert code == 1008
+            assert reason
+    assert live.get("/healthz").status == 200
+
+
+def test_text_that_is_not_unicode(live: Live) -> None:
+    with live.client() as client:
+        client.socket.send(b"\xff\xfe", text=True)
+        assert closed(client)[0] == 1007
     assert live.get("/healthz").status == 200
 
 
@@ -271,6 +303,51 @@ def test_fields_that_mean_nothing_here_are_explained(live: Live) -> None:
         ):
             client.send(kind, **fields)
             assert client.wait_for("notice")["text"]
+
+
+def test_whoever_leaves_while_the_world_loads_gives_the_seat_back() -> None:
+    loading = threading.Event()
+    with Live(seats=1, frame_rate=RATE, loading=loading) as live:
+        assert until(lambda: answers(live, "/healthz") == 503)
+        with connect(live.ws):
+            assert until(lambda: live.hall.taken == 1)
+        assert until(lambda: live.hall.taken == 0)
+        with connect(live.ws) as hasty:
+            hasty.send('{"type": "pause"}')
+            assert json.loads(hasty.recv(10)) == {
+                "type": "error",
+                "text": "wait for hello before you send anything",
+            }
+        assert until(lambda: live.hall.taken == 0)
+        waiting = live.client()
+        threading.Timer(0.5, loading.set).start()
+        with waiting as client:
+            client.start()
+            assert len(list(client.frames(9))) == 9
+        assert live.get("/healthz").status == 200
+
+
+def answers(live: Live, path: str) -> int:
+    """The status of a request, 0 while nobody listens."""
+    try:
+        return live.get(path).status
+    except URLError:
+        return 0
+
+
+def test_a_walk_that_fails_ends_with_a_reason_and_the_others_go_on() -> None:
+    with Live(frame_rate=RATE) as live, live.client() as other:
+        other.start()
+        good = live.world.networks.vision
+        with live.client() as client:
+            live.world.networks = replace(live.world.networks, vision=None)
+            client.send("start", version=1)
+            assert closed(client) == (1011, "the walk failed: TypeError")
+        live.world.networks = replace(live.world.networks, vision=good)
+        assert len(list(other.frames(24))) == 24
+        assert until(lambda: live.hall.taken == 1)
+        with live.client() as client:
+            client.start()
 
 
 def test_full_says_so_and_a_seat_is_free_again() -> None:
@@ -319,14 +396,28 @@ def test_many_come_and_go_and_nothing_stays(live: Live) -> None:
 
 
 def test_a_client_that_stops_reading_harms_nobody(live: Live) -> None:
-    with connect(live.ws, max_queue=1, close_timeout=1) as stuck:
-        stuck.send('{"type": "start", "version": 1}')
-        with live.client() as client:
-            client.start()
-            assert len(list(client.frames(3 * RATE))) == 3 * RATE
-        made = live.hall.metrics.frames
+    """For 30 seconds; nor does one that claims to see what it does not read."""
+    assert until(lambda: live.hall.taken == 0)
+    with Deaf(live) as stuck, Deaf(live) as liar, live.client() as client:
+        stuck.say("start", version=1)
+        liar.say("start", version=1)
+        client.start()
+        end, numbers = time.monotonic() + 30, []
+        while time.monotonic() < end:
+            numbers += [frame.number for frame in client.frames(RATE)]
+            with suppress(OSError):
+                liar.say("seen", frame=2**32 - 1)
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) > 30 * RATE / 4  # about 30 RATE on a machine with nothing else to do
+        assert until(lambda: live.hall.taken == 2, 30)  # the liar has been shown out
+        client.send("pause")
+        client.send("ping", id=1)
+        client.wait_for("pong")
+        assert until(lambda: live.hall.worker.waiting == 0)
+        sent = live.hall.metrics.frames
         time.sleep(0.5)
-        assert live.hall.metrics.frames - made <= 2  # nothing more is made for the one who is stuck
+        assert live.hall.metrics.frames == sent  # nothing is made for the one who is stuck
+    assert until(lambda: live.hall.taken == 0)
 
 
 def test_a_capture_and_its_report(live: Live) -> None:
@@ -357,6 +448,14 @@ def test_a_capture_and_its_report(live: Live) -> None:
 )
 def test_no_path_reaches_the_file_system(live: Live, path: str) -> None:
     assert live.get(path).status == 404
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(["/", "/static/", "/files/", "/pictures/"]), st.text(max_size=40))
+def test_no_address_harms_the_server(live: Live, folder: str, name: str) -> None:
+    known = {"/": {"", "healthz", "metrics"}, "/pictures/": {"0", "1"}}.get(folder, set())
+    address = folder + quote(name, safe="")
+    assert (live.get(address).status == 200) == (name in known)
 
 
 def refused(url: str, **arguments: Any) -> bool:
