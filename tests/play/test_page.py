@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def test_keys_move_the_world_and_the_walls_fill(page: Any) -> None:
     assert float(text(page, "#p95")) >= float(text(page, "#p50"))
     assert "Decode" in text(page, "#stages")
     assert "Denoise t=1000" in text(page, "#stages")
-    until(page, "Number(document.getElementById('network').textContent) > 0")
+    assert "Wait for the device" in text(page, "#stages")
+    until(page, "parseFloat(document.getElementById('network').textContent) > 0")
     assert text(page, "#status") in ("live", "slow")
 
 
@@ -114,9 +116,41 @@ def test_a_tap_between_two_blocks_is_not_lost(page: Any) -> None:
     until(page, "glassworld.controls.held.size === 0")
 
 
+def test_the_mouse_looks_around_in_pointer_lock(page: Any, tmp_path: Path) -> None:
+    page.keyboard.press("v")
+    until(page, "glassworld.state.recording !== null")
+    box = page.locator("#canvas").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 300, y)
+    until(page, "glassworld.controls.mouse.x === 0")  # without the lock a mouse is just a mouse
+    page.mouse.click(x, y)
+    until(page, "document.pointerLockElement === document.getElementById('screen')")
+    for step in range(1, 9):
+        page.mouse.move(x + 20 * step, y - 5 * step)
+    until(page, "document.querySelectorAll('.pad .seen').length === 2")
+    assert sorted(page.locator(".pad .seen b").all_inner_texts()) == ["I", "L"]
+    until(page, "Math.abs(glassworld.controls.mouse.x) < 1")  # a block has used the movement
+    until(page, "document.querySelectorAll('.pad .seen').length === 0")
+    page.evaluate("document.exitPointerLock()")
+    until(page, "!document.getElementById('screen').classList.contains('locked')")
+    page.keyboard.press("v")
+    mouse = np.array(json.loads(downloaded(page, "Actions", tmp_path).read_text())["mouse"])
+    vertical, horizontal = mouse.sum(0)
+    assert 0 < vertical < horizontal
+
+
+def downloaded(page: Any, name: str, folder: Path) -> Path:
+    """The file behind a link of the newest result."""
+    with page.expect_download() as download:
+        page.click(f".result a:text('{name}')")
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
 def test_what_the_server_says_is_never_html(page: Any) -> None:
     assert page.locator("#gallery b").count() == 0
-    assert page.locator("#gallery button").nth(1).get_attribute("title") == "<b>grey</b>"
+    assert page.locator("#gallery [data-id='1']").get_attribute("title") == "<b>grey</b>"
 
 
 def test_pause_step_and_rewind(page: Any) -> None:
@@ -149,11 +183,8 @@ def test_record_and_replay_give_the_same_frames(page: Any, tmp_path: Path) -> No
     page.wait_for_timeout(400)
     frame = shown(page)
     page.keyboard.press("v")
-    page.wait_for_selector(".result a")
     for name in ("Video", "Actions", "Picture"):
-        with page.expect_download() as download:
-            page.click(f".result a:text('{name}')")
-        download.value.save_as(tmp_path / download.value.suggested_filename)
+        downloaded(page, name, tmp_path)
     assert (tmp_path / "walk.mp4").read_bytes()[4:8] == b"ftyp"
 
     world = tiny.world(frame_rate=24)
@@ -197,6 +228,44 @@ def test_help(page: Any) -> None:
     assert "forward" in text(page, "#help-keys")
     page.keyboard.press("Escape")
     assert not page.locator("#help").is_visible()
+
+
+def test_full_screen_keeps_the_pads(page: Any) -> None:
+    page.keyboard.press("f")
+    until(page, "document.fullscreenElement === document.getElementById('stage')")
+    assert page.locator(".pad [data-key='w']").is_visible()
+    assert not page.locator("#bar").is_visible()
+    page.keyboard.press("f")
+    until(page, "document.fullscreenElement === null")
+    assert page.locator("#bar").is_visible()
+
+
+def test_a_server_that_is_too_slow_is_said_plainly(browser: Any) -> None:
+    with Live(frame_rate=2000) as live:
+        pages = opened(browser, live)
+        page = next(pages)
+        until(page, "document.getElementById('status').textContent === 'slow'")
+        assert page.locator("#slow").is_visible()
+        assert "slower than this world" in text(page, "#slow")
+        assert "of 2000 frames per second" in text(page, "#slow")
+        assert next(pages, None) is None
+
+
+def test_a_mode_with_one_key_at_a_time_and_no_mouse(browser: Any) -> None:
+    dit = {"action": replace(tiny.DIT.action, keyboard_dim=7, mouse_dim=0)}
+    with Live(frame_rate=24, mode="templerun", dit=dit) as live:
+        pages = opened(browser, live)
+        page = next(pages)
+        assert text(page, "#hint") == "Walk with W A S D Z C"
+        page.click("#canvas")
+        page.keyboard.down("a")
+        page.keyboard.down("w")
+        until(page, "document.querySelector('.pad .seen b')?.textContent === 'W'")
+        assert page.locator(".pad .seen").count() == 1
+        page.keyboard.up("w")
+        until(page, "document.querySelector('.pad .seen b')?.textContent === 'A'")
+        assert page.evaluate("document.pointerLockElement") is None
+        assert next(pages, None) is None
 
 
 def test_pads_answer_fingers_and_the_page_fits(phone: Any) -> None:

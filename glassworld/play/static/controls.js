@@ -8,7 +8,8 @@ const PIXELS_PER_STEP = 14; // mouse movement that turns like a camera key held 
 const MOUSE_INTERVAL = 50;
 
 export class Controls {
-  // `act(keys, mouse, isKey)` sends an action and returns its id.
+  // `act(keys, mouse, when)` sends an action and returns its id; `when` is the time of the key's
+  // event, null if it was none.
   constructor(screen, pads, act) {
     Object.assign(this, { screen, pads, act, controls: [], held: new Map(), touches: new Map() });
     this.acknowledged = 0;
@@ -44,9 +45,9 @@ export class Controls {
       const key = this.keyOf(event);
       if (!this.known(key)) return;
       event.preventDefault();
-      if (!event.repeat) this.press(key);
+      if (!event.repeat) this.press(key, event.timeStamp);
     });
-    addEventListener("keyup", (event) => this.release(this.keyOf(event)));
+    addEventListener("keyup", (event) => this.release(this.keyOf(event), event.timeStamp));
     addEventListener("blur", () => this.releaseAll());
     this.screen.addEventListener("click", () => {
       const fine = matchMedia("(pointer: fine)").matches;
@@ -67,16 +68,15 @@ export class Controls {
     });
   }
 
-  press(key) {
-    const before = this.held.get(key);
-    this.held.delete(key);
-    this.held.set(key, { id: before?.id ?? 0, releasing: false });
-    const id = this.send(true);
-    this.held.get(key).id = id;
+  press(key, when) {
+    this.held.delete(key); // the newest comes last
+    const hold = { id: 0, releasing: false };
+    this.held.set(key, hold);
+    hold.id = this.send(when);
   }
 
   // A key that no block has seen yet stays down until one has: taps are not lost.
-  release(key) {
+  release(key, when) {
     const hold = this.held.get(key);
     if (!hold) return;
     if (hold.id > this.acknowledged) {
@@ -84,13 +84,13 @@ export class Controls {
       return;
     }
     this.held.delete(key);
-    this.send(true);
+    this.send(when);
   }
 
   releaseAll() {
     if (!this.held.size) return;
     this.held.clear();
-    this.send(true);
+    this.send(null);
   }
 
   // A block has been made under the action `id`.
@@ -106,7 +106,7 @@ export class Controls {
       this.mouse.x -= horizontal * this.pixels;
       this.mouse.id = 0;
     }
-    if (released) this.send(true);
+    if (released) this.send(null);
   }
 
   get pixels() {
@@ -125,9 +125,9 @@ export class Controls {
     return [clip(this.mouse.y), clip(this.mouse.x)].map((value) => Math.round(value * 1e4) / 1e4);
   }
 
-  send(isKey) {
+  send(when) {
     const mouse = this.movement;
-    const id = this.act(this.keys, mouse, isKey);
+    const id = this.act(this.keys, mouse, when);
     if (mouse[0] || mouse[1]) {
       this.mouse.sent = mouse;
       this.mouse.id = id;
@@ -140,7 +140,7 @@ export class Controls {
   sendMouse() {
     const [vertical, horizontal] = this.movement;
     const [lastVertical, lastHorizontal] = this.lastMouse ?? [0, 0];
-    if (vertical !== lastVertical || horizontal !== lastHorizontal) this.send(false);
+    if (vertical !== lastVertical || horizontal !== lastHorizontal) this.send(null);
   }
 
   drawPads() {
@@ -179,13 +179,13 @@ export class Controls {
       const before = this.touches.get(event.pointerId) ?? null;
       if (key === before) return;
       this.touches.set(event.pointerId, key);
-      if (before) this.release(before);
-      if (key) this.press(key);
+      if (before) this.release(before, event.timeStamp);
+      if (key) this.press(key, event.timeStamp);
     };
     const leave = (event) => {
       const before = this.touches.get(event.pointerId);
       this.touches.delete(event.pointerId);
-      if (before) this.release(before);
+      if (before) this.release(before, event.timeStamp);
     };
     this.pads.onpointerdown = (event) => {
       event.preventDefault();

@@ -22,10 +22,10 @@ export class Gallery {
       image.alt = name;
       return this.button(id, name, image);
     });
-    this.own = this.button("upload", "Start from a picture of yours", "Upload");
+    this.own = this.button("upload", "Start from a picture of yours", "Your picture");
     this.own.className = "upload";
     this.own.onclick = () => this.input.click();
-    this.element.replaceChildren(...buttons, this.own);
+    this.element.replaceChildren(this.own, ...buttons);
     this.showOwn();
   }
 

@@ -1,6 +1,6 @@
 // The glass walls: what the last block cost, how fast keys are answered, what waits.
 
-const COLOURS = ["#62e3cb", "#4fc3e8", "#5b9dff", "#8b8bff", "#c58bff", "#ff9ac1", "#ffb454"];
+const COLOURS = ["#7b8797", "#62e3cb", "#4fc3e8", "#5b9dff", "#8b8bff", "#c58bff", "#ff9ac1", "#ffb454"];
 const HISTORY = 60;
 const LATENCIES = 200;
 
@@ -11,6 +11,7 @@ const milliseconds = (value) => (value < 10 ? value.toFixed(1) : Math.round(valu
 export class Hud {
   constructor(screen) {
     Object.assign(this, { screen, history: [], latencies: [], slowBlocks: 0, budget: 1 });
+    this.colours = new Map(); // by stage, in the order in which they first came
     setInterval(() => this.refresh(), 250);
   }
 
@@ -23,11 +24,11 @@ export class Hud {
 
   // A block's report from the server.
   block(report) {
-    const total = report.stages.reduce((sum, stage) => sum + stage.ms, 0);
+    const stages = [{ name: "Wait for the device", ms: 1000 * report.waited }, ...report.stages];
+    const total = stages.reduce((sum, stage) => sum + stage.ms, 0);
     setText("block-total", `${milliseconds(total)} ms of ${Math.round(this.budget * 1000)}`);
     setText("queue", report.queued);
-    setText("waited", milliseconds(report.waited * 1000));
-    this.drawStages(report.stages, total);
+    this.drawStages(stages, total);
     this.history.push(total / 1000);
     this.history = this.history.slice(-HISTORY);
     this.drawHistory();
@@ -38,8 +39,8 @@ export class Hud {
     const room = Math.max(total, this.budget * 1000);
     const bars = [];
     const rows = [];
-    stages.forEach((stage, index) => {
-      const colour = COLOURS[index % COLOURS.length];
+    for (const stage of stages) {
+      const colour = this.colour(stage.name);
       const bar = document.createElement("i");
       bar.style.width = `${(100 * stage.ms) / room}%`;
       bar.style.background = colour;
@@ -53,9 +54,15 @@ export class Hud {
       time.textContent = `${milliseconds(stage.ms)} ms`;
       row.append(name, time);
       rows.push(row);
-    });
+    }
     byId("stack").replaceChildren(...bars);
     byId("stages").tBodies[0].replaceChildren(...rows);
+  }
+
+  colour(name) {
+    const { colours } = this;
+    if (!colours.has(name)) colours.set(name, COLOURS[colours.size % COLOURS.length]);
+    return colours.get(name);
   }
 
   drawHistory() {
@@ -87,7 +94,7 @@ export class Hud {
   }
 
   network(time) {
-    setText("network", milliseconds(time));
+    setText("network", `${milliseconds(time)} ms`);
   }
 
   refresh() {

@@ -8,11 +8,14 @@ import { result, toast } from "/static/notices.js";
 import { Screen } from "/static/screen.js";
 
 const byId = (id) => document.getElementById(id);
-const SMALL = 128 * 128; // pixels up to which frames are sent without loss
-const PING_INTERVAL = 2000;
+const SMALL = 128 * 128; // pixels up to which frames are sent without loss and shown as pixels
+const KEY_ORDER = "wasdqezxcijkl";
 
-const state = { playing: true, recording: null, seed: null, hello: null, started: false, nextId: 1 };
-const acts = new Map(); // id -> { keys, sent, timed }
+const state = {
+  playing: true, recording: null, seed: null, hello: null, started: false, nextId: 1,
+  ping: { id: 0, sent: 0 },
+};
+const acts = new Map(); // id -> { keys, when }, the latter until it has been answered
 
 const screen = new Screen(byId("canvas"), drawn);
 const hud = new Hud(screen);
@@ -34,11 +37,13 @@ const answers = {
     const { width, height, frame_rate: rate } = message;
     document.documentElement.style.setProperty("--ratio", width / height);
     screen.configure(width, height, rate);
+    byId("canvas").classList.toggle("pixels", width * height <= SMALL);
     hud.configure(message);
     controls.configure(message);
     byId("world").textContent = `${message.world} · ${message.mode} · ${width}×${height}`;
     gallery.show(message.pictures, (path) => connection.address(path));
     fillHelp(message.controls);
+    showHint(message);
     showRecording();
     const again = gallery.uploaded && gallery.chosen === "upload";
     if (again) connection.sendPicture(gallery.uploaded.bytes);
@@ -54,6 +59,7 @@ const answers = {
     byId("seed").value = message.seed;
     gallery.mark(message.picture);
     veil(null);
+    byId("capture").disabled = false; // a capture ends with its walk
     if (!state.playing) connection.send("pause");
     showState();
   },
@@ -81,7 +87,7 @@ const answers = {
     toast(text);
   },
   pong({ id }) {
-    hud.network(performance.now() - state.pinged[id]);
+    if (id === state.ping.id) hud.network(performance.now() - state.ping.sent);
   },
   full({ seats }) {
     veil(`All ${seats} seats are taken. Trying again in a few seconds.`);
@@ -122,9 +128,9 @@ function start(fields = {}) {
   connection.send("start", { version: 1, encoding, ...seed, ...fields });
 }
 
-function act(keys, mouse, timed) {
+function act(keys, mouse, when) {
   const id = state.nextId++;
-  acts.set(id, { keys: cameraToo(keys, mouse), sent: performance.now(), timed });
+  acts.set(id, { keys: cameraToo(keys, mouse), when });
   connection.send("act", { id, keys, mouse });
   if (keys.length) byId("hint").hidden = true;
   return id;
@@ -142,11 +148,11 @@ function drawn(header, now) {
   connection.send("seen", { frame: header.frame });
   state.shown = header;
   if (header.still) return;
-  for (const [id, { sent, timed }] of acts) {
+  for (const [id, each] of acts) {
     if (id > header.action) break;
-    if (timed) hud.answered(now - sent);
+    if (each.when !== null) hud.answered(now - each.when);
+    each.when = null;
     if (id < header.action) acts.delete(id);
-    else acts.get(id).timed = false;
   }
   controls.showSeen(acts.get(header.action)?.keys ?? []);
 }
@@ -210,10 +216,16 @@ function fillHelp(list) {
     return [term, meaning];
   });
   byId("help-keys").replaceChildren(...rows);
-  const walk = list.filter(({ column }) => column).map(({ key }) => key.toUpperCase()).join(" ");
+}
+
+function showHint({ controls: list, idle, has_mouse: mouse, note }) {
+  const place = (key) => KEY_ORDER.indexOf(key);
+  const walk = list.filter(({ column }) => column && column !== idle).map(({ key }) => key);
+  const keys = walk.sort((a, b) => place(a) - place(b)).join(" ").toUpperCase();
   const touch = matchMedia("(pointer: coarse)").matches;
-  const mouse = state.hello.has_mouse ? ", click to look with the mouse" : "";
-  byId("hint").textContent = touch ? "Walk with the pads below" : `Walk with ${walk}${mouse}`;
+  const how = touch ? "Walk with the pads" : `Walk with ${keys}`;
+  byId("hint-how").textContent = mouse && !touch ? `${how}, click to look with the mouse` : how;
+  byId("hint-note").textContent = note;
   byId("hint").hidden = false;
 }
 
@@ -239,7 +251,7 @@ const doings = {
   },
   full() {
     if (document.fullscreenElement) document.exitFullscreen();
-    else byId("screen").requestFullscreen?.();
+    else byId("stage").requestFullscreen();
   },
   "help-button": () => byId("help").showModal(),
   dice() {
@@ -276,14 +288,16 @@ byId("seed-form").addEventListener("submit", (event) => {
   return start();
 });
 
-state.pinged = [0, 0];
-setInterval(() => {
-  state.pinged[0] = performance.now();
-  if (state.started) connection.send("ping", { id: 0 });
-  if (state.recording !== null) {
-    const seconds = Math.floor((performance.now() - state.recording) / 1000);
-    byId("recording-time").textContent =
-      `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-  }
-}, PING_INTERVAL / 2);
+function eachSecond() {
+  state.ping = { id: state.ping.id + 1, sent: performance.now() };
+  if (state.started) connection.send("ping", { id: state.ping.id });
+  if (state.recording === null) return;
+  const seconds = Math.floor((performance.now() - state.recording) / 1000);
+  byId("recording-time").textContent =
+    `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+}
+
+document.addEventListener("visibilitychange", () => screen.rest()); // hidden pages draw nothing
+byId("full").hidden = !document.fullscreenEnabled;
+setInterval(eachSecond, 1000);
 showState();
