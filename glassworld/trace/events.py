@@ -27,24 +27,27 @@ class Args(msgspec.Struct, gc=False):
     device_id: Any = msgspec.field(default=None, name="Device Id")
 
 
+_NO_TIME = -1e18
+
+
 class Event(msgspec.Struct, gc=False):
-    """One event; times in microseconds."""
+    """One event; times in microseconds. Without a `ts` it began impossibly long ago."""
 
     ph: Any = ""
     cat: Any = None
     name: Any = ""
     pid: Any = None
     tid: Any = None
-    ts: float = 0.0
-    dur: float = 0.0
-    args: Args | None = None
+    ts: float = _NO_TIME
+    dur: float | None = None
+    args: Args | str | float | bool | list[Any] | None = None
 
 
 class _ExactEvent(Event, gc=False):
     """An event whose times keep every decimal digit of the text."""
 
-    ts: Decimal = Decimal(0)  # type: ignore[assignment]
-    dur: Decimal = Decimal(0)  # type: ignore[assignment]
+    ts: Decimal = Decimal(_NO_TIME)  # type: ignore[assignment]
+    dur: Decimal | None = None  # type: ignore[assignment]
 
 
 EXACT_BELOW_US = 2.0**43

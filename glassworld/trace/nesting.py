@@ -80,12 +80,13 @@ def innermost(rows: npt.NDArray[np.void], forest: Forest, thread: Codes, at: Int
     if not len(rows) or not len(at):
         return found
     order = forest.order
-    low = min(int(rows["start"].min()), int(at.min()))
-    span = max(int(rows["start"].max()), int(at.max())) - low + 1
-    keys = rows["thread"][order].astype(np.int64) * span + (rows["start"][order] - low)
-    place = np.searchsorted(keys, thread.astype(np.int64) * span + (at - low), "right") - 1
-    found[:] = np.where(place >= 0, order[np.maximum(place, 0)], -1)
-    found[(found >= 0) & (rows["thread"][found] != thread)] = -1
+    starts, asked = rows["start"][order], np.argsort(thread, kind="stable")
+    numbers, first = np.unique(thread[asked], return_index=True)
+    threads = rows["thread"][order]
+    low, high = np.searchsorted(threads, numbers), np.searchsorted(threads, numbers, "right")
+    for i, mine in enumerate(np.split(asked, first[1:])):
+        place = low[i] + np.searchsorted(starts[low[i] : high[i]], at[mine], "right") - 1
+        found[mine] = np.where(place >= low[i], order[np.maximum(place, 0)], -1)
     while True:
         past = (found >= 0) & (forest.end[found] < at)
         if not past.any():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.errors import TraceError
-from glassworld.trace.events import Event, EventStream
+from glassworld.trace.events import Args, Event, EventStream
 from glassworld.trace.tables import (
     COLLECTIVE,
     COPY,
@@ -27,7 +28,8 @@ from glassworld.trace.tables import (
 )
 from glassworld.trace.tagscan import TagStream
 
-_TAG, _OP, _PYTHON, _LAUNCH, _DEVICE, _OVERHEAD, _OTHER = range(1, 8)
+_TAG, _OP, _PYTHON, _LAUNCH, _DEVICE, _OVERHEAD = range(1, 7)
+_INCOMPLETE = object()  # stands for the category of an event that is not of the complete kind
 _CATEGORIES = {
     "user_annotation": _TAG,
     "cpu_op": _OP,
@@ -47,7 +49,26 @@ Progress = Callable[[int], None]
 """Called now and then with the number of (decompressed) bytes read so far."""
 
 
-class _Numbering(dict[Any, int]):
+class _Codes(dict[Any, int]):
+    """Codes for things, found out when each is first seen."""
+
+    def of(self, keys: list[Any]) -> list[int]:
+        """The code of each key; what cannot be a key (a list, an object) goes by its text."""
+        try:
+            return [self[key] for key in keys]
+        except TypeError:
+            return [self[key if _hashable(key) else str(key)] for key in keys]
+
+
+def _hashable(key: Any) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
+
+
+class _Numbering(_Codes):
     """Numbers things in the order they are first seen."""
 
     def __missing__(self, key: Any) -> int:
@@ -55,17 +76,13 @@ class _Numbering(dict[Any, int]):
         return number
 
 
-def _category(cat: Any) -> int:
-    """The table an event's category belongs to; 0 for none."""
-    text = str(cat).lower()
-    if text.endswith(("_runtime", "_driver")):
-        return _LAUNCH
-    return _CATEGORIES.get(text, 0)
+class _Categories(_Codes):
+    """The table each category of events belongs to; 0 for none."""
 
-
-class _Categories(dict[Any, int]):
     def __missing__(self, cat: Any) -> int:
-        self[cat] = _category(cat)
+        text = str(cat).lower()
+        launch = text.endswith(("_runtime", "_driver"))
+        self[cat] = _LAUNCH if launch else _CATEGORIES.get(text, 0)
         return self[cat]
 
 
@@ -87,55 +104,64 @@ class Builder:
         self.overhead_ns = 0
         self.start, self.end = 2**62, -(2**62)
         self.skipped: Counter[str] = Counter()
-        self._categories = _Categories()
+        self._categories = _Categories({_INCOMPLETE: -1})
 
     def add(self, events: list[Event]) -> None:
         """Sort events into their tables."""
         self.events += len(events)
-        categories = self._categories
-        codes = np.array([categories[e.cat] if e.ph == "X" else -1 for e in events], dtype=np.int8)
+        kinds = [e.cat if e.ph == "X" else _INCOMPLETE for e in events]
+        codes = np.array(self._categories.of(kinds), dtype=np.int8)
         for code in (_TAG, _OP, _PYTHON, _LAUNCH, _DEVICE, _OVERHEAD):
             chosen = [events[i] for i in np.flatnonzero(codes == code)]
             if chosen:
                 self._add_ranges(code, chosen)
         others = [events[i] for i in np.flatnonzero(codes == -1)]
-        self._add_memory([e for e in others if e.ph == "i" and e.name == "[memory]" and e.args])
+        self._add_memory([e for e in others if e.ph == "i" and e.name == "[memory]"])
         unpaired = sum(e.ph in ("B", "E") for e in others)
         if unpaired:
             self.skipped["begin/end events (only complete ones are read)"] += unpaired
 
     def _add_ranges(self, code: int, events: list[Event]) -> None:
-        starts, durations = times(e.ts for e in events), times(e.dur for e in events)
+        starts, durations = times([e.ts for e in events]), times([e.dur or 0.0 for e in events])
+        possible = (np.abs(starts) < _FAR_NS) & (np.abs(durations) < _FAR_NS)
+        if not possible.all():
+            self.skipped["events with impossible times"] += int((~possible).sum())
+            events = [events[i] for i in np.flatnonzero(possible)]
+            starts, durations = starts[possible], durations[possible]
         if code == _OVERHEAD:
             self.overhead_ns += int(durations.sum())
-            return
+        elif events:
+            rows = self._rows(code, events)
+            rows["start"], rows["dur"] = starts, np.maximum(durations, 0)
+            self.start = min(self.start, int(starts.min()))
+            self.end = max(self.end, int((rows["start"] + rows["dur"]).max()))
+            self.tables[code].append(rows)
+
+    def _rows(self, code: int, events: list[Event]) -> npt.NDArray[np.void]:
+        """Rows for a table, their times yet to be filled in."""
         rows = np.empty(len(events), self.tables[code].dtype)
-        names, threads = self.names, self.threads
-        rows["name"] = [names[e.name] for e in events]
-        rows["thread"] = [threads[e.pid, e.tid] for e in events]
-        rows["start"], rows["dur"] = starts, np.maximum(durations, 0)
+        rows["name"] = self.names.of([e.name for e in events])
+        rows["thread"] = self.threads.of([(e.pid, e.tid) for e in events])
         if code in (_LAUNCH, _DEVICE):
-            empty = _NO_ARGS
-            args = [e.args or empty for e in events]
+            args = [_args(e) for e in events]
             rows["correlation"] = [_int(a.correlation, -1) for a in args]
             if code == _DEVICE:
-                rows["stream"] = [_int(a.stream, 0) for a in args]
-                rows["device"] = [_int(a.device, 0) for a in args]
+                rows["stream"] = _small([a.stream for a in args])
+                rows["device"] = _small([a.device for a in args])
                 rows["bytes"] = [_int(a.bytes, 0) for a in args]
                 rows["kind"] = [_device_kind(e) for e in events]
-        self.start = min(self.start, int(starts.min()))
-        self.end = max(self.end, int((rows["start"] + rows["dur"]).max()))
-        self.tables[code].append(rows)
+        return rows
 
     def _add_memory(self, events: list[Event]) -> None:
         if not events:
             return
         rows = np.empty(len(events), MEMORY)
-        args = [e.args or _NO_ARGS for e in events]
-        rows["thread"] = [self.threads[e.pid, e.tid] for e in events]
-        rows["at"] = times(e.ts for e in events)
+        args = [_args(e) for e in events]
+        rows["thread"] = self.threads.of([(e.pid, e.tid) for e in events])
+        rows["at"] = times([e.ts for e in events])
         rows["total"] = [_int(a.total_allocated, 0) for a in args]
-        rows["device"] = [-1 if _int(a.device_type, 0) == 0 else _int(a.device_id, 0) for a in args]
+        cpu = np.array([_int(a.device_type, 0) == 0 for a in args])
+        rows["device"] = np.where(cpu, -1, _small([a.device_id for a in args]))
         self.memory.append(rows)
 
     def finish(self, path: Path, stream: EventStream) -> Trace:
@@ -181,24 +207,46 @@ def read(path: str | Path, progress: Progress | None = None, tags_only: bool = F
     return builder.finish(path, stream)
 
 
-_NO_ARGS = type("_NoArgs", (), {"__getattr__": lambda self, name: None})()
+_NO_ARGS = Args()
+_FAR_US = 4 * 10**15  # late in this century; int64 nanoseconds hold the sum of two of these
+_FAR_NS = _FAR_US * 1000
 
 
-def times(microseconds: Iterable[Any]) -> Ints:
-    """Integer nanoseconds of decimal microseconds, exact (see `events.EXACT_BELOW_US`)."""
-    values = list(microseconds)
-    if values and not isinstance(values[0], float):
-        return np.array([round(value * 1000) for value in values], dtype=np.int64)
-    return np.rint(np.array(values) * 1000.0).astype(np.int64)
+def _args(event: Event) -> Args:
+    return event.args if isinstance(event.args, Args) else _NO_ARGS
+
+
+def times(microseconds: list[Any]) -> Ints:
+    """Integer nanoseconds of decimal microseconds, exact (see `events.EXACT_BELOW_US`).
+
+    What is further from 0 than any clock is cut to `_FAR_US`.
+    """
+    if any(type(value) is Decimal for value in microseconds):
+        return np.array([_nanoseconds(value) for value in microseconds], dtype=np.int64)
+    values = np.clip(np.array(microseconds, dtype=np.float64), -_FAR_US, _FAR_US)
+    return np.rint(values * 1000.0).astype(np.int64)
+
+
+def _nanoseconds(microseconds: Any) -> int:
+    try:
+        nanoseconds: int = round(max(-_FAR_US, min(_FAR_US, microseconds)) * 1000)
+        return nanoseconds
+    except ArithmeticError:  # not a number
+        return _FAR_NS
+
+
+def _small(values: list[Any]) -> Ints:
+    """Stream and device numbers; 0 for what is none."""
+    numbers = np.array([_int(value, 0) for value in values], dtype=np.int64)
+    return np.where(np.abs(numbers) < 2**31, numbers, 0)
 
 
 def _int(value: Any, otherwise: int) -> int:
-    if type(value) is int:
-        return value if -(2**62) < value < 2**62 else otherwise
     try:
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError, OverflowError):
         return otherwise
+    return number if -(2**62) < number < 2**62 else otherwise
 
 
 def _device_kind(event: Event) -> int:
