@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glassworld.trace.attribution import DeviceOps, DeviceTime, attribute, device_time
 from glassworld.trace.operators import Kernels, Operators, kernels, operators
 from glassworld.trace.reader import Progress, read
-from glassworld.trace.tables import Codes, Ints, Trace
+from glassworld.trace.tables import Codes, Floats, Ints, Trace
 from glassworld.trace.tree import Groups, TagTree, build_tree
+
+if TYPE_CHECKING:
+    from glassworld.trace.gaps import Gap
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class Coverage:
 class TagRow:
     """A tag with all its instances at one place of the tree; milliseconds.
 
-    `path` runs from the root to the tag itself. GPU figures include the tags inside.
+    `path` runs from the root to the tag itself; `name` is its last part, or in rows by pattern
+    the name itself where all instances bear the same. GPU figures include the tags inside, but for
+    `gpu_self_ms`. `gpu_span_ms` and `gpu_idle_ms` are summed over the instances.
     """
 
     path: tuple[str, ...]
@@ -38,12 +44,15 @@ class TagRow:
     cpu_ms: float
     self_cpu_ms: float
     gpu_busy_ms: float
+    gpu_self_ms: float
     gpu_sum_ms: float
     gpu_span_ms: float
     gpu_idle_ms: float
     gpu_kernels: int
     gpu_copies: int
+    gpu_copy_ms: float
     gpu_collectives: int
+    gpu_collective_ms: float
     launch_delay_ms: float
 
 
@@ -98,49 +107,75 @@ class Analysis:
         """One row per path of patterns, parents before children."""
         return self._rows(self.tree.by_pattern, self.tree.patterns)
 
+    @cached_property
+    def gaps(self) -> list[Gap]:
+        """The longest stretches in which no GPU operation ran, longest first."""
+        from glassworld.trace.gaps import idle_gaps
+
+        return idle_gaps(self)
+
     def instance_name(self, instance: int) -> str:
         """The name of a tag instance."""
         return self.tree.names[int(self.tree.rows["name"][instance])]
 
     def time_ns(self, instances: Ints) -> Ints:
         """The time that counts: GPU busy where there is a GPU, else CPU time."""
-        values: Ints = self.device.busy if self.on_gpu else self.tree.rows["dur"]
+        values: Ints = self.device.busy if self.on_gpu else self.tree.cpu_ns
         return values[instances]
 
+    def own_ns(self, instances: Ints) -> Ints:
+        """The time that counts and lies in no tag inside."""
+        values: Ints = self.device.own if self.on_gpu else self.tree.self_ns
+        return values[instances]
+
+    def ms(self, row: TagRow) -> float:
+        """The time that counts of all instances of a row."""
+        return row.gpu_busy_ms if self.on_gpu else row.cpu_ms
+
+    def own_ms(self, row: TagRow) -> float:
+        """The time that counts of a row outside the tags inside it."""
+        return row.gpu_self_ms if self.on_gpu else row.self_cpu_ms
+
     def _rows(self, groups: Groups, labels: list[str]) -> list[TagRow]:
-        count = len(groups)
-        time = device_time(self.ops, self.tree.forest, groups.of, count)
+        count, tree = len(groups), self.tree
+        time = device_time(self.ops, tree.forest, groups.of, count)
         number = np.bincount(groups.of, minlength=count)
-        cpu = _total(groups.of, self.tree.rows["dur"], count)
-        own = _total(groups.of, self.tree.self_ns, count)
+        span = _total_ms(groups.of, self.device.span, count)
+        busy = time.busy / 1e6
+        milliseconds = {
+            "cpu_ms": _total_ms(groups.of, tree.cpu_ns, count),
+            "self_cpu_ms": _total_ms(groups.of, tree.self_ns, count),
+            "gpu_busy_ms": busy,
+            "gpu_self_ms": time.own / 1e6,
+            "gpu_sum_ms": time.total / 1e6,
+            "gpu_span_ms": span,
+            "gpu_idle_ms": np.maximum(0.0, span - busy),
+            "gpu_copy_ms": time.copy / 1e6,
+            "gpu_collective_ms": time.collective / 1e6,
+            "launch_delay_ms": time.delay / 1e6,
+        }
         member = np.zeros(count, dtype=np.int64)
         member[groups.of] = np.arange(len(groups.of))
-        rows = []
-        for g in range(count):
-            path = groups.path(g, labels)
-            rows.append(
-                TagRow(
-                    path=path,
-                    name=path[-1],
-                    pattern=self.tree.patterns[self.tree.pattern[member[g]]],
-                    instances=int(number[g]),
-                    cpu_ms=float(cpu[g]) / 1e6,
-                    self_cpu_ms=float(own[g]) / 1e6,
-                    gpu_busy_ms=float(time.busy[g]) / 1e6,
-                    gpu_sum_ms=float(time.total[g]) / 1e6,
-                    gpu_span_ms=float(time.span[g]) / 1e6,
-                    gpu_idle_ms=float(time.idle[g]) / 1e6,
-                    gpu_kernels=int(time.kernels[g]),
-                    gpu_copies=int(time.copies[g]),
-                    gpu_collectives=int(time.collectives[g]),
-                    launch_delay_ms=float(time.delay[g]) / 1e6,
-                )
+        alike = np.ones(count, dtype=bool)
+        alike[groups.of[tree.rows["name"] != tree.rows["name"][member[groups.of]]]] = False
+        paths = [groups.path(g, labels) for g in range(count)]
+        return [
+            TagRow(
+                path=paths[g],
+                name=self.instance_name(int(member[g])) if alike[g] else paths[g][-1],
+                pattern=tree.patterns[tree.pattern[member[g]]],
+                instances=int(number[g]),
+                gpu_kernels=int(time.kernels[g]),
+                gpu_copies=int(time.copies[g]),
+                gpu_collectives=int(time.collectives[g]),
+                **{name: float(values[g]) for name, values in milliseconds.items()},
             )
-        return rows
+            for g in range(count)
+        ]
 
 
-def _total(of: Codes, values: Ints, count: int) -> Ints:
-    return np.bincount(of, values, minlength=count).astype(np.int64)
+def _total_ms(of: Codes, nanoseconds: Ints, count: int) -> Floats:
+    return np.bincount(of, nanoseconds, minlength=count) / 1e6
 
 
 def analyze(

@@ -9,13 +9,13 @@ its predecessor ends), each counts with its own duration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from glassworld.trace.nesting import Forest, innermost
-from glassworld.trace.tables import COLLECTIVE, COPY, Codes, Ints, Mask, Trace
+from glassworld.trace.tables import COLLECTIVE, COPY, FILL, Codes, Ints, Mask, Trace
 from glassworld.trace.tree import TagTree
 
 
@@ -41,26 +41,26 @@ class DeviceOps:
 
 @dataclass(frozen=True)
 class DeviceTime:
-    """Per group: nanoseconds the GPU was busy, from first start to last end; operations.
+    """Per group of tag instances: nanoseconds of GPU time, and numbers of operations.
 
-    `total` adds the operations' durations up; it exceeds `busy` where some ran side by side on
-    several streams.
+    `busy` is the union of the operations' intervals, `total` the sum of their durations (more
+    where some ran side by side), `span` from the first one's start to the last one's end.
+    `own` is the busy time that operations launched directly in the group add to the GPU's:
+    over all groups, and with what lies outside every tag, it adds up to the GPU's busy time.
+    `kernels` counts all operations, copies and collectives among them.
     """
 
     busy: Ints
+    own: Ints
     total: Ints
     span: Ints
     kernels: Ints
     copies: Ints
+    copy: Ints
     collectives: Ints
+    collective: Ints
     delay: Ints
     """The median time from launch to start, of the operations launched directly in the group."""
-
-    @property
-    def idle(self) -> Ints:
-        """Nanoseconds between first start and last end in which nothing ran."""
-        idle: Ints = np.maximum(0, self.span - self.busy)
-        return idle
 
 
 def attribute(trace: Trace, tree: TagTree) -> DeviceOps:
@@ -133,9 +133,10 @@ def device_time(ops: DeviceOps, forest: Forest, group_of: Codes, groups: int) ->
 
     `group_of` maps instances to groups; instances of one group must not contain one another.
     """
-    zero = np.zeros(groups, dtype=np.int64)
-    busy, total, span, kernels = zero.copy(), zero.copy(), zero.copy(), zero.copy()
-    copies, collectives = zero.copy(), zero.copy()
+    made = {field.name: np.zeros(groups, dtype=np.int64) for field in fields(DeviceTime)}
+    direct = ops.tag >= 0
+    made["own"] = _sum(group_of[ops.tag[direct]], ops.exclusive[direct], groups)
+    made["delay"] = _median_delay(ops, group_of, groups)
     current = ops.tag.copy()
     for depth in range(int(forest.depth.max(initial=-1)), -1, -1):
         chosen = np.flatnonzero((current >= 0) & (forest.depth[current] == depth))
@@ -143,20 +144,22 @@ def device_time(ops: DeviceOps, forest: Forest, group_of: Codes, groups: int) ->
             continue
         group = group_of[current[chosen]]
         start, end = ops.rows["start"][chosen], ops.end[chosen]
-        busy += _sum(group, _keeps_busy(ops.rows[chosen], end, group), groups)
-        total += _sum(group, end - start, groups)
-        kernels += np.bincount(group, minlength=groups)
+        made["busy"] += _sum(group, _keeps_busy(ops.rows[chosen], end, group), groups)
+        made["total"] += _sum(group, end - start, groups)
+        made["kernels"] += np.bincount(group, minlength=groups)
         kind = ops.rows["kind"][chosen]
-        copies += np.bincount(group[kind >= COPY], minlength=groups)
-        copies -= np.bincount(group[kind == COLLECTIVE], minlength=groups)
-        collectives += np.bincount(group[kind == COLLECTIVE], minlength=groups)
+        for number, time, mine in (
+            ("copies", "copy", (kind == COPY) | (kind == FILL)),
+            ("collectives", "collective", kind == COLLECTIVE),
+        ):
+            made[number] += np.bincount(group[mine], minlength=groups)
+            made[time] += _sum(group[mine], (end - start)[mine], groups)
         first, last = np.full(groups, 2**62), np.full(groups, -(2**62))
         np.minimum.at(first, group, start)
         np.maximum.at(last, group, end)
-        span += np.where(last > first, last - first, 0)
+        made["span"] += np.where(last > first, last - first, 0)
         current[chosen] = forest.parent[current[chosen]]
-    delay = _median_delay(ops, group_of, groups)
-    return DeviceTime(busy, total, span, kernels, copies, collectives, delay)
+    return DeviceTime(**made)
 
 
 def _sum(group: Codes, values: Ints, groups: int) -> Ints:

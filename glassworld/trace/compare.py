@@ -8,16 +8,21 @@ import numpy as np
 
 from glassworld.errors import TraceError
 from glassworld.trace.analysis import Analysis
+from glassworld.trace.blocks import deviation
 from glassworld.trace.tables import Floats
 
 SIGMAS = 3.0
+STRETCHES = 5
+INDEXED = ("step", "layer")
+"""Tags that stand for one of these are compared one by one, not all together."""
 _TINY_MS = 0.001
 
 
 @dataclass(frozen=True)
 class Change:
-    """A pattern's time per instance in two runs; milliseconds, shares of the time before.
+    """A tag's time per instance in two runs; milliseconds, shares of the time before.
 
+    `path` is of patterns, with the step or layer filled in that the tag itself stands for.
     `noise` is the standard error of `change`, from the repeated instances; None where either run
     has fewer than three, so nothing can be said. `verdict`: slower, faster, same or unknown.
     """
@@ -47,7 +52,7 @@ class Comparison:
 
 
 def compare(before: Analysis, after: Analysis) -> Comparison:
-    """Align two analyses by paths of patterns and compare their median instances.
+    """Align two analyses by paths and compare the median instances of each.
 
     Raises `TraceError` if they have no tag in common.
     """
@@ -67,15 +72,24 @@ def compare(before: Analysis, after: Analysis) -> Comparison:
 
 
 def _samples(analysis: Analysis) -> dict[tuple[str, ...], Floats]:
-    """The instances' times of every path of patterns."""
-    groups = analysis.tree.by_pattern
-    times = analysis.time_ns(np.arange(len(analysis.tree))) / 1e6
-    order = np.argsort(groups.of, kind="stable")
-    bounds = np.searchsorted(groups.of[order], np.arange(len(groups) + 1))
-    return {
-        groups.path(g, analysis.tree.patterns): times[order[bounds[g] : bounds[g + 1]]]
-        for g in range(len(groups))
-    }
+    """The instances' times of every path, each in order of time."""
+    tree = analysis.tree
+    groups, times = tree.by_pattern, analysis.time_ns(np.arange(len(tree))) / 1e6
+    index = np.full(len(tree), -1)
+    for dimension in INDEXED:
+        having = [f"{{{dimension}}}" in pattern for pattern in tree.patterns]
+        mine = np.array(having, dtype=bool)[tree.pattern]
+        index[mine] = tree.dims[dimension][mine]
+    order = np.lexsort((tree.rows["start"], index, groups.of))
+    keys = np.stack([groups.of[order], index[order]])
+    bounds = np.flatnonzero((np.diff(keys, axis=1) != 0).any(axis=0)) + 1
+    samples = {}
+    for members in np.split(order, bounds) if len(order) else []:
+        path = groups.path(int(groups.of[members[0]]), tree.patterns)
+        number = f"{index[members[0]]}"
+        own = path[-1].replace("{step}", number).replace("{layer}", number)
+        samples[(*path[:-1], own)] = times[members]
+    return samples
 
 
 def _change(path: tuple[str, ...], before: Floats, after: Floats) -> Change:
@@ -96,12 +110,26 @@ def _change(path: tuple[str, ...], before: Floats, after: Floats) -> Change:
 
 
 def _error(values: Floats) -> float:
-    """The standard error of the median, from the median absolute deviation.
+    """The standard error of the median of values in order of time.
 
-    1.4826 makes the deviation a standard deviation for normal noise, 1.2533 is the median's
-    efficiency; half the spread of so few values as five is its floor.
+    From their spread as if they were independent, or from the spread of the medians of a few
+    stretches of the run, whichever is larger: on a machine that does other things too, neighbours
+    are slow together, and many of them say little more than one.
     """
-    deviation = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    error = _independent(values)
+    if len(values) >= 2 * STRETCHES:
+        medians = [float(np.median(stretch)) for stretch in np.array_split(values, STRETCHES)]
+        error = max(error, _independent(np.array(medians)))
+    return error
+
+
+def _independent(values: Floats) -> float:
+    """The standard error of the median of independent values.
+
+    1.2533 is the median's efficiency for normal noise; half the spread of so few values as five
+    is the floor of their deviation.
+    """
+    spread = deviation(values)
     if len(values) < 6:
-        deviation = max(deviation, float(values.max() - values.min()) / 2)
-    return float(1.2533 * deviation / np.sqrt(len(values)))
+        spread = max(spread, float(values.max() - values.min()) / 2)
+    return float(1.2533 * spread / np.sqrt(len(values)))

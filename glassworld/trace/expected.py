@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glassworld.profiling import registry as tags
+from glassworld.trace import work
 from glassworld.trace.analysis import Analysis
-from glassworld.trace.expectation import (
-    Ceilings,
-    Config,
-    decode_parts,
-    encode_flops,
-    read_ceilings,
-    run_config,
-    transformer_pass,
-    vision_flops,
-)
-from glassworld.trace.questions import duration
+from glassworld.trace.expectation import bytes_per_number, read_ceilings, run_config
+from glassworld.trace.names import dimensions
+from glassworld.trace.questions import count, total_ms
+from glassworld.trace.work import NOTHING, Config, Work
 
 GUIDE_BLOCKS, GUIDE_STEPS = 50, 50
 """The original guide's run: 150 latent frames are 50 blocks of 3."""
@@ -24,7 +18,7 @@ GUIDE_BLOCKS, GUIDE_STEPS = 50, 50
 
 @dataclass(frozen=True)
 class Expected:
-    """A row of the table. `gflop` and what follows from it are None where nothing is counted.
+    """A row of the table; work and what follows from it are None without a configuration.
 
     `share` is of preparation, inference and post-processing together; `expected_share` is the
     same of the expected times (of the FLOPs, without ceilings); `roof_share` is how much of the
@@ -32,6 +26,7 @@ class Expected:
     """
 
     row: str
+    tag: str
     measured_ms: float
     share: float
     gflop: float | None
@@ -41,10 +36,12 @@ class Expected:
     guide: str
 
 
+_OUTER = (tags.DATA_PREPARATION, tags.PIPELINE_INFERENCE, tags.VIDEO_POSTPROCESSING)
 _ROWS = (
     ("data preparation", tags.DATA_PREPARATION, "about 1 %"),
     ("inference loop", tags.PIPELINE_INFERENCE, "98 %"),
     ("  cache initialisation", tags.CACHE_INIT, "< 0.1 %"),
+    ("  condition encode", tags.CONDITION_ENCODE, ""),
     ("  denoising", tags.DENOISING_STEP, "60 %"),
     ("  VAE decode", tags.VAE_DECODE, "38 %"),
     ("  cache update", tags.UPDATE_CACHE, "2 %"),
@@ -54,29 +51,31 @@ _ROWS = (
 
 def expected_table(analysis: Analysis) -> list[Expected]:
     """The rows of the table; empty for a trace that is not of the engine."""
-    measured = {tag: float(duration(analysis, tag).sum()) for _, tag, _ in _ROWS}
+    measured = {tag: total_ms(analysis, tag) for _, tag, _ in _ROWS}
     if not any(measured.values()):
         return []
-    outer = (tags.DATA_PREPARATION, tags.PIPELINE_INFERENCE, tags.VIDEO_POSTPROCESSING)
-    whole = sum(measured[tag] for tag in outer) or 1.0
     config = run_config(analysis.trace.metadata)
     ceilings = read_ceilings(config) if config else None
-    work = _work(analysis, config) if config else {}
-    times = {tag: _ideal_ms(flops, ceilings) for tag, flops in work.items()}
-    sum_expected = times.get(tags.DATA_PREPARATION, 0) + times.get(tags.PIPELINE_INFERENCE, 0)
+    done = run_work(analysis, config) if config else {}
+    ideal = {tag: sum(w.flops for w in parts) for tag, parts in done.items()}
+    if config and ceilings:
+        size = bytes_per_number(config)
+        ideal = {t: sum(ceilings.ideal_ms(w, size) for w in parts) for t, parts in done.items()}
+    whole = sum(measured[tag] for tag in _OUTER) or 1.0
+    sum_ideal = sum(ideal.get(tag, 0.0) for tag in _OUTER) or 1.0
     made = []
     for name, tag, guide in _ROWS:
-        known = tag in work
-        ideal = times[tag] if known and ceilings else None
+        ms, expected = measured[tag], ideal[tag] if tag in ideal and ceilings else None
         made.append(
             Expected(
                 row=name,
-                measured_ms=measured[tag],
-                share=measured[tag] / whole,
-                gflop=sum(work[tag]) / 1e9 if known else None,
-                expected_ms=ideal,
-                expected_share=times[tag] / sum_expected if known and sum_expected else None,
-                roof_share=ideal / measured[tag] if ideal and measured[tag] else None,
+                tag=tag,
+                measured_ms=ms,
+                share=ms / whole,
+                gflop=sum(w.flops for w in done[tag]) / 1e9 if tag in done else None,
+                expected_ms=expected,
+                expected_share=ideal[tag] / sum_ideal if tag in ideal else None,
+                roof_share=expected / ms if expected is not None and ms else None,
                 guide=guide,
             )
         )
@@ -98,43 +97,67 @@ def guide_note(analysis: Analysis) -> str:
     )
 
 
-Work = tuple[float, float]
-"""FLOPs in matrix products, FLOPs in convolutions."""
+def frames_seen(analysis: Analysis, config: Config, pattern: str) -> dict[int, int]:
+    """How many latent frames a pass sees, and how many instances of `pattern` see so many."""
+    seen: dict[int, int] = {}
+    for row in analysis.tags:
+        if row.pattern == pattern:
+            block = dimensions(row.path).get("block", 0)
+            frames = min(config["window"], (block + 1) * config["frames_per_block"])
+            seen[frames] = seen.get(frames, 0) + row.instances
+    return seen
 
 
-def _ideal_ms(work: Work, ceilings: Ceilings | None) -> float:
-    """Time at the ceilings; without any, an arbitrary time proportional to the FLOPs."""
-    products, convolutions = work
-    if ceilings is None:
-        return (products + convolutions) / 1e9
-    return products / ceilings.matmul_gflops / 1e6 + convolutions / ceilings.conv_gflops / 1e6
+def passes(analysis: Analysis, config: Config) -> tuple[dict[str, Work], dict[str, Work]]:
+    """The work of all denoising passes in the trace and of all update passes, by tag."""
+    made = []
+    for pattern, one in (
+        (tags.DENOISING_STEP, work.transformer_pass),
+        (tags.UPDATE_CACHE, work.update_pass),
+    ):
+        parts: dict[str, Work] = {}
+        for frames, times in frames_seen(analysis, config, pattern).items():
+            for tag, done in one(config, frames).items():
+                parts[tag] = parts.get(tag, NOTHING) + done * times
+        made.append(parts)
+    return made[0], made[1]
 
 
-def _work(analysis: Analysis, config: Config) -> dict[str, Work]:
-    """FLOPs of each row, for the blocks that are in the trace."""
-    tree = analysis.tree
-    per_block, window = config["frames_per_block"], config["window"]
-    steps = tree.dims["block"][tree.where(tags.DENOISING_STEP)].tolist()
-    updates = tree.dims["block"][tree.where(tags.UPDATE_CACHE)].tolist()
-    decodes = tree.dims["block"][tree.where(tags.VAE_DECODE)].tolist()
+def decodes(analysis: Analysis, config: Config) -> dict[str, Work]:
+    """The work of all decoded latent frames in the trace, by tag."""
+    blocks = [
+        (dimensions(row.path).get("block", 0), row.instances)
+        for row in analysis.tags
+        if row.pattern == tags.VAE_DECODE
+    ]
+    clips = sum(times for block, times in blocks if block == 0)
+    frames = config["frames_per_block"] * sum(times for _, times in blocks)
+    first, later = work.decode_frame(config, first=True), work.decode_frame(config, first=False)
+    return {tag: first[tag] * clips + later[tag] * (frames - clips) for tag in later}
 
-    def passes(blocks: list[int]) -> Work:
-        seen = [min(window, (block + 1) * per_block) for block in blocks]
-        cost = {n: transformer_pass(config, n).total for n in set(seen)}
-        return sum(cost[n] for n in seen), 0.0
 
-    first, later = (sum(decode_parts(config, first=f).values()) for f in (True, False))
-    frames = per_block * len(decodes)
-    decode = later * frames - (later - first if 0 in decodes else 0.0)
-    denoise, update = passes(steps), passes(updates)
-    one, four = (encode_flops(config, first=f) for f in (True, False))
-    encode = four * per_block * len(tree.where(tags.CONDITION_ENCODE))
-    work: dict[str, Work] = {
+def run_work(analysis: Analysis, config: Config) -> dict[str, list[Work]]:
+    """What each row had to do, in parts that each have a ceiling of their own."""
+    denoise, update = (list(parts.values()) for parts in passes(analysis, config))
+    decode = list(decodes(analysis, config).values())
+    one, four = (work.encode_frames(config, first=first) for first in (True, False))
+    blocks = config["frames_per_block"]
+
+    def ran(tag: str) -> int:
+        return count(analysis, tag)
+
+    encode = [four * (blocks * ran(tags.CONDITION_ENCODE))]
+    initialise = [work.cache_initialisation(config) * ran(tags.CACHE_INIT)]
+    prepare = work.vision(config) * ran(tags.VISUAL_CONTEXT)
+    first_encode = (one + four * (blocks - 1)) * ran(tags.VAE_ENCODE)
+    pictures = 2 * work.pixel_bytes(config) / bytes_per_number(config)  # read once, written once
+    return {
+        tags.DATA_PREPARATION: [prepare, first_encode],
+        tags.PIPELINE_INFERENCE: [*initialise, *encode, *denoise, *decode, *update],
+        tags.CACHE_INIT: initialise,
+        tags.CONDITION_ENCODE: encode,
         tags.DENOISING_STEP: denoise,
+        tags.VAE_DECODE: decode,
         tags.UPDATE_CACHE: update,
-        tags.VAE_DECODE: (0.0, decode),
-        tags.PIPELINE_INFERENCE: (denoise[0] + update[0], decode + encode),
+        tags.VIDEO_POSTPROCESSING: [Work(numbers=pictures) * ran(tags.VIDEO_POSTPROCESSING)],
     }
-    if len(tree.where(tags.VAE_ENCODE)):
-        work[tags.DATA_PREPARATION] = (vision_flops(config), one + four * (per_block - 1))
-    return work

@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 
 from glassworld.files import replacing
-from glassworld.trace import questions
+from glassworld.trace import blocks, questions
 from glassworld.trace.advice import advise
 from glassworld.trace.analysis import Analysis
+from glassworld.trace.bound import bound
 from glassworld.trace.expected import expected_table
-from glassworld.trace.gaps import idle_gaps
 from glassworld.trace.memory import held
 from glassworld.trace.notes import notes
-from glassworld.trace.optable import operator_rows
+from glassworld.trace.optable import model_operators
 from glassworld.trace.roofline import roofline
 
 FORMAT = 1
@@ -44,7 +44,7 @@ def instance_rows(analysis: Analysis) -> list[dict[str, Any]]:
     """One object per tag instance, in the order of the trace file; milliseconds."""
     tree, device = analysis.tree, analysis.device
     start = ((tree.rows["start"] - analysis.origin_ns) / 1e6).tolist()
-    cpu = (tree.rows["dur"] / 1e6).tolist()
+    cpu = (tree.cpu_ns / 1e6).tolist()
     busy = (device.busy / 1e6).tolist()
     kernels = device.kernels.tolist()
     names = tree.rows["name"].tolist()
@@ -67,7 +67,7 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 def analysis_json(analysis: Analysis) -> dict[str, Any]:
     """The whole analysis; times in milliseconds from the trace's first event."""
     trace = analysis.trace
-    update = questions.update_cost(analysis)
+    update, verdict = questions.update_cost(analysis), bound(analysis)
     return {
         "format": FORMAT,
         "trace": trace.path,
@@ -79,16 +79,19 @@ def analysis_json(analysis: Analysis) -> dict[str, Any]:
         "tags": tags_json(analysis),
         "instances_detail": instance_rows(analysis),
         "stages": rows_json(questions.stages(analysis)),
-        "blocks": rows_json(questions.blocks(analysis)),
-        "steps": rows_json(questions.steps(analysis)),
+        "bound": asdict(verdict) if verdict else None,
+        "blocks": rows_json(blocks.blocks(analysis)),
+        "drift": blocks.drift(analysis),
+        "steps": rows_json(blocks.steps(analysis)),
+        "first_steps": rows_json(blocks.first_steps(analysis)),
         "transformer": rows_json(questions.transformer(analysis)),
         "layers": rows_json(questions.layers(analysis)),
-        "operators": rows_json(operator_rows(analysis)),
+        "operators": rows_json(model_operators(analysis)),
         "decoder": rows_json(questions.decoder(analysis)),
-        "update": asdict(update) if update else None,
+        "update": rows_json(update)[0] if update else None,
         "expected": rows_json(expected_table(analysis)),
         "roofline": rows_json(roofline(analysis)),
-        "gaps": rows_json(idle_gaps(analysis)),
+        "gaps": rows_json(analysis.gaps),
         "memory": rows_json(held(analysis)),
         "advice": rows_json(advise(analysis)),
         "notes": notes(analysis),

@@ -2,73 +2,128 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.nesting import innermost
-from glassworld.trace.questions import Gap
-from glassworld.trace.tables import Ints
 
 LEAST_NS = 10_000  # shorter gaps are the space between two kernels
+KEPT = 64
+COVERS = 0.5  # a culprit fills at least this share of the gap
 
 
-def idle_gaps(analysis: Analysis, most: int = 20) -> list[Gap]:
-    """The longest stretches in which no GPU operation ran, longest first."""
+@dataclass(frozen=True)
+class Gap:
+    """A stretch in which the GPU had nothing to do, and what the CPU did meanwhile; ms.
+
+    `culprit` is the shortest range on the launching thread that fills most of it, from the
+    gap's start to the launch that ended it. There is none where the operation behind the gap was
+    `queued`, launched before half the gap had passed: then the GPU waited for itself, or for
+    work that is not in the trace.
+    """
+
+    start_ms: float
+    ms: float
+    tag: str
+    next_op: str
+    culprit: str
+    culprit_ms: float
+    queued: bool
+
+
+@dataclass
+class _Open:
+    """A gap whose culprit is still sought."""
+
+    start: int
+    end: int
+    following: int
+    thread: int = -1
+    launched: int = 0
+    shortest: int = 2**62
+    name: int = -1
+    overlap: int = 0
+
+    @property
+    def queued(self) -> bool:
+        """Whether the GPU had been given the operation before half the gap had passed."""
+        return 0 < self.launched < (self.start + self.end) / 2
+
+
+def idle_gaps(analysis: Analysis) -> list[Gap]:
+    """The longest stretches in which no GPU operation ran, longest first.
+
+    The stretch before the first operation counts up to its launch, where a tag with GPU work has
+    begun by then.
+    """
+    open_gaps = _longest(analysis)
+    if open_gaps:
+        trace = analysis.trace
+        blamed = [gap for gap in open_gaps if not gap.queued and gap.launched > gap.start]
+        shortest = min((gap.launched - gap.start for gap in blamed), default=0)
+        batches = [trace.tags, trace.launches]
+        for rows in (*batches, *trace.ops.slices(), *trace.python.slices()):
+            _blame(blamed, rows[rows["dur"] >= COVERS * shortest])
+    return [_closed(analysis, gap) for gap in open_gaps]
+
+
+def working_since(analysis: Analysis) -> int:
+    """When the first tag with GPU work began, or without any the first GPU operation."""
+    working = np.flatnonzero(analysis.device.kernels)
+    first = int(analysis.ops.rows["start"][0])
+    return min(first, int(analysis.tree.rows["start"][working].min())) if len(working) else first
+
+
+def _longest(analysis: Analysis) -> list[_Open]:
     ops = analysis.ops
-    if len(ops) < 2:
+    if not len(ops):
         return []
-    latest = np.maximum.accumulate(ops.end)[:-1]
-    length = ops.rows["start"][1:] - latest
-    longest = np.argsort(-length)[:most]
-    longest = longest[length[longest] >= LEAST_NS]
-    return [_gap(analysis, int(latest[i]), int(i) + 1) for i in longest]
+    first = working_since(analysis)
+    latest = np.concatenate([[first], np.maximum.accumulate(ops.end)[:-1]])
+    length = ops.rows["start"] - latest
+    if ops.launch[0] >= 0:
+        length[0] = analysis.trace.launches["start"][ops.launch[0]] - first
+    longest = np.argsort(-length, kind="stable")[:KEPT]
+    made = []
+    for i in longest[length[longest] >= LEAST_NS].tolist():
+        gap = _Open(int(latest[i]), int(latest[i] + length[i]), i)
+        if ops.launch[i] >= 0:
+            call = analysis.trace.launches[ops.launch[i]]
+            gap.thread, gap.launched = int(call["thread"]), min(gap.end, int(call["start"]))
+        made.append(gap)
+    return made
 
 
-def _gap(analysis: Analysis, start: int, following: int) -> Gap:
-    """The gap from `start` to the GPU operation `following`."""
-    trace, tree, ops = analysis.trace, analysis.tree, analysis.ops
-    end = int(ops.rows["start"][following])
-    launch = int(ops.launch[following])
-    tag, culprit, busy = "", "", 0
-    if launch >= 0:
-        call = trace.launches[launch]
-        thread, launched = int(call["thread"]), int(call["start"])
-        until = min(end, max(launched, start + 1))
-        culprit, busy = _culprit(analysis, thread, start, until)
-        middle = np.array([(start + until) // 2])
-        around = int(innermost(tree.rows, tree.forest, np.array([thread]), middle)[0])
-        tag = analysis.instance_name(around) if around >= 0 else ""
+def _blame(gaps: list[_Open], rows: npt.NDArray[np.void]) -> None:
+    """Let each gap take the shortest range of `rows` that fills most of it."""
+    if not len(rows):
+        return
+    ends = rows["start"] + rows["dur"]
+    for gap in gaps:
+        overlap = np.minimum(ends, gap.launched) - np.maximum(rows["start"], gap.start)
+        fills = (rows["thread"] == gap.thread) & (overlap >= COVERS * (gap.launched - gap.start))
+        for i in np.flatnonzero(fills & (rows["dur"] < gap.shortest)):
+            if rows["dur"][i] < gap.shortest:
+                gap.shortest, gap.name = int(rows["dur"][i]), int(rows["name"][i])
+                gap.overlap = int(overlap[i])
+
+
+def _closed(analysis: Analysis, gap: _Open) -> Gap:
+    trace, tree = analysis.trace, analysis.tree
+    around = -1
+    if gap.thread >= 0:
+        middle = np.array([(gap.start + max(gap.start, gap.launched)) // 2])
+        thread = np.array([gap.thread], dtype=np.int32)
+        around = int(innermost(tree.rows, tree.forest, thread, middle)[0])
     return Gap(
-        start_ms=(start - analysis.origin_ns) / 1e6,
-        ms=(end - start) / 1e6,
-        tag=tag,
-        next_op=trace.names[int(ops.rows["name"][following])],
-        culprit=culprit,
-        culprit_ms=busy / 1e6,
-    )
-
-
-def _culprit(analysis: Analysis, thread: int, start: int, end: int) -> tuple[str, int]:
-    """The shortest range that fills most of the time from `start` to `end` on a thread."""
-    trace = analysis.trace
-    best: tuple[int, str, int] | None = None
-    batches = [trace.tags, trace.launches, *trace.ops.slices(), *trace.python.slices()]
-    for rows in batches:
-        found = _overlapping(rows, thread, start, end)
-        for i in found:
-            row_start, dur = int(rows["start"][i]), int(rows["dur"][i])
-            overlap = min(end, row_start + dur) - max(start, row_start)
-            if overlap >= 0.5 * (end - start) and (best is None or dur < best[0]):
-                best = (dur, trace.names[int(rows["name"][i])], overlap)
-    return (best[1], best[2]) if best else ("", 0)
-
-
-def _overlapping(rows: npt.NDArray[np.void], thread: int, start: int, end: int) -> Ints:
-    long_enough = rows["dur"] >= (end - start) // 2
-    return np.flatnonzero(
-        long_enough
-        & (rows["thread"] == thread)
-        & (rows["start"] < end)
-        & (rows["start"] + rows["dur"] > start)
+        start_ms=(gap.start - analysis.origin_ns) / 1e6,
+        ms=(gap.end - gap.start) / 1e6,
+        tag=analysis.instance_name(around) if around >= 0 else "",
+        next_op=trace.names[int(analysis.ops.rows["name"][gap.following])],
+        culprit=trace.names[gap.name] if gap.name >= 0 else "",
+        culprit_ms=gap.overlap / 1e6,
+        queued=gap.queued,
     )

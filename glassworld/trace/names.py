@@ -6,7 +6,7 @@ The engine's own tags fold by the registry, everybody else's by their digits.
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from glassworld.profiling.registry import REGISTRY
 
@@ -27,6 +27,7 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     )
 
 
+@lru_cache(maxsize=1 << 16)
 def fold(name: str) -> tuple[str, dict[str, int]]:
     """The pattern a name is an instance of, and the index dimensions in the name.
 
@@ -46,3 +47,11 @@ def fold(name: str) -> tuple[str, dict[str, int]]:
     block = _OWN_BLOCK.match(name)
     folded = kept + _NUMBER_OR_HASH.sub(lambda m: m[0] if len(m[0]) >= 40 else "{n}", rest)
     return folded, {"block": int(block.group(1))} if block else {}
+
+
+def dimensions(path: tuple[str, ...]) -> dict[str, int]:
+    """The index dimensions of a tag, from its own name and those around it."""
+    found: dict[str, int] = {}
+    for name in path:
+        found |= fold(name)[1]
+    return found

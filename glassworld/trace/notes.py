@@ -11,6 +11,7 @@ from glassworld.trace.analysis import Analysis
 from glassworld.trace.expectation import read_ceilings, run_config
 
 OVERHEAD_SHARE = 0.05
+HIDDEN_SHARE = 0.05
 _COMPILED = re.compile(r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction")
 
 
@@ -44,6 +45,12 @@ def _gpu(analysis: Analysis) -> list[str]:
     untagged = coverage.launched - coverage.attributed
     if untagged and len(analysis.tree):
         made.append(f"{untagged} of {coverage.gpu_ops} GPU operations lie outside every tag")
+    hidden = sum(gap.ms for gap in analysis.gaps if gap.queued)
+    if hidden > HIDDEN_SHARE * analysis.window_ns / 1e6:
+        made.append(
+            f"for {hidden:,.0f} ms the GPU shows no operation though some had been launched: it "
+            "worked on what was launched before the trace began, or its queue was held up"
+        )
     names = analysis.trace.names
     calls = np.unique(analysis.trace.launches["name"])
     if any("graphlaunch" in names[call].lower() for call in calls):

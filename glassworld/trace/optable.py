@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glassworld.errors import TraceError
+from glassworld.profiling import registry as tags
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.names import fold
 from glassworld.trace.tables import Ints
@@ -54,6 +55,12 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
             )
         )
     return sorted(rows, key=lambda r: (-r.share, -r.gpu_ms, -r.cpu_ms))
+
+
+def model_operators(analysis: Analysis) -> list[OperatorRow]:
+    """The operators of the diffusion model, or of the whole trace where it has none."""
+    has_model = any(row.pattern == tags.DIFFUSION_FORWARD for row in analysis.patterns)
+    return operator_rows(analysis, tags.DIFFUSION_FORWARD if has_model else None)
 
 
 def matching_groups(analysis: Analysis, tag: str) -> Ints:

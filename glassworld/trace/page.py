@@ -11,13 +11,12 @@ import numpy as np
 
 from glassworld.files import replacing
 from glassworld.profiling import registry as tags
-from glassworld.trace import questions
+from glassworld.trace import blocks, questions
 from glassworld.trace.advice import advise
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.expectation import read_ceilings, run_config
 from glassworld.trace.expected import expected_table, guide_note
 from glassworld.trace.export import rows_json
-from glassworld.trace.gaps import idle_gaps
 from glassworld.trace.memory import held
 from glassworld.trace.notes import notes
 from glassworld.trace.optable import operator_rows
@@ -70,21 +69,21 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "notes": notes(analysis),
         "advice": rows_json(advise(analysis)),
         "stages": rows_json(questions.stages(analysis)),
-        "blocks": rows_json(questions.blocks(analysis)),
-        "drift": questions.drift(analysis),
-        "steps": rows_json(questions.steps(analysis)),
+        "blocks": rows_json(blocks.blocks(analysis)),
+        "drift": blocks.drift(analysis),
+        "steps": rows_json(blocks.steps(analysis)),
         "heat": _heat(analysis),
         "transformer": rows_json(questions.transformer(analysis)),
         "layers": rows_json(questions.layers(analysis)),
         "decoder": rows_json(questions.decoder(analysis)),
-        "update": rows_json([update])[0] if update else None,
+        "update": rows_json(update)[0] if update else None,
         "expected": rows_json(expected_table(analysis)),
         "roofline": rows_json(roofline(analysis)),
         "guideNote": guide_note(analysis),
         "ceilings": rows_json([ceilings])[0] if ceilings else None,
         "tags": _tags(analysis),
         "operators": _operators(analysis),
-        "gaps": rows_json(idle_gaps(analysis, 20)),
+        "gaps": rows_json(analysis.gaps[:20]),
         "memory": rows_json(held(analysis)[:40]),
     }
 

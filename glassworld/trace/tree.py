@@ -42,7 +42,8 @@ class TagTree:
 
     `rows` are the instances (dtype `RANGE`); `pattern` numbers `patterns`; `dims[name]` is an
     index dimension per instance, inherited from the tags around it, -1 where there is none.
-    `self_ns` is CPU time outside any child.
+    `cpu_ns` is the time on the CPU, cut where a tag outlasts the one it began in; `self_ns` is
+    the part of it outside any child.
     """
 
     rows: npt.NDArray[np.void]
@@ -53,6 +54,7 @@ class TagTree:
     by_name: Groups
     by_pattern: Groups
     dims: dict[str, Codes]
+    cpu_ns: Ints
     self_ns: Ints
 
     def __len__(self) -> int:
@@ -90,7 +92,7 @@ def build_tree(trace: Trace) -> TagTree:
     for dimension in DIMENSIONS:
         own = np.array([values.get(dimension, -1) for _, values in folded], dtype=np.int32)
         dims[dimension] = _inherit(own[which], forest, levels)
-    inside = forest.end - rows["start"]
+    cpu_ns = forest.end - rows["start"]
     return TagTree(
         rows=rows,
         forest=forest,
@@ -100,7 +102,8 @@ def build_tree(trace: Trace) -> TagTree:
         by_name=_group(rows["name"], forest, levels),
         by_pattern=_group(pattern, forest, levels),
         dims=dims,
-        self_ns=rows["dur"] - forest.sum_into_parents(inside),
+        cpu_ns=cpu_ns,
+        self_ns=cpu_ns - forest.sum_into_parents(cpu_ns),
     )
 
 

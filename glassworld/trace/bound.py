@@ -1,0 +1,91 @@
+"""What holds a run on a GPU back: the GPU, the launches, or waiting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from glassworld.trace.analysis import Analysis
+from glassworld.trace.gaps import Gap, working_since
+
+IDLE_SHARE = 0.20  # a GPU that idles more is not the bottleneck
+BUSY_SHARE = 0.95  # one that is busy more is
+PROMPT_MS = 0.05  # operations that start sooner after their launch had no queue before them
+SYNC_SHARE = 0.20
+LAUNCHING_MS = 1.0  # shorter gaps are the CPU launching one operation after another
+HOST_SHARE = 0.5  # of the idle time, in long gaps in which the CPU works
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`kind` is gpu, host, launch, sync or mixed.
+
+    Shares are of the time from the first tag with GPU work to the last operation's end.
+    Idle time in which the next operation had long been launched does not count as idle: the GPU
+    then waited for itself or for work that is not in the trace.
+    `delay_ms` is the median time from launch to start, `sync_ms` what the CPU spent in
+    synchronising calls, `sync_call` the one that took the most.
+    """
+
+    kind: str
+    idle_share: float
+    idle_ms: float
+    delay_ms: float
+    sync_ms: float
+    sync_call: str
+    sentence: str
+
+
+def bound(analysis: Analysis) -> Bound | None:
+    """The verdict on the whole trace; None without GPU operations."""
+    ops = analysis.ops
+    span = int(ops.end.max()) - working_since(analysis) if len(ops) else 0
+    if span <= 0:
+        return None
+    queued_ns = 1e6 * sum(gap.ms for gap in analysis.gaps if gap.queued) + max(0, int(ops.delay[0]))
+    idle = max(0.0, 1 - (float(ops.exclusive.sum()) + queued_ns) / span)
+    launched = ops.delay[ops.launch >= 0]
+    delay = float(np.median(launched)) / 1e6 if len(launched) else 0.0
+    sync_ms, call = _waiting(analysis)
+    host_ms = sum(gap.ms for gap in analysis.gaps if works(gap))
+    queued = delay > float(np.median(ops.rows["dur"])) / 1e6
+    facts = f"the GPU idles {idle:.0%} of the time"
+    if idle < 1 - BUSY_SHARE and queued:
+        kind, sentence = "gpu", f"GPU-bound: {facts} and work queues for it"
+    elif idle > IDLE_SHARE and host_ms * 1e6 > HOST_SHARE * idle * span:
+        kind = "host"
+        sentence = f"Host-bound: {facts}, most of it while the CPU does work of its own"
+    elif idle > IDLE_SHARE and sync_ms * 1e6 > SYNC_SHARE * span:
+        kind = "sync"
+        sentence = f"Sync-bound: {facts} and the CPU waits {sync_ms:,.0f} ms in {call}"
+    elif idle > IDLE_SHARE and delay < PROMPT_MS:
+        kind = "launch"
+        sentence = (
+            f"Launch-bound: {facts}, and what is launched starts within {delay * 1e3:.0f} us: "
+            "the CPU cannot launch fast enough"
+        )
+    else:
+        kind, sentence = "mixed", f"Neither launch-bound nor sync-bound: {facts}"
+    return Bound(kind, idle, idle * span / 1e6, delay, sync_ms, call, sentence)
+
+
+def works(gap: Gap) -> bool:
+    """Whether the CPU did something else in a long gap than launch, or wait for the GPU."""
+    waits = "Synchronize" in gap.culprit or "Memcpy" in gap.culprit
+    return gap.ms > LAUNCHING_MS and bool(gap.culprit) and not waits
+
+
+def _waiting(analysis: Analysis) -> tuple[float, str]:
+    """Milliseconds in synchronising calls, and which of them takes the most."""
+    calls, names = analysis.trace.launches, analysis.trace.names
+    spent = {
+        names[i]: float(calls["dur"][calls["name"] == i].sum()) / 1e6
+        for i in np.unique(calls["name"])
+        if _waits(names[i])
+    }
+    return sum(spent.values()), max(spent, key=spent.__getitem__, default="")
+
+
+def _waits(name: str) -> bool:
+    return "Synchronize" in name or name in ("cudaMemcpy", "hipMemcpy", "hipMemcpyWithStream")
