@@ -1,14 +1,17 @@
-"""What the advice consists of."""
+"""What the advice consists of: rules, the evidence they find, and findings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analysis import Analysis
-from glassworld.trace.tables import Floats
+
+MATTERS = 0.005
+"""A finding that promises a gain must promise this share of the whole trace's time."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,52 @@ class Finding:
     gain_ms: float
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What a rule looks at: a finding if `value` exceeds the rule's threshold.
+
+    `gain_ms` is what the change can save at most; None where it saves no time. `change` is
+    given where it depends on what was found.
+    """
+
+    tag: str
+    what: str
+    value: float
+    gain_ms: float | None
+    change: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One piece of advice; `fires_when` says in words what `evidence` measures."""
+
+    name: str
+    fires_when: str
+    threshold: float
+    unit: str
+    change: str
+    evidence: Callable[[Analysis], Iterable[Evidence]]
+
+    def findings(self, analysis: Analysis) -> list[Finding]:
+        """What the trace gives this rule to say."""
+        least = MATTERS * analysis.window_ns / 1e6
+        return [
+            Finding(
+                self.name,
+                found.tag,
+                found.what,
+                found.value,
+                self.threshold,
+                self.unit,
+                found.change or self.change,
+                found.gain_ms or 0.0,
+            )
+            for found in self.evidence(analysis)
+            if found.value > self.threshold and (found.gain_ms is None or found.gain_ms > least)
+        ]
+
+
 def scale_ms(analysis: Analysis) -> float:
     """What a stall is measured against: a block, or the whole window without blocks."""
-    blocks: Floats = np.asarray(analysis.tree.rows["dur"][analysis.tree.where(tags.BLOCK)] / 1e6)
-    return float(np.median(blocks)) if len(blocks) else analysis.window_ns / 1e6
+    found = analysis.tree.cpu_ns[analysis.tree.where(tags.BLOCK)]
+    return float(np.median(found)) / 1e6 if len(found) else analysis.window_ns / 1e6

@@ -1,198 +1,251 @@
-"""Rules about how the machine is used: launches, waits, copies, attention, memory."""
+"""Rules about how the machine is used: launches, waits, copies, attention, memory, its roof."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
 
 from glassworld.trace.analysis import Analysis
-from glassworld.trace.findings import Finding, scale_ms
-from glassworld.trace.gaps import idle_gaps
+from glassworld.trace.bound import IDLE_SHARE, SYNC_SHARE, bound, works
+from glassworld.trace.findings import Evidence, Rule, scale_ms
+from glassworld.trace.gaps import Gap
 from glassworld.trace.memory import peaks
-from glassworld.trace.tables import Ints
+from glassworld.trace.roofline import roofline
 
-IDLE_SHARE = 0.20
-PROMPT_MS = 0.05
-SYNC_SHARE = 0.20
-GPU_STALL_SHARE = 0.20
-MOVING_SHARE = 0.15
-PAGEABLE_SHARE = 0.05
-ATTENTION_SHARE = 0.5
-MEMORY_SHARE = 0.9
-_MOVERS = {
+TIMES_USUAL = 4.0  # a stall, in units of the run's usual long gap
+USUAL_RANK = 10  # which of the longest gaps is the usual long one
+LARGE_TAG = 0.15  # of the window: what a tag must take for its distance from the roof to matter
+_MOVERS = (
     "aten::cat",
     "aten::copy_",
     "aten::clone",
     "aten::contiguous",
     "aten::constant_pad_nd",
     "aten::_to_copy",
-}
+)
+_SOFTMAX = ("aten::_softmax", "aten::softmax")
 
 
-def gpu_stall(analysis: Analysis) -> Iterable[Finding]:
-    """One long stretch without any GPU work."""
-    scale = scale_ms(analysis)
-    for gap in idle_gaps(analysis, 3):
-        if gap.ms > GPU_STALL_SHARE * scale and gap.ms > 1:
-            yield Finding(
-                "gpu-stall",
+def _gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
+    gaps, scale = analysis.gaps, scale_ms(analysis)
+    usual = gaps[min(USUAL_RANK, len(gaps) // 2)].ms if len(gaps) > 1 else 0.0
+    for gap in gaps:
+        if gap.ms > TIMES_USUAL * usual and not gap.queued:
+            yield Evidence(
                 gap.tag or "(no tag)",
-                f"the GPU idled {gap.ms:.1f} ms before {gap.next_op[:60]}; the CPU was in "
-                f"{gap.culprit or 'nothing recorded'}",
-                gap.ms,
-                GPU_STALL_SHARE * scale,
-                "ms",
-                "move this work off the launching thread, or do it before the run",
+                f"the GPU idled {gap.ms:.1f} ms at {gap.start_ms / 1e3:.2f} s, before "
+                f"{gap.next_op[:60]}; the CPU was in {gap.culprit or 'nothing recorded'}",
+                gap.ms / scale,
                 gap.ms,
             )
 
 
-def launch_bound(analysis: Analysis) -> Iterable[Finding]:
-    """The GPU waits for launches: small kernels, or a slow Python."""
-    if not analysis.on_gpu:
-        return
-    for tag in _roots(analysis):
-        row = analysis.patterns[tag]
-        idle = row.gpu_idle_ms / row.gpu_span_ms if row.gpu_span_ms else 0.0
-        delay = float(np.median(analysis.ops.delay[analysis.ops.launch >= 0])) / 1e6
-        if idle > IDLE_SHARE and delay < PROMPT_MS:
-            yield Finding(
-                "launch-bound",
-                row.name,
-                f"the GPU idles {idle:.0%} of the time and kernels start {delay * 1e3:.0f} us "
-                "after their launch: the CPU cannot launch fast enough",
+def _host_work(analysis: Analysis) -> Iterable[Evidence]:
+    by_culprit: defaultdict[str, list[Gap]] = defaultdict(list)
+    for gap in analysis.gaps:
+        if works(gap):
+            by_culprit[gap.culprit].append(gap)
+    for culprit, gaps in by_culprit.items():
+        idle = sum(gap.ms for gap in gaps)
+        if len(gaps) > 1:
+            yield Evidence(
+                culprit,
+                f"runs on the CPU in {len(gaps)} stretches in which the GPU idles, {idle:.0f} ms "
+                f"in all, within {gaps[0].tag or 'no tag'}",
+                idle * 1e6 / analysis.window_ns,
                 idle,
-                IDLE_SHARE,
-                "share",
-                "torch.compile or graph capture (vae_compile_mode for the decoder), or more "
-                "work per launch: more sessions in a batch",
-                row.gpu_idle_ms,
             )
 
 
-def _roots(analysis: Analysis) -> Ints:
-    """The pattern groups that are not inside another."""
-    return np.flatnonzero(analysis.tree.by_pattern.parent < 0)
-
-
-def sync_bound(analysis: Analysis) -> Iterable[Finding]:
-    """The CPU sits in synchronisation while the GPU is often idle."""
-    if not analysis.on_gpu or not analysis.window_ns:
-        return
-    calls = analysis.trace.launches
-    names = analysis.trace.names
-    waits = [i for i in np.unique(calls["name"]) if _waits(names[i])]
-    ms = float(calls["dur"][np.isin(calls["name"], waits)].sum() / 1e6)
-    share = ms * 1e6 / analysis.window_ns
-    busy = float(analysis.ops.exclusive.sum())
-    idle = 1 - busy / analysis.window_ns
-    if share > SYNC_SHARE and idle > IDLE_SHARE:
-        worst = max(waits, key=lambda i: int(calls["dur"][calls["name"] == i].sum()))
-        yield Finding(
-            "sync-bound",
-            names[worst],
-            f"the CPU waits {ms:.0f} ms ({share:.0%}) in synchronising calls while the GPU idles "
-            f"{idle:.0%}",
-            share,
-            SYNC_SHARE,
-            "share",
-            "find the .item(), .cpu() or print that reads a device value, and keep such counters "
-            "on the host",
-            min(ms, idle * analysis.window_ns / 1e6),
+def _launches(analysis: Analysis) -> Iterable[Evidence]:
+    found = bound(analysis)
+    if found and found.kind == "launch":
+        roots = [row for row in analysis.patterns if len(row.path) == 1]
+        worst = max(roots, key=lambda row: row.gpu_idle_ms, default=None)
+        yield Evidence(
+            worst.name if worst else "(no tag)",
+            f"the GPU idles {found.idle_share:.0%} of the time and operations start "
+            f"{found.delay_ms * 1e3:.0f} us after their launch: the CPU cannot launch fast enough",
+            found.idle_share,
+            found.idle_ms,
         )
 
 
-def _waits(name: str) -> bool:
-    return "Synchronize" in name or name in ("cudaMemcpy", "hipMemcpy", "hipMemcpyWithStream")
+def _waits(analysis: Analysis) -> Iterable[Evidence]:
+    found = bound(analysis)
+    if found and found.kind == "sync":
+        others = sum(gap.ms for gap in analysis.gaps if works(gap))
+        gain = min(found.sync_ms, found.idle_ms - others)
+        yield Evidence(
+            found.sync_call,
+            f"the CPU waits {found.sync_ms:.0f} ms in synchronising calls while the GPU idles "
+            f"{found.idle_share:.0%} of the time",
+            gain * 1e6 / analysis.window_ns,
+            gain,
+        )
 
 
-def moving_data(analysis: Analysis) -> Iterable[Finding]:
-    """Copies and concatenations cost more than arithmetic should leave them."""
+def _moving(analysis: Analysis) -> Iterable[Evidence]:
     table, names = analysis.operators, analysis.trace.names
     values = table.gpu if analysis.on_gpu else table.own
     whole = float((table.gpu_outermost if analysis.on_gpu else table.own).sum())
-    movers = [i for i in np.unique(table.name) if names[i] in _MOVERS]
-    spent = {names[i]: float(values[table.name == i].sum()) for i in movers}
-    if not spent or not whole:
-        return
-    worst = max(spent, key=spent.__getitem__)
-    share = spent[worst] / whole
-    if share > MOVING_SHARE:
-        yield Finding(
-            "moving-data",
+    spent = {
+        names[i]: float(values[table.name == i].sum())
+        for i in np.unique(table.name)
+        if names[i] in _MOVERS
+    }
+    if spent and whole:
+        worst = max(spent, key=spent.__getitem__)
+        share = spent[worst] / whole
+        yield Evidence(
             worst,
             f"takes {share:.0%} of all operators' time without computing anything",
             share,
-            MOVING_SHARE,
-            "share",
-            "write into preallocated storage, keep one memory format throughout, or let "
-            "torch.compile fuse it away",
             spent[worst] / 1e6,
         )
 
 
-def pageable_copies(analysis: Analysis) -> Iterable[Finding]:
-    """Copies from or to memory that is not pinned."""
+def _pageable(analysis: Analysis) -> Iterable[Evidence]:
     names, rows = analysis.trace.names, analysis.ops.rows
     pageable = [i for i in np.unique(rows["name"]) if "Pageable" in names[i]]
     ms = float(rows["dur"][np.isin(rows["name"], pageable)].sum() / 1e6)
     busy = float(analysis.ops.exclusive.sum() / 1e6)
-    if busy and ms / busy > PAGEABLE_SHARE:
-        yield Finding(
-            "pageable-copies",
+    if busy and pageable:
+        yield Evidence(
             names[pageable[0]],
             f"copies between the GPU and memory that is not pinned take {ms:.1f} ms",
             ms / busy,
-            PAGEABLE_SHARE,
-            "share",
-            "pin the host buffer and copy with non_blocking=True",
             ms / 2,
         )
 
 
-def attention_backend(analysis: Analysis) -> Iterable[Finding]:
-    """Attention dominates and none of its kernels is a fused one."""
+def _softmax(analysis: Analysis) -> Iterable[Evidence]:
     table, names = analysis.operators, analysis.trace.names
-    if not analysis.on_gpu:
-        return
-    attention = [
-        i for i in np.unique(table.name) if names[i] == "aten::scaled_dot_product_attention"
+    values = table.gpu if analysis.on_gpu else table.own
+    whole = float((table.gpu_outermost if analysis.on_gpu else table.own).sum())
+    spent = [
+        float(values[table.name == i].sum()) for i in np.unique(table.name) if names[i] in _SOFTMAX
     ]
-    fused = any("flash" in names[i] or "efficient" in names[i] or "cudnn" in names[i]
-                for i in np.unique(table.name))  # fmt: skip
-    ms = float(table.gpu[np.isin(table.name, attention)].sum() / 1e6)
-    busy = float(analysis.ops.exclusive.sum() / 1e6)
-    if busy and ms / busy > ATTENTION_SHARE and not fused:
-        yield Finding(
-            "attention-backend",
-            "aten::scaled_dot_product_attention",
-            f"takes {ms / busy:.0%} of the GPU's time and runs unfused",
-            ms / busy,
-            ATTENTION_SHARE,
-            "share",
-            "another attention backend: flash, memory-efficient or cuDNN",
-            ms / 2,
+    if spent and whole:
+        share = max(spent) / whole
+        yield Evidence(
+            "aten::softmax",
+            f"takes {share:.0%} of the operators' time: attention runs unfused and writes its "
+            "weights to memory",
+            share,
+            max(spent) / 1e6,
         )
 
 
-def memory_full(analysis: Analysis) -> Iterable[Finding]:
-    """The device's memory is nearly full."""
+def _memory(analysis: Analysis) -> Iterable[Evidence]:
     devices = analysis.trace.metadata.get("deviceProperties")
-    if not isinstance(devices, list):
-        return
-    sizes = {d.get("id"): d.get("totalGlobalMem", 0) for d in devices if isinstance(d, dict)}
+    known = [d for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
+    sizes = {d.get("id"): d.get("totalGlobalMem") for d in known}
     for device, peak in peaks(analysis.trace).items():
-        size = sizes.get(device) or 0
-        if device >= 0 and size and peak > MEMORY_SHARE * size:
-            yield Finding(
-                "memory-full",
+        size = sizes.get(device)
+        if device >= 0 and isinstance(size, int | float) and size > 0:
+            yield Evidence(
                 f"device {device}",
                 f"holds {peak / 2**30:.1f} GiB of {size / 2**30:.1f} at its peak",
                 peak / size,
-                MEMORY_SHARE,
-                "share",
-                "lower resolution, fewer num_output_frames, a smaller local_attn_size; in "
-                "training, gradient checkpointing",
-                0.0,
+                None,
             )
+
+
+def _roof(analysis: Analysis) -> Iterable[Evidence]:
+    for point in roofline(analysis):
+        if point.roof_share and point.ms * 1e6 > LARGE_TAG * analysis.window_ns:
+            yield Evidence(
+                point.tag,
+                f"reaches {point.gflops:,.0f} of the {point.roof_gflops:,.0f} GFLOP/s that its "
+                f"{point.bound} allows, in {point.ms:,.0f} ms",
+                1 / point.roof_share,
+                point.ms * (1 - point.roof_share),
+            )
+
+
+RULES = (
+    Rule(
+        "gpu-stall",
+        "one gap in the GPU's work is this much of a block (of the trace, without blocks) and "
+        "far beyond the run's other gaps",
+        0.20,
+        "of a block",
+        "move this work off the launching thread, or do it before the run",
+        _gpu_stalls,
+    ),
+    Rule(
+        "host-work",
+        "the same CPU code runs in this share of the trace while the GPU idles, in several gaps",
+        0.20,
+        "of the trace",
+        "do it on another thread or ahead of time: more loader workers, prefetching, fewer "
+        "transformations",
+        _host_work,
+    ),
+    Rule(
+        "launch-bound",
+        "the GPU idles this share of the time and operations start within 50 us of their launch",
+        IDLE_SHARE,
+        "of the time",
+        "torch.compile or graph capture (vae_compile_mode for the decoder), or more work per "
+        "launch: more sessions in a batch",
+        _launches,
+    ),
+    Rule(
+        "sync-bound",
+        "the CPU waits this share of the trace in synchronising calls while the GPU idles, other "
+        "CPU work left aside",
+        SYNC_SHARE,
+        "of the trace",
+        "find the .item(), .cpu() or print that reads a device value, and keep such counters on "
+        "the host",
+        _waits,
+    ),
+    Rule(
+        "moving-data",
+        "one copying operator takes this share of all operators' time",
+        0.25,
+        "of the operators",
+        "write into preallocated storage, keep one memory format throughout, or let "
+        "torch.compile fuse it away",
+        _moving,
+    ),
+    Rule(
+        "pageable-copies",
+        "copies of unpinned memory take this share of the GPU's busy time",
+        0.05,
+        "of GPU busy time",
+        "pin the host buffer and copy with non_blocking=True",
+        _pageable,
+    ),
+    Rule(
+        "attention-backend",
+        "softmax takes this share of the operators' time, which fused attention does not call",
+        0.15,
+        "of the operators",
+        "another attention backend: scaled_dot_product_attention with flash, memory-efficient or "
+        "cuDNN kernels",
+        _softmax,
+    ),
+    Rule(
+        "memory-full",
+        "a device's memory is allocated to this share at the peak",
+        0.90,
+        "of the memory",
+        "lower resolution, fewer num_output_frames, a smaller local_attn_size; in training, "
+        "gradient checkpointing",
+        _memory,
+    ),
+    Rule(
+        "far-from-roof",
+        "a tag that takes over 15 % of the trace takes this many times as long as at its roof",
+        8.0,
+        "times its roof",
+        "small operators and copies between them: torch.compile (vae_compile_mode for the "
+        "decoder), another attention backend, more work per call",
+        _roof,
+    ),
+)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,41 @@ class Clock:
         self.now += dur
 
 
+class Gpu(Clock):
+    """A clock whose kernels run on one stream, in the order of their launches."""
+
+    def __init__(self):
+        super().__init__()
+        self.correlation, self.free = 0, 0.0
+
+    def launch(self, name, dur, cat="kernel", delay=5.0):
+        self.correlation += 1
+        args = {"correlation": self.correlation}
+        self.event("cuda_runtime", "cudaLaunchKernel", self.now, 2, **args)
+        start = max(self.now + delay, self.free)
+        self.event(cat, name, start, dur, pid=0, tid=7, **args, stream=7, device=0)
+        self.now, self.free = self.now + 2, start + dur
+
+    def call(self, name, dur):
+        self.event("cuda_runtime", name, self.now, dur)
+        self.now += dur
+
+    @contextmanager
+    def op_range(self, name):
+        start, place = self.now, len(self.events)
+        yield
+        self.event("cpu_op", name, start, self.now - start)
+        self.events.insert(place, self.events.pop())
+
+    def memory(self, total, device):
+        """An allocation after which the device holds `total` bytes."""
+        args = {"Total Allocated": total, "Bytes": total, "Device Type": 1, "Device Id": device}
+        self.events.append(
+            {"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1}
+            | {"ts": round(self.base + self.now, 3), "s": "t", "args": args}
+        )
+
+
 def engine_run(blocks=8, steps=(1000, 908, 714), layers=4, slow=lambda **where: 0.0):
     """A run of the engine on a CPU; `slow` adds microseconds at a place, with 2 % of jitter."""
     clock = Clock()
@@ -119,8 +155,8 @@ def engine_run(blocks=8, steps=(1000, 908, 714), layers=4, slow=lambda **where: 
     return clock.events
 
 
-def write(path: Path, events, indent=None, config=CONFIG) -> Path:
-    document = {"schemaVersion": 1, "traceEvents": events, "traceName": "t"}
+def write(path: Path, events, indent=None, config=CONFIG, **metadata) -> Path:
+    document = {"schemaVersion": 1, "traceEvents": events, "traceName": "t"} | metadata
     if config:
         document["glassworld"] = {"version": 1, "config": config}
     text = json.dumps(document, indent=indent).encode()
@@ -136,3 +172,23 @@ def run(tmp_path):
         return write(tmp_path / name, engine_run(**options), config=config)
 
     return make
+
+
+@pytest.fixture
+def ceilings(tmp_path, monkeypatch):
+    """Stores ceilings for float32 on the CPU: GFLOP/s of products and convolutions, GB/s."""
+
+    def store(matmul=100.0, conv=50.0, copy=10.0, machine=None):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        (tmp_path / "glassworld").mkdir(exist_ok=True)
+        measured = {"matmul_gflops": matmul, "conv_gflops": conv, "copy_gbps": copy}
+        stored = {"cpu:float32": measured | ({"machine": machine} if machine else {})}
+        (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored))
+
+    return store
+
+
+@pytest.fixture(autouse=True)
+def no_ceilings(tmp_path, monkeypatch):
+    """Whatever was measured on this machine is no part of a test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

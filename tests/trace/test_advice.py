@@ -1,42 +1,79 @@
-"""What was planted in a run is named; a healthy run gets no advice."""
+"""What was planted in a run is named, by the rule that is for it; a healthy run gets no advice."""
+
+import random
+from pathlib import Path
 
 import pytest
-from conftest import engine_run, write
+from conftest import CONFIG, Gpu, engine_run, write
 
 from glassworld.trace import analyze
-from glassworld.trace.advice import advise
+from glassworld.trace.advice import RULES, advise
+
+TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
+needs_traces = pytest.mark.skipif(not TRACES.is_dir(), reason="shared/traces is not here")
 
 
 def findings(path):
     return {(finding.rule, finding.tag): finding for finding in advise(analyze(path))}
 
 
+def only(path):
+    found = findings(path)
+    assert len(found) == 1, list(found)
+    return next(iter(found.values()))
+
+
+def preempted(seed):
+    """What a loaded machine does: now and then the thread loses its processor for a while."""
+    generator = random.Random(seed)
+
+    def slow(**_):
+        return generator.uniform(2_000, 18_000) if generator.random() < 0.05 else 0.0
+
+    return slow
+
+
 def test_a_healthy_run_gets_no_advice(run):
     assert findings(run()) == {}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_loaded_machine_is_no_stall(run, seed):
+    assert findings(run(slow=preempted(seed), blocks=12)) == {}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_stall_is_found_among_the_noise_of_a_loaded_machine(run, seed):
+    noise = preempted(seed)
+
+    def slow(block, layer, **where):
+        planted = 200_000.0 if (block, layer) == (7, -1) else 0.0
+        return planted + noise()
+
+    found = only(run(slow=slow, blocks=12))
+    assert (found.rule, found.tag) == ("stall", "2.3_Block_7")
+
+
 def test_a_stall_is_found_where_it_happened(run):
-    path = run(slow=lambda block, layer, **_: 50_000.0 if (block, layer) == (4, -1) else 0.0)
-    found = findings(path)
-    assert set(found) == {("stall", "2.3_Block_4")}
-    assert found["stall", "2.3_Block_4"].gain_ms == pytest.approx(50, rel=0.02)
+    found = only(run(slow=lambda block, layer, **_: 50_000.0 if (block, layer) == (4, -1) else 0))
+    assert (found.rule, found.tag) == ("stall", "2.3_Block_4")
+    assert found.gain_ms == pytest.approx(50, rel=0.02)
 
 
-def test_a_slow_step_is_found(run):
-    found = findings(run(slow=lambda step, **_: 400.0 if step == 1 else 0.0))
-    assert set(found) == {("slow-step", "Denoising_Step_1_t908")}
-    assert found["slow-step", "Denoising_Step_1_t908"].gain_ms == pytest.approx(8 * 1.6, rel=0.05)
+def test_a_stall_deep_inside_is_found_where_it_happened(run):
+    def slow(block, step, layer, **_):
+        return 90_000.0 if (block, step, layer) == (3, 1, 2) else 0.0
+
+    found = only(run(slow=slow))
+    assert (found.rule, found.tag) == ("stall", "DiT_Layer_2")
+    assert "block 3, step 1, layer 2" in found.what
 
 
-def test_a_slow_layer_is_found(run):
-    found = findings(run(slow=lambda layer, **_: 900.0 if layer == 2 else 0.0))
-    assert set(found) == {("slow-layer", "DiT_Layer_2")}
-    assert found["slow-layer", "DiT_Layer_2"].gain_ms == pytest.approx(8 * 4 * 0.9, rel=0.05)
-
-
-def test_growing_blocks_are_found(run):
-    path = run(slow=lambda block, layer, step, **_: 80.0 * block if layer >= 0 and step >= 0 else 0)
-    assert {rule for rule, _ in findings(path)} == {"drift"}
+def test_a_short_run_is_enough_for_a_stall(run):
+    found = only(
+        run(blocks=4, slow=lambda block, layer, **_: 80_000.0 if (block, layer) == (2, -1) else 0)
+    )
+    assert (found.rule, found.tag) == ("stall", "2.3_Block_2")
 
 
 def test_a_pause_between_blocks_is_found(tmp_path):
@@ -47,5 +84,213 @@ def test_a_pause_between_blocks_is_found(tmp_path):
             event["ts"] += 60_000
         elif event["name"] == "2_Pipeline_Inference":
             event["dur"] += 60_000
-    found = findings(write(tmp_path / "paused.json", events))
-    assert set(found) == {("stall", "2.3_Block_5")}
+    found = only(write(tmp_path / "paused.json", events))
+    assert (found.rule, found.tag) == ("stall", "2.3_Block_5")
+
+
+def test_a_step_that_is_slow_once_is_named_whole(run):
+    def slow(block, step, layer, **_):
+        return 18_000.0 if (block, step) == (4, 1) and layer >= 0 else 0.0
+
+    found = only(run(slow=slow))
+    assert (found.rule, found.tag) == ("slow-once", "2.3.4_Denoising_Step_1_t908")
+    assert found.gain_ms == pytest.approx(4 * 18, rel=0.02)
+
+
+def test_a_slow_first_block_is_no_stall_but_a_slow_start(run):
+    found = only(run(slow=lambda block, layer, **_: 70_000.0 if (block, layer) == (0, -1) else 0))
+    assert (found.rule, found.tag) == ("slow-start", "2.3_Block_0")
+
+
+def test_a_slow_step_is_found(run):
+    found = only(run(slow=lambda step, **_: 400.0 if step == 1 else 0.0))
+    assert (found.rule, found.tag) == ("slow-step", "Denoising_Step_1_t908")
+    assert found.gain_ms == pytest.approx(8 * 1.6, rel=0.05)
+
+
+def test_a_slow_layer_is_found(run):
+    found = only(run(slow=lambda layer, **_: 900.0 if layer == 2 else 0.0))
+    assert (found.rule, found.tag) == ("slow-layer", "DiT_Layer_2")
+    assert found.gain_ms == pytest.approx(8 * 4 * 0.9, rel=0.05)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_slow_step_and_a_slow_layer_are_found_on_a_loaded_machine(run, seed):
+    noise = preempted(seed)
+
+    def slow(step, layer, **_):
+        return 4_000.0 * (step == 2) + 6_000.0 * (layer == 1) + noise()
+
+    assert set(findings(run(slow=slow, blocks=12))) == {
+        ("slow-step", "Denoising_Step_2_t714"),
+        ("slow-layer", "DiT_Layer_1"),
+    }
+
+
+def test_growing_blocks_are_found(run):
+    def slow(block, layer, step, **_):
+        return 80.0 * block if layer >= 0 and step >= 0 else 0.0
+
+    assert only(run(slow=slow)).rule == "drift"
+
+
+def test_blocks_slower_than_they_play_are_found(run):
+    block_ms = (3 + 1) * 4 * 0.8 + 4.5
+    for rate, late in ((300, False), (1200, True)):
+        found = findings(run(config=CONFIG | {"frame_rate": rate}))
+        assert set(found) == ({("real-time", "2.3_Block_{block}")} if late else set())
+    [found] = found.values()
+    assert found.value == pytest.approx(block_ms / (12_000 / 1200), rel=0.03)
+    assert "denoising" in found.change
+
+
+def gpu_trace(tmp_path, lay_out, **document):
+    gpu = Gpu()
+    with gpu.tag("step"):
+        lay_out(gpu)
+    return write(tmp_path / "gpu.json", gpu.events, config=None, **document)
+
+
+def healthy(gpu):
+    for _ in range(60):
+        with gpu.op_range("aten::mm"):
+            gpu.launch("gemm", 300)
+        gpu.wait(10)
+    gpu.wait(15_000)
+
+
+def test_a_busy_gpu_gets_no_advice(tmp_path):
+    path = gpu_trace(tmp_path, healthy)
+    assert findings(path) == {}
+    analysis = analyze(path)
+    assert analysis.coverage.attributed == 60
+
+
+def test_launches_that_come_too_late_are_found(tmp_path):
+    def lay_out(gpu):
+        for _ in range(100):
+            with gpu.op_range("aten::add"):
+                gpu.launch("add", 5)
+            gpu.wait(40)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert (found.rule, found.tag) == ("launch-bound", "step")
+    assert found.value == pytest.approx(0.9, abs=0.05)
+
+
+def test_a_gpu_stall_is_found_with_what_the_cpu_did(tmp_path):
+    def lay_out(gpu):
+        healthy(gpu)
+        gpu.op("aten::nonzero", 12_000)
+        healthy(gpu)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert found.rule == "gpu-stall"
+    assert "aten::nonzero" in found.what
+    queued = 60 * 0.3 - (60 * 0.012 + 15)  # what the GPU still had to do when the stall began
+    assert found.gain_ms == pytest.approx(12 - queued, rel=0.01)
+
+
+def test_cpu_work_that_keeps_the_gpu_waiting_is_summed_up(tmp_path):
+    def lay_out(gpu):
+        for _ in range(6):
+            gpu.op("aten::decode_jpeg", 3_000)
+            for _ in range(8):
+                gpu.launch("gemm", 600)
+                gpu.wait(10)
+            gpu.wait(5_000)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert (found.rule, found.tag) == ("host-work", "aten::decode_jpeg")
+    assert found.gain_ms == pytest.approx(6 * 3, rel=0.1)
+
+
+def test_waiting_for_the_gpu_after_every_kernel_is_found(tmp_path):
+    def lay_out(gpu):
+        for _ in range(60):
+            gpu.launch("gemm", 100)
+            gpu.call("cudaStreamSynchronize", 105)
+            gpu.wait(60)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert (found.rule, found.tag) == ("sync-bound", "cudaStreamSynchronize")
+
+
+def test_copies_that_move_without_computing_are_found(tmp_path):
+    def lay_out(gpu):
+        for _ in range(40):
+            with gpu.op_range("aten::cat"):
+                gpu.launch("CatArrayBatchedCopy", 200)
+            with gpu.op_range("aten::mm"):
+                gpu.launch("gemm", 300)
+        gpu.wait(20_000)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert (found.rule, found.tag) == ("moving-data", "aten::cat")
+    assert found.value == pytest.approx(0.4)
+
+
+def test_unpinned_copies_are_found(tmp_path):
+    def lay_out(gpu):
+        healthy(gpu)
+        for _ in range(10):
+            gpu.launch("Memcpy HtoD (Pageable -> Device)", 300, cat="gpu_memcpy")
+        gpu.wait(4_000)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert found.rule == "pageable-copies"
+    assert found.value == pytest.approx(3000 / 21000)
+
+
+def test_unfused_attention_is_found(tmp_path):
+    def lay_out(gpu):
+        for _ in range(40):
+            with gpu.op_range("aten::bmm"):
+                gpu.launch("gemm", 300)
+            with gpu.op_range("aten::softmax"):
+                gpu.launch("softmax_warp_forward", 200)
+        gpu.wait(20_000)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert (found.rule, found.tag) == ("attention-backend", "aten::softmax")
+    assert found.gain_ms == pytest.approx(8)
+
+
+@pytest.mark.parametrize(("allocated", "full"), [(60, False), (78, True)])
+def test_a_nearly_full_device_is_found(tmp_path, allocated, full):
+    def lay_out(gpu):
+        healthy(gpu)
+        gpu.memory(allocated << 30, device=0)
+
+    devices = [{"id": 0, "totalGlobalMem": 80 << 30}]
+    found = findings(gpu_trace(tmp_path, lay_out, deviceProperties=devices))
+    assert set(found) == ({("memory-full", "device 0")} if full else set())
+
+
+@pytest.mark.parametrize(("gflops", "far"), [(20.0, False), (100.0, True)])
+def test_a_tag_far_from_the_machines_roof_is_found(run, ceilings, gflops, far):
+    ceilings(matmul=gflops, conv=1000.0, copy=1e6)
+    found = findings(run())
+    assert set(found) == ({("far-from-roof", "DiT_Feed_Forward")} if far else set())
+
+
+def test_every_rule_was_tried():
+    """Each rule's name is in a test of this file: those above plant what it looks for."""
+    source = Path(__file__).read_text()
+    assert [rule.name for rule in RULES if f'"{rule.name}"' not in source] == []
+
+
+@needs_traces
+@pytest.mark.parametrize(
+    ("file", "rules"),
+    [
+        ("b200-vllm-eager", {"launch-bound"}),
+        ("h100-owlv2", {"host-work", "attention-backend"}),
+        ("h100-timesformer", {"gpu-stall", "attention-backend"}),
+        ("mi300x-sd3.5-diffusion", {"launch-bound"}),
+        ("sglang-prefill-decode", set()),
+        ("vllm-decode-cuda-graph", set()),
+    ],
+)
+def test_real_traces_get_the_advice_their_kernels_support(file, rules):
+    assert {rule for rule, _ in findings(TRACES / f"{file}.json.gz")} == rules
