@@ -5,6 +5,7 @@
 # %%
 import gymnasium
 import numpy as np
+from PIL import Image
 
 import glassworld.gym  # noqa: F401 - registers the environment
 from glassworld.engine.video import write_video
@@ -32,3 +33,6 @@ for block in range(12):
 # %% The walk as a video.
 write_video("agent.mp4", np.concatenate(walk), env.metadata["render_fps"])
 print("agent.mp4")
+
+# %% The last frame of every block; a notebook shows it.
+Image.fromarray(np.hstack([frames[-1] for frames in walk]))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from glassworld.engine.actions import Action
 from glassworld.engine.loading import EMBEDDED, load_world
 from glassworld.engine.pictures import load_picture
-from glassworld.errors import InputError, MissingExtraError
+from glassworld.errors import ActionError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from glassworld.engine.world import Picture, Session, World
@@ -77,7 +77,10 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         return self._frame, {"frames": self._frame[None], "seed": noise}
 
     def step(self, action: Any) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
-        """Hold `action` for a block: frame, reward 0, never terminated, never truncated, info."""
+        """Hold `action` for a block: frame, reward 0, never terminated, never truncated, info.
+
+        Raises `ActionError` for an action that is not in the space, `InputError` before `reset`.
+        """
         if self._session is None:
             raise InputError("step: reset the environment first")
         frames = self._session.step(self._action(action))
@@ -88,15 +91,25 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         """The newest frame in render mode "rgb_array"."""
         return self._frame if self.render_mode == "rgb_array" else None
 
+    def close(self) -> None:
+        """Give back what the session holds; `reset` begins another."""
+        self._session = None
+
     def _action(self, action: Any) -> Action:
         space = self.world.space
+        outside = ActionError(f"action: {action!r} is not in {self.action_space}")
         if space.idle:
+            if not self.action_space.contains(action):
+                raise outside
             return Action(tuple(float(key == action) for key in range(len(space.keyboard))))
-        mouse = None
-        if space.has_mouse:
-            vertical, horizontal = action["mouse"]
-            mouse = (float(vertical), float(horizontal))
-        return Action(tuple(float(key) for key in action["keyboard"]), mouse)
+        try:
+            mouse = None
+            if space.has_mouse:
+                vertical, horizontal = action["mouse"]
+                mouse = (float(vertical), float(horizontal))
+            return Action(tuple(float(key) for key in action["keyboard"]), mouse)
+        except (KeyError, IndexError, TypeError):
+            raise outside from None
 
 
 def _actions(world: World) -> gymnasium.Space:

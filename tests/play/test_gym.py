@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +14,10 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
-from glassworld.errors import InputError  # noqa: E402
+from glassworld.errors import ActionError, InputError  # noqa: E402
 from glassworld.gym import WorldEnv  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -19,15 +25,57 @@ def env() -> WorldEnv:
     return WorldEnv(tiny.world(), tiny.picture(), "rgb_array")
 
 
-def test_gymnasiums_own_checker(env: WorldEnv) -> None:
-    check_env(env, skip_render_check=True)
+def shaped(**action: int) -> dict[str, object]:
+    """A change of the tiny world's transformer for another mode's actions."""
+    return {"action": replace(tiny.DIT.action, **action)}
 
 
-def test_one_action_at_a_time_where_the_mode_says_so() -> None:
-    changed = {"action": replace(tiny.DIT.action, keyboard_dim=7, mouse_dim=0)}
-    env = WorldEnv(tiny.world(mode="templerun", dit=changed), tiny.picture())
-    assert env.action_space == gymnasium.spaces.Discrete(7)
-    check_env(env, skip_render_check=True)
+MODES = {
+    "universal": {},
+    "gta_drive": shaped(keyboard_dim=2),
+    "templerun": shaped(keyboard_dim=7, mouse_dim=0),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gymnasiums_own_checker(mode: str) -> None:
+    world = tiny.world(mode=mode, dit=MODES[mode])
+    env = gymnasium.make(
+        "glassworld/World-v0", world=world, picture=tiny.picture(), render_mode="rgb_array"
+    )
+    check_env(env.unwrapped)
+    env.close()
+
+
+def test_spaces_by_mode() -> None:
+    spaces = {
+        mode: WorldEnv(tiny.world(mode=mode, dit=changes)).action_space
+        for mode, changes in MODES.items()
+    }
+    assert spaces["universal"]["keyboard"] == gymnasium.spaces.MultiBinary(4)
+    assert spaces["gta_drive"]["keyboard"] == gymnasium.spaces.MultiBinary(2)
+    assert spaces["gta_drive"]["mouse"].shape == (2,)
+    assert spaces["templerun"] == gymnasium.spaces.Discrete(7)
+
+
+@pytest.mark.parametrize(
+    ("mode", "action"),
+    [
+        ("universal", {"keyboard": np.zeros(3), "mouse": np.zeros(2)}),
+        ("universal", {"keyboard": np.zeros(4), "mouse": np.array([2.0, 0.0])}),
+        ("universal", {"keyboard": np.zeros(4)}),
+        ("universal", 3),
+        ("templerun", 7),
+        ("templerun", -1),
+        ("templerun", {"keyboard": np.zeros(7)}),
+        ("templerun", "jump"),
+    ],
+)
+def test_an_action_that_is_not_in_the_space(mode: str, action: object) -> None:
+    env = WorldEnv(tiny.world(mode=mode, dit=MODES[mode]), tiny.picture())
+    env.reset(seed=1)
+    with pytest.raises(ActionError):
+        env.step(action)
 
 
 def test_a_step_is_a_block(env: WorldEnv) -> None:
@@ -53,12 +101,25 @@ def test_it_is_the_session(env: WorldEnv) -> None:
         np.testing.assert_array_equal(session.step(env.world.space.press(())), made)
 
 
-def test_it_is_registered() -> None:
-    made = gymnasium.make("glassworld/World-v0", world=tiny.world(), picture=tiny.picture())
-    made.reset(seed=0)
-    made.close()
-
-
-def test_step_before_reset(env: WorldEnv) -> None:
+def test_step_before_reset_and_after_close(env: WorldEnv) -> None:
+    idle = {"keyboard": np.zeros(4, np.int8), "mouse": np.zeros(2, np.float32)}
     with pytest.raises(InputError, match="reset"):
-        env.step({"keyboard": np.zeros(4, np.int8), "mouse": np.zeros(2, np.float32)})
+        env.step(idle)
+    env.reset(seed=1)
+    env.close()
+    with pytest.raises(InputError, match="reset"):
+        env.step(idle)
+
+
+def test_the_example_walks_the_embedded_world(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, ROOT / "examples" / "agent.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "block 11:" in run.stdout
+    assert (tmp_path / "agent.mp4").read_bytes()[4:8] == b"ftyp"
