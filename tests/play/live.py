@@ -132,11 +132,11 @@ class Live:
 class Deaf:
     """A client that talks and reads nothing; its socket's buffer holds a frame or two."""
 
-    def __init__(self, live: Live) -> None:
-        self._protocol = ClientProtocol(parse_uri(live.ws))
+    def __init__(self, port: int) -> None:
+        self._protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/ws"))
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self._socket.connect(("127.0.0.1", live.port))
+        self._socket.connect(("127.0.0.1", port))
         self._protocol.send_request(self._protocol.connect())
         self._flush()
         self._protocol.receive_data(self._socket.recv(4096))

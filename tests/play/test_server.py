@@ -398,7 +398,7 @@ def test_many_come_and_go_and_nothing_stays(live: Live) -> None:
 def test_a_client_that_stops_reading_harms_nobody(live: Live) -> None:
     """For 30 seconds; nor does one that claims to see what it does not read."""
     assert until(lambda: live.hall.taken == 0)
-    with Deaf(live) as stuck, Deaf(live) as liar, live.client() as client:
+    with Deaf(live.port) as stuck, Deaf(live.port) as liar, live.client() as client:
         stuck.say("start", version=1)
         liar.say("start", version=1)
         client.start()
