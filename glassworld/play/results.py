@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from pathlib import Path
 
@@ -32,14 +33,17 @@ def recorded(shelf: Shelf, tape: Tape, frame_rate: float) -> wire.Recording:
 async def captured(shelf: Shelf, trace: Path) -> wire.Captured:
     """Put a trace and its report on the shelf.
 
-    The report is made by another process: reading a trace is minutes of pure Python for the
-    largest, and would hold up the frames.
+    The report is made by another process, behind the blocks where the system has `nice`: reading
+    a trace is minutes of pure Python for the largest, and would hold up the frames.
     """
     report = shelf.place("report.html")
-    arguments = ("-m", "glassworld", "trace", "report", str(trace), "--html", str(report))
+    command = [sys.executable, "-m", "glassworld", "trace", "report", str(trace)]
+    command += ["--html", str(report)]
+    if nice := shutil.which("nice"):
+        command = [nice, *command]
     quiet = asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdin=quiet, stdout=quiet, stderr=quiet
+        *command, stdin=quiet, stdout=quiet, stderr=quiet
     )
     try:
         await process.wait()

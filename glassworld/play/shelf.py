@@ -27,8 +27,8 @@ class Shelf:
         self._items: dict[str, Item] = {}
 
     def place(self, name: str) -> Path:
-        """A new path to write a file to, with the suffixes of `name`."""
-        return Path(self._folder.name) / (secrets.token_hex(8) + "".join(Path(name).suffixes))
+        """A new path to write a file to, ending in `name`."""
+        return Path(self._folder.name) / f"{secrets.token_hex(4)}-{name}"
 
     def put(self, path: Path, name: str, media_type: str) -> str:
         """Offer the file at `path`; the URL path it is offered under."""
