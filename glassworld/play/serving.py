@@ -97,7 +97,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise InputError(
-            f"{host} port {port}: cannot listen there ({error.strerror}); try another --port"
+            f"{host} port {port}: cannot listen there ({error.strerror}); "
+            "try another --host or --port"
         ) from None
 
 

@@ -50,14 +50,14 @@ def phone(browser: Any, live: Live) -> Iterator[Any]:
     )
 
 
-def opened(browser: Any, live: Live, **options: Any) -> Iterator[Any]:
+def opened(browser: Any, live: Live, query: str = "", **options: Any) -> Iterator[Any]:
     """The page, playing; the test fails if it says anything on the console."""
     context = browser.new_context(**options)
     page = context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"http://127.0.0.1:{live.port}/")
-    until(page, "glassworld.state.shown?.frame > 8")
+    page.goto(f"http://127.0.0.1:{live.port}/{query}")
+    until(page, "globalThis.glassworld?.state.shown?.frame > 8")
     yield page
     context.close()
     assert not complaints
@@ -285,6 +285,15 @@ def test_it_reconnects_by_itself(browser: Any) -> None:
     with Live(frame_rate=24, port=first.port):
         until(page, "document.getElementById('status').textContent === 'live'")
         until(page, "glassworld.state.shown.frame > 20")
+        assert next(pages, None) is None
+
+
+def test_a_token_in_the_address_is_all_it_takes(browser: Any) -> None:
+    with Live(token="secret", frame_rate=24) as live:
+        pages = opened(browser, live, "?token=secret")
+        page = next(pages)
+        until(page, "[...document.querySelectorAll('#gallery img')].every((i) => i.naturalWidth)")
+        assert page.locator("#gallery img").count() == 2
         assert next(pages, None) is None
 
 

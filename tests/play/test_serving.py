@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -19,6 +21,7 @@ from live import PlayClient
 from PIL import Image
 from release import write_release
 from safetensors.numpy import load_file
+from websockets.exceptions import InvalidStatus
 
 from glassworld.cli import inference, main
 from glassworld.engine.loading import load_world
@@ -43,6 +46,53 @@ def test_no_such_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "inference.yaml" in capsys.readouterr().err
 
 
+def test_no_such_address(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["play", "--no-open", "--host", "203.0.113.1", "--port", "0"]) == 2
+    assert "--host" in capsys.readouterr().err
+
+
+def test_another_address_only_with_the_token(tmp_path: Path) -> None:
+    write_release(tmp_path / "world")
+    with playing(tmp_path / "world", "--host", "0.0.0.0") as (server, said):
+        found = re.search(r"http://\S+:(\d+)/\?token=(\S+)", said)
+        assert found is not None
+        address = f"ws://127.0.0.1:{found[1]}/ws"
+        with pytest.raises(InvalidStatus, match="403"), PlayClient(address):
+            pass
+        with PlayClient(f"{address}?token={found[2]}") as client:
+            client.start()
+            assert len(list(client.frames(9))) == 9
+        assert ended(server).count("ready") == 1
+
+
+@contextmanager
+def playing(world: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`glassworld play` in a process of its own, and the first line it says."""
+    command = ["play", "--no-open", "--port", "0", "--device", "cpu", "--world", str(world), *more]
+    with subprocess.Popen(
+        [sys.executable, "-m", "glassworld", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        try:
+            yield server, server.stdout.readline()
+        finally:
+            server.kill()
+
+
+def ended(server: subprocess.Popen[str]) -> str:
+    """End a server as people do; what else it has said."""
+    server.send_signal(signal.SIGINT)
+    assert server.stdout is not None
+    said = server.stdout.read()
+    assert server.wait(30) == 0
+    assert "Traceback" not in said
+    return said
+
+
 def decoded(video: Path) -> np.ndarray:
     """The frames of a video, uint8 [N, H, W, 3]."""
     with av.open(str(video)) as container:
@@ -54,16 +104,8 @@ def test_play_record_leave_and_replay(tmp_path: Path) -> None:
     world, home = tmp_path / "world", tmp_path / "home"
     home.mkdir()
     flags = write_release(world)
-    command = ["play", "--no-open", "--port", "0", "--device", "cpu", "--world", str(world)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "glassworld", *command],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        address = re.search(r"http://127.0.0.1:\d+/", server.stdout.readline())
+    with playing(world) as (server, said):
+        address = re.search(r"http://127.0.0.1:\d+/", said)
         assert address is not None
         with PlayClient(address[0].replace("http", "ws") + "ws") as client:
             client.send("pause")  # so that the recording begins with the walk
@@ -80,11 +122,7 @@ def test_play_record_leave_and_replay(tmp_path: Path) -> None:
         for name, suffix in (("video", ".mp4"), ("actions", ".json"), ("picture", ".png")):
             with urllib.request.urlopen(address[0].rstrip("/") + tape[name], timeout=30) as file:
                 (home / f"{name}{suffix}").write_bytes(file.read())
-        server.send_signal(signal.SIGINT)
-        said = server.stdout.read()
-        assert server.wait(30) == 0
-    assert "ready" in said
-    assert "Traceback" not in said
+        assert "ready" in ended(server)
 
     latents = home / "latents.safetensors"
     replay = ["--actions", str(home / "actions.json"), "--save_latents", str(latents)]
