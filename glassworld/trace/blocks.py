@@ -12,12 +12,14 @@ import numpy as np
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analysis import Analysis
+from glassworld.trace.expectation import run_config
 from glassworld.trace.tables import Floats, Ints, Mask
 
 OUTLIER_DEVIATIONS = 5.0  # robust standard deviations from the median of its kind
 OUTLIER_SHARE = 0.15  # and at least this much longer than the median
 PARTS = (tags.DENOISING_STEP, tags.CONDITION_ENCODE, tags.UPDATE_CACHE, tags.VAE_DECODE)
 REASONS = 3
+FRAMES_PER_LATENT = 4
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,21 @@ class Step:
     max_ms: float
     first_block_ms: float
     values_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """A block's wall-clock time in the median, the time its frames play, and both as a rate."""
+
+    block_ms: float
+    playing_ms: float
+    fps: float
+    rate: float
+
+    @property
+    def behind(self) -> bool:
+        """Whether making a block takes longer than playing it."""
+        return self.block_ms > self.playing_ms
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,18 @@ def blocks(analysis: Analysis) -> list[Block]:
         )
         for i, instance in enumerate(found)
     ]
+
+
+def pace(analysis: Analysis) -> Pace | None:
+    """How fast the blocks after the first were made; None without a rate to hold it against."""
+    config = run_config(analysis.trace.metadata)
+    rate = config.get("frame_rate") if config else None
+    later = analysis.tree.where(tags.BLOCK)[1:]
+    if config is None or not isinstance(rate, int | float) or rate <= 0 or not len(later):
+        return None
+    ms = float(np.median(analysis.tree.cpu_ns[later])) / 1e6
+    frames = FRAMES_PER_LATENT * config["frames_per_block"]
+    return Pace(ms, 1000 * frames / rate, 1000 * frames / ms, float(rate)) if ms else None
 
 
 def drift(analysis: Analysis) -> float | None:

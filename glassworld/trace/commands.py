@@ -201,6 +201,32 @@ def ops(
 
 
 @app.command(rich_help_panel=QUESTIONS)
+def kernels(
+    trace: TracePath,
+    tag: Annotated[
+        str | None, typer.Argument(help="A tag's name or part of it; the whole trace if left out.")
+    ] = None,
+    most: Most = 25,
+    json: Json = False,
+) -> None:
+    """4. Which kernels does a tag run on the GPU?
+
+    Kernels, copies and fills by name, each with the sum of its durations.
+
+    Example: `glassworld trace kernels outputs/profile_trace.json VAE_Decode`
+    """
+    from glassworld.trace.optable import kernel_rows
+    from glassworld.trace.terminal import table
+    from glassworld.trace.views import question
+
+    rows = kernel_rows(load(trace), tag)
+    asked = question("kernels")
+    title = f"Kernels under {tag}" if tag else "Kernels of the whole trace"
+    made = table(title, asked.columns, map(asked.cells, rows[:most]))
+    answer(json, rows, made, "No GPU operations here.")
+
+
+@app.command(rich_help_panel=QUESTIONS)
 def advice(trace: TracePath, json: Json = False) -> None:
     """8. What should I do about it?
 

@@ -18,7 +18,7 @@ from glassworld.trace.bound import bound
 from glassworld.trace.expected import expected_table
 from glassworld.trace.memory import held
 from glassworld.trace.notes import notes
-from glassworld.trace.optable import model_operators
+from glassworld.trace.optable import model_kernels, model_operators
 from glassworld.trace.roofline import roofline
 
 FORMAT = 1
@@ -87,6 +87,7 @@ def analysis_json(analysis: Analysis) -> dict[str, Any]:
         "transformer": rows_json(questions.transformer(analysis)),
         "layers": rows_json(questions.layers(analysis)),
         "operators": rows_json(model_operators(analysis)),
+        "kernels": rows_json(model_kernels(analysis)),
         "decoder": rows_json(questions.decoder(analysis)),
         "update": rows_json(update)[0] if update else None,
         "expected": rows_json(expected_table(analysis)),

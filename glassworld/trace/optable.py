@@ -29,6 +29,16 @@ class OperatorRow:
     share: float
 
 
+@dataclass(frozen=True)
+class KernelRow:
+    """A GPU operation over all its runs: the sum of their milliseconds, its share of all sums."""
+
+    name: str
+    calls: int
+    ms: float
+    share: float
+
+
 def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRow]:
     """Operators under every tag that `tag` names (all of the trace: None), slowest first.
 
@@ -57,10 +67,40 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
     return sorted(rows, key=lambda r: (-r.share, -r.gpu_ms, -r.cpu_ms))
 
 
+def kernel_rows(analysis: Analysis, tag: str | None = None) -> list[KernelRow]:
+    """GPU operations by name under every tag that `tag` names (all: None), slowest first.
+
+    Raises `TraceError` if no tag matches.
+    """
+    table = analysis.kernels
+    chosen = np.ones(len(table.name), dtype=bool)
+    if tag is not None:
+        chosen = np.isin(table.group, matching_groups(analysis, tag))
+    names, where = np.unique(table.name[chosen], return_inverse=True)
+    calls = np.bincount(where, table.calls[chosen], minlength=len(names))
+    spent = np.bincount(where, table.total[chosen], minlength=len(names)) / 1e6
+    whole = float(spent.sum()) or 1.0
+    return [
+        KernelRow(
+            analysis.trace.names[names[i]], int(calls[i]), float(spent[i]), float(spent[i]) / whole
+        )
+        for i in np.argsort(-spent, kind="stable")
+    ]
+
+
+def model_kernels(analysis: Analysis) -> list[KernelRow]:
+    """The GPU operations of the diffusion model, or of the whole trace where it has none."""
+    return kernel_rows(analysis, _model(analysis))
+
+
+def _model(analysis: Analysis) -> str | None:
+    has_model = any(row.pattern == tags.DIFFUSION_FORWARD for row in analysis.patterns)
+    return tags.DIFFUSION_FORWARD if has_model else None
+
+
 def model_operators(analysis: Analysis) -> list[OperatorRow]:
     """The operators of the diffusion model, or of the whole trace where it has none."""
-    has_model = any(row.pattern == tags.DIFFUSION_FORWARD for row in analysis.patterns)
-    return operator_rows(analysis, tags.DIFFUSION_FORWARD if has_model else None)
+    return operator_rows(analysis, _model(analysis))
 
 
 def matching_groups(analysis: Analysis, tag: str) -> Ints:

@@ -9,12 +9,10 @@ import numpy as np
 from glassworld.profiling import registry as tags
 from glassworld.trace import blocks
 from glassworld.trace.analysis import Analysis
-from glassworld.trace.expectation import run_config
 from glassworld.trace.findings import Evidence, Rule
 from glassworld.trace.tables import Floats, Ints
 
 LEAST_STEPS, LEAST_LAYERS, LEAST_BLOCKS = 3, 3, 3
-FRAMES_PER_LATENT = 4
 
 
 def _slow_steps(analysis: Analysis) -> Iterable[Evidence]:
@@ -85,21 +83,16 @@ def _drift(analysis: Analysis) -> Iterable[Evidence]:
 
 
 def _behind_real_time(analysis: Analysis) -> Iterable[Evidence]:
-    config = run_config(analysis.trace.metadata)
-    rate = config.get("frame_rate") if config else None
-    later = analysis.tree.where(tags.BLOCK)[1:]
-    if config is None or not isinstance(rate, int | float) or rate <= 0 or not len(later):
+    pace, found = blocks.pace(analysis), blocks.blocks(analysis)[1:]
+    if pace is None:
         return
-    ms = float(np.median(analysis.tree.cpu_ns[later])) / 1e6
-    budget = 1000 * FRAMES_PER_LATENT * config["frames_per_block"] / rate
-    found = blocks.blocks(analysis)[1:]
     denoising = sum(block.steps_ms for block in found) > sum(block.decode_ms for block in found)
     yield Evidence(
         tags.BLOCK,
-        f"takes {ms:.0f} ms in the median; played at {rate:g} frames per second it may take "
-        f"{budget:.0f}",
-        ms / budget,
-        (ms - budget) * len(later),
+        f"takes {pace.block_ms:.0f} ms in the median; played at {pace.rate:g} frames per second "
+        f"it may take {pace.playing_ms:.0f}",
+        pace.block_ms / pace.playing_ms,
+        (pace.block_ms - pace.playing_ms) * len(found),
         f"{_DENOISING if denoising else _DECODING}; or a lower resolution",
     )
 

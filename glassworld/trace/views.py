@@ -12,7 +12,7 @@ from glassworld.trace.analysis import Analysis
 from glassworld.trace.expected import expected_table, guide_note
 from glassworld.trace.gaps import Gap
 from glassworld.trace.memory import held
-from glassworld.trace.optable import model_operators
+from glassworld.trace.optable import model_kernels, model_operators
 from glassworld.trace.roofline import roofline
 from glassworld.trace.terminal import number, percent
 
@@ -138,6 +138,15 @@ QUESTIONS = (
         model_operators,
         ("operator", "calls", "CPU ms", "own CPU ms", "GPU ms", "share"),
         lambda r: (r.name, r.calls, r.cpu_ms, r.self_cpu_ms, r.gpu_ms, percent(r.share)),
+        most=12,
+    ),
+    Question(
+        "kernels",
+        "4. Which kernels does it run?",
+        "no GPU operations in this trace",
+        model_kernels,
+        ("kernel", "calls", "GPU ms", "share"),
+        lambda k: (k.name[:90], k.calls, k.ms, percent(k.share)),
         most=12,
     ),
     Question(

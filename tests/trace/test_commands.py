@@ -1,7 +1,6 @@
 """The commands, the comparison and the page."""
 
 import json
-import shutil
 
 import pytest
 from conftest import Clock, engine_run, write
@@ -11,8 +10,6 @@ from glassworld.errors import TraceError
 from glassworld.trace import analyze
 from glassworld.trace.commands import app
 from glassworld.trace.compare import compare
-
-CHROMIUM = shutil.which("chromium")
 
 
 def invoke(*arguments):
@@ -96,30 +93,3 @@ def test_ranks_are_merged_on_one_clock(tmp_path):
     assert both.coverage.attributed == 8
     starts = both.tree.rows["start"]
     assert starts[0] == starts[1]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_the_page_draws_itself_without_a_network(run):
-    playwright = pytest.importorskip("playwright.sync_api")
-    path = run(slow=lambda layer, **_: 900.0 if layer == 2 else 0.0)
-    invoke("report", path)
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": 390, "height": 800})
-        problems = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda r: r.url.startswith("file:") or problems.append(r.url))
-        page.goto(path.with_name("run_report.html").as_uri())
-        assert "DiT_Layer_2" in page.inner_text(".finding")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        page.keyboard.press("/")
-        page.keyboard.type("vae_dec_head")
-        assert page.locator("tr[data-search]:visible").count() >= 1
-        assert page.locator("tr[data-search]:visible").count() < 5
-        page.keyboard.press("Escape")
-        page.locator(".icicle button").first.press("Enter")
-        assert "times, CPU" in page.inner_text(".detail")
-        assert problems == []
-        browser.close()

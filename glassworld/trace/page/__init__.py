@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,20 @@ from glassworld.profiling import registry as tags
 from glassworld.trace import blocks, questions
 from glassworld.trace.advice import advise
 from glassworld.trace.analysis import Analysis
+from glassworld.trace.bound import bound
 from glassworld.trace.expectation import read_ceilings, run_config
-from glassworld.trace.expected import expected_table, guide_note
+from glassworld.trace.expected import expected_table
 from glassworld.trace.export import rows_json
 from glassworld.trace.memory import held
 from glassworld.trace.notes import notes
-from glassworld.trace.optable import operator_rows
+from glassworld.trace.optable import kernel_rows, operator_rows
 from glassworld.trace.roofline import roofline
+from glassworld.trace.views import QUESTIONS, blamed
 
 _HERE = Path(__file__).parent
-MOST_TAGS = 1500
+_SCRIPTS = ("base.js", "icicle.js", "charts.js", "sections.js")
+MOST_TAGS, MOST_OPERATORS, MOST_HELD = 1500, 40, 24
+MOST_TABLES, MOST_UNDER_A_TAG = 60, 15
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
@@ -47,7 +53,7 @@ def write_page(path: Path, analysis: Analysis) -> None:
     page = _TEMPLATE.format(
         title="glassworld trace report",
         style=(_HERE / "page.css").read_text(),
-        script=(_HERE / "page.js").read_text(),
+        script="".join((_HERE / name).read_text() for name in _SCRIPTS),
         data=data,
     )
     with replacing(path) as partial:
@@ -59,18 +65,21 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
     trace = analysis.trace
     config = run_config(trace.metadata)
     ceilings = read_ceilings(config) if config else None
-    update = questions.update_cost(analysis)
+    update, verdict = questions.update_cost(analysis), bound(analysis)
+    speed = blocks.pace(analysis)
     return {
         "trace": Path(trace.path).name,
         "events": trace.events,
         "windowMs": analysis.window_ns / 1e6,
         "onGpu": analysis.on_gpu,
-        "coverage": rows_json([analysis.coverage])[0],
+        "coverage": asdict(analysis.coverage),
+        "bound": asdict(verdict) if verdict else None,
+        "pace": asdict(speed) | {"behind": speed.behind} if speed else None,
         "notes": notes(analysis),
         "advice": rows_json(advise(analysis)),
+        "questions": _questions(analysis),
         "stages": rows_json(questions.stages(analysis)),
         "blocks": rows_json(blocks.blocks(analysis)),
-        "drift": blocks.drift(analysis),
         "steps": rows_json(blocks.steps(analysis)),
         "heat": _heat(analysis),
         "transformer": rows_json(questions.transformer(analysis)),
@@ -79,26 +88,41 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "update": rows_json(update)[0] if update else None,
         "expected": rows_json(expected_table(analysis)),
         "roofline": rows_json(roofline(analysis)),
-        "guideNote": guide_note(analysis),
-        "ceilings": rows_json([ceilings])[0] if ceilings else None,
+        "ceilings": asdict(ceilings) if ceilings else None,
         "tags": _tags(analysis),
-        "operators": _operators(analysis),
-        "gaps": rows_json(analysis.gaps[:20]),
-        "memory": rows_json(held(analysis)[:40]),
+        "operators": _by_tag(analysis, operator_rows),
+        "kernels": _by_tag(analysis, kernel_rows) if analysis.on_gpu else {},
+        "modelTag": tags.DIFFUSION_FORWARD,
+        "gaps": [{**asdict(gap), "blamed": blamed(gap)} for gap in analysis.gaps[:20]],
+        "memory": rows_json(held(analysis)[:MOST_HELD]),
+    }
+
+
+def _questions(analysis: Analysis) -> dict[str, dict[str, Any]]:
+    return {
+        asked.command: {
+            "title": asked.title,
+            "missing": asked.missing,
+            "answered": bool(asked.rows(analysis)),
+            "remarks": asked.remarks(analysis),
+        }
+        for asked in QUESTIONS
     }
 
 
 def _tags(analysis: Analysis) -> list[list[Any]]:
-    """The tree by pattern: parent, name, count, CPU, own CPU, busy, idle ms, kernels."""
+    """The tree by pattern, parents first; the columns are named in icicle.js."""
     parent = analysis.tree.by_pattern.parent
     return [
         [
             int(parent[g]),
             row.name,
+            row.pattern,
             row.instances,
             round(row.cpu_ms, 3),
             round(row.self_cpu_ms, 3),
             round(row.gpu_busy_ms, 3),
+            round(row.gpu_self_ms, 3),
             round(row.gpu_idle_ms, 3),
             row.gpu_kernels,
         ]
@@ -106,34 +130,34 @@ def _tags(analysis: Analysis) -> list[list[Any]]:
     ]
 
 
-def _operators(analysis: Analysis) -> dict[str, list[dict[str, Any]]]:
-    """The operator table of the whole trace and of each kind of tag."""
-    made = {"": rows_json(operator_rows(analysis)[:40])}
-    if not len(analysis.operators):
-        return made
-    wanted = [p for p in analysis.tree.patterns if p in tags.REGISTRY] or analysis.tree.patterns
-    for pattern in wanted[:60]:
-        rows = operator_rows(analysis, pattern)[:15]
+def _by_tag(
+    analysis: Analysis, rows_of: Callable[[Analysis, str | None], Sequence[Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """A table of operators or kernels of the whole trace ("") and of each kind of tag."""
+    patterns = analysis.tree.patterns
+    wanted = [pattern for pattern in patterns if pattern in tags.REGISTRY] or patterns
+    made = {"": rows_json(rows_of(analysis, None)[:MOST_OPERATORS])}
+    for pattern in wanted[:MOST_TABLES] if made[""] else []:
+        rows = rows_of(analysis, pattern)[:MOST_UNDER_A_TAG]
         if rows:
             made[pattern] = rows_json(rows)
     return made
 
 
 def _heat(analysis: Analysis) -> list[list[float]]:
-    """Milliseconds by block (rows) and part: each step, the update, the decode."""
+    """Milliseconds by block (rows) and part: each step, the encoding, the update, the decode."""
     tree = analysis.tree
     found = tree.where(tags.BLOCK)
     row_of = np.full(len(tree) + 1, -1)
     row_of[found] = np.arange(len(found))
     steps = tree.where(tags.DENOISING_STEP)
     width = int(tree.dims["step"][steps].max(initial=-1)) + 1
-    heat = np.zeros((len(found), width + 2))
-    updates, decodes = tree.where(tags.UPDATE_CACHE), tree.where(tags.VAE_DECODE)
-    for instances, column in (
-        (steps, tree.dims["step"][steps]),
-        (updates, np.full(len(updates), width)),
-        (decodes, np.full(len(decodes), width + 1)),
-    ):
+    columns = [(steps, tree.dims["step"][steps])]
+    for pattern in (tags.CONDITION_ENCODE, tags.UPDATE_CACHE, tags.VAE_DECODE):
+        parts = tree.where(pattern)
+        columns.append((parts, np.full(len(parts), width + len(columns) - 1, dtype=np.int32)))
+    heat = np.zeros((len(found), width + 3))
+    for instances, column in columns:
         row = row_of[tree.ancestor(instances, tags.BLOCK)]
         inside = row >= 0
         np.add.at(heat, (row[inside], column[inside]), analysis.time_ns(instances)[inside] / 1e6)
