@@ -27,6 +27,12 @@ def train(
         Path | None,
         typer.Option(help="Go on from this exported world instead of from nothing."),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="`cpu` or `cuda`; on a GPU it computes in bfloat16.")
+    ] = "cpu",
+    gradient_checkpointing: Annotated[
+        bool, typer.Option(help="Less memory for the transformer, a third more time.")
+    ] = False,
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")
     ] = 0,
@@ -37,6 +43,8 @@ def train(
 
     Examples: `glassworld train --preset smoke`, `glassworld train --output runs/mine`
     """
+    from dataclasses import replace
+
     import torch
 
     from glassworld.files import writable_folder
@@ -45,9 +53,11 @@ def train(
     from glassworld.training.stages import train_world
 
     chosen = look_up(preset)
+    if gradient_checkpointing:
+        chosen = replace(chosen, dit=replace(chosen.dit, gradient_checkpointing=True))
     if threads:
         torch.set_num_threads(threads)
-    train_world(chosen, Folders(writable_folder(output)), start)
+    train_world(chosen, Folders(writable_folder(output)), start, device)
     typer.echo(f"The world is in {output / 'world'}.")
 
 

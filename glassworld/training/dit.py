@@ -8,10 +8,17 @@ import torch
 
 from glassworld.engine.scheduler import FlowSchedule, Step
 from glassworld.specs import ActionModuleSpec, DiTSpec, VisionSpec
-from glassworld.training.forcing import Player, WorldModel, forward, teacher_noise
+from glassworld.training.forcing import (
+    Player,
+    WorldModel,
+    draw_noise,
+    forward,
+    teacher_noise,
+)
 from glassworld.training.latents import LatentPlay
-from glassworld.training.run import Run, Schedule, generator
+from glassworld.training.run import Run, Schedule, autocast, generator
 from glassworld.training.samples import BLOCK, draw
+from glassworld.training.showing import Show
 
 TRAINED_BLOCKS = 3
 """Noisy blocks of a stretch; four where it begins with the episode, whose first has no past."""
@@ -40,6 +47,8 @@ class DiTRecipe:
     self_steps: int = 1500
     self_rate: float = 4e-4
     decay: float = 0.998
+    gradient_checkpointing: bool = False
+    show_every: int = 250
     seed: int = 0
 
     @property
@@ -79,18 +88,20 @@ class DiTRecipe:
 
 
 def train_teacher_forcing(
-    play: LatentPlay, recipe: DiTRecipe, folder: Path, model: WorldModel
+    play: LatentPlay, recipe: DiTRecipe, folder: Path, model: WorldModel, show: Show
 ) -> None:
     """The first stage, resumed from `folder` if it began there; leaves the averaged weights."""
     run = Run(folder, model, Schedule(recipe.steps, recipe.rate, 100), recipe.decay)
     run.resume()
     for step in run.steps("transformer, teacher forcing"):
         random = generator(recipe.seed, step)
-        loss = teacher_loss(model, play, recipe, random)
+        with autocast(model.device):
+            loss = teacher_loss(model, play, recipe, random)
         run.learn(loss)
         if step % 20 == 0:
             run.note(loss=loss.item())
-    run.plot()
+        if step % recipe.show_every == 0:
+            show(model, recipe.sampler, folder)
     model.load_state_dict(run.average)
 
 
@@ -104,17 +115,17 @@ def teacher_loss(
         last = play.blocks - past - TRAINED_BLOCKS
         start = int(torch.randint(1, last + 1, (), generator=random))
     first, blocks = (past, past + TRAINED_BLOCKS) if start else (0, TRAINED_BLOCKS + 1)
-    stretch = draw(play, recipe.batch, start, blocks, random)
+    stretch = draw(play, recipe.batch, start, blocks, random).to(model.device)
     truth = stretch.latents[:, :, first * BLOCK :]
     history = stretch.latents[:, :, : (blocks - 1) * BLOCK]
     level = recipe.history_noise * torch.rand(len(history), 1, 1, 1, 1, generator=random)
-    history = history + level * torch.randn(history.shape, generator=random)
+    history = history + level.to(history.device) * draw_noise(history, random)
     noisy = teacher_noise(truth, recipe.sampler, random)
     return noisy.loss(forward(model, stretch, history, first, noisy), truth)
 
 
 def train_self_forcing(
-    play: LatentPlay, recipe: DiTRecipe, folder: Path, model: WorldModel
+    play: LatentPlay, recipe: DiTRecipe, folder: Path, model: WorldModel, show: Show
 ) -> None:
     """The second stage, from a taught model; leaves the averaged weights.
 
@@ -126,14 +137,16 @@ def train_self_forcing(
     player: Player | None = None
     for step in run.steps("transformer, self forcing"):
         random = generator(recipe.seed + 1, step)
-        if player is None or player.left < TRAINED_BLOCKS:
-            player = _new_player(model, play, recipe, random)
-        age = len(player.made)
-        loss = self_loss(model, player, random)
+        with autocast(model.device):
+            if player is None or player.left < TRAINED_BLOCKS:
+                player = _new_player(model, play, recipe, random)
+            age = len(player.made)
+            loss = self_loss(model, player, random)
         run.learn(loss)
         if step % 10 == 0:
             run.note(**{f"loss_after_{age}_blocks": loss.item()})
-    run.plot()
+        if step % recipe.show_every == 0:
+            show(model, recipe.sampler, folder)
     model.load_state_dict(run.average)
 
 
@@ -144,7 +157,7 @@ def _new_player(
     start, given = 0, 0
     if float(torch.rand((), generator=random)) >= recipe.start_share:
         start, given = int(torch.randint(0, play.blocks // 2, (), generator=random)), model.history
-    stretch = draw(play, recipe.batch, start, play.blocks - start, random)
+    stretch = draw(play, recipe.batch, start, play.blocks - start, random).to(model.device)
     player = Player(model, stretch, recipe.sampler)
     player.given(given)
     return player

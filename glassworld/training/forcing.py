@@ -28,11 +28,14 @@ class WorldModel(nn.Module):
         super().__init__()
         self.dit, self.vision = DiT(dit), VisionTower(vision)
         nn.init.zeros_(self.dit.head.head.weight)
-        for layer in self.dit.blocks:
-            if layer.action_model is not None:
-                # A mouse unit is 0.1 a frame: without this its columns whisper beside the tokens.
-                mix = layer.action_model.mouse_mlp[0].weight.data
-                mix[:, dit.dim :] *= 10
+        # A mouse unit is 0.1 a frame: without this its columns whisper beside the tokens.
+        for name, weight in self.dit.named_parameters():
+            if name.endswith("mouse_mlp.0.weight"):
+                weight.data[:, dit.dim :] *= 10
+
+    @property
+    def device(self) -> torch.device:
+        return self.dit.head.head.weight.device
 
     @property
     def history(self) -> int:
@@ -80,12 +83,12 @@ def forward(
     """
     clean = history.shape[2] // BLOCK
     count = noisy.x.shape[2] // BLOCK
-    frames = torch.arange(stretch.latents.shape[2])
+    frames = torch.arange(stretch.latents.shape[2], device=history.device)
     index = torch.cat([frames[: clean * BLOCK], frames[first * BLOCK :]])
     mouse = stretch.windows.mouse
     assert mouse is not None
     grid = (history.shape[-2] // 2, history.shape[-1] // 2)
-    visible = visibility(clean, first, count, model.history)
+    visible = visibility(clean, first, count, model.history).to(history.device)
     x = torch.cat([history, noisy.x], 2)
     flow = model.dit(
         torch.cat([x, stretch.condition[:, :, index]], 1),
@@ -102,10 +105,16 @@ def teacher_noise(truth: Tensor, steps: tuple[Step, ...], random: torch.Generato
     """Noise each block to a level of its own, one of the sampler's."""
     batch, blocks = truth.shape[0], truth.shape[2] // BLOCK
     pick = torch.randint(len(steps), (batch, blocks), generator=random)
-    sigmas = torch.tensor([step.sigma for step in steps])[pick].repeat_interleave(BLOCK, 1)
+    levels = torch.tensor([step.sigma for step in steps])[pick]
+    sigmas = levels.repeat_interleave(BLOCK, 1).to(truth.device)
     level = sigmas[:, None, :, None, None]
-    noise = torch.randn(truth.shape, generator=random)
+    noise = draw_noise(truth, random)
     return Noisy((1 - level) * truth + level * noise, 1000 * sigmas, sigmas)
+
+
+def draw_noise(like: Tensor, random: torch.Generator) -> Tensor:
+    """Normal noise of the shape of `like`: the same numbers on every device."""
+    return torch.randn(like.shape, generator=random).to(like.device)
 
 
 class Player:
@@ -116,7 +125,8 @@ class Player:
         rows, columns = stretch.latents.shape[-2] // 2, stretch.latents.shape[-1] // 2
         self.grid = (rows, columns)
         self.caches: list[LayerCache] = model.dit.empty_caches(len(stretch.latents), rows * columns)
-        self.context = model.context(stretch.pictures)
+        with torch.no_grad():
+            self.context = model.context(stretch.pictures)
         self.made: list[Tensor] = []
         self.inputs: list[list[Tensor]] = []
 
@@ -139,7 +149,7 @@ class Player:
         """Make the next blocks, keeping what the model was shown at every step."""
         for _ in range(blocks):
             part = self.stretch.blocks(len(self.made), len(self.made) + 1)
-            x = torch.randn(part.latents.shape, generator=random)
+            x = draw_noise(part.latents, random)
             inputs = []
             for index, step in enumerate(self.steps):
                 inputs.append(x)
@@ -147,8 +157,7 @@ class Player:
                 assert flow is not None
                 x = x - step.sigma * flow
                 if index + 1 < len(self.steps):
-                    noise = torch.randn(x.shape, generator=random)
-                    x = add_noise(x, noise, self.steps[index + 1])
+                    x = add_noise(x, draw_noise(x, random), self.steps[index + 1])
             self._pass(x, part, 0.0, output=False)
             self.made.append(x)
             self.inputs.append(inputs)
@@ -156,7 +165,7 @@ class Player:
     def _pass(self, x: Tensor, part: Stretch, timestep: float, output: bool) -> Tensor | None:
         return self.model.dit(
             torch.cat([x, part.condition], 1),
-            torch.full((len(x), 1), timestep),
+            torch.full((len(x), 1), timestep, device=x.device),
             self.model.dit.stream_place(part.start, BLOCK, self.grid),
             part.windows,
             self.context,
@@ -173,5 +182,5 @@ class Player:
             inputs = torch.stack(self.inputs[block])
             x.append(inputs[pick, torch.arange(batch)])
             sigmas.append(torch.tensor([step.sigma for step in self.steps])[pick])
-        levels = torch.stack(sigmas, 1).repeat_interleave(BLOCK, 1)
+        levels = torch.stack(sigmas, 1).repeat_interleave(BLOCK, 1).to(x[0].device)
         return Noisy(torch.cat(x, 2), 1000 * levels, levels)

@@ -1,7 +1,7 @@
 """Muon (Jordan et al., 2024): momentum made orthogonal, for matrices and convolutions.
 
-torch has a Muon for matrices alone, in bfloat16; this one takes convolutions too, as matrices of
-one row per output channel, and computes in float32, which is the faster of the two on a CPU.
+torch's Muon takes matrices alone and computes in bfloat16 everywhere; this one takes convolutions
+too, as matrices of one row per output channel, and uses bfloat16 only where it is faster.
 """
 
 from collections.abc import Iterable
@@ -46,12 +46,20 @@ class Muon(torch.optim.Optimizer):
                 weight.add_(orthogonal(ahead).view_as(weight), alpha=-group["lr"] * size)
 
 
+def knows_bfloat16(device: str) -> bool:
+    """Whether a kind of device, `cpu` or `cuda`, multiplies matrices in bfloat16 natively."""
+    return device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+
 def orthogonal(matrix: Tensor) -> Tensor:
     """About the nearest matrix whose singular values are one, by a quintic iteration."""
     a, b, c = _QUINTIC
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = wide / (wide.norm() + 1e-7)
+    if knows_bfloat16(matrix.device.type):
+        x = x.bfloat16()
     for _ in range(_ITERATIONS):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.to(matrix.dtype)
     return x if wide is matrix else x.T

@@ -28,6 +28,18 @@ class Stretch(NamedTuple):
     windows: ActionWindows
     pictures: Tensor
 
+    def to(self, device: torch.device) -> "Stretch":
+        """The same on another device."""
+        mouse = self.windows.mouse
+        assert mouse is not None
+        return Stretch(
+            self.start,
+            self.latents.to(device),
+            self.condition.to(device),
+            ActionWindows(self.windows.keyboard.to(device), mouse.to(device)),
+            self.pictures.to(device),
+        )
+
     def blocks(self, first: int, last: int) -> "Stretch":
         """Blocks `first` to `last` (not included) of this stretch."""
         part = slice(first * BLOCK, last * BLOCK)

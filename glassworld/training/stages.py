@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from glassworld.engine.runtime import pick_device
 from glassworld.training.collect import Collection, collect, contact_sheet, load
 from glassworld.training.dataset import Play
 from glassworld.training.dit import train_self_forcing, train_teacher_forcing
@@ -12,6 +13,7 @@ from glassworld.training.export import export_world, save_pictures
 from glassworld.training.forcing import WorldModel
 from glassworld.training.latents import encode_play, normalise
 from glassworld.training.presets import Folders, Preset
+from glassworld.training.showing import Show
 from glassworld.training.start import start_model, start_vae
 from glassworld.training.vae import VAE, train_vae
 
@@ -27,10 +29,10 @@ def collect_play(preset: Preset, folders: Folders) -> None:
     contact_sheet(load(paths[0])).save(folders.root / "contact-sheet.png")
 
 
-def prepare_vae(preset: Preset, folders: Folders, start: Path | None) -> VAE:
+def prepare_vae(preset: Preset, folders: Folders, start: Path | None, device: torch.device) -> VAE:
     """Train the VAE, or read it, and give its latents zero mean and unit variance.
 
-    From the world `start` it learns no pictures anew: it goes on with clips.
+    It comes back on the CPU. From the world `start` it does not learn pictures alone anew.
     """
     torch.manual_seed(preset.vae.seed)
     vae, recipe = VAE(preset.vae.spec), preset.vae
@@ -41,7 +43,7 @@ def prepare_vae(preset: Preset, folders: Folders, start: Path | None) -> VAE:
     if start is not None:
         start_vae(vae, start)
         recipe = replace(recipe, picture_steps=0)
-    vae = train_vae(Play(folders.play), recipe, folders.vae, vae)
+    vae = train_vae(Play(folders.play), recipe, folders.vae, vae.to(device)).cpu()
     normalise(vae, Play(folders.play, limit=1).frames)
     draft = normalised.with_suffix(".part")
     torch.save(vae.state_dict(), draft)
@@ -53,20 +55,25 @@ def prepare_model(preset: Preset, start: Path | None) -> WorldModel:
     """The transformer and its image tower, untrained or from the world `start`."""
     torch.manual_seed(preset.dit.seed)
     model = WorldModel(preset.dit.spec, preset.dit.vision)
+    model.dit.gradient_checkpointing = preset.dit.gradient_checkpointing
     if start is not None:
         start_model(model, start)
     return model
 
 
-def train_world(preset: Preset, folders: Folders, start: Path | None = None) -> None:
+def train_world(
+    preset: Preset, folders: Folders, start: Path | None = None, device: str = "cpu"
+) -> None:
     """All stages, from play to an exported world; from an earlier world if `start` names one."""
+    target = pick_device(device)
     folders.root.mkdir(parents=True, exist_ok=True)
     collect_play(preset, folders)
-    vae = prepare_vae(preset, folders, start)
+    vae = prepare_vae(preset, folders, start, target)
     play = encode_play(vae, folders.play, folders.latents)
-    model = prepare_model(preset, start)
-    train_teacher_forcing(play, preset.dit, folders.teacher, model)
+    show = Show(vae.decoder, play)
+    model = prepare_model(preset, start).to(target)
+    train_teacher_forcing(play, preset.dit, folders.teacher, model, show)
     export_world(vae, model, preset.dit, folders.world)
-    train_self_forcing(play, preset.dit, folders.own, model)
+    train_self_forcing(play, preset.dit, folders.own, model, show)
     export_world(vae, model, preset.dit, folders.world)
     save_pictures(folders.world / "pictures")

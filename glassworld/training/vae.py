@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_encoder import VAEEncoder
-from glassworld.models.vae_layers import CausalConv, TimeDouble, TimeStride
+from glassworld.models.vae_convs import CausalConv
+from glassworld.models.vae_layers import TimeDouble, TimeStride
 from glassworld.specs import VAESpec
 from glassworld.training.dataset import Play, to_pixels
-from glassworld.training.run import Run, Schedule, generator
+from glassworld.training.run import Run, Schedule, autocast, generator
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class VAE(nn.Module):
         """Pixels [B, 3, N, H, W] to their reconstruction and the KL divergence per latent."""
         mean, log_variance = self.encoder.moments(pixels)
         log_variance = log_variance.clamp(-20, 5)
-        noise = torch.randn(mean.shape, generator=random)
+        noise = torch.randn(mean.shape, generator=random).to(mean.device)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         return self.decoder(mean + (0.5 * log_variance).exp() * noise), kl
 
@@ -88,15 +89,17 @@ def train_vae(play: Play, recipe: VAERecipe, folder: Path, vae: VAE) -> VAE:
     schedule = Schedule(recipe.picture_steps + recipe.clip_steps, recipe.rate)
     run = Run(folder, vae, schedule)
     run.resume()
+    device = vae.decoder.conv2.weight.device
     for step in run.steps("VAE"):
         random = generator(recipe.seed, step)
-        pixels = play.clips(*_batch(recipe, step), random)
-        rebuilt, kl = vae(pixels, random)
-        run.learn(_error(rebuilt, pixels, recipe) + recipe.kl_weight * kl)
+        pixels = play.clips(*_batch(recipe, step), random).to(device)
+        with autocast(device):
+            rebuilt, kl = vae(pixels, random)
+            loss = _error(rebuilt, pixels, recipe) + recipe.kl_weight * kl
+        run.learn(loss)
         if step % 10 == 0:
             kind = "clip" if pixels.shape[2] > 1 else "picture"
             run.note(kl=kl.item(), **{f"{kind}_psnr": psnr(rebuilt.detach(), pixels)})
-    run.plot()
     vae.load_state_dict(run.average)
     return vae.eval()
 

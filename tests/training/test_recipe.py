@@ -187,7 +187,10 @@ def test_the_smoke_preset_makes_a_world_and_repeats_nothing(tmp_path: Path) -> N
     world = load_world(folders.world / "inference.yaml", None, folders.world)
     picture = next((folders.world / "pictures").glob("*.png"))
     assert world.generate(picture, num_latent_frames=6).frames.shape == (21, 64, 96, 3)
-    assert (folders.own / "curve.png").exists()
+    for stage in (folders.teacher, folders.own):
+        assert (stage / "curve.png").exists()
+        with Image.open(stage / "samples.png") as samples:
+            assert samples.size == (12 * 96, 4 * 2 * 64)
     kept = (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns
     train_world(preset("smoke"), folders)
     assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == kept
