@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassworld.engine.world import Networks, World
-from glassworld.models.vae_layers import TAPS, CausalConv, Memory, unfold_taps
+from glassworld.models.vae_convs import TAPS, CausalConv, Memory, unfold_taps
 
 
 class Conv3dLayer(nn.Module):

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from glassworld.errors import CheckpointError
-from glassworld.models.vae_layers import TAPS, fold_taps, unfold_taps
+from glassworld.models.vae_convs import TAPS, fold_taps, unfold_taps
 
 Tensors = dict[str, Tensor]
 

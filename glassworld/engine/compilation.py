@@ -21,8 +21,8 @@ from torch import nn
 
 from glassworld.engine.runtime import cache_folder
 from glassworld.errors import InputError
+from glassworld.models.vae_convs import Memory
 from glassworld.models.vae_decoder import VAEDecoder
-from glassworld.models.vae_layers import Memory
 from glassworld.profiling.metadata import machine, versions
 from glassworld.specs import WorldSpec
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from glassworld.engine.actions import ActionSpace, ActionTrack, Rows
 from glassworld.models.action import ActionWindows
+from glassworld.models.vae_convs import Memory
 from glassworld.models.vae_encoder import VAEEncoder
-from glassworld.models.vae_layers import Memory
 from glassworld.specs import TIME_FACTOR
 
 

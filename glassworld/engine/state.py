@@ -9,7 +9,7 @@ from torch import Tensor
 from glassworld.engine.conditions import ActionHistory, ImageLatents
 from glassworld.engine.noise import NoiseSource
 from glassworld.models.kv_window import KeyValues, LayerCache
-from glassworld.models.vae_layers import Memory
+from glassworld.models.vae_convs import Memory
 
 
 @dataclass

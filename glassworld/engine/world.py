@@ -30,9 +30,9 @@ from glassworld.engine.pipeline import Pipeline
 from glassworld.engine.state import SessionState
 from glassworld.errors import InputError
 from glassworld.models.dit import DiT
+from glassworld.models.vae_convs import Memory
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_encoder import VAEEncoder
-from glassworld.models.vae_layers import Memory
 from glassworld.models.vision import VisionTower
 from glassworld.profiling import registry as tags
 from glassworld.profiling.metadata import describe_run

@@ -87,9 +87,9 @@ class ActionModule(nn.Module):
         assert shared.windows.mouse is not None
         moves = shared.windows.mouse.flatten(2)[:, :, None].expand(-1, -1, positions, -1)
         qkv = self.t_qkv(self.mouse_mlp(torch.cat([x, moves], -1)))
-        q, k, v = rearrange(qkv, "b f p (three h d) -> three (b p) h f d", three=3, h=self.heads)
-        q = shared.rotary.turn(unit_rms(q, self.eps))
-        k = shared.rotary.turn(unit_rms(k, self.eps))
+        qkv = rearrange(qkv, "b f p (three h d) -> three (b p) h f d", three=3, h=self.heads)
+        q, k = shared.rotary.turn(unit_rms(qkv[:2], self.eps))
+        v = qkv[2]
         if window is not None and shared.place is not None:
             k, v = window.put(k, v, shared.place)
         mixed = attention(q, k, v, shared.visible)

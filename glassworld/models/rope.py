@@ -9,23 +9,34 @@ from torch import Tensor
 
 
 class Rotary(NamedTuple):
-    """Cosines and sines `[positions, head_dim / 2]`, float32."""
+    """By how much each pair turns, `[..., positions, head_dim / 2]`: float32, and as complex64."""
 
     cos: Tensor
     sin: Tensor
+    both: Tensor
+
+    @staticmethod
+    def of(angles: Tensor) -> Rotary:
+        cos, sin = angles.cos().float(), angles.sin().float()
+        return Rotary(cos, sin, torch.complex(cos, sin))
 
     def turn(self, x: Tensor) -> Tensor:
         """Rotate `x` `[..., positions, head_dim]`, pair by pair, in float32."""
-        real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-        turned = torch.stack(
-            (real * self.cos - imaginary * self.sin, real * self.sin + imaginary * self.cos), -1
-        )
-        return turned.flatten(-2).to(x.dtype)
+        pairs = x.float().unflatten(-1, (-1, 2))
+        if torch.compiler.is_compiling():  # it fuses real numbers and has no complex ones
+            real, imaginary = pairs.unbind(-1)
+            rotated = (
+                real * self.cos - imaginary * self.sin,
+                real * self.sin + imaginary * self.cos,
+            )
+            return torch.stack(rotated, -1).flatten(-2).to(x.dtype)
+        turned = torch.view_as_complex(pairs) * self.both
+        return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
-def frequencies(dims: int, theta: float) -> Tensor:
+def frequencies(dims: int, theta: float, device: torch.device) -> Tensor:
     """theta^(-2i / dims) for the pairs i of `dims` dimensions, float64."""
-    return theta ** -(torch.arange(0, dims, 2, dtype=torch.float64) / dims)
+    return theta ** -(torch.arange(0, dims, 2, dtype=torch.float64, device=device) / dims)
 
 
 def rotary_3d(frames: Tensor, grid: tuple[int, int], head_dim: int) -> Rotary:
@@ -35,26 +46,22 @@ def rotary_3d(frames: Tensor, grid: tuple[int, int], head_dim: int) -> Rotary:
     the frame, 2 (d // 6) with the row and as many with the column; theta is 10000.
     """
     rows, columns = grid
-    space = 2 * (head_dim // 6)
+    space, device = 2 * (head_dim // 6), frames.device
     shape = (len(frames), rows, columns, -1)
     axes = (
         (frames.double()[:, None, None], head_dim - 2 * space),
-        (torch.arange(rows, dtype=torch.float64)[None, :, None], space),
-        (torch.arange(columns, dtype=torch.float64)[None, None, :], space),
+        (torch.arange(rows, dtype=torch.float64, device=device)[None, :, None], space),
+        (torch.arange(columns, dtype=torch.float64, device=device)[None, None, :], space),
     )
     angles = [
-        (position.to(frames.device)[..., None] * frequencies(dims, 1e4).to(frames.device)).expand(
-            shape
-        )
+        (position[..., None] * frequencies(dims, 1e4, device)).expand(shape)
         for position, dims in axes
     ]
-    table = torch.cat(angles, -1).flatten(0, 2)
-    return Rotary(table.cos().float(), table.sin().float())
+    return Rotary.of(torch.cat(angles, -1).flatten(0, 2))
 
 
 def rotary_time(frames: Tensor, turning_dims: int, head_dim: int, theta: float) -> Rotary:
     """The action module's table: the first `turning_dims` dims turn with the frame index."""
-    turning = frames.float()[:, None] * frequencies(turning_dims, theta).float().to(frames.device)
+    turning = frames.float()[:, None] * frequencies(turning_dims, theta, frames.device).float()
     still = turning.new_zeros(len(frames), (head_dim - turning_dims) // 2)
-    angles = torch.cat([turning, still], -1)
-    return Rotary(angles.cos(), angles.sin())
+    return Rotary.of(torch.cat([turning, still], -1))

@@ -5,16 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from glassworld.models.vae_layers import (
-    CausalConv,
-    Head,
-    Memory,
-    Middle,
-    ResidualBlock,
-    Upsample,
-    conv2d_frames,
-    name_causal_layers,
-)
+from glassworld.models.vae_convs import CausalConv, Memory, mix_channels, name_causal_layers
+from glassworld.models.vae_layers import Head, Middle, ResidualBlock, Upsample
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 from glassworld.specs import VAESpec
@@ -95,7 +87,7 @@ class VAEDecoder(nn.Module):
         return (x * scale + shift).contiguous()
 
     def project(self, x: Tensor) -> Tensor:
-        return conv2d_frames(x, self.conv2)
+        return mix_channels(x, self.conv2)
 
 
 def to_bytes(pixels: Tensor) -> Tensor:

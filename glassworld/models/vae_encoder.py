@@ -6,16 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from glassworld.models.vae_layers import (
-    CausalConv,
-    Downsample,
-    Head,
-    Memory,
-    Middle,
-    ResidualBlock,
-    conv2d_frames,
-    name_causal_layers,
-)
+from glassworld.models.vae_convs import CausalConv, Memory, mix_channels, name_causal_layers
+from glassworld.models.vae_layers import Downsample, Head, Middle, ResidualBlock
 from glassworld.specs import VAESpec
 
 
@@ -70,7 +62,7 @@ class VAEEncoder(nn.Module):
         x = self.encoder(pixels.permute(0, 2, 3, 4, 1).contiguous(), memory)
         if memory is not None:
             memory.first = False
-        mean, log_variance = conv2d_frames(x, self.conv1).chunk(2, -1)
+        mean, log_variance = mix_channels(x, self.conv1).chunk(2, -1)
         shift, scale = (mean.new_tensor(each) for each in (self.spec.mean, self.spec.std))
         mean = (mean - shift) / scale
         return mean.permute(0, 4, 1, 2, 3), log_variance.permute(0, 4, 1, 2, 3)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glassworld.models.derived import Derived
+from glassworld.models.vae_convs import CausalConv, Memory, fold_taps, unfold_taps
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_encoder import VAEEncoder
-from glassworld.models.vae_layers import Memory, fold_taps, unfold_taps
+from glassworld.models.vae_layers import Upsample
 from glassworld.specs import VAESpec
 
 SPEC = tiny.SPEC.vae
@@ -70,16 +73,43 @@ def test_folding_goes_both_ways(shape: tuple[int, ...]) -> None:
     assert torch.equal(unfold_taps(fold_taps(weight), shape[2]), weight)
 
 
-def test_folded_convolution_is_conv3d() -> None:
-    from glassworld.models.vae_layers import CausalConv
-
-    layer = CausalConv(4, 5)
-    weight = torch.randn(5, 4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
-    layer.weight.data, layer.bias.data = fold_taps(weight), torch.arange(5.0)
-    x = torch.randn(2, 3, 6, 7, 4, generator=torch.Generator().manual_seed(2))
-    padded = torch.nn.functional.pad(x.permute(0, 4, 1, 2, 3), (1, 1, 1, 1, 2, 0))
-    expected = torch.nn.functional.conv3d(padded, weight, layer.bias)
+@pytest.mark.parametrize(("outputs", "frames", "at_once"), [(5, 3, 1), (5, 4, 2), (3, 4, 4)])
+def test_folded_convolution_is_conv3d(outputs: int, frames: int, at_once: int) -> None:
+    layer = CausalConv(4, outputs)
+    assert layer.at_once(frames) == at_once
+    draw = torch.Generator().manual_seed(1)
+    weight = torch.randn(outputs, 4, 3, 3, 3, generator=draw)
+    layer.weight.data, layer.bias.data = fold_taps(weight), torch.arange(float(outputs))
+    x = torch.randn(2, frames, 6, 7, 4, generator=draw)
+    padded = F.pad(x.permute(0, 4, 1, 2, 3), (1, 1, 1, 1, 2, 0))
+    expected = F.conv3d(padded, weight, layer.bias)
     with torch.inference_mode():
         torch.testing.assert_close(
             layer(x, None).permute(0, 4, 1, 2, 3), expected, atol=1e-5, rtol=1e-4
         )
+
+
+def test_upsampling_is_nearest_then_a_convolution() -> None:
+    layer = Upsample(8, temporal=False)
+    tiny.fill(layer, 3)
+    x = torch.randn(2, 3, 5, 6, 8, generator=torch.Generator().manual_seed(1))
+    doubled = x.repeat_interleave(2, 2).repeat_interleave(2, 3).flatten(0, 1)
+    expected = F.conv2d(doubled.permute(0, 3, 1, 2), layer.conv.weight, layer.conv.bias, padding=1)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            layer(x, None).flatten(0, 1).permute(0, 3, 1, 2), expected, atol=1e-5, rtol=1e-4
+        )
+
+
+def test_what_is_derived_follows_its_weight() -> None:
+    derived, weight = Derived(), torch.ones(2)
+    with torch.inference_mode():
+        first = derived.of(weight, lambda w: w + 1)
+        assert derived.of(weight, lambda w: w + 1) is first
+        assert derived.of(weight, lambda w: w + 2, key="another") is not first
+    with torch.no_grad():
+        weight.mul_(3)
+    with torch.inference_mode():
+        assert derived.of(weight, lambda w: w + 1).tolist() == [4, 4]
+    weight.requires_grad_(True)
+    assert derived.of(weight, lambda w: w + 1).requires_grad
