@@ -167,7 +167,10 @@ def test_pause_step_and_rewind(page: Any) -> None:
     assert (second["frame"] + 1 - 9) % 12 == 0  # the end of a block
     page.keyboard.press("Backspace")
     until(page, "glassworld.state.shown.still")
-    assert shown(page)["frame"] <= second["frame"]
+    back = shown(page)["frame"]
+    assert back <= second["frame"]
+    page.keyboard.press("Backspace")
+    until(page, f"glassworld.state.shown.frame < {back}")
     page.keyboard.press(" ")
     until(page, f"glassworld.state.shown.frame > {second['frame']}")
 
@@ -247,7 +250,7 @@ def test_a_server_that_is_too_slow_is_said_plainly(browser: Any) -> None:
         until(page, "document.getElementById('status').textContent === 'slow'")
         assert page.locator("#slow").is_visible()
         assert "slower than this world" in text(page, "#slow")
-        assert "of 2000 frames per second" in text(page, "#slow")
+        assert "2000 frames per second" in text(page, "#slow")
         assert next(pages, None) is None
 
 

@@ -3,13 +3,13 @@
 import { Connection } from "/static/connection.js";
 import { Controls, isTyping } from "/static/controls.js";
 import { Gallery } from "/static/gallery.js";
+import { explain } from "/static/help.js";
 import { Hud } from "/static/hud.js";
 import { result, toast } from "/static/notices.js";
 import { Screen } from "/static/screen.js";
 
 const byId = (id) => document.getElementById(id);
 const SMALL = 128 * 128; // pixels up to which frames are sent without loss and shown as pixels
-const KEY_ORDER = "wasdqezxcijkl";
 
 const state = {
   playing: true, recording: null, seed: null, hello: null, started: false, nextId: 1,
@@ -42,8 +42,7 @@ const answers = {
     controls.configure(message);
     byId("world").textContent = `${message.world} · ${message.mode} · ${width}×${height}`;
     gallery.show(message.pictures, (path) => connection.address(path));
-    fillHelp(message.controls);
-    showHint(message);
+    explain(message);
     showRecording();
     const again = gallery.uploaded && gallery.chosen === "upload";
     if (again) connection.sendPicture(gallery.uploaded.bytes);
@@ -181,12 +180,13 @@ function showState() {
 }
 
 function showSlow() {
-  const rate = screen.rate;
   byId("slow").hidden = !hud.isSlow || !state.playing;
   if (hud.isSlow) {
-    const made = rate === null ? "fewer" : `about ${rate.toFixed(1)}`;
+    const { rate } = screen;
+    const full = state.hello.frame_rate;
+    const made = rate === null || rate > 0.95 * full ? "less than" : `about ${rate.toFixed(1)} of`;
     byId("slow").textContent =
-      `The server is slower than this world: ${made} of ${state.hello.frame_rate} frames per second`;
+      `The server is slower than this world: ${made} ${full} frames per second`;
   }
   showState();
 }
@@ -204,29 +204,6 @@ function recorded({ frames, video, actions, picture }) {
     [["Video", video, "walk.mp4"], ["Actions", actions, "walk.json"], ["Picture", picture, "picture.png"]],
     "python inference.py --actions walk.json --img_path picture.png",
   );
-}
-
-function fillHelp(list) {
-  const useful = list.filter(({ column, mouse }) => column || mouse[0] || mouse[1]);
-  const rows = useful.flatMap(({ key, name }) => {
-    const term = document.createElement("dt");
-    const meaning = document.createElement("dd");
-    term.textContent = key.toUpperCase();
-    meaning.textContent = name.replaceAll("_", " ");
-    return [term, meaning];
-  });
-  byId("help-keys").replaceChildren(...rows);
-}
-
-function showHint({ controls: list, idle, has_mouse: mouse, note }) {
-  const place = (key) => KEY_ORDER.indexOf(key);
-  const walk = list.filter(({ column }) => column && column !== idle).map(({ key }) => key);
-  const keys = walk.sort((a, b) => place(a) - place(b)).join(" ").toUpperCase();
-  const touch = matchMedia("(pointer: coarse)").matches;
-  const how = touch ? "Walk with the pads" : `Walk with ${keys}`;
-  byId("hint-how").textContent = mouse && !touch ? `${how}, click to look with the mouse` : how;
-  byId("hint-note").textContent = note;
-  byId("hint").hidden = false;
 }
 
 // What the buttons and their keys do.
