@@ -8,7 +8,7 @@ import numpy as np
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analysis import Analysis
-from glassworld.trace.expectation import read_ceilings, run_config
+from glassworld.trace.expectation import read_ceilings, run_config, run_machine
 
 OVERHEAD_SHARE = 0.05
 HIDDEN_SHARE = 0.05
@@ -83,9 +83,16 @@ def _machine(analysis: Analysis) -> list[str]:
     if share > OVERHEAD_SHARE:
         made.append(f"the profiler itself took {share:.0%} of the window and inflated the run")
     config = run_config(analysis.trace.metadata)
-    if config and read_ceilings(config) is None:
+    ceilings = read_ceilings(config) if config else None
+    ran_on = run_machine(analysis.trace.metadata)
+    if config and ceilings is None:
         made.append(
             "no ceilings are stored for this device and precision, so expected times are shares "
             "of the FLOPs only: measure them with `glassworld bench ceilings`"
+        )
+    elif ceilings and ran_on and ceilings.machine and ran_on != ceilings.machine:
+        made.append(
+            f"the run was on {ran_on}, the ceilings were measured on {ceilings.machine}: expected "
+            "times are those of the latter"
         )
     return made

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copyfileobj
+from threading import Event, Thread
 from urllib.parse import quote
 
 from glassworld.errors import TraceError
@@ -24,11 +26,10 @@ def serve_once(path: Path, port: int) -> None:
 
     Raises `TraceError` if the port is taken.
     """
-    fetched = False
+    fetched = Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            nonlocal fetched
             if self.path != f"/{quote(path.name)}":
                 self.send_error(404)
                 return
@@ -39,15 +40,21 @@ def serve_once(path: Path, port: int) -> None:
             self.end_headers()
             with path.open("rb") as file:
                 copyfileobj(file, self.wfile)
-            fetched = True
+            fetched.set()
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # the browser went away: it will ask again
+                super().handle()
 
         def log_message(self, format: str, *args: object) -> None:
             return
 
     try:
-        server = HTTPServer(("127.0.0.1", port), Handler)
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
         raise TraceError(f"port {port}: {error.strerror}; name another with --port") from error
+    server.daemon_threads = True  # a browser may hold connections open that it never uses
     with server:
-        while not fetched:
-            server.handle_request()
+        Thread(target=server.serve_forever, daemon=True).start()
+        fetched.wait()
+        server.shutdown()

@@ -1,6 +1,11 @@
-"""The commands, the comparison and the page."""
+"""The commands and the comparison."""
 
 import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
 
 import pytest
 from conftest import Clock, engine_run, write
@@ -10,6 +15,8 @@ from glassworld.errors import TraceError
 from glassworld.trace import analyze
 from glassworld.trace.commands import app
 from glassworld.trace.compare import compare
+from glassworld.trace.question_commands import ANSWERS
+from glassworld.trace.serve import perfetto_address, serve_once
 
 
 def invoke(*arguments):
@@ -33,13 +40,83 @@ def test_report_writes_the_contract(run, tmp_path):
     assert (tmp_path / "run_report.html").stat().st_size < 2_000_000
 
 
-@pytest.mark.parametrize("command", ["top", "blocks", "steps", "ops", "gaps"])
+TABLES = ["top", *ANSWERS, "ops", "kernels", "advice", "gaps"]
+
+
+@pytest.mark.parametrize("command", TABLES)
 def test_every_table_is_also_json(run, command):
-    path = run(blocks=2)
-    assert invoke(command, path).exit_code == 0
+    path = run(blocks=3)
+    shown = invoke(command, path)
+    assert shown.exit_code == 0
     rows = json.loads(invoke(command, path, "--json").output)
     assert isinstance(rows, list)
-    assert bool(rows) == (command != "gaps")
+    assert bool(rows) == (command not in ("gaps", "kernels", "advice", "memory"))
+    assert "Traceback" not in shown.output
+
+
+def test_each_of_the_nine_questions_has_a_command_that_teaches():
+    overview = invoke("--help").output
+    taught = ""
+    for command in (*TABLES, "compare", "merge", "report", "open"):
+        assert command in overview
+        taught += invoke(command, "--help").output
+        assert f"glassworld trace {command}" in taught
+    for number in range(1, 10):
+        assert f"(question {number})" in taught
+
+
+def test_the_report_has_the_heading_of_every_question(run):
+    shown = invoke("report", run()).output
+    for number in range(1, 10):
+        assert f"\n{number}. " in shown or f"\n  {number}. " in shown
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_a_bad_trace_is_one_clear_line(tmp_path, command):
+    path = tmp_path / "bad.json"
+    path.write_text("hello")
+    result = invoke(command, path)
+    assert isinstance(result.exception, TraceError)
+    assert str(path) in str(result.exception)
+
+
+def test_a_trace_is_served_to_perfetto_until_it_was_fetched(run):
+    path = run()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = perfetto_address(path, port)
+    assert address == f"https://ui.perfetto.dev/#!/?url=http://127.0.0.1:{port}/run.json"
+    serving = threading.Thread(target=serve_once, args=(path, port))
+    serving.start()
+    local = address.partition("url=")[2]
+    idle = _connected(port)  # a browser opens connections it may never use
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(local + "x")
+    refused.value.close()
+    with urllib.request.urlopen(local) as response:
+        assert response.headers["Access-Control-Allow-Origin"] == "https://ui.perfetto.dev"
+        assert response.read() == path.read_bytes()
+    serving.join(timeout=30)
+    assert not serving.is_alive()
+    idle.close()
+
+
+def _connected(port):
+    for _ in range(200):
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=1)
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+    raise AssertionError("nothing listens")
+
+
+def test_a_port_in_use_is_one_clear_line(run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(TraceError, match="--port"):
+            serve_once(run(), taken.getsockname()[1])
 
 
 def test_a_trace_without_tags_shows_operators(tmp_path):
@@ -69,6 +146,18 @@ def test_nothing_in_common_cannot_be_compared(run, tmp_path):
     other = write(tmp_path / "other.json", clock.events)
     with pytest.raises(TraceError, match="no tag is in both"):
         compare(analyze(run()), analyze(other))
+
+
+def test_a_loaded_stretch_of_one_run_is_no_regression(run):
+    """Half a run a third slower moves every median of that run, and means nothing."""
+
+    def loaded(block, layer, **_):
+        return 300.0 if layer >= 0 and block >= 4 else 0.0
+
+    before, after = run("before.json"), run("after.json", slow=loaded)
+    assert invoke("compare", before, after, "--fail-over", "5%").exit_code == 0
+    steady = run("steady.json", slow=lambda layer, **_: 300.0 if layer >= 0 else 0.0)
+    assert invoke("compare", before, steady, "--fail-over", "5%").exit_code == 1
 
 
 def test_ranks_are_merged_on_one_clock(tmp_path):
