@@ -57,6 +57,7 @@ _FLOAT = msgspec.json.Decoder(list[Event])
 _EXACT = msgspec.json.Decoder(list[_ExactEvent])
 _ONE = msgspec.json.Decoder(_ExactEvent)
 _RAW = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
+_PIECES = msgspec.json.Decoder(list[msgspec.Raw])
 _CONTROL = bytes.maketrans(bytes(range(32)), b" " * 32)
 _NOT_A_NUMBER = re.compile(rb":\s*[-+]?(?:nan|inf|infinity)\b", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb'\\(?!["\\/bfnrtu])')
@@ -112,12 +113,12 @@ class EventStream:
         for text in _attempts(b'{"traceEvents":[' + buffer + closing):
             try:
                 parts = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-                events = self._decode(bytes(parts["traceEvents"]))
+                pieces = [bytes(piece) for piece in _PIECES.decode(parts["traceEvents"])]
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 continue
-            if events is not None:
-                self._keep_metadata(text, parts)
-                return events
+            self._keep_metadata(text, parts)
+            events = self._decode(bytes(parts["traceEvents"]))
+            return self._salvage(pieces) if events is None else events
         return self._cut_short(buffer)
 
     def _cut_short(self, buffer: bytes) -> list[Event]:

@@ -155,10 +155,10 @@ def engine_run(blocks=8, steps=(1000, 908, 714), layers=4, slow=lambda **where: 
     return clock.events
 
 
-def write(path: Path, events, indent=None, config=CONFIG, **metadata) -> Path:
+def write(path: Path, events, indent=None, config=CONFIG, machine=None, **metadata) -> Path:
     document = {"schemaVersion": 1, "traceEvents": events, "traceName": "t"} | metadata
     if config:
-        document["glassworld"] = {"version": 1, "config": config}
+        document["glassworld"] = {"version": 1, "config": config, "machine": machine}
     text = json.dumps(document, indent=indent).encode()
     path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
     return path

@@ -1,16 +1,16 @@
 """The answers to the questions, on a run whose answers are known."""
 
-import json
-
 import pytest
-from conftest import Clock, write
+from conftest import CONFIG, Clock, Gpu, engine_run, write
 
 from glassworld.profiling.registry import REGISTRY
 from glassworld.trace import analyze, blocks, questions, tables
+from glassworld.trace.bound import bound
 from glassworld.trace.expected import expected_table, guide_note
 from glassworld.trace.memory import held
 from glassworld.trace.names import fold
-from glassworld.trace.optable import operator_rows
+from glassworld.trace.notes import notes
+from glassworld.trace.optable import kernel_rows, operator_rows
 from glassworld.trace.roofline import roofline
 from glassworld.trace.work import decode_frame, encode_frames, total, transformer_pass, update_pass
 
@@ -100,6 +100,99 @@ def test_blocks_steps_and_stages(run):
     assert update.share_of_transformer == pytest.approx(0.25, abs=0.01)
 
 
+def test_a_slower_first_step_is_explained_by_its_tags(run):
+    def slow(step, block, layer, **_):
+        return 500.0 if step == 0 and block > 0 and layer == 1 else 0.0
+
+    first, opening = blocks.first_steps(analyze(run(slow=slow)))
+    assert first.significant
+    assert first.times == pytest.approx((4 * 0.8 + 0.5) / (4 * 0.8), rel=0.02)
+    assert first.reasons[0].tag == "DiT_Layer_{layer}"
+    assert first.reasons[0].more_ms == pytest.approx(0.5, rel=0.1)
+    assert not opening.significant
+
+
+def test_equal_steps_are_not_called_slower(run):
+    steps = blocks.first_steps(analyze(run()))
+    assert [step.significant for step in steps] == [False, False]
+    assert all(step.times == pytest.approx(1, abs=0.03) for step in steps)
+
+
+def test_a_first_block_that_warms_up_is_no_property_of_the_first_step(run):
+    def slow(block, layer, **_):
+        return 800.0 if block == 0 and layer >= 0 else 0.0
+
+    first, opening = blocks.first_steps(analyze(run(slow=slow)))
+    assert not first.significant
+    assert opening.significant
+    assert opening.times == pytest.approx(2, rel=0.05)
+
+
+def test_stages_of_another_program_are_its_outermost_tags_with_parts(tmp_path):
+    gpu = Gpu()
+    with gpu.tag("ProfilerStep#7"):
+        with gpu.tag("forward"), gpu.op_range("aten::mm"):
+            gpu.launch("gemm", 300)
+        with gpu.tag("backward"), gpu.op_range("aten::mm"):
+            gpu.launch("gemm", 600)
+        gpu.wait(1)
+        gpu.launch("zero", 100)
+        gpu.wait(2000)
+    analysis = analyze(write(tmp_path / "gpu.json", gpu.events, config=None))
+    stages = questions.stages(analysis)
+    assert [(stage.name, round(stage.share, 3)) for stage in stages] == [
+        ("backward", 0.6),
+        ("forward", 0.3),
+        ("(the rest of ProfilerStep#7)", 0.1),
+    ]
+    assert [row.name for row in questions.top(analysis)[:2]] == ["backward", "forward"]
+    kernels = [(row.name, row.calls, row.ms) for row in kernel_rows(analysis)]
+    assert kernels == [("gemm", 2, pytest.approx(0.9)), ("zero", 1, pytest.approx(0.1))]
+    assert [row.name for row in kernel_rows(analysis, "forward")] == ["gemm"]
+
+
+@pytest.mark.parametrize(
+    ("dur", "pause", "sync", "kind"),
+    [(300, 10, 0, "gpu"), (5, 40, 0, "launch"), (100, 60, 105, "sync"), (100, 2000, 0, "host")],
+)
+def test_what_holds_a_gpu_run_back_is_named(tmp_path, dur, pause, sync, kind):
+    gpu = Gpu()
+    with gpu.tag("step"):
+        for _ in range(60):
+            gpu.launch("gemm", dur)
+            if sync:
+                gpu.call("cudaStreamSynchronize", sync)
+            gpu.op("aten::add", pause)
+        gpu.wait(20_000 if kind == "gpu" else 0)
+    verdict = bound(analyze(write(tmp_path / "gpu.json", gpu.events, config=None)))
+    assert verdict.kind == kind
+    busy = 60 * dur / 1000
+    assert verdict.idle_ms == pytest.approx(verdict.idle_share * (busy + verdict.idle_ms), rel=0.05)
+
+
+def test_copies_and_collectives_are_told_apart_from_kernels(tmp_path):
+    gpu = Gpu()
+    with gpu.tag("step"):
+        gpu.launch("gemm", 300)
+        gpu.launch("Memcpy DtoH (Device -> Pinned)", 40, cat="gpu_memcpy")
+        gpu.launch("Memset (Device)", 2, cat="gpu_memset")
+        gpu.launch("ncclDevKernel_AllReduce_Sum", 50)
+        gpu.wait(1000)
+    [row] = analyze(write(tmp_path / "gpu.json", gpu.events, config=None)).tags
+    assert (row.gpu_kernels, row.gpu_copies, row.gpu_collectives) == (4, 2, 1)
+    assert row.gpu_copy_ms == pytest.approx(0.042)
+    assert row.gpu_collective_ms == pytest.approx(0.050)
+    assert row.gpu_busy_ms == row.gpu_self_ms == pytest.approx(0.392)
+
+
+def test_ceilings_of_another_machine_are_noted(run, ceilings, tmp_path):
+    ceilings(machine={"processor": "another"})
+    path = tmp_path / "here.json"
+    write(path, engine_run(), config=CONFIG, machine={"processor": "this one"})
+    assert any("another" in note and "this one" in note for note in notes(analyze(path)))
+    assert not any("ceilings" in note for note in notes(analyze(run())))
+
+
 def test_self_time_and_children_make_up_the_whole(run):
     analysis = analyze(run())
     whole = sum(row.cpu_ms for row in analysis.tags if len(row.path) == 1)
@@ -139,11 +232,8 @@ def test_with_fifty_steps_the_update_is_two_percent(run):
     assert update.share_of_transformer == pytest.approx(1 / 51, abs=0.001)
 
 
-def test_ceilings_turn_work_into_time(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "glassworld").mkdir()
-    stored = {"cpu:float32": {"matmul_gflops": 100.0, "conv_gflops": 50.0, "copy_gbps": 1e6}}
-    (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored))
+def test_ceilings_turn_work_into_time(run, ceilings):
+    ceilings(matmul=100.0, conv=50.0, copy=1e6)
     rows = {row.row.strip(): row for row in expected_table(analyze(run()))}
     assert rows["denoising"].expected_ms == pytest.approx(rows["denoising"].gflop * 10)
     decode = rows["VAE decode"]
@@ -152,11 +242,8 @@ def test_ceilings_turn_work_into_time(run, tmp_path, monkeypatch):
     assert all(row.expected_ms is not None for row in rows.values())
 
 
-def test_no_tag_is_above_the_roof_of_what_it_reached(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "glassworld").mkdir()
-    stored = {"cpu:float32": {"matmul_gflops": 100.0, "conv_gflops": 50.0, "copy_gbps": 1.0}}
-    (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored))
+def test_no_tag_is_above_the_roof_of_what_it_reached(run, ceilings):
+    ceilings(matmul=100.0, conv=50.0, copy=1.0)
     points = {point.tag: point for point in roofline(analyze(run()))}
     feed = points["DiT_Feed_Forward"]
     assert feed.gflop == pytest.approx(8 * (3 * 4 + 3) * (4 * 72 * 64 * 128) / 1e9)

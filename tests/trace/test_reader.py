@@ -5,12 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from conftest import CONFIG, Clock, engine_run, write
+from conftest import CONFIG, Clock, Gpu, engine_run, write
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glassworld.errors import TraceError
 from glassworld.trace import analyze, source
+from glassworld.trace.export import analysis_json
 from glassworld.trace.nesting import nest
 from glassworld.trace.reader import read
 from glassworld.trace.tables import RANGE, Spool
@@ -64,6 +65,71 @@ def test_control_characters_and_nan_are_mended(tmp_path):
     trace = read(path)
     assert trace.losses == []
     assert trace.events == len(engine_run(blocks=1))
+
+
+ODD = [None, "x", "12", "", -1, 1.5, True, [], [1], {}, {"a": 1}, 2**70, "NaN"]
+
+
+@pytest.mark.parametrize("key", ["cat", "name", "pid", "tid", "args", "dur"])
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_an_event_of_any_values_is_read_or_named_as_lost(tmp_path, key, value):
+    events = engine_run(blocks=1)
+    events[len(events) // 2][key] = value
+    trace = read(write(tmp_path / "odd.json", events))
+    assert trace.events >= len(events) - 1
+    impossible = key == "dur" and value in (2**70, "NaN")
+    assert bool(trace.losses) == (trace.events < len(events) or impossible)
+    analysis = analyze(tmp_path / "odd.json")
+    assert analysis_json(analysis)["stages"]
+
+
+@pytest.mark.parametrize("ts", ["1e300", "-1e300", "null", '"x"', "9e15"])
+def test_an_impossible_time_does_not_stretch_the_trace(tmp_path, ts):
+    events = engine_run(blocks=1)
+    text = json.dumps({"traceEvents": events})
+    path = tmp_path / "t.json"
+    path.write_text(text.replace(f'"ts": {events[9]["ts"]}', f'"ts": {ts}', 1))
+    trace = read(path)
+    assert trace.losses
+    assert 0 < trace.end - trace.start < 1e9
+    assert len(trace.tags) >= sum(e["cat"] == "user_annotation" for e in events) - 1
+
+
+@pytest.mark.parametrize("place", ["correlation", "stream", "device", "bytes"])
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_a_gpu_operation_of_any_arguments_counts(tmp_path, place, value):
+    gpu = Gpu()
+    with gpu.tag("step"):
+        for _ in range(3):
+            gpu.launch("gemm", 10)
+    gpu.events[-1]["args"][place] = value
+    analysis = analyze(write(tmp_path / "odd.json", gpu.events, config=None))
+    assert analysis.coverage.gpu_ops == 3
+    assert analysis.coverage.launched >= 2
+    assert analysis_json(analysis)["tags"][0]["gpu_busy_ms"] >= 0.02
+
+
+def test_tags_far_apart_in_time_on_many_threads_are_told_apart(tmp_path):
+    """Nanoseconds since 1970 times the number of threads is more than an integer holds."""
+    events = []
+    for tid in range(40):
+        for base in (1.0, 1_764_000_000_000_000.0):
+            at = {"ph": "X", "pid": 1, "tid": f"thread {tid}", "ts": base + tid}
+            events.append(at | {"cat": "user_annotation", "name": f"tag {tid}", "dur": 8})
+            call = {"correlation": len(events)}
+            events.append(at | {"cat": "cuda_runtime", "name": "launch", "dur": 1, "args": call})
+            events.append(at | {"cat": "kernel", "name": "k", "dur": 5, "args": call, "pid": 9})
+    tags = analyze(write(tmp_path / "far.json", events, config=None)).tags
+    assert sorted((tag.instances, tag.gpu_kernels) for tag in tags) == [(2, 2)] * 40
+
+
+@pytest.mark.parametrize("broken", ODD, ids=repr)
+@pytest.mark.parametrize("key", CONFIG)
+def test_a_configuration_of_any_values_counts_work_or_does_not(tmp_path, key, broken):
+    path = write(tmp_path / "run.json", engine_run(blocks=2), config=CONFIG | {key: broken})
+    document = analysis_json(analyze(path))
+    assert len(document["expected"]) == 8
+    assert document["blocks"]
 
 
 def test_a_broken_event_loses_only_itself(tmp_path, small_pieces):

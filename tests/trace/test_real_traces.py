@@ -1,10 +1,18 @@
 """Six real traces of other programs, with figures found independently."""
 
+import json
+from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from glassworld.errors import TraceError
 from glassworld.trace import analyze
+from glassworld.trace.commands import app
+from glassworld.trace.compare import compare
+from glassworld.trace.question_commands import ANSWERS
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
 pytestmark = pytest.mark.skipif(not TRACES.is_dir(), reason="shared/traces is not here")
@@ -59,8 +67,57 @@ def test_dependent_launches_on_one_stream_count_with_their_own_durations():
     assert tag.gpu_busy_ms == tag.gpu_sum_ms == pytest.approx(11.67, abs=0.01)
 
 
-@pytest.mark.parametrize("path", sorted(TRACES.glob("*.json.gz")), ids=lambda p: p.name)
+every_trace = pytest.mark.parametrize(
+    "path", sorted(TRACES.glob("*.json.gz")), ids=lambda path: path.name
+)
+
+
+@every_trace
 def test_every_gpu_operation_finds_its_launch_and_its_tag(path):
     coverage = analyze(path).coverage
     assert coverage.gpu_ops > 0
     assert coverage.launched == coverage.attributed == coverage.gpu_ops
+
+
+@every_trace
+def test_own_time_children_and_idle_reconcile_with_the_whole(path):
+    analysis = analyze(path)
+    rows = {row.path: row for row in analysis.tags}
+    inside = defaultdict(lambda: np.zeros(2))
+    for tag, row in rows.items():
+        inside[tag[:-1]] += (row.cpu_ms, row.gpu_busy_ms)
+    for tag, row in rows.items():
+        cpu, busy = inside[tag]
+        assert row.self_cpu_ms + cpu == pytest.approx(row.cpu_ms, rel=0.001)
+        assert row.gpu_self_ms + busy == pytest.approx(row.gpu_busy_ms, rel=0.001, abs=1e-6)
+        if row.instances == 1:
+            assert row.gpu_busy_ms + row.gpu_idle_ms == pytest.approx(row.gpu_span_ms, rel=0.001)
+    busy = analysis.ops.exclusive.sum() / 1e6
+    assert sum(row.gpu_self_ms for row in rows.values()) == pytest.approx(busy, rel=0.001)
+
+
+@every_trace
+@pytest.mark.parametrize("command", ["report", "top", *ANSWERS, "ops", "kernels", "advice", "gaps"])
+def test_every_command_answers_or_says_what_is_missing(path, command, tmp_path):
+    extra = ["--html", str(tmp_path / "page.html")] if command == "report" else ["--json"]
+    result = CliRunner().invoke(app, [command, str(path), *extra])
+    assert result.exit_code == 0, result.output
+    if command == "report":
+        assert "8. What should I do about it?" in result.output
+        assert "Not answered by this trace" in result.output
+        assert (tmp_path / "page.html").stat().st_size < 2_000_000
+    else:
+        assert isinstance(json.loads(result.output), list)
+
+
+@every_trace
+def test_one_against_itself_changed_nothing(path):
+    analysis = analyze(path)
+    assert {change.verdict for change in compare(analysis, analysis).changes} <= {"same", "unknown"}
+
+
+def test_two_programs_have_nothing_to_compare():
+    with pytest.raises(TraceError, match="no tag is in both"):
+        compare(
+            *(analyze(TRACES / f"{name}.json.gz") for name in ("b200-vllm-eager", "h100-owlv2"))
+        )
