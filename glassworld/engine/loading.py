@@ -26,7 +26,7 @@ from glassworld.engine.configs import (
     world_spec,
 )
 from glassworld.engine.hub import download, is_hub_name
-from glassworld.engine.runtime import Precision, check_memory, pick_device
+from glassworld.engine.runtime import Precision, check_memory, keep_freed_memory, pick_device
 from glassworld.engine.world import Networks, World
 from glassworld.errors import CheckpointError, InputError
 from glassworld.models.dit import DiT
@@ -68,6 +68,7 @@ def load_world(
     is what a person should be told about it. Raises `InputError`.
     """
     target = pick_device(device)
+    keep_freed_memory()
     precision = Precision.of(target, dtype)
     if random_weights:
         spec = _untrained_spec(config_path, pretrained_model_path)

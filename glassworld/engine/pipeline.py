@@ -1,18 +1,20 @@
-"""The block loop: denoise, update the caches, decode.
+"""The block loop: denoise, decode, update the caches.
 
 Nothing here reads a value back from the device; the only copy to the host is of finished frames.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from glassworld.engine.runtime import OnTheWay
 from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0
-from glassworld.engine.state import SessionState
+from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.action import ActionWindows
 from glassworld.models.dit import BlockPlace, DiT
 from glassworld.models.vae_decoder import VAEDecoder
@@ -23,10 +25,10 @@ from glassworld.specs import WorldSpec
 
 
 class BlockOutput(NamedTuple):
-    """A finished block, on the device."""
+    """A finished block; `b` is 1, or the number of sessions that made it together."""
 
-    latents: Tensor  # [1, c, f, h, w]
-    frames: Tensor  # uint8 [1, pixel frames, H, W, 3]
+    latents: Tensor  # [b, c, f, h, w], on the device
+    frames: OnTheWay  # uint8 [b, pixel frames, H, W, 3], to the host
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,23 @@ class Given:
     condition: Tensor
     place: BlockPlace
     windows: ActionWindows
+
+    @staticmethod
+    def together(each: Sequence[Given]) -> Given:
+        """Of several sessions, along the batch's axis."""
+        windows = [given.windows for given in each]
+        mouse = [window.mouse for window in windows if window.mouse is not None]
+        return Given(
+            joined([given.condition for given in each]),
+            BlockPlace.together([given.place for given in each]),
+            ActionWindows(
+                joined([window.keyboard for window in windows]), joined(mouse) if mouse else None
+            ),
+        )
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 class Pipeline:
@@ -53,55 +72,75 @@ class Pipeline:
             for step in (*self.steps, self.clean)
         }
 
-    @torch.inference_mode()
     def run_block(self, state: SessionState) -> BlockOutput:
         """Make the next block; `state.actions` already holds its rows."""
-        frames, block = self.spec.frames_per_block, state.block
-        with tag(tags.BLOCK, block=block):
-            given = self.given(state, frames)
-            latents = self.denoise(state, given)
-            with tag(tags.UPDATE_CACHE, block=block):
-                self.remember(latents, given, state)
-            with tag(tags.VAE_DECODE, block=block):
-                pictures = self.decoder.stream(latents.to(self.decoder.conv2.weight), state.decoder)
-        state.start += frames
-        state.block += 1
-        return BlockOutput(latents, pictures)
+        return self.run_together([state], state)
 
-    def denoise(self, state: SessionState, given: Given) -> Tensor:
+    @torch.inference_mode()
+    def run_together(self, states: Sequence[SessionState], networks: NetworkState) -> BlockOutput:
+        """Make the next block of every session in `states`.
+
+        `networks` holds what the networks keep of all of them, in their order. They stand at the
+        same point of their windows (see `SessionBatch`).
+        """
+        frames, block = self.spec.frames_per_block, states[0].block
+        with tag(tags.BLOCK, block=block):
+            given = Given.together([self.given(state, frames) for state in states])
+            latents = self.denoise(states, networks, given)
+            with tag(tags.VAE_DECODE, block=block):
+                like = self.decoder.conv2.weight
+                pictures = self.decoder.stream(latents.to(like), networks.decoder)
+            on_the_way = OnTheWay(pictures)  # while the update pass, which nobody waits for, runs
+            with tag(tags.UPDATE_CACHE, block=block):
+                self.remember(latents, given, networks)
+        for state in states:
+            state.start += frames
+            state.block += 1
+        return BlockOutput(latents, on_the_way)
+
+    def denoise(
+        self, states: Sequence[SessionState], networks: NetworkState, given: Given
+    ) -> Tensor:
         """From noise to the block's clean latents, step by step."""
         frames, last = self.spec.frames_per_block, len(self.steps) - 1
-        x = self.to_device(state.noise.block(state.start - state.prefilled, frames))
+        first = states[0]
+        x = self.drawn(states, lambda each: each.noise.block(each.start - each.prefilled, frames))
         for index, step in enumerate(self.steps):
-            named = {"block": state.block, "step": index, "timestep": int(step.timestep)}
+            named = {"block": first.block, "step": index, "timestep": int(step.timestep)}
             with tag(tags.DENOISING_STEP, **named):
                 forward = tags.GENERATOR_FORWARD if index < last else tags.GENERATOR_FORWARD_FINAL
                 with tag(forward):
-                    x = self.predict(x, step, given, state)
+                    x = self.predict(x, step, given, networks)
                 if index < last:
                     with tag(tags.ADD_NOISE):
-                        fresh = self.to_device(state.noise.fresh(frames))
+                        fresh = self.drawn(states, lambda each: each.noise.fresh(frames))
                         x = add_noise(x, fresh, self.steps[index + 1])
         return x
 
-    def predict(self, x: Tensor, step: Step, given: Given, state: SessionState) -> Tensor:
+    def drawn(
+        self, states: Sequence[SessionState], draw: Callable[[SessionState], Tensor]
+    ) -> Tensor:
+        """Noise of every session, from its own source."""
+        return self.to_device(joined([draw(state) for state in states]))
+
+    def predict(self, x: Tensor, step: Step, given: Given, networks: NetworkState) -> Tensor:
         """The clean latents that the network sees in `x`."""
         with tag(tags.DIFFUSION_FORWARD):
-            flow = self.forward(x, step, given, state, output=True)
+            flow = self.forward(x, step, given, networks, output=True)
         with tag(tags.FLOW_TO_X0):
             assert flow is not None
             return flow_to_x0(x, flow, step)
 
-    def remember(self, latents: Tensor, given: Given, state: SessionState) -> None:
+    def remember(self, latents: Tensor, given: Given, networks: NetworkState) -> None:
         """Leave the keys and values of clean latents in the caches."""
         with tag(tags.DIFFUSION_FORWARD):
-            self.forward(latents, self.clean, given, state, output=False)
+            self.forward(latents, self.clean, given, networks, output=False)
 
     def forward(
-        self, x: Tensor, step: Step, given: Given, state: SessionState, output: bool
+        self, x: Tensor, step: Step, given: Given, networks: NetworkState, output: bool
     ) -> Tensor | None:
         x = torch.cat([x, given.condition], 1)
-        where = (given.place, given.windows, state.context, state.caches)
+        where = (given.place, given.windows, networks.context, networks.caches)
         flow: Tensor | None = self.dit(x, self.times[step], *where, output=output)
         return flow
 
@@ -127,7 +166,7 @@ class Pipeline:
         state.condition = None
         return Given(
             condition=condition,
-            place=self.dit.stream_place(start, frames, spec.token_grid),
+            place=self.dit.stream_place(start, frames, spec.token_grid, state.shift),
             windows=state.actions.windows(start, frames, spec.dit.action.rows, condition),
         )
 

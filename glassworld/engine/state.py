@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,17 +14,42 @@ from glassworld.models.vae_convs import Memory
 
 
 @dataclass
-class SessionState:
-    """One session between two blocks.
-
-    `start` is the latent frame the next block begins at, `block` its number; `prefilled` of the
-    latent frames were given (an extension) rather than made; `condition` is the first block's,
-    prepared ahead, and None from then on.
-    """
+class NetworkState:
+    """What the networks read and write: of one session, or of several along the batch's axis."""
 
     caches: list[LayerCache]
     context: list[KeyValues]
     decoder: Memory
+
+    @staticmethod
+    def together(states: Sequence[NetworkState]) -> NetworkState:
+        """Of several sessions, in storage of its own."""
+        return NetworkState(
+            [LayerCache.together(same) for same in zip(*(s.caches for s in states), strict=True)],
+            [KeyValues.together(same) for same in zip(*(s.context for s in states), strict=True)],
+            Memory.together([state.decoder for state in states]),
+        )
+
+    def rows(self, count: int) -> list[NetworkState]:
+        """Of each of `count` sessions, in the same storage."""
+        caches = zip(*(cache.rows(count) for cache in self.caches), strict=True)
+        context = zip(*(keys.rows(count) for keys in self.context), strict=True)
+        decoders = self.decoder.rows(count)
+        return [
+            NetworkState(list(layers), list(keys), decoder)
+            for layers, keys, decoder in zip(caches, context, decoders, strict=True)
+        ]
+
+
+@dataclass
+class SessionState(NetworkState):
+    """One session between two blocks.
+
+    `start` is the latent frame the next block begins at, `block` its number; `prefilled` of the
+    latent frames were given (an extension) rather than made; `condition` is the first block's,
+    prepared ahead, and None from then on; `shift` is by how many slots the windows are turned.
+    """
+
     image: ImageLatents
     actions: ActionHistory
     noise: NoiseSource
@@ -31,6 +57,7 @@ class SessionState:
     start: int = 0
     block: int = 0
     prefilled: int = 0
+    shift: int = 0
 
     def copy(self) -> SessionState:
         """A state that shares nothing which a block writes."""
@@ -45,6 +72,7 @@ class SessionState:
             start=self.start,
             block=self.block,
             prefilled=self.prefilled,
+            shift=self.shift,
         )
 
     def tensors_bytes(self) -> int:

@@ -237,15 +237,19 @@ class Session:
 
     def step(self, action: Action) -> Frames:
         """The next block's frames `[n, H, W, 3]`, made while `action` is held."""
+        self.hold(action)
+        return self.advance()[0]
+
+    def hold(self, action: Action) -> None:
+        """Have `action` held while the next block is made."""
         held = self.world.space.fill(action, self.next_frames)
         keep = self.world.spec.dit.action.rows
         self.state.actions.append(held.keyboard, held.mouse, keep)
-        return self.advance()[0]
 
     def advance(self) -> tuple[Frames, Tensor]:
         """The next block under the actions already in the state: its frames and latents."""
         output = self.world.pipeline.run_block(self.state)
-        return output.frames[0].cpu().numpy(), output.latents
+        return output.frames.wait()[0].numpy(), output.latents
 
     def save(self) -> SessionState:
         """A copy of the state, to come back to with `restore`."""

@@ -33,7 +33,7 @@ class ActionPass(NamedTuple):
     """What the action modules of all layers share in one forward."""
 
     windows: ActionWindows
-    rotary: Rotary  # [f, d / 2]
+    rotary: Rotary  # [f, d / 2]; for several sessions [b, 1, 1, f, d / 2]
     place: Placement | None  # where the block goes in the rings; None when training
     visible: Tensor | None  # [f, f]: which frame sees which, without rings
 
@@ -87,9 +87,9 @@ class ActionModule(nn.Module):
         assert shared.windows.mouse is not None
         moves = shared.windows.mouse.flatten(2)[:, :, None].expand(-1, -1, positions, -1)
         qkv = self.t_qkv(self.mouse_mlp(torch.cat([x, moves], -1)))
-        qkv = rearrange(qkv, "b f p (three h d) -> three (b p) h f d", three=3, h=self.heads)
-        q, k = shared.rotary.turn(unit_rms(qkv[:2], self.eps))
-        v = qkv[2]
+        qkv = rearrange(qkv, "b f p (three h d) -> three b p h f d", three=3, h=self.heads)
+        q, k = shared.rotary.turn(unit_rms(qkv[:2], self.eps)).flatten(1, 2)
+        v = qkv[2].flatten(0, 1)
         if window is not None and shared.place is not None:
             k, v = window.put(k, v, shared.place)
         mixed = attention(q, k, v, shared.visible)
@@ -100,8 +100,9 @@ class ActionModule(nn.Module):
         frames, positions = x.shape[1:3]
         rows = self.keyboard_embed(shared.windows.keyboard).flatten(2)
         kv = self.keyboard_attn_kv(rows)
-        k, v = rearrange(kv, "b f (two h d) -> two b h f d", two=2, h=self.heads)
-        k = shared.rotary.turn(unit_rms(k, self.eps))
+        k, v = rearrange(kv, "b f (two h d) -> two b h 1 f d", two=2, h=self.heads)
+        k = shared.rotary.turn(unit_rms(k, self.eps)).squeeze(2)
+        v = v.squeeze(2)
         q = rearrange(self.mouse_attn_q(x), "b f p (h d) -> b h p f d", h=self.heads)
         q = shared.rotary.turn(unit_rms(q, self.eps)).flatten(2, 3)
         if window is not None and shared.place is not None:

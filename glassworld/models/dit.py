@@ -7,8 +7,8 @@ The weights are the same and so are the results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import torch
@@ -49,12 +49,26 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
 class BlockPlace:
     """Where a block of latent frames stands: computed once a block, shared by its passes."""
 
-    rotary: Rotary
+    rotary: Rotary  # [tokens, d / 2]; for several sessions [b, 1, tokens, d / 2]
     action_rotary: Rotary
     self_place: Placement | None = None  # None when training
     action_place: Placement | None = None
     visible: Tensor | None = None  # training: [f, f], which frame sees which one's actions
     visible_tokens: Tensor | None = None
+
+    @staticmethod
+    def together(places: Sequence[BlockPlace]) -> BlockPlace:
+        """Of several sessions whose blocks go to the same slots of their windows."""
+        first = places[0]
+        if len(places) == 1:
+            return first
+        assert all(each.self_place == first.self_place for each in places)
+        assert all(each.action_place == first.action_place for each in places)
+        return replace(
+            first,
+            rotary=first.rotary.together([each.rotary for each in places], 1),
+            action_rotary=first.rotary.together([each.action_rotary for each in places], 2),
+        )
 
 
 class Layer(nn.Module):
@@ -216,16 +230,21 @@ class DiT(nn.Module):
             visible_tokens=None if visible is None else tokens_mask(visible, grid[0] * grid[1]),
         )
 
-    def stream_place(self, start: int, frames: int, grid: tuple[int, int]) -> BlockPlace:
-        """The place of the streamed block that starts at latent frame `start`."""
+    def stream_place(
+        self, start: int, frames: int, grid: tuple[int, int], shift: int = 0
+    ) -> BlockPlace:
+        """The place of the streamed block that starts at latent frame `start`.
+
+        `shift`: by how many slots its session's windows are turned (see `KVWindow.turn`).
+        """
         spec = self.spec
         index = torch.arange(start, start + frames, device=self.head.head.weight.device)
         free = self.place(index, grid)
         return BlockPlace(
             rotary=free.rotary,
             action_rotary=free.action_rotary,
-            self_place=Placement.of(start, frames, spec.window, spec.sink),
-            action_place=Placement.of(start, frames, spec.window),
+            self_place=Placement.of(start, frames, spec.window, spec.sink, shift),
+            action_place=Placement.of(start, frames, spec.window, 0, shift),
         )
 
     def forward(

@@ -7,6 +7,7 @@ forgotten (sinks) are pinned in front. Where to write is decided by integers on 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,15 +31,18 @@ class Placement:
     filled: int
 
     @staticmethod
-    def of(start: int, frames: int, window: int, sink: int = 0) -> Placement:
-        """For the block of latent frames `start` .. `start + frames - 1`."""
+    def of(start: int, frames: int, window: int, sink: int = 0, shift: int = 0) -> Placement:
+        """For the block of latent frames `start` .. `start + frames - 1`.
+
+        In a window turned by `shift` slots, which only full ones are.
+        """
         ring = window - sink
         if frames > ring:
             raise ValueError(f"a block of {frames} frames does not fit a ring of {ring}")
         spans: list[Span] = []
         for index in range(frames):
             frame = start + index
-            slot = frame if frame < sink else sink + (frame - sink) % ring
+            slot = frame if frame < sink else sink + (frame + shift - sink) % ring
             last = spans[-1] if spans else None
             if last is not None and slot == last.slot + last.length:
                 spans[-1] = last._replace(length=last.length + 1)
@@ -81,6 +85,27 @@ class KVWindow:
         end = place.filled * self.per_frame
         return self.k[:, :, :end], self.v[:, :, :end]
 
+    @staticmethod
+    def together(windows: Sequence[KVWindow]) -> KVWindow:
+        """Of several sessions, along the batch's axis."""
+        k, v = (torch.cat(parts) for parts in zip(*((w.k, w.v) for w in windows), strict=True))
+        return KVWindow(k, v, windows[0].per_frame)
+
+    def rows(self, count: int) -> list[KVWindow]:
+        """Of each of `count` sessions, in the same storage."""
+        pairs = zip(self.k.chunk(count), self.v.chunk(count), strict=True)
+        return [KVWindow(k, v, self.per_frame) for k, v in pairs]
+
+    def turn(self, slots: int, sink: int = 0) -> KVWindow:
+        """A copy in which what was in slot s is in slot s + `slots`, around behind the sinks."""
+        ahead = sink * self.per_frame
+
+        def turned(x: Tensor) -> Tensor:
+            ring = x[:, :, ahead:].roll(slots * self.per_frame, 2)
+            return torch.cat([x[:, :, :ahead], ring], 2)
+
+        return KVWindow(turned(self.k), turned(self.v), self.per_frame)
+
     def copy(self) -> KVWindow:
         return KVWindow(self.k.clone(), self.v.clone(), self.per_frame)
 
@@ -91,6 +116,15 @@ class KeyValues(NamedTuple):
     k: Tensor
     v: Tensor
 
+    @staticmethod
+    def together(sessions: Sequence[KeyValues]) -> KeyValues:
+        """Of several sessions, along the batch's axis."""
+        return KeyValues(*(torch.cat(parts) for parts in zip(*sessions, strict=True)))
+
+    def rows(self, count: int) -> list[KeyValues]:
+        """Of each of `count` sessions, in the same storage."""
+        return [KeyValues(*pair) for pair in zip(*(x.chunk(count) for x in self), strict=True)]
+
 
 @dataclass
 class LayerCache:
@@ -99,6 +133,35 @@ class LayerCache:
     self_attention: KVWindow
     mouse: KVWindow | None = None
     keyboard: KVWindow | None = None
+
+    @staticmethod
+    def together(sessions: Sequence[LayerCache]) -> LayerCache:
+        """Of several sessions, along the batch's axis."""
+        mouse = [cache.mouse for cache in sessions if cache.mouse is not None]
+        keyboard = [cache.keyboard for cache in sessions if cache.keyboard is not None]
+        return LayerCache(
+            KVWindow.together([cache.self_attention for cache in sessions]),
+            KVWindow.together(mouse) if mouse else None,
+            KVWindow.together(keyboard) if keyboard else None,
+        )
+
+    def rows(self, count: int) -> list[LayerCache]:
+        """Of each of `count` sessions, in the same storage."""
+        none: list[KVWindow | None] = [None] * count
+        parts = (
+            self.self_attention.rows(count),
+            none if self.mouse is None else self.mouse.rows(count),
+            none if self.keyboard is None else self.keyboard.rows(count),
+        )
+        return [LayerCache(*row) for row in zip(*parts, strict=True)]
+
+    def turn(self, slots: int, sink: int) -> LayerCache:
+        """A copy with all windows turned; only self-attention has sinks."""
+        return LayerCache(
+            self.self_attention.turn(slots, sink),
+            None if self.mouse is None else self.mouse.turn(slots),
+            None if self.keyboard is None else self.keyboard.turn(slots),
+        )
 
     def copy(self) -> LayerCache:
         return LayerCache(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,16 @@ class Rotary(NamedTuple):
     def of(angles: Tensor) -> Rotary:
         cos, sin = angles.cos().float(), angles.sin().float()
         return Rotary(cos, sin, torch.complex(cos, sin))
+
+    @staticmethod
+    def together(tables: Sequence[Rotary], axes: int) -> Rotary:
+        """Of several sessions: the batch's axis first, then `axes` that all share."""
+        return Rotary(
+            *(
+                torch.stack(parts).unflatten(0, (-1, *[1] * axes))
+                for parts in zip(*tables, strict=True)
+            )
+        )
 
     def turn(self, x: Tensor) -> Tensor:
         """Rotate `x` `[..., positions, head_dim]`, pair by pair, in float32."""

@@ -12,6 +12,7 @@ as if it were given at once. Without a memory they start from zeros and remember
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +39,22 @@ class Memory:
 
     def copy(self) -> Memory:
         return Memory(self.first, {name: kept.clone() for name, kept in self.frames.items()})
+
+    @staticmethod
+    def together(memories: Sequence[Memory]) -> Memory:
+        """Of several sessions, along the batch's axis."""
+        kept = {
+            name: torch.cat([each.frames[name] for each in memories]) for name in memories[0].frames
+        }
+        return Memory(memories[0].first, kept)
+
+    def rows(self, count: int) -> list[Memory]:
+        """Of each of `count` sessions, in the same storage."""
+        parts = {name: kept.chunk(count) for name, kept in self.frames.items()}
+        return [
+            Memory(self.first, {name: rows[index] for name, rows in parts.items()})
+            for index in range(count)
+        ]
 
     def keep(self, name: str, end: Tensor) -> None:
         """Remember `end`, in the storage of the last time where there is one."""

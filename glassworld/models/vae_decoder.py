@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from glassworld.models.vae_convs import CausalConv, Memory, mix_channels, name_causal_layers
-from glassworld.models.vae_layers import Head, Middle, ResidualBlock, Upsample
+from glassworld.models.vae_layers import Head, Middle, ResidualBlock, Upsample, statistics
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 from glassworld.specs import VAESpec
@@ -83,8 +83,8 @@ class VAEDecoder(nn.Module):
 
     def denormalise(self, latents: Tensor) -> Tensor:
         x = latents.permute(0, 2, 3, 4, 1)
-        shift, scale = (x.new_tensor(each) for each in (self.spec.mean, self.spec.std))
-        return (x * scale + shift).contiguous()
+        mean, std = statistics(self.spec, x.dtype, x.device)
+        return (x * std + mean).contiguous()
 
     def project(self, x: Tensor) -> Tensor:
         return mix_channels(x, self.conv2)

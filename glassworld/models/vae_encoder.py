@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from glassworld.models.vae_convs import CausalConv, Memory, mix_channels, name_causal_layers
-from glassworld.models.vae_layers import Downsample, Head, Middle, ResidualBlock
+from glassworld.models.vae_layers import Downsample, Head, Middle, ResidualBlock, statistics
 from glassworld.specs import VAESpec
 
 
@@ -63,6 +63,6 @@ class VAEEncoder(nn.Module):
         if memory is not None:
             memory.first = False
         mean, log_variance = mix_channels(x, self.conv1).chunk(2, -1)
-        shift, scale = (mean.new_tensor(each) for each in (self.spec.mean, self.spec.std))
+        shift, scale = statistics(self.spec, mean.dtype, mean.device)
         mean = (mean - shift) / scale
         return mean.permute(0, 4, 1, 2, 3), log_variance.permute(0, 4, 1, 2, 3)

@@ -5,6 +5,8 @@ Activations are `[batch, time, height, width, channels]`; see `vae_convs` for th
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from glassworld.models.attention import attention
 from glassworld.models.derived import Derived
 from glassworld.models.vae_convs import CausalConv, Memory, convolve, mix_channels
+from glassworld.specs import VAESpec
 
 
 class ChannelNorm(nn.Module):
@@ -23,6 +26,16 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.gamma.shape, self.gamma.to(x.dtype), eps=1e-24)
+
+
+@lru_cache
+def statistics(spec: VAESpec, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and spread of the latents, channel by channel; copied to a device once."""
+    with torch.inference_mode(False):
+        mean, std = (
+            torch.tensor(each, dtype=dtype, device=device) for each in (spec.mean, spec.std)
+        )
+    return mean, std
 
 
 def activate(x: Tensor, norm: ChannelNorm) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 
+import pytest
 import tiny
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 from glassworld.engine.actions import Action
+from glassworld.engine.runtime import keep_freed_memory
 from glassworld.engine.world import Session
 
 WALK = Action((1, 0, 0, 0), (0, 0.1))
@@ -57,3 +61,18 @@ def test_steady_blocks_leave_no_memory_behind() -> None:
         session.step(WALK)
     assert session.state.tensors_bytes() == held
     assert {window.self_attention.k.data_ptr() for window in session.state.caches} == storages
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library is not glibc")
+def test_freed_memory_is_kept_for_the_next_tensor() -> None:
+    import resource
+
+    def faults_of(count: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(count):
+            torch.empty(10 * 2**20).fill_(1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory()
+    faults_of(3)
+    assert faults_of(8) < 100  # a tensor has 10240 pages

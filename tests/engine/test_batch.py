@@ -1,0 +1,77 @@
+"""Sessions that make their blocks together make what each would make alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+
+from glassworld.engine.actions import Action
+from glassworld.engine.batch import SessionBatch, can_join
+from glassworld.engine.world import Frames, Session, World
+from glassworld.errors import InputError
+
+WALKS = [Action((1, 0, 0, 0), (0, 0.1)), Action((0, 1, 0, 0), (0.1, 0)), Action((0,) * 4, (0, 0))]
+
+
+def walk(world: World, index: int) -> Session:
+    return world.start(tiny.picture(40 + 8 * index, 70), seed=index)
+
+
+def alone(world: World, index: int, blocks: int) -> list[Frames]:
+    session = walk(world, index)
+    return [session.step(WALKS[index]) for _ in range(blocks)]
+
+
+def assert_same(made: Frames, expected: Frames) -> None:
+    assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("changes", [{}, {"dit": {"window": 4}}, {"dit": {"window": 7, "sink": 2}}])
+def test_from_the_first_block_on(changes: dict[str, object]) -> None:
+    world = tiny.world(**changes)
+    expected = [alone(world, index, 5) for index in range(3)]
+    sessions = [walk(world, index) for index in range(3)]
+    batch = SessionBatch(sessions)
+    for block in range(5):
+        for index, frames in enumerate(batch.step(WALKS)):
+            assert_same(frames, expected[index][block])
+    for index, session in enumerate(sessions):  # and on alone, from the rows of the batch
+        assert_same(session.step(WALKS[index]), alone(world, index, 6)[5])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"dit": {"window": 9}}, {"dit": {"window": 4}}, {"dit": {"window": 8, "sink": 1}}],
+)
+def test_sessions_that_began_at_different_times(changes: dict[str, object]) -> None:
+    world = tiny.world(**changes)
+    expected = [alone(world, index, 9) for index in range(2)]
+    early, late = sessions = [walk(world, index) for index in range(2)]
+    for _ in range(5):
+        early.step(WALKS[0])
+    for _ in range(3):
+        late.step(WALKS[1])
+    batch = SessionBatch(sessions)
+    for block in range(2):
+        made = batch.step(WALKS[:2])
+        assert_same(made[0], expected[0][5 + block])
+        assert_same(made[1], expected[1][3 + block])
+    assert_same(late.step(WALKS[1]), expected[1][5])  # alone in between
+    made = batch.step(WALKS[:2])
+    assert_same(made[0], expected[0][7])
+    assert_same(made[1], expected[1][6])
+    saved = late.save()
+    batch.step(WALKS[:2])
+    late.restore(saved)
+    assert_same(batch.step(WALKS[:2])[1], expected[1][7])
+
+
+def test_sessions_that_do_not_fit_together() -> None:
+    world = tiny.world()
+    young, old = walk(world, 0), walk(world, 1)
+    old.step(WALKS[1])
+    assert not can_join([young, old])
+    with pytest.raises(InputError, match="cannot make a block together"):
+        SessionBatch([young, old])
+    assert not can_join([young, walk(tiny.world(), 0)])
