@@ -11,12 +11,14 @@ import numpy as np
 
 from glassworld.trace.attribution import DeviceOps, DeviceTime, attribute, device_time
 from glassworld.trace.operators import Kernels, Operators, kernels, operators
+from glassworld.trace.parts import parts
 from glassworld.trace.reader import Progress, read
 from glassworld.trace.tables import Codes, Floats, Ints, Trace
 from glassworld.trace.tree import Groups, TagTree, build_tree
 
 if TYPE_CHECKING:
     from glassworld.trace.gaps import Gap
+    from glassworld.trace.memory import Held
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,30 @@ class Coverage:
     gpu_ops: int
     launched: int
     attributed: int
+
+
+@dataclass(frozen=True)
+class GpuFacts:
+    """What the GPU did in all; times in nanoseconds of the trace's clock, medians over operations.
+
+    `since` is when the first tag with GPU work began, `until` the end of the last operation;
+    `first_delay_ns` is how long the first operation waited after its launch.
+    """
+
+    busy_ns: int
+    since: int
+    until: int
+    first_delay_ns: int
+    delay_ns: float
+    duration_ns: float
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of the GPU's runtime over all its calls."""
+
+    count: int
+    ns: int
 
 
 @dataclass(frozen=True)
@@ -58,12 +84,19 @@ class TagRow:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything known of a trace. Arrays over tag instances run parallel to `tree.rows`."""
+    """Everything known of a trace. Arrays over tag instances run parallel to `tree.rows`.
+
+    Of a very large trace only some instances are at hand, the most unusual among them (see
+    `large`); everything but `tree`, `ops` and `device` is of the whole trace all the same.
+    """
 
     trace: Trace
     tree: TagTree
     ops: DeviceOps
     device: DeviceTime
+
+    left_out: int = 0
+    """Tag instances that are in the sums but not at hand."""
 
     @property
     def on_gpu(self) -> bool:
@@ -86,6 +119,35 @@ class Analysis:
         return Coverage(
             len(self.ops), int((self.ops.launch >= 0).sum()), int((self.ops.tag >= 0).sum())
         )
+
+    @cached_property
+    def gpu(self) -> GpuFacts | None:
+        """What the GPU did in all; None where nothing ran on one."""
+        ops = self.ops
+        if not len(ops):
+            return None
+        working = np.flatnonzero(self.device.kernels)
+        first, began = int(ops.rows["start"][0]), self.tree.rows["start"][working]
+        launched = ops.delay[ops.launch >= 0]
+        return GpuFacts(
+            busy_ns=int(ops.exclusive.sum()),
+            since=int(began.min(initial=first)),
+            until=int(ops.end.max()),
+            first_delay_ns=max(0, int(ops.delay[0])),
+            delay_ns=float(np.median(launched)) if len(launched) else 0.0,
+            duration_ns=float(np.median(ops.rows["dur"])),
+        )
+
+    @cached_property
+    def calls(self) -> dict[str, Call]:
+        """The calls of the GPU's runtime, by name."""
+        rows = self.trace.launches
+        names, of = np.unique(rows["name"], return_inverse=True)
+        count, spent = np.bincount(of), np.bincount(of, rows["dur"])
+        return {
+            self.trace.names[name]: Call(int(count[i]), int(spent[i]))
+            for i, name in enumerate(names)
+        }
 
     @cached_property
     def operators(self) -> Operators:
@@ -114,6 +176,19 @@ class Analysis:
 
         return idle_gaps(self)
 
+    @cached_property
+    def held(self) -> list[Held]:
+        """The memory of every pattern of tags that touched any, the highest peak first."""
+        from glassworld.trace.memory import held_by_tags
+
+        return held_by_tags(self)
+
+    @cached_property
+    def pattern_parents(self) -> list[int]:
+        """For each row of `patterns`, the row it lies in; -1 at the root."""
+        number = {row.path: i for i, row in enumerate(self.patterns)}
+        return [number.get(row.path[:-1], -1) for row in self.patterns]
+
     def instance_name(self, instance: int) -> str:
         """The name of a tag instance."""
         return self.tree.names[int(self.tree.rows["name"][instance])]
@@ -139,7 +214,7 @@ class Analysis:
     def _rows(self, groups: Groups, labels: list[str]) -> list[TagRow]:
         count, tree = len(groups), self.tree
         time = device_time(self.ops, tree.forest, groups.of, count)
-        number = np.bincount(groups.of, minlength=count)
+        number = np.bincount(groups.of[self.trace.carried :], minlength=count)
         span = _total_ms(groups.of, self.device.span, count)
         busy = time.busy / 1e6
         milliseconds = {
@@ -187,7 +262,16 @@ def analyze(
     bytes read so far; `tags_only` reads the tags' CPU times alone, several times faster. Raises
     `TraceError` where there is no trace to read.
     """
+    from glassworld.trace.large import fold
+
     trace = read(path, progress, tags_only)
+    stretches = parts(trace)
+    first = analyze_stretch(next(stretches))
+    return first if first.trace is trace else fold(trace, first, stretches)
+
+
+def analyze_stretch(trace: Trace) -> Analysis:
+    """The analysis of a trace, or a stretch of one, in memory."""
     tree = build_tree(trace)
     ops = attribute(trace, tree)
     each = np.arange(len(tree), dtype=np.int32)

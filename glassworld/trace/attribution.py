@@ -66,7 +66,7 @@ class DeviceTime:
 def attribute(trace: Trace, tree: TagTree) -> DeviceOps:
     """Find the launch and the tag of every GPU operation."""
     rows = trace.device_ops[np.argsort(trace.device_ops["start"], kind="stable")]
-    launch = _match(rows, trace.launches)
+    launch = match(rows, trace.launches)
     known = launch >= 0
     tag = np.full(len(rows), -1, dtype=np.int32)
     calls = trace.launches[launch[known]]
@@ -78,7 +78,7 @@ def attribute(trace: Trace, tree: TagTree) -> DeviceOps:
     return DeviceOps(rows, end, launch, tag, delay, exclusive)
 
 
-def _match(ops: npt.NDArray[np.void], launches: npt.NDArray[np.void]) -> Codes:
+def match(ops: npt.NDArray[np.void], launches: npt.NDArray[np.void]) -> Codes:
     """The launch with each operation's correlation id; of several, the last that began before."""
     found = np.full(len(ops), -1, dtype=np.int32)
     candidates = np.flatnonzero(launches["correlation"] > 0)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from glassworld.trace.analysis import Analysis
-from glassworld.trace.gaps import Gap, working_since
+from glassworld.trace.gaps import Gap
 
 IDLE_SHARE = 0.20  # a GPU that idles more is not the bottleneck
 BUSY_SHARE = 0.95  # one that is busy more is
@@ -39,17 +37,16 @@ class Bound:
 
 def bound(analysis: Analysis) -> Bound | None:
     """The verdict on the whole trace; None without GPU operations."""
-    ops = analysis.ops
-    span = int(ops.end.max()) - working_since(analysis) if len(ops) else 0
-    if span <= 0:
+    gpu = analysis.gpu
+    span = gpu.until - gpu.since if gpu else 0
+    if gpu is None or span <= 0:
         return None
-    queued_ns = 1e6 * sum(gap.ms for gap in analysis.gaps if gap.queued) + max(0, int(ops.delay[0]))
-    idle = max(0.0, 1 - (float(ops.exclusive.sum()) + queued_ns) / span)
-    launched = ops.delay[ops.launch >= 0]
-    delay = float(np.median(launched)) / 1e6 if len(launched) else 0.0
+    queued_ns = 1e6 * sum(gap.ms for gap in analysis.gaps if gap.queued) + gpu.first_delay_ns
+    idle = max(0.0, 1 - (gpu.busy_ns + queued_ns) / span)
+    delay = gpu.delay_ns / 1e6
     sync_ms, call = _waiting(analysis)
     host_ms = sum(gap.ms for gap in analysis.gaps if works(gap))
-    queued = delay > float(np.median(ops.rows["dur"])) / 1e6
+    queued = gpu.delay_ns > gpu.duration_ns
     facts = f"the GPU idles {idle:.0%} of the time"
     if idle < 1 - BUSY_SHARE and queued:
         kind, sentence = "gpu", f"GPU-bound: {facts} and work queues for it"
@@ -78,12 +75,7 @@ def works(gap: Gap) -> bool:
 
 def _waiting(analysis: Analysis) -> tuple[float, str]:
     """Milliseconds in synchronising calls, and which of them takes the most."""
-    calls, names = analysis.trace.launches, analysis.trace.names
-    spent = {
-        names[i]: float(calls["dur"][calls["name"] == i].sum()) / 1e6
-        for i in np.unique(calls["name"])
-        if _waits(names[i])
-    }
+    spent = {name: call.ns / 1e6 for name, call in analysis.calls.items() if _waits(name)}
     return sum(spent.values()), max(spent, key=spent.__getitem__, default="")
 
 

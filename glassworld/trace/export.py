@@ -16,7 +16,6 @@ from glassworld.trace.advice import advise
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.bound import bound
 from glassworld.trace.expected import expected_table
-from glassworld.trace.memory import held
 from glassworld.trace.notes import notes
 from glassworld.trace.optable import model_kernels, model_operators
 from glassworld.trace.roofline import roofline
@@ -26,17 +25,16 @@ FORMAT = 1
 
 def tags_json(analysis: Analysis) -> list[dict[str, Any]]:
     """One object per path of names, its instances under `instances_detail`."""
-    rows = instance_rows(analysis)
-    order = np.argsort(analysis.tree.by_name.of, kind="stable")
-    bounds = np.searchsorted(
-        analysis.tree.by_name.of[order], np.arange(len(analysis.tree.by_name) + 1)
-    )
+    rows, groups, names = instance_rows(analysis), analysis.tree.by_name, analysis.tree.names
+    order = np.argsort(groups.of, kind="stable")
+    bounds = np.searchsorted(groups.of[order], np.arange(len(groups) + 1))
+    details = {
+        groups.path(g, names): [rows[i] for i in order[bounds[g] : bounds[g + 1]]]
+        for g in range(len(groups))
+    }
     return [
-        {
-            **_rounded(asdict(tag)),
-            "instances_detail": [rows[i] for i in order[bounds[g] : bounds[g + 1]]],
-        }
-        for g, tag in enumerate(analysis.tags)
+        {**_rounded(asdict(tag)), "instances_detail": details.get(tag.path, [])}
+        for tag in analysis.tags
     ]
 
 
@@ -93,7 +91,7 @@ def analysis_json(analysis: Analysis) -> dict[str, Any]:
         "expected": rows_json(expected_table(analysis)),
         "roofline": rows_json(roofline(analysis)),
         "gaps": rows_json(analysis.gaps),
-        "memory": rows_json(held(analysis)),
+        "memory": rows_json(analysis.held),
         "advice": rows_json(advise(analysis)),
         "notes": notes(analysis),
     }

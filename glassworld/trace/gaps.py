@@ -70,22 +70,14 @@ def idle_gaps(analysis: Analysis) -> list[Gap]:
     return [_closed(analysis, gap) for gap in open_gaps]
 
 
-def working_since(analysis: Analysis) -> int:
-    """When the first tag with GPU work began, or without any the first GPU operation."""
-    working = np.flatnonzero(analysis.device.kernels)
-    first = int(analysis.ops.rows["start"][0])
-    return min(first, int(analysis.tree.rows["start"][working].min())) if len(working) else first
-
-
 def _longest(analysis: Analysis) -> list[_Open]:
     ops = analysis.ops
-    if not len(ops):
+    if analysis.gpu is None:
         return []
-    first = working_since(analysis)
-    latest = np.concatenate([[first], np.maximum.accumulate(ops.end)[:-1]])
+    latest = np.concatenate([[analysis.gpu.since], np.maximum.accumulate(ops.end)[:-1]])
     length = ops.rows["start"] - latest
     if ops.launch[0] >= 0:
-        length[0] = analysis.trace.launches["start"][ops.launch[0]] - first
+        length[0] = analysis.trace.launches["start"][ops.launch[0]] - latest[0]
     longest = np.argsort(-length, kind="stable")[:KEPT]
     made = []
     for i in longest[length[longest] >= LEAST_NS].tolist():

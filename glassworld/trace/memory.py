@@ -62,8 +62,8 @@ class _Watch:
         self._last = int(totals[-1])
 
 
-def held(analysis: Analysis) -> list[Held]:
-    """The memory of every pattern of tags that touched any, the highest peak first."""
+def held_by_tags(analysis: Analysis) -> list[Held]:
+    """What `Analysis.held` gives, counted."""
     tree = analysis.tree
     watches: dict[int, _Watch] = {}
     for rows in analysis.trace.memory.slices():

@@ -13,9 +13,9 @@ import numpy as np
 
 from glassworld.errors import TraceError
 from glassworld.files import replacing
-from glassworld.trace.analysis import Analysis, analyze
 from glassworld.trace.events import EventStream
-from glassworld.trace.tables import COLLECTIVE
+from glassworld.trace.reader import read
+from glassworld.trace.tables import COLLECTIVE, DEVICE_OP, Floats
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,14 @@ def align(paths: list[Path]) -> list[Rank]:
     """
     if len(paths) < 2:
         raise TraceError("merge: give at least two traces, one per rank")
-    analyses = [analyze(path) for path in paths]
-    starts, ends = zip(*(_collectives(a) for a in analyses), strict=True)
+    starts, ends, begins = zip(*map(_collectives, paths), strict=True)
     shared = min(len(each) for each in starts)
     if shared:
         offsets = [float(np.median(each[:shared] - ends[0][:shared])) for each in ends]
         aligned = np.stack([s[:shared] - o for s, o in zip(starts, offsets, strict=True)])
         waits = (aligned.max(axis=0) - aligned).sum(axis=1)
     else:
-        offsets = [float(a.trace.start - analyses[0].trace.start) for a in analyses]
+        offsets = [float(begin - begins[0]) for begin in begins]
         waits = np.zeros(len(paths))
     return [
         Rank(
@@ -62,10 +61,14 @@ def align(paths: list[Path]) -> list[Rank]:
     ]
 
 
-def _collectives(analysis: Analysis) -> tuple[Any, Any]:
-    ops = analysis.ops
-    mine = ops.rows["kind"] == COLLECTIVE
-    return ops.rows["start"][mine].astype(np.float64), ops.end[mine].astype(np.float64)
+def _collectives(path: Path) -> tuple[Floats, Floats, int]:
+    """Starts and ends of a rank's collectives in order of time, and its trace's start; ns."""
+    trace = read(path)
+    found = [rows[rows["kind"] == COLLECTIVE] for rows in trace.device_rows.slices()]
+    rows = np.concatenate([np.empty(0, DEVICE_OP), *found])
+    rows = rows[np.argsort(rows["start"], kind="stable")]
+    start = rows["start"].astype(np.float64)
+    return start, start + rows["dur"], trace.start
 
 
 def merge(paths: list[Path], output: Path, ranks: list[Rank]) -> int:

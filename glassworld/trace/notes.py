@@ -19,10 +19,21 @@ def notes(analysis: Analysis) -> list[str]:
     """One sentence per caveat; empty where there is none."""
     return [
         *analysis.trace.losses,
+        *_large(analysis),
         *_tags(analysis),
         *_gpu(analysis),
         *_compiled(analysis),
         *_machine(analysis),
+    ]
+
+
+def _large(analysis: Analysis) -> list[str]:
+    if not analysis.left_out:
+        return []
+    whole = len(analysis.tree) + analysis.left_out
+    return [
+        f"sums are of all {whole:,} tags; blocks, steps and single instances are those of the "
+        f"stretches that stand out, {len(analysis.tree):,} tags"
     ]
 
 
@@ -51,9 +62,7 @@ def _gpu(analysis: Analysis) -> list[str]:
             f"for {hidden:,.0f} ms the GPU shows no operation though some had been launched: it "
             "worked on what was launched before the trace began, or its queue was held up"
         )
-    names = analysis.trace.names
-    calls = np.unique(analysis.trace.launches["name"])
-    if any("graphlaunch" in names[call].lower() for call in calls):
+    if any("graphlaunch" in name.lower() for name in analysis.calls):
         made.append("GPU graphs are replayed: tags inside a captured graph cannot be seen")
     return made
 

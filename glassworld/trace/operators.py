@@ -45,7 +45,7 @@ class Kernels:
     total: Ints
 
 
-class _Totals:
+class Totals:
     """Sums rows of numbers by a key, over any number of batches."""
 
     def __init__(self, columns: int) -> None:
@@ -59,11 +59,15 @@ class _Totals:
         columns = [np.bincount(where, column) for column in values.T]
         self.sums = np.stack(columns, axis=1).astype(np.int64)
 
+    def groups_and_names(self, names: int) -> tuple[Codes, Codes]:
+        """What keys of (group + 1) * names + name stand for."""
+        return (self.keys // names - 1).astype(np.int32), (self.keys % names).astype(np.int32)
+
 
 def operators(trace: Trace, tree: TagTree, ops: DeviceOps) -> Operators:
     """Sum up every operator under every group of the tree (by pattern)."""
     wide = len(trace.names)
-    totals = _Totals(6)
+    totals = Totals(6)
     device_ns = np.bincount(
         ops.launch[ops.launch >= 0],
         ops.exclusive[ops.launch >= 0],
@@ -79,22 +83,20 @@ def operators(trace: Trace, tree: TagTree, ops: DeviceOps) -> Operators:
         first = forest.depth == 0
         values = [np.ones_like(dur), dur, dur - inside, dur * first, gpu, gpu * first]
         totals.add((group.astype(np.int64) + 1) * wide + rows["name"], np.stack(values, axis=1))
-    group = (totals.keys // wide - 1).astype(np.int32)
-    return Operators(group, (totals.keys % wide).astype(np.int32), *totals.sums.T)
+    return Operators(*totals.groups_and_names(wide), *totals.sums.T)
 
 
 def kernels(trace: Trace, tree: TagTree, ops: DeviceOps) -> Kernels:
     """Sum up every kernel, copy and fill under every group of the tree (by pattern)."""
     wide = len(trace.names)
-    totals = _Totals(2)
+    totals = Totals(2)
     if len(ops):
         known = ops.tag >= 0
         group = np.full(len(ops), -1, dtype=np.int64)
         group[known] = tree.by_pattern.of[ops.tag[known]]
         values = np.stack([np.ones(len(ops), dtype=np.int64), ops.rows["dur"]], axis=1)
         totals.add((group + 1) * wide + ops.rows["name"], values)
-    group32 = (totals.keys // wide - 1).astype(np.int32)
-    return Kernels(group32, (totals.keys % wide).astype(np.int32), *totals.sums.T)
+    return Kernels(*totals.groups_and_names(wide), *totals.sums.T)
 
 
 def _gpu_inclusive(

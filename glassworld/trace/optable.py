@@ -112,8 +112,7 @@ def matching_groups(analysis: Analysis, tag: str) -> Ints:
     if not hits:
         known = ", ".join(row.name for row in analysis.patterns[:8])
         raise TraceError(f"{tag}: no such tag in {analysis.trace.path}; it has {known} ...")
-    parent = analysis.tree.by_pattern.parent
-    for group in range(len(parent)):
-        if int(parent[group]) in hits:
+    for group, parent in enumerate(analysis.pattern_parents):
+        if parent in hits:
             hits.add(group)
     return np.array(sorted(hits))

@@ -173,9 +173,9 @@ class Builder:
             metadata=stream.metadata,
             names=[str(name) for name in self.names],
             threads=list(self.threads),
-            tags=_whole(self.tables[_TAG]),
-            launches=_whole(self.tables[_LAUNCH]),
-            device_ops=_whole(self.tables[_DEVICE]),
+            tag_rows=self.tables[_TAG],
+            launch_rows=self.tables[_LAUNCH],
+            device_rows=self.tables[_DEVICE],
             memory=self.memory,
             ops=self.tables[_OP],
             python=self.tables[_PYTHON],
@@ -257,8 +257,3 @@ def _device_kind(event: Event) -> int:
         return FILL
     name = str(event.name).lower()
     return COLLECTIVE if name.startswith(_COLLECTIVES) else KERNEL
-
-
-def _whole(spool: Spool) -> npt.NDArray[np.void]:
-    parts = list(spool.slices())
-    return np.concatenate(parts) if parts else np.empty(0, spool.dtype)

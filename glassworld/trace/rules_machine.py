@@ -12,6 +12,7 @@ from glassworld.trace.bound import IDLE_SHARE, SYNC_SHARE, bound, works
 from glassworld.trace.findings import Evidence, Rule, scale_ms
 from glassworld.trace.gaps import Gap
 from glassworld.trace.memory import peaks
+from glassworld.trace.optable import kernel_rows
 from glassworld.trace.roofline import roofline
 
 TIMES_USUAL = 4.0  # a stall, in units of the run's usual long gap
@@ -108,15 +109,13 @@ def _moving(analysis: Analysis) -> Iterable[Evidence]:
 
 
 def _pageable(analysis: Analysis) -> Iterable[Evidence]:
-    names, rows = analysis.trace.names, analysis.ops.rows
-    pageable = [i for i in np.unique(rows["name"]) if "Pageable" in names[i]]
-    ms = float(rows["dur"][np.isin(rows["name"], pageable)].sum() / 1e6)
-    busy = float(analysis.ops.exclusive.sum() / 1e6)
-    if busy and pageable:
+    copies = [row for row in kernel_rows(analysis) if "Pageable" in row.name]
+    ms = sum(row.ms for row in copies)
+    if analysis.gpu and copies:
         yield Evidence(
-            names[pageable[0]],
+            copies[0].name,
             f"copies between the GPU and memory that is not pinned take {ms:.1f} ms",
-            ms / busy,
+            ms * 1e6 / max(analysis.gpu.busy_ns, 1),
             ms / 2,
         )
 

@@ -85,6 +85,12 @@ def _instances(analysis: Analysis) -> tuple[_Excess, _Excess, Ints, Ints]:
     return own, whole, np.flatnonzero(stalls), np.flatnonzero(slow)
 
 
+def largest_excess_ms(analysis: Analysis) -> float:
+    """How far the most unusual instance lies above its kind, in its own time."""
+    everything = np.arange(len(analysis.tree))
+    return float(_excess(analysis, analysis.own_ns(everything) / 1e6).ms.max(initial=0.0))
+
+
 def _stalls(analysis: Analysis) -> Iterable[Evidence]:
     tree, scale = analysis.tree, scale_ms(analysis)
     own, _, stalls, _ = _instances(analysis)

@@ -11,7 +11,6 @@ from glassworld.trace import blocks, questions
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.expected import expected_table, guide_note
 from glassworld.trace.gaps import Gap
-from glassworld.trace.memory import held
 from glassworld.trace.optable import model_kernels, model_operators
 from glassworld.trace.roofline import roofline
 from glassworld.trace.terminal import number, percent
@@ -223,7 +222,7 @@ QUESTIONS = (
         "memory",
         "9. What does each tag hold in memory?",
         "no allocations in this trace (profile_memory)",
-        held,
+        lambda analysis: analysis.held,
         ("tag", "on", "peak MiB", "kept MiB"),
         lambda m: (m.tag, "CPU" if m.device < 0 else f"GPU {m.device}", m.peak_mib, m.kept_mib),
         most=8,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from glassworld.trace import source
+
 CONFIG = {
     "mode": "universal",
     "seed": 0,
@@ -172,6 +174,12 @@ def run(tmp_path):
         return write(tmp_path / name, engine_run(**options), config=config)
 
     return make
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Has traces read a few kilobytes at a time."""
+    monkeypatch.setattr(source, "PIECE_BYTES", 5_000)
 
 
 @pytest.fixture

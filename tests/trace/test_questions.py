@@ -7,7 +7,6 @@ from glassworld.profiling.registry import REGISTRY
 from glassworld.trace import analyze, blocks, questions, tables
 from glassworld.trace.bound import bound
 from glassworld.trace.expected import expected_table, guide_note
-from glassworld.trace.memory import held
 from glassworld.trace.names import fold
 from glassworld.trace.notes import notes
 from glassworld.trace.optable import kernel_rows, operator_rows
@@ -280,7 +279,7 @@ def test_memory_by_tag_does_not_depend_on_slices(tmp_path, monkeypatch):
     path = write(tmp_path / "memory.json", clock.events)
     for rows in (1 << 18, 2):
         monkeypatch.setattr(tables, "SLICE_ROWS", rows)
-        found = {row.tag: row for row in held(analyze(path))}
+        found = {row.tag: row for row in analyze(path).held}
         assert found["inner"].peak_mib == found["outer"].peak_mib == 5 + 2 + 7
         assert found["inner"].kept_mib == 1
         assert found["outer"].kept_mib == 8

@@ -10,16 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassworld.errors import TraceError
-from glassworld.trace import analyze, source
+from glassworld.trace import analyze
 from glassworld.trace.export import analysis_json
 from glassworld.trace.nesting import nest
 from glassworld.trace.reader import read
 from glassworld.trace.tables import RANGE, Spool
-
-
-@pytest.fixture
-def small_pieces(monkeypatch):
-    monkeypatch.setattr(source, "PIECE_BYTES", 5_000)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])

@@ -20,7 +20,6 @@ from glassworld.trace.bound import bound
 from glassworld.trace.expectation import read_ceilings, run_config
 from glassworld.trace.expected import expected_table
 from glassworld.trace.export import rows_json
-from glassworld.trace.memory import held
 from glassworld.trace.notes import notes
 from glassworld.trace.optable import kernel_rows, operator_rows
 from glassworld.trace.roofline import roofline
@@ -94,7 +93,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "kernels": _by_tag(analysis, kernel_rows) if analysis.on_gpu else {},
         "modelTag": tags.DIFFUSION_FORWARD,
         "gaps": [{**asdict(gap), "blamed": blamed(gap)} for gap in analysis.gaps[:20]],
-        "memory": rows_json(held(analysis)[:MOST_HELD]),
+        "memory": rows_json(analysis.held[:MOST_HELD]),
     }
 
 
@@ -112,10 +111,10 @@ def _questions(analysis: Analysis) -> dict[str, dict[str, Any]]:
 
 def _tags(analysis: Analysis) -> list[list[Any]]:
     """The tree by pattern, parents first; the columns are named in icicle.js."""
-    parent = analysis.tree.by_pattern.parent
+    parents = analysis.pattern_parents
     return [
         [
-            int(parent[g]),
+            parents[g],
             row.name,
             row.pattern,
             row.instances,
@@ -134,7 +133,7 @@ def _by_tag(
     analysis: Analysis, rows_of: Callable[[Analysis, str | None], Sequence[Any]]
 ) -> dict[str, list[dict[str, Any]]]:
     """A table of operators or kernels of the whole trace ("") and of each kind of tag."""
-    patterns = analysis.tree.patterns
+    patterns = list(dict.fromkeys(row.pattern for row in analysis.patterns))
     wanted = [pattern for pattern in patterns if pattern in tags.REGISTRY] or patterns
     made = {"": rows_json(rows_of(analysis, None)[:MOST_OPERATORS])}
     for pattern in wanted[:MOST_TABLES] if made[""] else []:
