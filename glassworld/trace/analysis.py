@@ -17,7 +17,7 @@ from glassworld.trace.tables import Codes, Floats, Ints, Trace
 from glassworld.trace.tree import Groups, TagTree, build_tree
 
 if TYPE_CHECKING:
-    from glassworld.trace.gaps import Gap
+    from glassworld.trace.gaps import Gap, Idle
     from glassworld.trace.memory import Held
 
 
@@ -175,6 +175,13 @@ class Analysis:
         from glassworld.trace.gaps import idle_gaps
 
         return idle_gaps(self)
+
+    @cached_property
+    def idle(self) -> Idle:
+        """What the gaps come to."""
+        from glassworld.trace.gaps import idle_of
+
+        return idle_of(self.gaps)
 
     @cached_property
     def held(self) -> list[Held]:

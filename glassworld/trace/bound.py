@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glassworld.trace.analysis import Analysis
-from glassworld.trace.gaps import Gap
 
 IDLE_SHARE = 0.20  # a GPU that idles more is not the bottleneck
 BUSY_SHARE = 0.95  # one that is busy more is
 PROMPT_MS = 0.05  # operations that start sooner after their launch had no queue before them
 SYNC_SHARE = 0.20
-LAUNCHING_MS = 1.0  # shorter gaps are the CPU launching one operation after another
 HOST_SHARE = 0.5  # of the idle time, in long gaps in which the CPU works
 
 
@@ -41,16 +39,15 @@ def bound(analysis: Analysis) -> Bound | None:
     span = gpu.until - gpu.since if gpu else 0
     if gpu is None or span <= 0:
         return None
-    queued_ns = 1e6 * sum(gap.ms for gap in analysis.gaps if gap.queued) + gpu.first_delay_ns
+    queued_ns = 1e6 * analysis.idle.queued_ms + gpu.first_delay_ns
     idle = max(0.0, 1 - (gpu.busy_ns + queued_ns) / span)
     delay = gpu.delay_ns / 1e6
     sync_ms, call = _waiting(analysis)
-    host_ms = sum(gap.ms for gap in analysis.gaps if works(gap))
     queued = gpu.delay_ns > gpu.duration_ns
     facts = f"the GPU idles {idle:.0%} of the time"
     if idle < 1 - BUSY_SHARE and queued:
         kind, sentence = "gpu", f"GPU-bound: {facts} and work queues for it"
-    elif idle > IDLE_SHARE and host_ms * 1e6 > HOST_SHARE * idle * span:
+    elif idle > IDLE_SHARE and analysis.idle.host_ms * 1e6 > HOST_SHARE * idle * span:
         kind = "host"
         sentence = f"Host-bound: {facts}, most of it while the CPU does work of its own"
     elif idle > IDLE_SHARE and sync_ms * 1e6 > SYNC_SHARE * span:
@@ -65,12 +62,6 @@ def bound(analysis: Analysis) -> Bound | None:
     else:
         kind, sentence = "mixed", f"Neither launch-bound nor sync-bound: {facts}"
     return Bound(kind, idle, idle * span / 1e6, delay, sync_ms, call, sentence)
-
-
-def works(gap: Gap) -> bool:
-    """Whether the CPU did something else in a long gap than launch, or wait for the GPU."""
-    waits = "Synchronize" in gap.culprit or "Memcpy" in gap.culprit
-    return gap.ms > LAUNCHING_MS and bool(gap.culprit) and not waits
 
 
 def _waiting(analysis: Analysis) -> tuple[float, str]:

@@ -23,9 +23,9 @@ from glassworld.trace.roofline import roofline
 FORMAT = 1
 
 
-def tags_json(analysis: Analysis) -> list[dict[str, Any]]:
-    """One object per path of names, its instances under `instances_detail`."""
-    rows, groups, names = instance_rows(analysis), analysis.tree.by_name, analysis.tree.names
+def tags_json(analysis: Analysis, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One object per path of names, its instances of `instance_rows` under `instances_detail`."""
+    groups, names = analysis.tree.by_name, analysis.tree.names
     order = np.argsort(groups.of, kind="stable")
     bounds = np.searchsorted(groups.of[order], np.arange(len(groups) + 1))
     details = {
@@ -64,7 +64,7 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 def analysis_json(analysis: Analysis) -> dict[str, Any]:
     """The whole analysis; times in milliseconds from the trace's first event."""
-    trace = analysis.trace
+    trace, instances = analysis.trace, instance_rows(analysis)
     update, verdict = questions.update_cost(analysis), bound(analysis)
     return {
         "format": FORMAT,
@@ -74,8 +74,8 @@ def analysis_json(analysis: Analysis) -> dict[str, Any]:
         "time": "gpu" if analysis.on_gpu else "cpu",
         "losses": trace.losses,
         "coverage": asdict(analysis.coverage),
-        "tags": tags_json(analysis),
-        "instances_detail": instance_rows(analysis),
+        "tags": tags_json(analysis, instances),
+        "instances_detail": instances,
         "stages": rows_json(questions.stages(analysis)),
         "bound": asdict(verdict) if verdict else None,
         "blocks": rows_json(blocks.blocks(analysis)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ from glassworld.trace.analysis import Analysis
 from glassworld.trace.nesting import innermost
 
 LEAST_NS = 10_000  # shorter gaps are the space between two kernels
-KEPT = 64
+LAUNCHING_MS = 1.0  # in shorter gaps the CPU only launches one operation after another
+LONGEST = 256
 COVERS = 0.5  # a culprit fills at least this share of the gap
 
 
@@ -32,6 +33,50 @@ class Gap:
     culprit: str
     culprit_ms: float
     queued: bool
+
+    @property
+    def host_works(self) -> bool:
+        """Whether the CPU did something else in a long gap than launch, or wait for the GPU."""
+        waits = "Synchronize" in self.culprit or "Memcpy" in self.culprit
+        return self.ms > LAUNCHING_MS and bool(self.culprit) and not waits
+
+
+@dataclass(frozen=True)
+class HostWork:
+    """CPU code that ran in long gaps: their sum, their number, the tag around one of them."""
+
+    ms: float
+    gaps: int
+    tag: str
+
+
+@dataclass(frozen=True)
+class Idle:
+    """What the gaps come to: waiting for queued operations, and CPU work by culprit."""
+
+    queued_ms: float = 0.0
+    host: dict[str, HostWork] = field(default_factory=dict)
+
+    @property
+    def host_ms(self) -> float:
+        """All time in which the CPU did work of its own."""
+        return sum(work.ms for work in self.host.values())
+
+    def __add__(self, other: Idle) -> Idle:
+        host = dict(self.host)
+        for culprit, more in other.host.items():
+            known = host.get(culprit, HostWork(0.0, 0, more.tag))
+            host[culprit] = HostWork(known.ms + more.ms, known.gaps + more.gaps, known.tag)
+        return Idle(self.queued_ms + other.queued_ms, host)
+
+
+def idle_of(gaps: list[Gap]) -> Idle:
+    """The gaps summed up."""
+    made = Idle(sum(gap.ms for gap in gaps if gap.queued))
+    for gap in gaps:
+        if gap.host_works:
+            made += Idle(host={gap.culprit: HostWork(gap.ms, 1, gap.tag)})
+    return made
 
 
 @dataclass
@@ -78,7 +123,7 @@ def _longest(analysis: Analysis) -> list[_Open]:
     length = ops.rows["start"] - latest
     if ops.launch[0] >= 0:
         length[0] = analysis.trace.launches["start"][ops.launch[0]] - latest[0]
-    longest = np.argsort(-length, kind="stable")[:KEPT]
+    longest = np.argsort(-length, kind="stable")[:LONGEST]
     made = []
     for i in longest[length[longest] >= LEAST_NS].tolist():
         gap = _Open(int(latest[i]), int(latest[i] + length[i]), i)

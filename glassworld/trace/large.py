@@ -22,13 +22,13 @@ from glassworld.trace.analysis import (
     TagRow,
     analyze_stretch,
 )
-from glassworld.trace.gaps import KEPT, Gap
+from glassworld.trace.gaps import LONGEST, Gap, Idle
 from glassworld.trace.memory import Held
 from glassworld.trace.operators import Kernels, Operators, Totals
 from glassworld.trace.rules_once import largest_excess_ms
 from glassworld.trace.tables import Spool, Trace
 
-KEPT_ROWS = 100_000
+KEPT_ROWS = 50_000
 """Of so many tags, launches and GPU operations the instances are kept."""
 
 Path = tuple[str, ...]
@@ -79,6 +79,10 @@ class LargeAnalysis(Analysis):
         return self.sums.gaps
 
     @cached_property
+    def idle(self) -> Idle:
+        return self.sums.idle
+
+    @cached_property
     def held(self) -> list[Held]:
         return sorted(self.sums.held.values(), key=lambda row: -row.peak_mib)
 
@@ -95,6 +99,7 @@ class Sums:
         self.gpu: GpuFacts | None = None
         self.calls: dict[str, Call] = {}
         self.gaps: list[Gap] = []
+        self.idle = Idle()
         self.held: dict[tuple[str, int], Held] = {}
 
     def add(self, part: Analysis) -> None:
@@ -116,7 +121,8 @@ class Sums:
         for name, call in part.calls.items():
             known = self.calls.get(name, Call(0, 0))
             self.calls[name] = Call(known.count + call.count, known.ns + call.ns)
-        self.gaps = heapq.nlargest(KEPT, [*self.gaps, *part.gaps], key=lambda gap: gap.ms)
+        self.idle += part.idle
+        self.gaps = heapq.nlargest(LONGEST, [*self.gaps, *part.gaps], key=lambda gap: gap.ms)
         for row in part.held:
             known_row = self.held.get((row.tag, row.device), row)
             peak = max(row.peak_mib, known_row.peak_mib)

@@ -33,10 +33,11 @@ class Forest:
         return total.astype(np.int64)
 
 
-def nest(rows: npt.NDArray[np.void]) -> Forest:
-    """The forest of ranges (dtype `RANGE`)."""
+def nest(rows: npt.NDArray[np.void], carried: int = 0) -> Forest:
+    """The forest of ranges (dtype `RANGE`); the first `carried` of them began before all others."""
     start, end = rows["start"], rows["start"] + rows["dur"]
-    order = np.lexsort((np.arange(len(rows)), -end, start, rows["thread"]))
+    place = np.arange(len(rows))
+    order = np.lexsort((place, -end, place >= carried, start, rows["thread"]))
     parents, depths, clipped_ends, clipped = _walk(
         order.tolist(), rows["thread"].tolist(), start.tolist(), end.tolist()
     )

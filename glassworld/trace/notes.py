@@ -56,7 +56,7 @@ def _gpu(analysis: Analysis) -> list[str]:
     untagged = coverage.launched - coverage.attributed
     if untagged and len(analysis.tree):
         made.append(f"{untagged} of {coverage.gpu_ops} GPU operations lie outside every tag")
-    hidden = sum(gap.ms for gap in analysis.gaps if gap.queued)
+    hidden = analysis.idle.queued_ms
     if hidden > HIDDEN_SHARE * analysis.window_ns / 1e6:
         made.append(
             f"for {hidden:,.0f} ms the GPU shows no operation though some had been launched: it "

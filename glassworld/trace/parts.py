@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.trace.attribution import match
+from glassworld.trace.nesting import nest
 from glassworld.trace.tables import DEVICE_OP, Ints, Spool, Trace
 
-PART_ROWS = 1 << 19
+PART_ROWS = 1 << 18
+TAG_WEIGHT = 7
 _LAUNCHED = np.dtype([("at", "<i8"), *DEVICE_OP.descr])
 
 Rows = npt.NDArray[np.void]
@@ -28,15 +30,16 @@ def parts(trace: Trace) -> Iterator[Trace]:
 
     A GPU operation belongs to the stretch of its launch, however much later it ran.
     """
-    number = math.ceil(sum(map(len, trace.spools)) / PART_ROWS)
+    number = math.ceil(_weight(trace) / PART_ROWS)
     cuts = _cuts(trace, number) if number > 1 else []
     if not cuts:
         yield trace
         return
-    spanning, launched = _spanning(trace, number), _by_launch(trace, number)
+    longest = _longest(trace, number)
+    spanning, launched = _spanning(trace, longest), _by_launch(trace, number)
     allocated: dict[int, Rows] = {}
     for start, end in pairwise([-(2**62), *cuts, 2**62]):
-        tags, carried = _tags(trace, spanning, start, end)
+        tags, carried = _tags(trace, longest, spanning, start, end)
         ops = launched.between(start, end)[list(DEVICE_OP.names or ())].astype(DEVICE_OP)
         yield replace(
             trace,
@@ -48,6 +51,11 @@ def parts(trace: Trace) -> Iterator[Trace]:
             python=Spool.of(trace.python.between(start, end)),
             carried=carried,
         )
+
+
+def _weight(trace: Trace) -> int:
+    """The rows of a trace; a tag takes the memory of several others once it is analysed."""
+    return sum(map(len, trace.spools)) + TAG_WEIGHT * len(trace.tag_rows)
 
 
 def _by_launch(trace: Trace, number: int) -> Spool:
@@ -106,17 +114,19 @@ def _longest(trace: Trace, number: int) -> int:
     return (trace.end - trace.start) // number
 
 
-def _spanning(trace: Trace, number: int) -> Rows:
-    """The tags that are too long to lie in one stretch, outer ones first."""
-    found = [tags[tags["dur"] > _longest(trace, number)] for tags in trace.tag_rows.slices()]
+def _spanning(trace: Trace, longest: int) -> Rows:
+    """The tags that are too long to lie in one stretch, outer ones first, none outlasting them."""
+    found = [tags[tags["dur"] > longest] for tags in trace.tag_rows.slices()]
     rows = np.concatenate([np.empty(0, trace.tag_rows.dtype), *found])
-    return rows[np.lexsort((-rows["dur"], rows["start"]))]
+    forest = nest(rows)
+    rows["dur"] = forest.end - rows["start"]
+    return rows[np.lexsort((forest.depth, rows["start"]))]
 
 
-def _tags(trace: Trace, spanning: Rows, start: int, end: int) -> tuple[Rows, int]:
+def _tags(trace: Trace, longest: int, spanning: Rows, start: int, end: int) -> tuple[Rows, int]:
     """The tags of a stretch, pieces of spanning ones first; how many pieces began earlier."""
     inside = trace.tag_rows.between(start, end)
-    inside = inside[inside["dur"] < spanning["dur"].min(initial=2**62)]
+    inside = inside[inside["dur"] <= longest]
     ends = spanning["start"] + spanning["dur"]
     reaching = (spanning["start"] < end) & (ends > start)
     pieces, ends = spanning[reaching].copy(), np.minimum(ends[reaching], end)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
 
 from glassworld.trace.analysis import Analysis
-from glassworld.trace.bound import IDLE_SHARE, SYNC_SHARE, bound, works
+from glassworld.trace.bound import IDLE_SHARE, SYNC_SHARE, bound
 from glassworld.trace.findings import Evidence, Rule, scale_ms
-from glassworld.trace.gaps import Gap
 from glassworld.trace.memory import peaks
 from glassworld.trace.optable import kernel_rows
 from glassworld.trace.roofline import roofline
@@ -44,19 +42,14 @@ def _gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
 
 
 def _host_work(analysis: Analysis) -> Iterable[Evidence]:
-    by_culprit: defaultdict[str, list[Gap]] = defaultdict(list)
-    for gap in analysis.gaps:
-        if works(gap):
-            by_culprit[gap.culprit].append(gap)
-    for culprit, gaps in by_culprit.items():
-        idle = sum(gap.ms for gap in gaps)
-        if len(gaps) > 1:
+    for culprit, work in analysis.idle.host.items():
+        if work.gaps > 1:
             yield Evidence(
                 culprit,
-                f"runs on the CPU in {len(gaps)} stretches in which the GPU idles, {idle:.0f} ms "
-                f"in all, within {gaps[0].tag or 'no tag'}",
-                idle * 1e6 / analysis.window_ns,
-                idle,
+                f"runs on the CPU in {work.gaps} stretches in which the GPU idles, {work.ms:.0f} "
+                f"ms in all, within {work.tag or 'no tag'}",
+                work.ms * 1e6 / analysis.window_ns,
+                work.ms,
             )
 
 
@@ -77,8 +70,7 @@ def _launches(analysis: Analysis) -> Iterable[Evidence]:
 def _waits(analysis: Analysis) -> Iterable[Evidence]:
     found = bound(analysis)
     if found and found.kind == "sync":
-        others = sum(gap.ms for gap in analysis.gaps if works(gap))
-        gain = min(found.sync_ms, found.idle_ms - others)
+        gain = min(found.sync_ms, found.idle_ms - analysis.idle.host_ms)
         yield Evidence(
             found.sync_call,
             f"the CPU waits {found.sync_ms:.0f} ms in synchronising calls while the GPU idles "

@@ -26,18 +26,19 @@ class TagStream(EventStream):
         while block := self.source.read():
             buffer = buffer + block if buffer else block
             for end, start in cuts(buffer, most=1):
-                yield self._tags(buffer[:end])
+                yield self._tags(buffer, end)
                 buffer = buffer[start:]
-        yield self._tags(buffer)
+        yield self._tags(buffer, len(buffer))
 
-    def _tags(self, text: bytes) -> list[Event]:
+    def _tags(self, text: bytes, stop: int) -> list[Event]:
+        """The tags in the first `stop` bytes of `text`."""
         events: list[Event] = []
-        at = text.find(_CATEGORY)
+        at = text.find(_CATEGORY, 0, stop)
         while at >= 0:
-            found = _END.search(text, at)
-            end = found.start() + 1 if found else len(text)
+            found = _END.search(text, at, stop)
+            end = found.start() + 1 if found else stop
             events += self._event(text, at, end)
-            at = text.find(_CATEGORY, end)
+            at = text.find(_CATEGORY, end, stop)
         return events
 
     def _event(self, text: bytes, at: int, end: int) -> list[Event]:

@@ -81,7 +81,7 @@ class TagTree:
 def build_tree(trace: Trace) -> TagTree:
     """Nest the tags of `trace` and fold their names."""
     rows = trace.tags
-    forest = nest(rows)
+    forest = nest(rows, trace.carried)
     used, which = np.unique(rows["name"], return_inverse=True)
     folded = [fold(trace.names[name]) for name in used]
     patterns = list(dict.fromkeys(pattern for pattern, _ in folded))

@@ -102,7 +102,7 @@ def test_what_is_left_out_is_said_and_what_stands_out_is_kept(tmp_path, small_pi
 
     path = write(tmp_path / "run.json", engine_run(blocks=80, slow=slow))
     whole = analyze(path)
-    folded = in_stretches(path, 800, kept=1500)
+    folded = in_stretches(path, 6000, kept=1500)
     same_sums(folded, whole)
     assert 0 < len(folded.tree) <= 1500
     assert len(folded.tree) + folded.left_out >= len(whole.tree)
