@@ -92,7 +92,7 @@ def guide_note(analysis: Analysis) -> str:
         return ""
     return (
         f"The guide's shares are those of {GUIDE_STEPS} steps; this run takes {steps}, so the "
-        f"update pass is one of {steps + 1} passes: {100 / (steps + 1):.0f} % of the "
+        f"update pass is one of {steps + 1} passes: up to {100 / (steps + 1):.0f} % of the "
         "transformer's time, not 2 %."
     )
 

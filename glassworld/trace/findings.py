@@ -30,6 +30,17 @@ class Finding:
     change: str
     gain_ms: float
 
+    @property
+    def measured(self) -> str:
+        """The value and the threshold in words."""
+        value, least = (_amount(x, self.threshold) for x in (self.value, self.threshold))
+        return f"{value} {self.unit}, threshold {least}"
+
+
+def _amount(value: float, threshold: float) -> str:
+    """A share in percent where the threshold is one."""
+    return f"{value:.0%}" if threshold < 1 else f"{value:.3g}"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -56,6 +67,11 @@ class Rule:
     unit: str
     change: str
     evidence: Callable[[Analysis], Iterable[Evidence]]
+
+    @property
+    def limit(self) -> str:
+        """The threshold in words."""
+        return f"{_amount(self.threshold, self.threshold)} {self.unit}"
 
     def findings(self, analysis: Analysis) -> list[Finding]:
         """What the trace gives this rule to say."""

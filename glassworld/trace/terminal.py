@@ -121,8 +121,7 @@ def show_advice(console: Console, findings: list[Finding]) -> None:
         gain = f" Gain: up to {finding.gain_ms:,.1f} ms." if finding.gain_ms else ""
         console.print(
             f"  [red]{finding.rule}[/red] [bold]{escape(finding.tag)}[/bold] "
-            f"{escape(finding.what)} ({number(finding.value)} {finding.unit}, threshold "
-            f"{number(finding.threshold)}). {escape(finding.change)}.{gain}",
+            f"{escape(finding.what)} ({finding.measured}). {escape(finding.change)}.{gain}",
             highlight=False,
         )
 

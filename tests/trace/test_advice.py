@@ -274,6 +274,12 @@ def test_a_tag_far_from_the_machines_roof_is_found(run, ceilings, gflops, far):
     assert set(found) == ({("far-from-roof", "DiT_Feed_Forward")} if far else set())
 
 
+def test_the_guide_lists_every_rule_as_it_is():
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "trace.md").read_text()
+    for rule in RULES:
+        assert f"| {rule.name} | {rule.fires_when} | {rule.limit} |" in guide
+
+
 def test_every_rule_was_tried():
     """Each rule's name is in a test of this file: those above plant what it looks for."""
     source = Path(__file__).read_text()

@@ -75,7 +75,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "bound": asdict(verdict) if verdict else None,
         "pace": asdict(speed) | {"behind": speed.behind} if speed else None,
         "notes": notes(analysis),
-        "advice": rows_json(advise(analysis)),
+        "advice": [{**asdict(found), "measured": found.measured} for found in advise(analysis)],
         "questions": _questions(analysis),
         "stages": rows_json(questions.stages(analysis)),
         "blocks": rows_json(blocks.blocks(analysis)),

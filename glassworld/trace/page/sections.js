@@ -51,7 +51,7 @@ function advice() {
   const items = data.advice.map(f => el("div", { class: "finding" },
     el("p", {}, el("b", {}, f.tag), ` ${f.what}. `, f.gain_ms ? el("span", { class: "gain" }, `up to ${ms(f.gain_ms)} to gain`) : null),
     el("p", { class: "change" }, `${f.change[0].toUpperCase()}${f.change.slice(1)}.`),
-    el("p", { class: "note" }, `${f.rule}: ${digits(f.value)} ${f.unit}, threshold ${digits(f.threshold)}`)));
+    el("p", { class: "note" }, `${f.rule}: ${f.measured}`)));
   const nothing = el("p", { class: "good" }, "Nothing stands out: no rule found evidence against this run.");
   return section("advice", "8. What should I do about it?", items.length ? "findings with evidence, the largest gain first" : "",
     ...(items.length ? items : [nothing]), ...data.notes.map(n => el("p", { class: "note" }, "Note: " + n + ".")));
