@@ -74,6 +74,7 @@ class SessionBatch:
         rows = self._networks.rows(len(states))
         for state, row in zip(states, rows, strict=True):
             state.caches, state.context, state.decoder = row.caches, row.context, row.decoder
+            state.graphs = None
 
     def _share_decoder(self) -> None:
         """The decoder's memory comes into being with its first frames."""

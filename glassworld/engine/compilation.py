@@ -1,6 +1,7 @@
-"""Compiling the VAE decoder, and keeping what was compiled for the next start.
+"""Compiling the networks, and keeping what was compiled for the next start.
 
-Each part of the decoder is compiled on its own, between the tags, so that every tag survives.
+Every part is compiled on its own, between the tags, so that every tag survives: the decoder's
+stages, and of a transformer layer what lies between its tags and the writing of its windows.
 What the compiler makes is kept in a folder of the user's cache, one for each combination of
 machine, versions and network; the folder is code, so one that others could write to is refused.
 """
@@ -10,17 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from glassworld.engine.runtime import cache_folder
 from glassworld.errors import InputError
+from glassworld.models.action import ActionModule
+from glassworld.models.attention import pointwise_attention
+from glassworld.models.dit import DiT, Layer
 from glassworld.models.vae_convs import Memory
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.profiling.metadata import machine, versions
@@ -28,7 +32,12 @@ from glassworld.specs import WorldSpec
 
 COMPILE_MODES = ("auto", "force", "none")
 COMPLETE = "complete.json"  # written when everything has been compiled
-GRAPHS = 256  # layers share their code, and each counts as a version of it
+GRAPHS = 256  # stages share their code, and each counts as a version of it
+PIECES: dict[type[nn.Module], tuple[str, ...]] = {
+    Layer: ("enter", "leave", "look", "feed"),
+    ActionModule: ("mouse_heads", "mouse_out", "keyboard_heads", "keyboard_out"),
+}
+"""Of a transformer layer, the methods that are compiled."""
 
 
 def compile_decoder(decoder: VAEDecoder, spec: WorldSpec, mode: str) -> str:
@@ -43,32 +52,57 @@ def compile_decoder(decoder: VAEDecoder, spec: WorldSpec, mode: str) -> str:
         raise InputError(f"vae_compile_mode {mode!r}: must be one of {', '.join(COMPILE_MODES)}")
     if mode == "none":
         return ""
-    facts = _facts(decoder, spec)
-    folder = cache_folder() / "compiled" / _key(facts)
+    facts = _decoder_facts(decoder, spec)
+    folder = _folder(facts)
     if mode == "auto" and not (folder / COMPLETE).is_file():
         return (
             "vae_compile_mode auto: nothing compiled is stored for this world and machine, so "
             "the decoder runs as it is; --vae_compile_mode force compiles it once"
         )
-    _make_private(folder)
-    with _compiler_cache(folder):
+    with compiler_cache(folder, "vae_compile_mode: compiling failed here ({}); use none"):
         _compile_parts(decoder)
         _decode_twice(decoder, spec)
     (folder / COMPLETE).write_text(json.dumps(facts, indent=1))
     return ""
 
 
-def _facts(decoder: VAEDecoder, spec: WorldSpec) -> dict[str, Any]:
+def compile_layers(dit: DiT, spec: WorldSpec, warm_up: Callable[[], None]) -> None:
+    """Compile the transformer's layers; `warm_up` makes a block, which is when it happens.
+
+    All layers share what is compiled. Raises `InputError` as `compile_decoder` does.
+    """
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = GRAPHS
+    for layer in dit.modules():
+        for piece in PIECES.get(type(layer), ()):
+            setattr(layer, piece, torch.compile(getattr(layer, piece), dynamic=False))
+        if isinstance(layer, ActionModule) and layer.mouse_attention is pointwise_attention:
+            layer.mouse_attention = torch.compile(pointwise_attention, dynamic=False)
+    facts = _facts(dit.head.head.weight, {"dit": asdict(spec.dit), "grid": spec.token_grid})
+    failed = "accelerate: compiling layers failed here ({}); leave out 'layers'"
+    with compiler_cache(_folder(facts), failed):
+        warm_up()
+
+
+def _decoder_facts(decoder: VAEDecoder, spec: WorldSpec) -> dict[str, Any]:
+    own = {"vae": asdict(spec.vae), "latent_size": spec.latent_size}
+    return _facts(decoder.conv2.weight, own)
+
+
+def _facts(weight: Tensor, own: dict[str, Any]) -> dict[str, Any]:
     """All that what is compiled depends on."""
-    weight = decoder.conv2.weight
     return {
-        "vae": asdict(spec.vae),
-        "latent_size": spec.latent_size,
+        **own,
         "dtype": str(weight.dtype),
         "device": weight.device.type,
         "machine": machine(),
         "versions": versions(),
     }
+
+
+def _folder(facts: dict[str, Any]) -> Path:
+    return cache_folder() / "compiled" / _key(facts)
 
 
 def _key(facts: dict[str, Any]) -> str:
@@ -85,15 +119,16 @@ def _make_private(folder: Path) -> None:
 
 
 @contextmanager
-def _compiler_cache(folder: Path) -> Iterator[None]:
-    """Have the compiler keep its results in `folder`."""
+def compiler_cache(folder: Path, failed: str) -> Iterator[None]:
+    """Have the compiler keep its results in `folder`; `failed` is what to say if it fails."""
+    _make_private(folder)
     before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     try:
         yield
     except torch._dynamo.exc.TorchDynamoException as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"vae_compile_mode: compiling failed here ({reason}); use none") from None
+        raise InputError(failed.format(reason)) from None
     finally:
         if before is None:
             del os.environ["TORCHINDUCTOR_CACHE_DIR"]

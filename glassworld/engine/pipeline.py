@@ -6,12 +6,14 @@ Nothing here reads a value back from the device; the only copy to the host is of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from glassworld.engine.graphs import PassGraphs, PassInput
 from glassworld.engine.runtime import OnTheWay
 from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0
 from glassworld.engine.state import NetworkState, SessionState
@@ -71,6 +73,9 @@ class Pipeline:
             step: torch.full((1, 1), step.timestep, device=self.device)
             for step in (*self.steps, self.clean)
         }
+        # Set by `accelerate`: whether passes are captured, and what attention runs under.
+        self.captures = False
+        self.attention: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def run_block(self, state: SessionState) -> BlockOutput:
         """Make the next block; `state.actions` already holds its rows."""
@@ -84,12 +89,13 @@ class Pipeline:
         same point of their windows (see `SessionBatch`).
         """
         frames, block = self.spec.frames_per_block, states[0].block
-        with tag(tags.BLOCK, block=block):
+        if self.captures and networks.graphs is None:
+            networks.graphs = PassGraphs(self.device)
+        with self.attention(), tag(tags.BLOCK, block=block):
             given = Given.together([self.given(state, frames) for state in states])
             latents = self.denoise(states, networks, given)
             with tag(tags.VAE_DECODE, block=block):
-                like = self.decoder.conv2.weight
-                pictures = self.decoder.stream(latents.to(like), networks.decoder)
+                pictures = self.decode(latents, networks)
             on_the_way = OnTheWay(pictures)  # while the update pass, which nobody waits for, runs
             with tag(tags.UPDATE_CACHE, block=block):
                 self.remember(latents, given, networks)
@@ -139,16 +145,27 @@ class Pipeline:
     def forward(
         self, x: Tensor, step: Step, given: Given, networks: NetworkState, output: bool
     ) -> Tensor | None:
-        x = torch.cat([x, given.condition], 1)
+        x, time = torch.cat([x, given.condition], 1), self.times[step]
+        if networks.graphs is not None:
+            read = PassInput(x, time, given.place, given.windows)
+            kept = (networks.context, networks.caches)
+            return networks.graphs.forward(self.dit, read, *kept, output=output)
         where = (given.place, given.windows, networks.context, networks.caches)
-        flow: Tensor | None = self.dit(x, self.times[step], *where, output=output)
+        flow: Tensor | None = self.dit(x, time, *where, output=output)
         return flow
+
+    def decode(self, latents: Tensor, networks: NetworkState) -> Tensor:
+        """The block's pictures, uint8 `[b, pixel frames, H, W, 3]`."""
+        latents = latents.to(self.decoder.conv2.weight)
+        if networks.graphs is not None:
+            return networks.graphs.decode(self.decoder, latents, networks.decoder)
+        return self.decoder.stream(latents, networks.decoder)
 
     @torch.inference_mode()
     def prefill(self, latents: Tensor, state: SessionState) -> None:
         """Take given latents `[1, c, f, h, w]` into the caches, block by block (an extension)."""
         frames = self.spec.frames_per_block
-        with tag(tags.INITIAL_LATENTS):
+        with self.attention(), tag(tags.INITIAL_LATENTS):
             for block in torch.split(self.to_device(latents), frames, dim=2):
                 self.remember(block, self.given(state, frames), state)
                 state.start += frames

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from glassworld.engine.conditions import ActionHistory, ImageLatents
+from glassworld.engine.graphs import PassGraphs
 from glassworld.engine.noise import NoiseSource
 from glassworld.models.kv_window import KeyValues, LayerCache
 from glassworld.models.vae_convs import Memory
@@ -20,6 +21,7 @@ class NetworkState:
     caches: list[LayerCache]
     context: list[KeyValues]
     decoder: Memory
+    graphs: PassGraphs | None = field(default=None, kw_only=True)  # captured over these tensors
 
     @staticmethod
     def together(states: Sequence[NetworkState]) -> NetworkState:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from glassworld.models.attention import RMSNorm, attention
-from glassworld.models.kv_window import KVWindow, LayerCache, Placement
+from glassworld.models.attention import Attend, Heads, RMSNorm, attend_window, attention
+from glassworld.models.kv_window import LayerCache, Placement
 from glassworld.models.rope import Rotary
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
@@ -49,6 +49,7 @@ class ActionModule(nn.Module):
     def __init__(self, spec: ActionModuleSpec, dim: int, eps: float) -> None:
         super().__init__()
         self.heads, self.eps = spec.heads, eps
+        self.mouse_attention: Attend = attention
         mouse, keyboard = spec.mouse_width, spec.keyboard_width
         if spec.mouse_dim:
             self.mouse_mlp = nn.Sequential(
@@ -75,38 +76,44 @@ class ActionModule(nn.Module):
         self.proj_keyboard = nn.Linear(keyboard, dim, bias=False)
 
     def forward(self, x: Tensor, shared: ActionPass, cache: LayerCache | None) -> Tensor:
-        if self.has_mouse:
+        windows, rotary = shared.windows, shared.rotary
+        if windows.mouse is not None and self.has_mouse:
             with tag(tags.MOUSE_ATTENTION):
-                x = x + self.mouse(x, shared, cache.mouse if cache else None)
+                heads = self.mouse_heads(x, windows.mouse, rotary)
+                past = cache.mouse if cache else None
+                place, visible = shared.place, shared.visible
+                seen = attend_window(heads, past, place, visible, self.mouse_attention)
+                x = self.mouse_out(x, seen)
         with tag(tags.KEYBOARD_ATTENTION):
-            return x + self.keyboard(x, shared, cache.keyboard if cache else None)
+            heads = self.keyboard_heads(x, windows.keyboard, rotary)
+            past = cache.keyboard if cache else None
+            mask = None if shared.visible is None else shared.visible.repeat(x.shape[2], 1)
+            seen = attend_window(heads, past, shared.place, mask)
+            return self.keyboard_out(x, seen)
 
-    def mouse(self, x: Tensor, shared: ActionPass, window: KVWindow | None) -> Tensor:
-        """Every position attends to itself over time."""
-        batch, _, positions, _ = x.shape
-        assert shared.windows.mouse is not None
-        moves = shared.windows.mouse.flatten(2)[:, :, None].expand(-1, -1, positions, -1)
+    # What lies between the tags and the writing of windows; `compile_layers` compiles each.
+
+    def mouse_heads(self, x: Tensor, mouse: Tensor, rotary: Rotary) -> Heads:
+        """Every position attends to itself over time: `[b * positions, heads, f, d]`."""
+        moves = mouse.flatten(2)[:, :, None].expand(-1, -1, x.shape[2], -1)
         qkv = self.t_qkv(self.mouse_mlp(torch.cat([x, moves], -1)))
         qkv = rearrange(qkv, "b f p (three h d) -> three b p h f d", three=3, h=self.heads)
-        q, k = shared.rotary.turn(unit_rms(qkv[:2], self.eps)).flatten(1, 2)
-        v = qkv[2].flatten(0, 1)
-        if window is not None and shared.place is not None:
-            k, v = window.put(k, v, shared.place)
-        mixed = attention(q, k, v, shared.visible)
-        return self.proj_mouse(rearrange(mixed, "(b p) h f d -> b f p (h d)", b=batch))
+        q, k = rotary.turn(unit_rms(qkv[:2], self.eps)).flatten(1, 2)
+        return Heads(q, k, qkv[2].flatten(0, 1))
 
-    def keyboard(self, x: Tensor, shared: ActionPass, window: KVWindow | None) -> Tensor:
-        """Every token attends to the window's frames, one key each."""
-        frames, positions = x.shape[1:3]
-        rows = self.keyboard_embed(shared.windows.keyboard).flatten(2)
-        kv = self.keyboard_attn_kv(rows)
+    def mouse_out(self, x: Tensor, seen: Tensor) -> Tensor:
+        mixed = rearrange(seen, "(b p) h f d -> b f p (h d)", p=x.shape[2])
+        return x + self.proj_mouse(mixed)
+
+    def keyboard_heads(self, x: Tensor, keyboard: Tensor, rotary: Rotary) -> Heads:
+        """Every token attends to the window's frames, one key each: `[b, heads, p * f, d]`."""
+        kv = self.keyboard_attn_kv(self.keyboard_embed(keyboard).flatten(2))
         k, v = rearrange(kv, "b f (two h d) -> two b h 1 f d", two=2, h=self.heads)
-        k = shared.rotary.turn(unit_rms(k, self.eps)).squeeze(2)
-        v = v.squeeze(2)
+        k = rotary.turn(unit_rms(k, self.eps))
         q = rearrange(self.mouse_attn_q(x), "b f p (h d) -> b h p f d", h=self.heads)
-        q = shared.rotary.turn(unit_rms(q, self.eps)).flatten(2, 3)
-        if window is not None and shared.place is not None:
-            k, v = window.put(k, v, shared.place)
-        mask = None if shared.visible is None else shared.visible.repeat(positions, 1)
-        mixed = attention(q, k, v, mask)
-        return self.proj_keyboard(rearrange(mixed, "b h (p f) d -> b f p (h d)", f=frames))
+        q = rotary.turn(unit_rms(q, self.eps)).flatten(2, 3)
+        return Heads(q, k.squeeze(2), v.squeeze(2))
+
+    def keyboard_out(self, x: Tensor, seen: Tensor) -> Tensor:
+        mixed = rearrange(seen, "b h (p f) d -> b f p (h d)", f=x.shape[1])
+        return x + self.proj_keyboard(mixed)

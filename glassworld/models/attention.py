@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -9,6 +12,8 @@ from torch import Tensor, nn
 
 from glassworld.models.kv_window import KeyValues, KVWindow, Placement
 from glassworld.models.rope import Rotary
+
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -20,6 +25,29 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
+def pointwise_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`attention` by sums: for a handful of keys, where a compiler makes them one kernel."""
+    scores = (q.unsqueeze(-2) * k.unsqueeze(-3)).sum(-1, dtype=torch.float32) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    weights = scores.softmax(-1).to(v.dtype)
+    return (weights.unsqueeze(-1) * v.unsqueeze(-3)).sum(-2)
+
+
+def attend_window(
+    heads: Heads,
+    window: KVWindow | None,
+    place: Placement | None,
+    mask: Tensor | None = None,
+    attend: Attend = attention,
+) -> Tensor:
+    """With a window: write keys and values there and see all of it; else what `mask` says."""
+    q, k, v = heads
+    if window is not None and place is not None:
+        k, v = window.put(k, v, place)
+    return attend(q, k, v, mask)
+
+
 class RMSNorm(nn.Module):
     """Over all of the width, not per head."""
 
@@ -29,7 +57,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -38,6 +66,14 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 def join_heads(x: Tensor) -> Tensor:
     return rearrange(x, "b h n d -> b n (h d)")
+
+
+class Heads(NamedTuple):
+    """Queries, keys and values, each `[b, heads, n, d]`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
 
 
 class SelfAttention(nn.Module):
@@ -51,29 +87,19 @@ class SelfAttention(nn.Module):
         self.norm_k = RMSNorm(dim, eps)
         self.o = nn.Linear(dim, dim)
 
-    def forward(
-        self,
-        x: Tensor,
-        rotary: Rotary,
-        window: KVWindow | None,
-        place: Placement | None,
-        mask: Tensor | None,
-    ) -> Tensor:
-        """`x`: `[b, tokens, dim]`. With a window: write there and see all of it; else `mask`."""
+    def project(self, x: Tensor, rotary: Rotary) -> Heads:
+        """`x`: `[b, tokens, dim]`."""
         q, k, v = self.qkv(x).chunk(3, -1)
         q = rotary.turn(split_heads(self.norm_q(q), self.heads))
         k = rotary.turn(split_heads(self.norm_k(k), self.heads))
-        v = split_heads(v, self.heads)
-        if window is not None and place is not None:
-            k, v = window.put(k, v, place)
-        return self.o(join_heads(attention(q, k, v, mask)))
+        return Heads(q, k, split_heads(v, self.heads))
 
-    def remember(self, x: Tensor, rotary: Rotary, window: KVWindow, place: Placement) -> None:
-        """Write the keys and values of `x` and nothing else."""
+    def project_past(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """The keys and values alone."""
         dim = x.shape[-1]
         kv = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
         k = rotary.turn(split_heads(self.norm_k(kv[..., :dim]), self.heads))
-        window.put(k, split_heads(kv[..., dim:], self.heads), place)
+        return k, split_heads(kv[..., dim:], self.heads)
 
 
 class CrossAttention(nn.Module):

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from glassworld.models.action import ActionModule, ActionPass, ActionWindows
-from glassworld.models.attention import CrossAttention, SelfAttention
+from glassworld.models.attention import (
+    CrossAttention,
+    Heads,
+    SelfAttention,
+    attend_window,
+    join_heads,
+)
 from glassworld.models.kv_window import (
     KeyValues,
     KVWindow,
@@ -103,22 +109,37 @@ class Layer(nn.Module):
         cache: LayerCache | None,
     ) -> Tensor:
         """`x`: tokens `[b, f, positions, dim]`."""
-        frames = x.shape[1]
         attend, feed = self.modulations(time)
         with tag(tags.SELF_ATTENTION):
-            y = modulate(x, attend.shift, attend.scale, self.eps).flatten(1, 2)
+            heads = self.enter(x, attend, place.rotary)
             window = cache.self_attention if cache else None
-            y = self.self_attn(y, place.rotary, window, place.self_place, place.visible_tokens)
-            x = torch.addcmul(x, y.unflatten(1, (frames, -1)), attend.gate)
+            seen = attend_window(heads, window, place.self_place, place.visible_tokens)
+            x = self.leave(x, seen, attend)
         with tag(tags.CROSS_ATTENTION):
-            y = self.cross_attn(self.norm3(x).flatten(1, 2), context)
-            x = x + y.unflatten(1, (frames, -1))
+            x = self.look(x, context)
         if self.action_model is not None:
             shared = ActionPass(windows, place.action_rotary, place.action_place, place.visible)
             x = self.action_model(x, shared, cache)
         with tag(tags.FEED_FORWARD):
-            y = self.ffn(modulate(x, feed.shift, feed.scale, self.eps))
-            return torch.addcmul(x, y, feed.gate)
+            return self.feed(x, feed)
+
+    # What lies between the tags and the writing of windows; `compile_layers` compiles each.
+
+    def enter(self, x: Tensor, attend: Modulation, rotary: Rotary) -> Heads:
+        y = modulate(x, attend.shift, attend.scale, self.eps).flatten(1, 2)
+        return self.self_attn.project(y, rotary)
+
+    def leave(self, x: Tensor, seen: Tensor, attend: Modulation) -> Tensor:
+        y = self.self_attn.o(join_heads(seen))
+        return torch.addcmul(x, y.unflatten(1, x.shape[1:3]), attend.gate)
+
+    def look(self, x: Tensor, context: KeyValues) -> Tensor:
+        y = self.cross_attn(self.norm3(x).flatten(1, 2), context)
+        return x + y.unflatten(1, x.shape[1:3])
+
+    def feed(self, x: Tensor, feed: Modulation) -> Tensor:
+        y = self.ffn(modulate(x, feed.shift, feed.scale, self.eps))
+        return torch.addcmul(x, y, feed.gate)
 
     def remember(self, x: Tensor, time: Tensor, place: BlockPlace, cache: LayerCache) -> None:
         """Leave the keys and values of `x` in the cache; for a layer whose output nobody reads."""
@@ -126,7 +147,8 @@ class Layer(nn.Module):
         assert place.self_place is not None
         with tag(tags.SELF_ATTENTION):
             y = modulate(x, attend.shift, attend.scale, self.eps).flatten(1, 2)
-            self.self_attn.remember(y, place.rotary, cache.self_attention, place.self_place)
+            k, v = self.self_attn.project_past(y, place.rotary)
+            cache.self_attention.put(k, v, place.self_place)
 
 
 class Head(nn.Module):

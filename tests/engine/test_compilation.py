@@ -59,9 +59,9 @@ def test_force_keeps_an_artefact_that_auto_uses_and_tags_survive(
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions of this system are not POSIX")
 def test_a_folder_that_others_can_write_to_is_refused(cache: Path) -> None:
     world = tiny.world()
-    from glassworld.engine.compilation import _facts, _key
+    from glassworld.engine.compilation import _decoder_facts, _folder
 
-    folder = cache / _key(_facts(world.networks.decoder, world.spec))
+    folder = _folder(_decoder_facts(world.networks.decoder, world.spec))
     folder.mkdir(parents=True)
     (folder / "complete.json").write_text("{}")
     folder.chmod(0o777)
