@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from glassworld.profiling import registry
 from glassworld.trace.attribution import DeviceOps, DeviceTime, attribute, device_time
 from glassworld.trace.operators import Kernels, Operators, kernels, operators
 from glassworld.trace.parts import parts
@@ -83,6 +85,24 @@ class TagRow:
 
 
 @dataclass(frozen=True)
+class Numbered:
+    """All instances of a pattern that bear one number: how many, and their time."""
+
+    count: int
+    ms: float
+    cpu_ms: float
+
+
+NUMBERED = (
+    (registry.DENOISING_STEP, "block"),
+    (registry.UPDATE_CACHE, "block"),
+    (registry.VAE_DECODE, "block"),
+    (registry.LAYER, "layer"),
+)
+"""What work and layers are counted by."""
+
+
+@dataclass(frozen=True)
 class Analysis:
     """Everything known of a trace. Arrays over tag instances run parallel to `tree.rows`.
 
@@ -97,6 +117,11 @@ class Analysis:
 
     left_out: int = 0
     """Tag instances that are in the sums but not at hand."""
+
+    @property
+    def paths_left_out(self) -> int:
+        """Tag instances whose path of names has no row in `tags`: there were too many paths."""
+        return 0
 
     @property
     def on_gpu(self) -> bool:
@@ -162,12 +187,32 @@ class Analysis:
     @cached_property
     def tags(self) -> list[TagRow]:
         """One row per path of names, parents before children."""
+        return list(self.each_tag())
+
+    def each_tag(self) -> Iterator[TagRow]:
+        """The rows of `tags` one by one: there may be nearly as many as instances."""
         return self._rows(self.tree.by_name, self.tree.names)
 
     @cached_property
     def patterns(self) -> list[TagRow]:
         """One row per path of patterns, parents before children."""
-        return self._rows(self.tree.by_pattern, self.tree.patterns)
+        return list(self._rows(self.tree.by_pattern, self.tree.patterns))
+
+    @cached_property
+    def numbered(self) -> dict[tuple[str, str], dict[int, Numbered]]:
+        """For each of `NUMBERED`, the instances of the pattern by their number."""
+        made, tree = {}, self.tree
+        for pattern, dimension in NUMBERED:
+            found = tree.where(pattern)
+            number, of = np.unique(tree.dims[dimension][found], return_inverse=True)
+            count = np.bincount(of, found >= self.trace.carried, minlength=len(number))
+            ms = _total_ms(of, self.time_ns(found), len(number))
+            cpu = _total_ms(of, tree.cpu_ns[found], len(number))
+            made[pattern, dimension] = {
+                int(n): Numbered(int(count[i]), float(ms[i]), float(cpu[i]))
+                for i, n in enumerate(number)
+            }
+        return made
 
     @cached_property
     def gaps(self) -> list[Gap]:
@@ -218,7 +263,7 @@ class Analysis:
         """The time that counts of a row outside the tags inside it."""
         return row.gpu_self_ms if self.on_gpu else row.self_cpu_ms
 
-    def _rows(self, groups: Groups, labels: list[str]) -> list[TagRow]:
+    def _rows(self, groups: Groups, labels: list[str]) -> Iterator[TagRow]:
         count, tree = len(groups), self.tree
         time = device_time(self.ops, tree.forest, groups.of, count)
         number = np.bincount(groups.of[self.trace.carried :], minlength=count)
@@ -240,11 +285,11 @@ class Analysis:
         member[groups.of] = np.arange(len(groups.of))
         alike = np.ones(count, dtype=bool)
         alike[groups.of[tree.rows["name"] != tree.rows["name"][member[groups.of]]]] = False
-        paths = [groups.path(g, labels) for g in range(count)]
-        return [
-            TagRow(
-                path=paths[g],
-                name=self.instance_name(int(member[g])) if alike[g] else paths[g][-1],
+        for g in range(count):
+            path = groups.path(g, labels)
+            yield TagRow(
+                path=path,
+                name=self.instance_name(int(member[g])) if alike[g] else path[-1],
                 pattern=tree.patterns[tree.pattern[member[g]]],
                 instances=int(number[g]),
                 gpu_kernels=int(time.kernels[g]),
@@ -252,11 +297,9 @@ class Analysis:
                 gpu_collectives=int(time.collectives[g]),
                 **{name: float(values[g]) for name, values in milliseconds.items()},
             )
-            for g in range(count)
-        ]
 
 
-def _total_ms(of: Codes, nanoseconds: Ints, count: int) -> Floats:
+def _total_ms(of: Codes | Ints, nanoseconds: Ints, count: int) -> Floats:
     return np.bincount(of, nanoseconds, minlength=count) / 1e6
 
 

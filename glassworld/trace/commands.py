@@ -47,7 +47,7 @@ def report(
     """
     from rich.console import Console
 
-    from glassworld.trace.export import analysis_json, write_json
+    from glassworld.trace.export import write_json
     from glassworld.trace.page import page_path, write_page
     from glassworld.trace.terminal import show
 
@@ -56,7 +56,7 @@ def report(
     show(console, analysis)
     console.print()
     if json:
-        write_json(json, analysis_json(analysis))
+        write_json(json, analysis)
         console.print(f"Analysis: {json}", soft_wrap=True, markup=False)
     page = html or page_path(trace)
     write_page(page, analysis)

@@ -8,7 +8,6 @@ from glassworld.profiling import registry as tags
 from glassworld.trace import work
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.expectation import bytes_per_number, read_ceilings, run_config
-from glassworld.trace.names import dimensions
 from glassworld.trace.questions import count, total_ms
 from glassworld.trace.work import NOTHING, Config, Work
 
@@ -100,11 +99,9 @@ def guide_note(analysis: Analysis) -> str:
 def frames_seen(analysis: Analysis, config: Config, pattern: str) -> dict[int, int]:
     """How many latent frames a pass sees, and how many instances of `pattern` see so many."""
     seen: dict[int, int] = {}
-    for row in analysis.tags:
-        if row.pattern == pattern:
-            block = dimensions(row.path).get("block", 0)
-            frames = min(config["window"], (block + 1) * config["frames_per_block"])
-            seen[frames] = seen.get(frames, 0) + row.instances
+    for block, instances in analysis.numbered[pattern, "block"].items():
+        frames = min(config["window"], (block + 1) * config["frames_per_block"])
+        seen[frames] = seen.get(frames, 0) + instances.count
     return seen
 
 
@@ -125,13 +122,9 @@ def passes(analysis: Analysis, config: Config) -> tuple[dict[str, Work], dict[st
 
 def decodes(analysis: Analysis, config: Config) -> dict[str, Work]:
     """The work of all decoded latent frames in the trace, by tag."""
-    blocks = [
-        (dimensions(row.path).get("block", 0), row.instances)
-        for row in analysis.tags
-        if row.pattern == tags.VAE_DECODE
-    ]
-    clips = sum(times for block, times in blocks if block == 0)
-    frames = config["frames_per_block"] * sum(times for _, times in blocks)
+    blocks = analysis.numbered[tags.VAE_DECODE, "block"]
+    clips = blocks[0].count if 0 in blocks else 0
+    frames = config["frames_per_block"] * count(analysis, tags.VAE_DECODE)
     first, later = work.decode_frame(config, first=True), work.decode_frame(config, first=False)
     return {tag: first[tag] * clips + later[tag] * (frames - clips) for tag in later}
 

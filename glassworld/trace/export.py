@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -19,42 +19,44 @@ from glassworld.trace.expected import expected_table
 from glassworld.trace.notes import notes
 from glassworld.trace.optable import model_kernels, model_operators
 from glassworld.trace.roofline import roofline
+from glassworld.trace.tables import Ints
 
 FORMAT = 1
+_AT_ONCE = 10_000
 
 
-def tags_json(analysis: Analysis, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One object per path of names, its instances of `instance_rows` under `instances_detail`."""
+def tag_members(analysis: Analysis) -> Iterator[tuple[dict[str, Any], Ints]]:
+    """One object per path of names, and the instances that it stands for."""
     groups, names = analysis.tree.by_name, analysis.tree.names
     order = np.argsort(groups.of, kind="stable")
     bounds = np.searchsorted(groups.of[order], np.arange(len(groups) + 1))
-    details = {
-        groups.path(g, names): [rows[i] for i in order[bounds[g] : bounds[g + 1]]]
-        for g in range(len(groups))
-    }
-    return [
-        {**_rounded(asdict(tag)), "instances_detail": details.get(tag.path, [])}
-        for tag in analysis.tags
-    ]
+    number = {groups.path(g, names): g for g in range(len(groups))}
+    for tag in analysis.each_tag():
+        g = number.get(tag.path)
+        members = order[:0] if g is None else order[bounds[g] : bounds[g + 1]]
+        yield _rounded(vars(tag)), members
 
 
-def instance_rows(analysis: Analysis) -> list[dict[str, Any]]:
-    """One object per tag instance, in the order of the trace file; milliseconds."""
+def instance_rows(analysis: Analysis, instances: Ints) -> list[dict[str, Any]]:
+    """One object per tag instance; milliseconds."""
     tree, device = analysis.tree, analysis.device
-    start = ((tree.rows["start"] - analysis.origin_ns) / 1e6).tolist()
-    cpu = (tree.cpu_ns / 1e6).tolist()
-    busy = (device.busy / 1e6).tolist()
-    kernels = device.kernels.tolist()
-    names = tree.rows["name"].tolist()
+    columns = zip(
+        tree.rows["name"][instances].tolist(),
+        ((tree.rows["start"][instances] - analysis.origin_ns) / 1e6).tolist(),
+        (tree.cpu_ns[instances] / 1e6).tolist(),
+        (device.busy[instances] / 1e6).tolist(),
+        device.kernels[instances].tolist(),
+        strict=True,
+    )
     return [
         {
-            "name": tree.names[names[i]],
-            "start_ms": start[i],
-            "cpu_ms": cpu[i],
-            "gpu_busy_ms": busy[i],
-            "gpu_kernels": kernels[i],
+            "name": tree.names[name],
+            "start_ms": start,
+            "cpu_ms": cpu,
+            "gpu_busy_ms": busy,
+            "gpu_kernels": kernels,
         }
-        for i in range(len(tree))
+        for name, start, cpu, busy, kernels in columns
     ]
 
 
@@ -64,7 +66,19 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 def analysis_json(analysis: Analysis) -> dict[str, Any]:
     """The whole analysis; times in milliseconds from the trace's first event."""
-    trace, instances = analysis.trace, instance_rows(analysis)
+    return {
+        **answers_json(analysis),
+        "tags": [
+            {**tag, "instances_detail": instance_rows(analysis, members)}
+            for tag, members in tag_members(analysis)
+        ],
+        "instances_detail": instance_rows(analysis, np.arange(len(analysis.tree))),
+    }
+
+
+def answers_json(analysis: Analysis) -> dict[str, Any]:
+    """The analysis but for its tags."""
+    trace = analysis.trace
     update, verdict = questions.update_cost(analysis), bound(analysis)
     return {
         "format": FORMAT,
@@ -74,8 +88,6 @@ def analysis_json(analysis: Analysis) -> dict[str, Any]:
         "time": "gpu" if analysis.on_gpu else "cpu",
         "losses": trace.losses,
         "coverage": asdict(analysis.coverage),
-        "tags": tags_json(analysis, instances),
-        "instances_detail": instances,
         "stages": rows_json(questions.stages(analysis)),
         "bound": asdict(verdict) if verdict else None,
         "blocks": rows_json(blocks.blocks(analysis)),
@@ -102,7 +114,23 @@ def rows_json(rows: Sequence[Any]) -> list[dict[str, Any]]:
     return [_rounded(asdict(row)) for row in rows]
 
 
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write `document`; the file appears whole or not at all."""
-    with replacing(path) as partial:
-        partial.write_bytes(msgspec.json.encode(document))
+def write_json(path: Path, analysis: Analysis) -> None:
+    """Write `analysis_json` bit by bit; the file appears whole or not at all."""
+    encode = msgspec.json.encode
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(encode(answers_json(analysis))[:-1] + b',"tags":[')
+        for place, (tag, members) in enumerate(tag_members(analysis)):
+            file.write((b"," if place else b"") + encode(tag)[:-1] + b',"instances_detail":')
+            _write_rows(file, analysis, members)
+            file.write(b"}")
+        file.write(b'],"instances_detail":')
+        _write_rows(file, analysis, np.arange(len(analysis.tree)))
+        file.write(b"}")
+
+
+def _write_rows(file: BinaryIO, analysis: Analysis, instances: Ints) -> None:
+    file.write(b"[")
+    for at in range(0, len(instances), _AT_ONCE):
+        rows = msgspec.json.encode(instance_rows(analysis, instances[at : at + _AT_ONCE]))
+        file.write((b"," if at else b"") + rows[1:-1])
+    file.write(b"]")

@@ -8,7 +8,7 @@ where the instances of all stretches fit, all are kept and nothing is lost.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from glassworld.trace.analysis import (
     Call,
     Coverage,
     GpuFacts,
+    Numbered,
     TagRow,
     analyze_stretch,
 )
@@ -28,8 +29,11 @@ from glassworld.trace.operators import Kernels, Operators, Totals
 from glassworld.trace.rules_once import largest_excess_ms
 from glassworld.trace.tables import Spool, Trace
 
-KEPT_ROWS = 50_000
+KEPT_ROWS = 500_000
 """Of so many tags, launches and GPU operations the instances are kept."""
+
+MOST_PATHS = 20_000
+"""So many paths of names are summed up each by itself where not all instances are kept."""
 
 Path = tuple[str, ...]
 
@@ -66,9 +70,16 @@ class LargeAnalysis(Analysis):
         sums = self.sums
         return Kernels(*sums.kernels.groups_and_names(sums.names), *sums.kernels.sums.T)
 
+    def each_tag(self) -> Iterator[TagRow]:
+        yield from self.sums.tags.values() if self.left_out else super().each_tag()
+
+    @property
+    def paths_left_out(self) -> int:
+        return self.sums.paths_left_out if self.left_out else 0
+
     @cached_property
-    def tags(self) -> list[TagRow]:
-        return list(self.sums.tags.values())
+    def numbered(self) -> dict[tuple[str, str], dict[int, Numbered]]:
+        return self.sums.numbered
 
     @cached_property
     def patterns(self) -> list[TagRow]:
@@ -93,6 +104,8 @@ class Sums:
     def __init__(self, names: int) -> None:
         self.names = names
         self.tags: dict[Path, TagRow] = {}
+        self.paths_left_out = 0
+        self.numbered: dict[tuple[str, str], dict[int, Numbered]] = {}
         self.patterns: dict[Path, TagRow] = {}
         self.operators, self.kernels = Totals(6), Totals(2)
         self.coverage = Coverage(0, 0, 0)
@@ -104,10 +117,17 @@ class Sums:
 
     def add(self, part: Analysis) -> None:
         """Take in a stretch."""
-        _join(self.tags, part.tags)
-        _join(self.patterns, part.patterns)
-        number = {path: i for i, path in enumerate(self.patterns)}
-        group = np.array([-1, *(number[row.path] for row in part.patterns)], dtype=np.int64)
+        self.paths_left_out += _join(self.tags, part.each_tag(), MOST_PATHS)
+        _join(self.patterns, part.patterns, MOST_PATHS)
+        for key, numbers in part.numbered.items():
+            known = self.numbered.setdefault(key, {})
+            for number, more in numbers.items():
+                old = known.get(number, Numbered(0, 0.0, 0.0))
+                known[number] = Numbered(
+                    old.count + more.count, old.ms + more.ms, old.cpu_ms + more.cpu_ms
+                )
+        place = {path: i for i, path in enumerate(self.patterns)}
+        group = np.array([-1, *(place.get(row.path, -1) for row in part.patterns)], dtype=np.int64)
         for totals, table in ((self.operators, part.operators), (self.kernels, part.kernels)):
             columns = [getattr(table, field.name) for field in fields(table)[2:]]
             totals.add((group[table.group + 1] + 1) * self.names + table.name, np.stack(columns, 1))
@@ -119,8 +139,8 @@ class Sums:
         )
         self.gpu = _joined_gpu(self.gpu, before.gpu_ops, part.gpu, here.gpu_ops)
         for name, call in part.calls.items():
-            known = self.calls.get(name, Call(0, 0))
-            self.calls[name] = Call(known.count + call.count, known.ns + call.ns)
+            before_call = self.calls.get(name, Call(0, 0))
+            self.calls[name] = Call(before_call.count + call.count, before_call.ns + call.ns)
         self.idle += part.idle
         self.gaps = heapq.nlargest(LONGEST, [*self.gaps, *part.gaps], key=lambda gap: gap.ms)
         for row in part.held:
@@ -129,9 +149,17 @@ class Sums:
             self.held[row.tag, row.device] = replace(known_row, peak_mib=peak)
 
 
-def _join(known: dict[Path, TagRow], rows: list[TagRow]) -> None:
+def _join(known: dict[Path, TagRow], rows: Iterable[TagRow], most: int) -> int:
+    """Add rows to those of the same path; how many instances found no room for a new path."""
+    left_out = 0
     for row in rows:
-        known[row.path] = _joined(known[row.path], row) if row.path in known else row
+        if row.path in known:
+            known[row.path] = _joined(known[row.path], row)
+        elif len(known) < most:
+            known[row.path] = row
+        else:
+            left_out += row.instances
+    return left_out
 
 
 _ADDED = [field.name for field in fields(TagRow) if field.type in ("int", "float")]

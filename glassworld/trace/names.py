@@ -47,11 +47,3 @@ def fold(name: str) -> tuple[str, dict[str, int]]:
     block = _OWN_BLOCK.match(name)
     folded = kept + _NUMBER_OR_HASH.sub(lambda m: m[0] if len(m[0]) >= 40 else "{n}", rest)
     return folded, {"block": int(block.group(1))} if block else {}
-
-
-def dimensions(path: tuple[str, ...]) -> dict[str, int]:
-    """The index dimensions of a tag, from its own name and those around it."""
-    found: dict[str, int] = {}
-    for name in path:
-        found |= fold(name)[1]
-    return found

@@ -38,41 +38,50 @@ def nest(rows: npt.NDArray[np.void], carried: int = 0) -> Forest:
     start, end = rows["start"], rows["start"] + rows["dur"]
     place = np.arange(len(rows))
     order = np.lexsort((place, -end, place >= carried, start, rows["thread"]))
-    parents, depths, clipped_ends, clipped = _walk(
-        order.tolist(), rows["thread"].tolist(), start.tolist(), end.tolist()
-    )
-    return Forest(
-        order,
-        np.array(parents, dtype=np.int32),
-        np.array(depths, dtype=np.int32),
-        np.array(clipped_ends, dtype=np.int64),
-        clipped,
-    )
+    parent, depth = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
+    walk = _Walk()
+    for at in range(0, len(order), _AT_ONCE):  # lists of Python numbers are large
+        here = order[at : at + _AT_ONCE]
+        parent[here], depth[here], end[here] = walk.through(
+            here.tolist(), rows["thread"][here].tolist(), start[here].tolist(), end[here].tolist()
+        )
+    return Forest(order, parent, depth, end, walk.clipped)
 
 
-def _walk(
-    order: list[int], threads: list[int], starts: list[int], ends: list[int]
-) -> tuple[list[int], list[int], list[int], int]:
-    parents, depths, clipped = [-1] * len(order), [0] * len(order), 0
-    stack: list[int] = []
-    thread = None
-    for i in order:
-        if threads[i] != thread:
-            stack, thread = [], threads[i]
-        start = starts[i]
-        # A range that lies mostly behind another's end follows it, however the times were rounded.
-        middle = (start + ends[i]) // 2
-        while stack and (ends[stack[-1]] <= start or ends[stack[-1]] < middle):
-            stack.pop()
-        if stack:
-            parent = parents[i] = stack[-1]
-            depths[i] = len(stack)
-            outlasts = ends[i] - ends[parent]
-            if outlasts > 0:
-                clipped += outlasts > 1000
-                ends[i] = ends[parent]
-        stack.append(i)
-    return parents, depths, ends, clipped
+_AT_ONCE = 1 << 15
+
+
+class _Walk:
+    """Goes through ranges in order, the stack of open ones in hand."""
+
+    def __init__(self) -> None:
+        self.clipped = 0
+        self._stack: list[tuple[int, int]] = []
+        self._thread: int | None = None
+
+    def through(
+        self, order: list[int], threads: list[int], starts: list[int], ends: list[int]
+    ) -> tuple[list[int], list[int], list[int]]:
+        """Parents, depths and clipped ends of the next ranges."""
+        parents, depths, stack = [], [], self._stack
+        for place, (i, thread, start, end) in enumerate(
+            zip(order, threads, starts, ends, strict=True)
+        ):
+            if thread != self._thread:
+                stack.clear()
+                self._thread = thread
+            # A range mostly behind another's end follows it, however the times were rounded.
+            middle = (start + end) // 2
+            while stack and (stack[-1][1] <= start or stack[-1][1] < middle):
+                stack.pop()
+            parent, latest = stack[-1] if stack else (-1, end)
+            parents.append(parent)
+            depths.append(len(stack))
+            if end > latest:
+                self.clipped += end - latest > 1000
+                ends[place] = end = latest
+            stack.append((i, end))
+        return parents, depths, ends
 
 
 def innermost(rows: npt.NDArray[np.void], forest: Forest, thread: Codes, at: Ints) -> Codes:

@@ -31,10 +31,16 @@ def _large(analysis: Analysis) -> list[str]:
     if not analysis.left_out:
         return []
     whole = len(analysis.tree) + analysis.left_out
-    return [
+    made = [
         f"sums are of all {whole:,} tags; blocks, steps and single instances are those of the "
         f"stretches that stand out, {len(analysis.tree):,} tags"
     ]
+    if analysis.paths_left_out:
+        made.append(
+            f"too many paths of names to sum up each: {analysis.paths_left_out:,} instances are "
+            "in the sums by pattern only"
+        )
+    return made
 
 
 def _tags(analysis: Analysis) -> list[str]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analysis import Analysis, TagRow
-from glassworld.trace.names import fold
 
 STAGES = (
     tags.DATA_PREPARATION,
@@ -117,22 +116,11 @@ def transformer(analysis: Analysis) -> list[Part]:
 
 def layers(analysis: Analysis) -> list[Part]:
     """Each transformer layer over all passes, in order of the layers."""
-    by_layer: dict[str, list[TagRow]] = {}
-    for row in analysis.tags:
-        if row.pattern == tags.LAYER:
-            by_layer.setdefault(row.name, []).append(row)
     whole = total_ms(analysis, tags.LAYER)
-    made = [
-        _part(
-            name,
-            sum(analysis.ms(row) for row in rows),
-            whole,
-            sum(row.instances for row in rows),
-            sum(row.cpu_ms for row in rows),
-        )
-        for name, rows in by_layer.items()
+    return [
+        _part(tags.LAYER.format(layer=number), layer.ms, whole, layer.count, layer.cpu_ms)
+        for number, layer in sorted(analysis.numbered[tags.LAYER, "layer"].items())
     ]
-    return sorted(made, key=lambda part: fold(part.name)[1]["layer"])
 
 
 def decoder(analysis: Analysis) -> list[Part]:

@@ -1,5 +1,6 @@
 """A trace too large for memory is analysed in stretches, with the same sums as at once."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import CONFIG, Gpu, engine_run, write
 
-from glassworld.trace import analyze, large, parts, tables
+from glassworld.trace import analyze, export, large, parts, tables
 from glassworld.trace.advice import advise
 from glassworld.trace.export import analysis_json
 from glassworld.trace.large import LargeAnalysis
@@ -150,6 +151,16 @@ def test_no_room_for_tables_is_one_clear_line(monkeypatch):
     spool = Spool(RANGE, limit=10)
     with pytest.raises(tables.TraceError, match="TMPDIR"):
         spool.append(np.zeros(20, RANGE))
+
+
+def test_the_file_is_the_analysis_however_it_is_cut(tmp_path, monkeypatch):
+    analysis = analyze(write(tmp_path / "run.json", engine_run(blocks=3)))
+    for at_once in (1, 7, 10_000):
+        monkeypatch.setattr(export, "_AT_ONCE", at_once)
+        export.write_json(tmp_path / "out.json", analysis)
+        written = json.loads((tmp_path / "out.json").read_text())
+        assert written == json.loads(json.dumps(analysis_json(analysis)))
+    assert sum(tag["instances"] for tag in written["tags"]) == len(written["instances_detail"])
 
 
 def test_configurations_survive(tmp_path, small_pieces, in_stretches):
