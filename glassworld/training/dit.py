@@ -38,12 +38,12 @@ class DiTRecipe:
     vision_width: int = 64
     vision_layers: int = 2
     vision_patch: int = 32
-    denoising_steps: tuple[int, ...] = (1000, 666, 333)
+    denoising_steps: tuple[int, ...] = (1000, 666, 333, 100)
     steps: int = 3000
     batch: int = 8
     rate: float = 1.5e-3
     start_share: float = 0.3
-    history_noise: float = 0.15
+    history_noise: float = 0.3
     self_steps: int = 1500
     self_rate: float = 4e-4
     decay: float = 0.998
