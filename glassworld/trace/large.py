@@ -30,7 +30,9 @@ from glassworld.trace.rules_once import largest_excess_ms
 from glassworld.trace.tables import Spool, Trace
 
 KEPT_ROWS = 500_000
-"""Of so many tags, launches and GPU operations the instances are kept."""
+"""Of so many tags the instances are kept; launches and GPU operations take their room too."""
+
+CALL_WEIGHT = 4
 
 MOST_PATHS = 20_000
 """So many paths of names are summed up each by itself where not all instances are kept."""
@@ -202,7 +204,8 @@ class _Kept:
 
     @property
     def rows(self) -> int:
-        return sum(map(len, (self.trace.tags, self.trace.launches, self.trace.device_ops)))
+        calls = len(self.trace.launches) + len(self.trace.device_ops)
+        return len(self.trace.tags) + CALL_WEIGHT * calls
 
 
 def fold(trace: Trace, first: Analysis, others: Iterable[Trace]) -> LargeAnalysis:
