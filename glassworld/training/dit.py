@@ -1,5 +1,5 @@
 """Train the transformer: teacher forcing until it knows the world, then self forcing until its
-own three steps and its own history do not lead it astray."""
+own steps and its own history do not lead it astray."""
 
 from dataclasses import dataclass
 from pathlib import Path
