@@ -1,7 +1,7 @@
 # make demo   set up, play the embedded world once with the profiler on, say where the results are
 # make test   the tests
 # make check  ruff and mypy
-# make bench  how fast this machine plays the embedded world
+# make bench  how fast this machine plays the embedded world, against the committed baseline
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
@@ -26,8 +26,7 @@ check: .venv/ready
 	$(BIN)/mypy
 
 bench: .venv/ready
-	$(BIN)/glassworld bench ceilings
-	$(BIN)/glassworld bench run
+	$(BIN)/glassworld bench run --compare
 
 clean:
 	rm -rf .venv outputs

@@ -47,15 +47,30 @@ def run(
     ] = False,
     device: _Device = "cpu",
     dtype: _Dtype = None,
+    vae_compile_mode: Annotated[str, typer.Option(help="auto, force or none.")] = "none",
+    accelerate: Annotated[
+        str, typer.Option(help="Of attention, layers and graphs, joined by commas.")
+    ] = "",
+    plots: Annotated[
+        Path | None, typer.Option(help="Draw scaling.svg and roofline.svg into this folder.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Hold it against the committed baseline.")
+    ] = False,
+    save_baseline: Annotated[
+        bool, typer.Option("--save-baseline", help="Make it the baseline to commit.")
+    ] = False,
     json_file: _Json = None,
 ) -> None:
     """Frames per second with decoding, beside a conv3d baseline; start, stages, sessions, memory.
 
-    The embedded world by default.
+    The embedded world by default. With --compare the exit code is 1 if it became slower.
     """
     from rich.console import Console
 
-    from glassworld.bench.report import full_benchmark, print_table
+    from glassworld.bench import regression
+    from glassworld.bench.report import Order, full_benchmark, print_comparison, print_table
+    from glassworld.files import writable_folder
 
     arguments: dict[str, Any] = {
         "config_path": config_path and str(config_path),
@@ -64,12 +79,24 @@ def run(
         "random_weights": random_weights,
         "device": device,
         "dtype": dtype,
+        "vae_compile_mode": vae_compile_mode,
     }
+    order = Order(arguments, [part for part in accelerate.split(",") if part], blocks)
+    before = regression.read() if compare else None
+    folder = None if plots is None else writable_folder(plots)
     console = Console()
-    with console.status("measuring: this takes a minute") as status:
-        figures = full_benchmark(arguments, blocks, status.update)
+    with console.status("measuring: this takes a few minutes") as status:
+        figures = full_benchmark(order, status.update, folder)
     print_table(figures, console)
     _write(json_file, figures)
+    if save_baseline:
+        regression.save(figures)
+        console.print(f"baseline written to {regression.BASELINE}")
+    if before is not None:
+        rows = regression.compare(figures, before)
+        print_comparison(rows, before, console)
+        if any(row.fell for row in rows):
+            raise typer.Exit(1)
 
 
 def _write(path: Path | None, figures: dict[str, Any]) -> None:

@@ -3,57 +3,177 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import tiny
+from release import write_release
+from rich.console import Console
 
+from glassworld.bench import plots, regression
 from glassworld.bench.ceilings import measure, store
-from glassworld.bench.conv3d import Conv3dLayer, with_conv3d
-from glassworld.bench.measure import memory, sessions_in_turn, steady_state
-from glassworld.bench.report import full_benchmark
+from glassworld.bench.conv3d import Conv3dLayer, RepeatingUpsample, with_conv3d
+from glassworld.bench.products import products_share
+from glassworld.bench.report import Order, full_benchmark, print_comparison, print_table
+from glassworld.bench.scaling import over_the_run
+from glassworld.bench.startup import cold_start
+from glassworld.bench.steady import warm
 from glassworld.errors import InputError
+
+
+def small_ceilings(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr("glassworld.bench.ceilings.MATRIX", {"cpu": 64})
+    monkeypatch.setattr("glassworld.bench.ceilings.COPY_MEGABYTES", {"cpu": 1})
+    monkeypatch.setattr("glassworld.bench.ceilings.PICTURES", {"cpu": (1, 4, 8, 8)})
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "world").mkdir()
+    flags = write_release(folder / "world")
+    world = {"config_path": flags[1], "pretrained_model_path": flags[3]}
+    with pytest.MonkeyPatch.context() as patch:
+        small_ceilings(patch, folder)
+        measured = full_benchmark(
+            Order(world, ["attention"], 30, (1, 2)), lambda said: None, folder
+        )
+    measured["folder"] = str(folder)
+    return measured
+
+
+def test_the_figures_that_are_promised(figures: dict[str, Any]) -> None:
+    for name in ("fps_median", "baseline_fps_median", "first_frames_s", "peak_memory_mb"):
+        assert figures[name] > 0
+    assert figures["blocks"] == len(figures["block_ms"]) == 30
+    assert figures["machine"]["processor"]
+    assert 0 <= figures["deadline_misses"] <= 30
+    assert figures["key_to_frame_ms"]["worst"] >= figures["key_to_frame_ms"]["median"] > 0
+    json.dumps(figures)
+
+
+def test_parts_add_up_to_no_more_than_the_whole(figures: dict[str, Any]) -> None:
+    assert set(figures["stages_ms"]) == {"denoising", "decode", "update"}
+    assert len(figures["layer_kinds_ms"]) == 6
+    assert all(ms > 0 for ms in figures["layer_kinds_ms"].values())
+    assert 0 < figures["products"]["gflop"] < 1
+    assert figures["peak_memory_mb"] > figures["weights_mb"] > 0
+
+
+def test_sessions_take_the_same_memory_each(figures: dict[str, Any]) -> None:
+    one, two = figures["sessions"]
+    assert (one["sessions"], two["sessions"]) == (1, 2)
+    assert one["session_mb"] == two["session_mb"] > 0
+    assert min(two["fps_each_together"], two["fps_each_in_turn"]) > 0
+
+
+def test_the_table_has_the_figures(figures: dict[str, Any]) -> None:
+    console = Console(record=True, width=100)
+    print_table(figures, console)
+    text = console.export_text()
+    assert f"{figures['fps_median']:.1f}" in text
+    assert f"{figures['peak_memory_mb']:.0f} MB" in text
+    assert "2 sessions" in text
+
+
+def test_the_plots_show_every_axis_and_tag(figures: dict[str, Any]) -> None:
+    folder = Path(figures["folder"])
+    scaling = (folder / "scaling.svg").read_text()
+    drawn = ElementTree.fromstring(scaling)
+    assert len(drawn.findall("{*}g")) == len(figures["scaling"]) == 6
+    for axis in ("tokens of a block", "sessions at once", "blocks of a run"):
+        assert axis in scaling
+    roofline = (folder / "roofline.svg").read_text()
+    assert len(figures["roofline"]) == len(re.findall("<circle", roofline)) == 11
+
+
+def test_ticks_cover_an_axis() -> None:
+    assert plots.Axis(0, 9, 0, 100).ticks() == [0, 2, 4, 6, 8]
+    assert plots.Axis(0.5, 200, 0, 100, logarithmic=True).ticks() == [1, 10, 100]
+    assert plots.Axis(1, 100, 0, 50, logarithmic=True).at(10) == 25
+
+
+def test_labels_do_not_lie_on_one_another() -> None:
+    placed = plots._apart([(0, 50), (20, 52), (500, 51), (10, 49)])
+    assert placed[2] == (500, 51)
+    near = sorted(y for x, y in placed if x < 100)
+    assert all(below - above >= 11 for above, below in pairwise(near))
+
+
+def test_a_slower_program_is_found(figures: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    with pytest.raises(InputError, match="--save-baseline"):
+        regression.read(path)
+    regression.save(figures, path)
+    before = regression.read(path)
+    assert before["machine"] == figures["machine"]
+    same = regression.compare(figures, before)
+    assert [row.now for row in same] == pytest.approx([row.before for row in same])
+    assert not any(row.fell for row in same)
+    slower = {**figures, "speedup": 0.7 * figures["speedup"]}
+    fallen = [row.name for row in regression.compare(slower, before) if row.fell]
+    assert fallen == ["frames, times the conv3d baseline's"]
+    console = Console(record=True, width=100)
+    print_comparison(regression.compare(slower, before), before, console)
+    assert console.export_text().count("slower") == 1
+    other = {**figures, "config": {**figures["config"], "dtype": "bfloat16"}}
+    with pytest.raises(InputError, match="of dtype float32, not of bfloat16"):
+        regression.compare(other, before)
 
 
 def test_the_baseline_makes_the_same_frames() -> None:
     world = tiny.world()
     baseline = with_conv3d(world)
-    assert any(isinstance(layer, Conv3dLayer) for layer in baseline.networks.decoder.modules())
-    assert not any(isinstance(layer, Conv3dLayer) for layer in world.networks.decoder.modules())
+    for kind in (Conv3dLayer, RepeatingUpsample):
+        assert any(isinstance(layer, kind) for layer in baseline.networks.decoder.modules())
+        assert not any(isinstance(layer, kind) for layer in world.networks.decoder.modules())
     ours, theirs = (each.generate(tiny.picture(), 6).frames for each in (world, baseline))
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
+    assert baseline.networks.dit.head.head.weight is world.networks.dit.head.head.weight
 
 
-def test_steady_state() -> None:
-    figures = steady_state(tiny.world(), tiny.picture(), 30)
-    assert figures["blocks"] == 30
-    assert figures["fps_median"] > 0
-    assert figures["baseline_fps_median"] > 0
-    parts = sum(figures["stages_ms"].values())
-    assert 0 < parts < 1.5 * 30 * figures["block_ms_median"]
-    assert all(ms > 0 for ms in figures["layer_kinds_ms"].values() if ms is not None)
-
-
-def test_few_blocks_are_refused() -> None:
-    with pytest.raises(InputError, match="30"):
-        full_benchmark({}, 3, print)
-
-
-def test_sessions_and_memory() -> None:
+def test_products_of_a_block_are_counted() -> None:
     world = tiny.world()
-    one, two = sessions_in_turn(world, tiny.picture(), (1, 2))
-    assert one["session_mb"] == two["session_mb"] > 0
-    assert memory(world)["peak_memory_mb"] > memory(world)["weights_mb"] > 0
+    found = products_share(warm(world, tiny.picture()))
+    assert found is not None
+    dit, tokens = world.spec.dit, 3 * world.spec.tokens_per_frame
+    feed_forward = (
+        2 * tokens * dit.dim * dit.ffn_dim * 2 * (3 * dit.num_layers + dit.num_layers - 1)
+    )
+    assert feed_forward / 1e9 < found["gflop"] < 20 * feed_forward / 1e9
+    assert found["in_block_ms"] > 0
+    assert found["share"] == pytest.approx(found["alone_ms"] / found["in_block_ms"])
+
+
+def test_a_run_is_summed_up_in_stretches() -> None:
+    assert over_the_run([1.0, 1.0, 5.0, 5.0], parts=2) == [(1.0, 1.0), (3.0, 5.0)]
+    assert over_the_run([2.0], parts=12) == [(0.5, 2.0)]
+
+
+def test_a_cold_start_that_fails_is_not_a_figure(tmp_path: Path) -> None:
+    order = {"world": {}, "accelerate": [], "picture": str(tmp_path / "missing.png")}
+    with pytest.raises(RuntimeError, match="cold start"):
+        cold_start(order)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"blocks": 3}, "30"), ({"accelerate": ["speed"]}, "'speed'")]
+)
+def test_bad_orders(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Order(**arguments)
 
 
 def test_ceilings_are_stored_for_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("glassworld.bench.ceilings.MATRIX", {"cpu": 64})
-    monkeypatch.setattr("glassworld.bench.ceilings.COPY_MEGABYTES", {"cpu": 1})
-    monkeypatch.setattr("glassworld.bench.ceilings.PICTURES", {"cpu": (1, 4, 8, 8)})
+    small_ceilings(monkeypatch, tmp_path)
     path = store("cpu", "float32", measure("cpu", "float32"))
     stored = json.loads(path.read_text())["cpu:float32"]
     assert min(stored["matmul_gflops"], stored["copy_gbps"], stored["conv_gflops"]) > 0
