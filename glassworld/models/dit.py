@@ -286,7 +286,7 @@ class DiT(nn.Module):
         None with `output=False`, when only what it leaves in the caches is wanted.
         """
         with tag(tags.PATCH_EMBEDDING):
-            tokens = rearrange(self.patch_embedding(x), "b d f r c -> b f (r c) d").contiguous()
+            tokens = self.embed_patches(x)
         with tag(tags.TIME_EMBEDDING):
             embedded = self.time_embedding(self.sinusoid(timesteps).to(tokens.dtype))
             time = self.time_projection(embedded).unflatten(-1, (6, -1))
@@ -306,6 +306,14 @@ class DiT(nn.Module):
         with tag(tags.HEAD):
             grid = (x.shape[-2] // self.spec.patch, x.shape[-1] // self.spec.patch)
             return self.head(tokens, embedded, grid)
+
+    def embed_patches(self, x: Tensor) -> Tensor:
+        """Latents to tokens `[b, f, positions, dim]`: patches do not overlap, so by one product."""
+        form, patch = "b ch f (r p) (c q) -> b f (r c) (ch p q)", self.spec.patch
+        embedding = self.patch_embedding
+        return F.linear(
+            rearrange(x, form, p=patch, q=patch), embedding.weight.flatten(1), embedding.bias
+        )
 
     def sinusoid(self, timesteps: Tensor) -> Tensor:
         """Cosines then sines of t * 10000^(-i / half), computed in float64."""
