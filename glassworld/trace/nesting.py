@@ -52,36 +52,38 @@ _AT_ONCE = 1 << 15
 
 
 class _Walk:
-    """Goes through ranges in order, the stack of open ones in hand."""
+    """Goes through ranges in order, the stack of open ones and of their ends in hand."""
 
     def __init__(self) -> None:
         self.clipped = 0
-        self._stack: list[tuple[int, int]] = []
+        self._open: list[int] = []
+        self._ends: list[int] = []
         self._thread: int | None = None
 
     def through(
         self, order: list[int], threads: list[int], starts: list[int], ends: list[int]
     ) -> tuple[list[int], list[int], list[int]]:
         """Parents, depths and clipped ends of the next ranges."""
-        parents, depths, stack = [], [], self._stack
-        for place, (i, thread, start, end) in enumerate(
-            zip(order, threads, starts, ends, strict=True)
-        ):
+        parents, depths, clipped_ends = [], [], []
+        opened, latest = self._open, self._ends
+        for i, thread, start, end in zip(order, threads, starts, ends, strict=True):
             if thread != self._thread:
-                stack.clear()
                 self._thread = thread
+                opened.clear()
+                latest.clear()
             # A range mostly behind another's end follows it, however the times were rounded.
-            middle = (start + end) // 2
-            while stack and (stack[-1][1] <= start or stack[-1][1] < middle):
-                stack.pop()
-            parent, latest = stack[-1] if stack else (-1, end)
-            parents.append(parent)
-            depths.append(len(stack))
-            if end > latest:
-                self.clipped += end - latest > 1000
-                ends[place] = end = latest
-            stack.append((i, end))
-        return parents, depths, ends
+            while latest and (latest[-1] <= start or latest[-1] < (start + end) // 2):
+                opened.pop()
+                latest.pop()
+            depths.append(len(opened))
+            parents.append(opened[-1] if opened else -1)
+            if latest and end > latest[-1]:
+                self.clipped += end - latest[-1] > 1000
+                end = latest[-1]
+            clipped_ends.append(end)
+            opened.append(i)
+            latest.append(end)
+        return parents, depths, clipped_ends
 
 
 def innermost(rows: npt.NDArray[np.void], forest: Forest, thread: Codes, at: Ints) -> Codes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from glassworld.trace.tables import (
 from glassworld.trace.tagscan import TagStream
 
 _TAG, _OP, _PYTHON, _LAUNCH, _DEVICE, _OVERHEAD = range(1, 7)
-_INCOMPLETE = object()  # stands for the category of an event that is not of the complete kind
 _CATEGORIES = {
     "user_annotation": _TAG,
     "cpu_op": _OP,
@@ -49,26 +47,16 @@ Progress = Callable[[int], None]
 """Called now and then with the number of (decompressed) bytes read so far."""
 
 
-class _Codes(dict[Any, int]):
-    """Codes for things, found out when each is first seen."""
-
-    def of(self, keys: list[Any]) -> list[int]:
-        """The code of each key; what cannot be a key (a list, an object) goes by its text."""
-        try:
-            return [self[key] for key in keys]
-        except TypeError:
-            return [self[key if _hashable(key) else str(key)] for key in keys]
-
-
-def _hashable(key: Any) -> bool:
+def _key(value: Any) -> Any:
+    """What stands for a value in a table: its text if it is a list or an object."""
     try:
-        hash(key)
+        hash(value)
     except TypeError:
-        return False
-    return True
+        return str(value)
+    return value
 
 
-class _Numbering(_Codes):
+class _Numbering(dict[Any, int]):
     """Numbers things in the order they are first seen."""
 
     def __missing__(self, key: Any) -> int:
@@ -76,7 +64,7 @@ class _Numbering(_Codes):
         return number
 
 
-class _Categories(_Codes):
+class _Categories(dict[Any, int]):
     """The table each category of events belongs to; 0 for none."""
 
     def __missing__(self, cat: Any) -> int:
@@ -104,13 +92,17 @@ class Builder:
         self.overhead_ns = 0
         self.start, self.end = 2**62, -(2**62)
         self.skipped: Counter[str] = Counter()
-        self._categories = _Categories({_INCOMPLETE: -1})
+        self._categories = _Categories()
 
     def add(self, events: list[Event]) -> None:
         """Sort events into their tables."""
         self.events += len(events)
-        kinds = [e.cat if e.ph == "X" else _INCOMPLETE for e in events]
-        codes = np.array(self._categories.of(kinds), dtype=np.int8)
+        categories = self._categories
+        try:
+            found = [categories[e.cat] if e.ph == "X" else -1 for e in events]
+        except TypeError:
+            found = [categories[_key(e.cat)] if e.ph == "X" else -1 for e in events]
+        codes = np.array(found, dtype=np.int8)
         for code in (_TAG, _OP, _PYTHON, _LAUNCH, _DEVICE, _OVERHEAD):
             chosen = [events[i] for i in np.flatnonzero(codes == code)]
             if chosen:
@@ -122,7 +114,9 @@ class Builder:
             self.skipped["begin/end events (only complete ones are read)"] += unpaired
 
     def _add_ranges(self, code: int, events: list[Event]) -> None:
-        starts, durations = times([e.ts for e in events]), times([e.dur or 0.0 for e in events])
+        exact = type(events[0]) is not Event  # all events of a list are of one kind
+        starts = times([e.ts for e in events], exact)
+        durations = times([e.dur or 0.0 for e in events], exact)
         possible = (np.abs(starts) < _FAR_NS) & (np.abs(durations) < _FAR_NS)
         if not possible.all():
             self.skipped["events with impossible times"] += int((~possible).sum())
@@ -140,10 +134,14 @@ class Builder:
     def _rows(self, code: int, events: list[Event]) -> npt.NDArray[np.void]:
         """Rows for a table, their times yet to be filled in."""
         rows = np.empty(len(events), self.tables[code].dtype)
-        rows["name"] = self.names.of([e.name for e in events])
-        rows["thread"] = self.threads.of([(e.pid, e.tid) for e in events])
+        names = self.names
+        try:
+            rows["name"] = [names[e.name] for e in events]
+        except TypeError:
+            rows["name"] = [names[_key(e.name)] for e in events]
+        rows["thread"] = self._threads(events)
         if code in (_LAUNCH, _DEVICE):
-            args = [_args(e) for e in events]
+            args = [e.args if isinstance(e.args, Args) else _NO_ARGS for e in events]
             rows["correlation"] = [_int(a.correlation, -1) for a in args]
             if code == _DEVICE:
                 rows["stream"] = _small([a.stream for a in args])
@@ -152,13 +150,20 @@ class Builder:
                 rows["kind"] = [_device_kind(e) for e in events]
         return rows
 
+    def _threads(self, events: list[Event]) -> list[int]:
+        threads = self.threads
+        try:
+            return [threads[e.pid, e.tid] for e in events]
+        except TypeError:
+            return [threads[_key(e.pid), _key(e.tid)] for e in events]
+
     def _add_memory(self, events: list[Event]) -> None:
         if not events:
             return
         rows = np.empty(len(events), MEMORY)
-        args = [_args(e) for e in events]
-        rows["thread"] = self.threads.of([(e.pid, e.tid) for e in events])
-        rows["at"] = times([e.ts for e in events])
+        args = [e.args if isinstance(e.args, Args) else _NO_ARGS for e in events]
+        rows["thread"] = self._threads(events)
+        rows["at"] = times([e.ts for e in events], type(events[0]) is not Event)
         rows["total"] = [_int(a.total_allocated, 0) for a in args]
         cpu = np.array([_int(a.device_type, 0) == 0 for a in args])
         rows["device"] = np.where(cpu, -1, _small([a.device_id for a in args]))
@@ -212,16 +217,12 @@ _FAR_US = 4 * 10**15  # late in this century; int64 nanoseconds hold the sum of 
 _FAR_NS = _FAR_US * 1000
 
 
-def _args(event: Event) -> Args:
-    return event.args if isinstance(event.args, Args) else _NO_ARGS
-
-
-def times(microseconds: list[Any]) -> Ints:
-    """Integer nanoseconds of decimal microseconds, exact (see `events.EXACT_BELOW_US`).
+def times(microseconds: list[Any], exact: bool) -> Ints:
+    """Integer nanoseconds of microseconds, which are decimals where `exact`, else floats.
 
     What is further from 0 than any clock is cut to `_FAR_US`.
     """
-    if any(type(value) is Decimal for value in microseconds):
+    if exact:
         return np.array([_nanoseconds(value) for value in microseconds], dtype=np.int64)
     values = np.clip(np.array(microseconds, dtype=np.float64), -_FAR_US, _FAR_US)
     return np.rint(values * 1000.0).astype(np.int64)
@@ -242,6 +243,8 @@ def _small(values: list[Any]) -> Ints:
 
 
 def _int(value: Any, otherwise: int) -> int:
+    if type(value) is int and -(2**62) < value < 2**62:
+        return value
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):

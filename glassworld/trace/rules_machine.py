@@ -133,7 +133,7 @@ def _softmax(analysis: Analysis) -> Iterable[Evidence]:
 def _memory(analysis: Analysis) -> Iterable[Evidence]:
     devices = analysis.trace.metadata.get("deviceProperties")
     known = [d for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
-    sizes = {d.get("id"): d.get("totalGlobalMem") for d in known}
+    sizes = {d.get("id"): d.get("totalGlobalMem") for d in known if isinstance(d.get("id"), int)}
     for device, peak in peaks(analysis.trace).items():
         size = sizes.get(device)
         if device >= 0 and isinstance(size, int | float) and size > 0:

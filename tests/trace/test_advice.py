@@ -267,6 +267,15 @@ def test_a_nearly_full_device_is_found(tmp_path, allocated, full):
     assert set(found) == ({("memory-full", "device 0")} if full else set())
 
 
+@pytest.mark.parametrize("devices", [None, "x", [1], [{"id": []}], [{"id": 0}], {"id": 0}])
+def test_odd_facts_about_devices_are_no_evidence(tmp_path, devices):
+    def lay_out(gpu):
+        healthy(gpu)
+        gpu.memory(78 << 30, device=0)
+
+    assert findings(gpu_trace(tmp_path, lay_out, deviceProperties=devices)) == {}
+
+
 @pytest.mark.parametrize(("gflops", "far"), [(20.0, False), (100.0, True)])
 def test_a_tag_far_from_the_machines_roof_is_found(run, ceilings, gflops, far):
     ceilings(matmul=gflops, conv=1000.0, copy=1e6)
