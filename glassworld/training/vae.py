@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from glassworld.models.vae_convs import CausalConv
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_encoder import VAEEncoder
-from glassworld.models.vae_convs import CausalConv
 from glassworld.models.vae_layers import TimeDouble, TimeStride
 from glassworld.specs import VAESpec
 from glassworld.training.dataset import Play, to_pixels
