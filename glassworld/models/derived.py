@@ -27,7 +27,8 @@ class Derived:
             return make(weight) if kept is None else kept[1]
         if torch.is_grad_enabled():
             return make(weight)
-        stamp = (weight.data_ptr(), weight._version)
+        version = 0 if weight.is_inference() else weight._version  # those count no writes
+        stamp = (weight.data_ptr(), version)
         if kept is None or kept[0] != stamp:
             kept = (stamp, make(weight))
             self._kept[key] = kept

@@ -111,5 +111,6 @@ def test_what_is_derived_follows_its_weight() -> None:
         weight.mul_(3)
     with torch.inference_mode():
         assert derived.of(weight, lambda w: w + 1).tolist() == [4, 4]
+        assert derived.of(torch.ones(1), lambda w: w - 1, key="of inference mode").tolist() == [0]
     weight.requires_grad_(True)
     assert derived.of(weight, lambda w: w + 1).requires_grad

@@ -1,0 +1,226 @@
+"""What `scripts/gpu_check` measures, section by section; every one also runs on a CPU.
+
+A way to be faster is held against the plain world first, and timed only if it makes the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from glassworld.bench.ceilings import median_seconds
+from glassworld.bench.conv3d import with_conv3d
+from glassworld.bench.products import products_share
+from glassworld.bench.roof import roof_points
+from glassworld.bench.sessions import key_to_frame_ms, several_sessions
+from glassworld.bench.startup import cold_start, compiled_starts
+from glassworld.bench.steady import Blocks, frames_per_block, idle, steady_state, warm
+from glassworld.engine.acceleration import accelerate, choose_attention
+from glassworld.engine.compilation import compile_decoder
+from glassworld.engine.world import World
+from glassworld.models.vae_convs import TAPS, CausalConv, Memory, unfold_taps
+from glassworld.models.vae_layers import Upsample
+
+WAYS = (
+    (),
+    ("attention",),
+    ("graphs",),
+    ("layers",),
+    ("attention", "layers", "graphs"),
+)
+COMPARED_BLOCKS = 5  # until passes and decoding are captured and have been launched as graphs
+MOST_DISTANCE = 0.05
+"""Of the latents' spread: what rounding in half precision makes of a block, with room."""
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rig:
+    """What is measured: a world made anew for each section, from the same weights."""
+
+    make: Callable[[], World]
+    arguments: dict[str, Any]  # of `load_world`, for processes of their own
+    blocks: int
+    folder: Path
+
+    @property
+    def picture(self) -> Image.Image:
+        return Image.new("RGB", (640, 352), (128, 128, 128))
+
+
+def steady(rig: Rig) -> Figures:
+    """The plain world beside its conv3d baseline; stages, layer kinds, memory of a session."""
+    world = rig.make()
+    figures = steady_state(world, with_conv3d(world), rig.picture, rig.blocks)
+    session = warm(world, rig.picture)
+    return {
+        **figures,
+        "products": products_share(session),
+        "session_mb": session.state.tensors_bytes() / 1e6,
+        "key_to_frame_ms": key_to_frame_ms(world, rig.picture),
+    }
+
+
+def ways_to_be_faster(rig: Rig, ways: Sequence[tuple[str, ...]] = WAYS) -> Figures:
+    """Each way: how far its latents are from the plain world's, and frames per second."""
+    expected = walk(rig.make(), rig)
+    found = {}
+    for parts in ways:
+        world = rig.make()
+        accelerate(world, parts)
+        distance = distances(walk(world, rig), expected)
+        row: Figures = {"distance_in_spreads": distance}
+        if max(distance) < MOST_DISTANCE:
+            lane = Blocks(warm(world, rig.picture))
+            lane.run(rig.blocks)
+            row["block_ms_median"] = 1e3 * lane.median
+            row["fps_median"] = frames_per_block(world) / lane.median
+            row["key_to_frame_ms"] = key_to_frame_ms(world, rig.picture)
+        found["+".join(parts) or "plain"] = row
+        del world
+    return found
+
+
+def walk(world: World, rig: Rig) -> list[Tensor]:
+    """The latents of the first blocks, on the host."""
+    session, blocks = world.start(rig.picture, seed=1), []
+    for _ in range(COMPARED_BLOCKS):
+        session.hold(idle(world))
+        blocks.append(session.advance()[1].float().cpu())
+    return blocks
+
+
+def distances(made: list[Tensor], expected: list[Tensor]) -> list[float]:
+    """Block by block, the root of the mean square difference in spreads of the expected."""
+    return [
+        float((a - b).square().mean().sqrt() / b.std()) for a, b in zip(made, expected, strict=True)
+    ]
+
+
+def sessions(rig: Rig, counts: tuple[int, ...] = (1, 2, 4)) -> Figures:
+    """Several sessions in turn and together."""
+    return {"rows": several_sessions(rig.make(), rig.picture, counts)}
+
+
+def attention_ways(rig: Rig) -> Figures:
+    """Milliseconds of each way to attend at this world's sizes."""
+    return {**choose_attention(rig.make())}
+
+
+def decoder_ways(rig: Rig) -> Figures:
+    """The decoder as it is and compiled: milliseconds of a block, largest difference of 255."""
+    world = rig.make()
+    plain = _decoded(world)
+    note = compile_decoder(world.networks.decoder, world.spec, "force")
+    compiled = _decoded(world)
+    difference = (plain[1].int() - compiled[1].int()).abs().max()
+    return {
+        "plain_ms": plain[0],
+        "compiled_ms": compiled[0],
+        "difference_of_255": int(difference),
+        "note": note,
+    }
+
+
+@torch.inference_mode()
+def _decoded(world: World) -> tuple[float, Tensor]:
+    """Milliseconds of a steady block's decoding, and the pictures of a fixed one."""
+    spec, decoder = world.spec, world.networks.decoder
+    draw = torch.Generator().manual_seed(1)
+    shape = (1, spec.vae.latent_channels, spec.frames_per_block, *spec.latent_size)
+    latents = torch.randn(shape, generator=draw).to(decoder.conv2.weight)
+    memory = Memory()
+    decoder.stream(latents, memory)
+    pictures = decoder.stream(latents, memory).cpu()
+    decode = partial(decoder.stream, latents, memory)
+    return 1e3 * median_seconds(decode, world.device), pictures
+
+
+@torch.inference_mode()
+def convolution_ways(rig: Rig) -> Figures:
+    """Each kind of the decoder's convolutions, done in the ways there are; milliseconds."""
+    world = rig.make()
+    weight = world.networks.decoder.conv2.weight
+    rows, columns = world.spec.latent_size
+    found, frames = {}, 1
+    layers = dict(world.networks.decoder.named_modules())
+    for name, layer in layers.items():
+        if isinstance(layer, Upsample):
+            frames *= 2 if layer.time_conv is not None else 1
+            x = weight.new_ones(1, frames, rows, columns, layer.conv.in_channels)
+            found[name] = _upsampling_ways(layer, x, world.device)
+            rows, columns = 2 * rows, 2 * columns
+        elif isinstance(layer, CausalConv) and layer.kernel_size == (3, 3):
+            x = weight.new_ones(1, frames + TAPS - 1, rows, columns, layer.in_channels // TAPS)
+            found[name] = _causal_ways(layer, x, world.device)
+    return found
+
+
+def _causal_ways(layer: CausalConv, x: Tensor, device: torch.device) -> Figures:
+    frames = x.shape[1] - TAPS + 1
+    volume = unfold_taps(layer.weight, TAPS)
+    planes = x.permute(0, 4, 1, 2, 3)
+    last = volume.contiguous(memory_format=torch.channels_last_3d)
+    first, first_planes = volume.contiguous(), planes.contiguous()
+    pad = (0, 1, 1)
+    ways: dict[str, Callable[[], object]] = {
+        "folded": lambda: layer.convolve(x, frames),
+        "conv3d_channels_last": lambda: F.conv3d(planes, last, layer.bias, padding=pad),
+        "conv3d_channels_first": lambda: F.conv3d(first_planes, first, layer.bias, padding=pad),
+    }
+    shape = [layer.in_channels // TAPS, layer.out_channels, frames, *x.shape[2:4]]
+    return {"shape": shape} | {
+        f"{name}_ms": 1e3 * median_seconds(way, device) for name, way in ways.items()
+    }
+
+
+def _upsampling_ways(layer: Upsample, x: Tensor, device: torch.device) -> Figures:
+    pictures = x.flatten(0, 1).permute(0, 3, 1, 2)
+    bare = Upsample(layer.conv.in_channels, temporal=False)
+    bare.conv = layer.conv
+
+    def repeating() -> Tensor:
+        large = F.interpolate(pictures, scale_factor=2, mode="nearest")
+        return F.conv2d(large, layer.conv.weight, layer.conv.bias, padding=1)
+
+    return {
+        "shape": [layer.conv.in_channels, layer.conv.out_channels, *x.shape[1:4]],
+        "four_small_ms": 1e3 * median_seconds(lambda: bare(x, None), device),
+        "repeating_ms": 1e3 * median_seconds(repeating, device),
+    }
+
+
+def starts(rig: Rig) -> Figures:
+    """Cold starts in processes of their own: plain, then with an empty and a filled cache."""
+    picture = rig.folder / "grey.png"
+    rig.picture.save(picture)
+    order = {"world": rig.arguments, "picture": str(picture), "accelerate": []}
+    compiling = {**order, "accelerate": ["attention", "layers"]}
+    plain: Figures = {**cold_start(order)}
+    return plain | compiled_starts(compiling, rig.folder / "cache")
+
+
+def roofline(rig: Rig) -> Figures:
+    """What each tag reaches under the machine's roof."""
+    return {"points": roof_points(rig.make(), rig.picture)}
+
+
+SECTIONS: dict[str, Callable[[Rig], Figures]] = {
+    "steady": steady,
+    "ways_to_be_faster": ways_to_be_faster,
+    "attention_ways": attention_ways,
+    "convolution_ways": convolution_ways,
+    "sessions": sessions,
+    "roofline": roofline,
+    "starts": starts,
+    "decoder_ways": decoder_ways,
+}

@@ -1,0 +1,97 @@
+"""The GPU's check, rehearsed with a tiny world on the CPU, and what it does when a part fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from glassworld.bench.sections import (
+    Rig,
+    attention_ways,
+    convolution_ways,
+    distances,
+    sessions,
+    steady,
+    ways_to_be_faster,
+)
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "gpu_check"
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tiny.world, {}, 3, tmp_path)
+
+
+def check(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True)
+
+
+def test_sections_that_need_no_compiler(rig: Rig) -> None:
+    figures: dict[str, Any] = {
+        **steady(rig),
+        **sessions(rig, (1, 2)),
+        **attention_ways(rig),
+    }
+    assert figures["fps_median"] > 0
+    assert [row["sessions"] for row in figures["rows"]] == [1, 2]
+    assert figures["self"].keys() == {"FLASH_ATTENTION", "MATH"}
+    json.dumps(figures)
+
+
+def test_ways_to_be_faster_are_held_against_the_plain_world(rig: Rig) -> None:
+    found = ways_to_be_faster(rig, ways=((), ("attention",), ("graphs",)))
+    assert found.keys() == {"plain", "attention", "graphs"}
+    assert found["plain"]["distance_in_spreads"] == [0] * 5
+    assert all(row["fps_median"] > 0 for row in found.values())
+
+
+def test_a_way_that_makes_something_else_is_not_timed(rig: Rig) -> None:
+    makers = iter([tiny.world, lambda: tiny.world(denoising_steps=(1000, 500))])
+    other = Rig(lambda: next(makers)(), {}, 3, rig.folder)
+    row = ways_to_be_faster(other, ways=((),))["plain"]
+    assert max(row["distance_in_spreads"]) > 0.05
+    assert "fps_median" not in row
+
+
+def test_distance_is_in_spreads() -> None:
+    expected = torch.tensor([1.0, -1, 1, -1])
+    (distance,) = distances([expected + 0.5], [expected])
+    assert distance == pytest.approx(0.5 / expected.std().item())
+
+
+def test_every_convolution_of_the_decoder_is_timed(rig: Rig) -> None:
+    found = convolution_ways(rig)
+    upsamplings = [ways for ways in found.values() if "four_small_ms" in ways]
+    assert [ways["shape"] for ways in upsamplings] == [
+        [16, 8, 2, 4, 6],
+        [16, 8, 4, 8, 12],
+        [8, 4, 4, 16, 24],
+    ]
+    assert len(found) - len(upsamplings) == 1 + 4 + 4 * 4 + 1
+    assert found["decoder.head.conv"]["shape"] == [4, 3, 4, 32, 48]
+
+
+def test_the_script_records_a_failure_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    done = check("--rehearse", "--json", str(path), "--only", "machine,nonsense,correctness")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    assert result["machine"]["versions"]["torch"] == torch.__version__
+    assert "nonsense" in result["nonsense"]["error"]
+    assert result["correctness"]["frames_max_of_255"] == 0
+    assert "nonsense: failed" in done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_without_a_gpu_it_says_so() -> None:
+    done = check()
+    assert done.returncode == 2
+    assert "no CUDA device" in done.stderr
