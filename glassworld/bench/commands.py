@@ -51,6 +51,9 @@ def run(
     accelerate: Annotated[
         str, typer.Option(help="Of attention, layers and graphs, joined by commas.")
     ] = "",
+    tiny_decoder: Annotated[
+        Path | None, typer.Option(help="Decode by these TAEHV weights (taew2_1).")
+    ] = None,
     plots: Annotated[
         Path | None, typer.Option(help="Draw scaling.svg and roofline.svg into this folder.")
     ] = None,
@@ -81,7 +84,8 @@ def run(
         "dtype": dtype,
         "vae_compile_mode": vae_compile_mode,
     }
-    order = Order(arguments, [part for part in accelerate.split(",") if part], blocks)
+    parts = [part for part in accelerate.split(",") if part]
+    order = Order(arguments, parts, tiny_decoder, blocks)
     before = regression.read() if compare else None
     folder = None if plots is None else writable_folder(plots)
     console = Console()

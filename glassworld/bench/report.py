@@ -16,6 +16,7 @@ from rich.table import Table
 from glassworld.bench import ceilings, plots, regression
 from glassworld.bench.conv3d import with_conv3d
 from glassworld.bench.products import products_share
+from glassworld.bench.quality import distance
 from glassworld.bench.roof import roof_points
 from glassworld.bench.scaling import of_sessions, over_the_run, scaling
 from glassworld.bench.sessions import key_to_frame_ms, several_sessions
@@ -24,6 +25,7 @@ from glassworld.bench.steady import FEWEST_BLOCKS, frames_per_block, steady_stat
 from glassworld.engine.acceleration import PARTS, accelerate
 from glassworld.engine.description import describe
 from glassworld.engine.loading import load_world
+from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.files import replacing
@@ -36,10 +38,11 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Order:
-    """What to measure: `load_world(**world)`, made faster by `accelerate`."""
+    """What to measure: `load_world(**world)`, made faster by `accelerate` and a tiny decoder."""
 
     world: dict[str, Any] = field(default_factory=dict)
     accelerate: Sequence[str] = ()
+    tiny_decoder: Path | None = None
     blocks: int = 60
     sessions: tuple[int, ...] = SESSIONS
 
@@ -62,6 +65,8 @@ def full_benchmark(order: Order, say: Say, plots_folder: Path | None = None) -> 
         world = load_world(**order.world)
         figures = _starts(order, world, picture, say)
         baseline = with_conv3d(world)
+        if order.tiny_decoder is not None:
+            world = with_tiny_decoder(world, order.tiny_decoder)
         accelerate(world, order.accelerate)
         say("the machine's ceilings")
         device = world.device.type
@@ -70,6 +75,7 @@ def full_benchmark(order: Order, say: Say, plots_folder: Path | None = None) -> 
         ceilings.store(device, dtype, figures["ceilings"])
         say(f"{order.blocks} blocks, and as many of the conv3d baseline")
         figures |= steady_state(world, baseline, str(picture), order.blocks)
+        figures["distance"] = distance(world, baseline, str(picture))
         figures["products"] = products_share(warm(world, str(picture)))
         figures["roofline"] = roof_points(world, str(picture))
         say("from a key to its first frame, and several sessions")
@@ -160,6 +166,10 @@ def _part_rows(figures: dict[str, Any]) -> dict[str, str]:
     if figures["products"]:
         share = figures["products"]["share"]
         rows["products, of what they reach alone"] = f"{100 * share:.0f} %"
+    rows["latents, away from the baseline's"] = (
+        f"{figures['distance']['latents_in_spreads']:.1e} spreads"
+    )
+    rows["frames, away from the baseline's"] = f"PSNR {figures['distance']['psnr_db']:.1f} dB"
     for name, ratio in regression.ratios(figures).items():
         rows[name] = f"{ratio:.2f}"
     return rows

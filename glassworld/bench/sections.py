@@ -25,16 +25,20 @@ from glassworld.bench.startup import cold_start, compiled_starts
 from glassworld.bench.steady import Blocks, frames_per_block, idle, steady_state, warm
 from glassworld.engine.acceleration import accelerate, choose_attention
 from glassworld.engine.compilation import compile_decoder
+from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import World
 from glassworld.models.vae_convs import TAPS, CausalConv, Memory, unfold_taps
+from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_layers import Upsample
 
+TINY = "tiny decoder"
 WAYS = (
     (),
     ("attention",),
     ("graphs",),
     ("layers",),
     ("attention", "layers", "graphs"),
+    ("attention", "layers", "graphs", TINY),
 )
 COMPARED_BLOCKS = 5  # until passes and decoding are captured and have been launched as graphs
 MOST_DISTANCE = 0.05
@@ -76,7 +80,9 @@ def ways_to_be_faster(rig: Rig, ways: Sequence[tuple[str, ...]] = WAYS) -> Figur
     found = {}
     for parts in ways:
         world = rig.make()
-        accelerate(world, parts)
+        if TINY in parts:
+            world = with_tiny_decoder(world, None)
+        accelerate(world, [part for part in parts if part != TINY])
         distance = distances(walk(world, rig), expected)
         row: Figures = {"distance_in_spreads": distance}
         if max(distance) < MOST_DISTANCE:
@@ -117,18 +123,26 @@ def attention_ways(rig: Rig) -> Figures:
 
 
 def decoder_ways(rig: Rig) -> Figures:
-    """The decoder as it is and compiled: milliseconds of a block, largest difference of 255."""
+    """A block's decoding in milliseconds: as it is, compiled, and by the tiny decoder."""
     world = rig.make()
+    tiny = with_tiny_decoder(world, None)
+    decoder = own_decoder(world)
     plain = _decoded(world)
-    note = compile_decoder(world.networks.decoder, world.spec, "force")
+    compile_decoder(decoder, world.spec, "force")
     compiled = _decoded(world)
     difference = (plain[1].int() - compiled[1].int()).abs().max()
     return {
         "plain_ms": plain[0],
         "compiled_ms": compiled[0],
-        "difference_of_255": int(difference),
-        "note": note,
+        "compiled_difference_of_255": int(difference),
+        "tiny_ms": _decoded(tiny)[0],
     }
+
+
+def own_decoder(world: World) -> VAEDecoder:
+    decoder = world.networks.decoder
+    assert isinstance(decoder, VAEDecoder)
+    return decoder
 
 
 @torch.inference_mode()
@@ -137,7 +151,7 @@ def _decoded(world: World) -> tuple[float, Tensor]:
     spec, decoder = world.spec, world.networks.decoder
     draw = torch.Generator().manual_seed(1)
     shape = (1, spec.vae.latent_channels, spec.frames_per_block, *spec.latent_size)
-    latents = torch.randn(shape, generator=draw).to(decoder.conv2.weight)
+    latents = torch.randn(shape, generator=draw).to(next(decoder.parameters()))
     memory = Memory()
     decoder.stream(latents, memory)
     pictures = decoder.stream(latents, memory).cpu()
@@ -149,11 +163,12 @@ def _decoded(world: World) -> tuple[float, Tensor]:
 def convolution_ways(rig: Rig) -> Figures:
     """Each kind of the decoder's convolutions, done in the ways there are; milliseconds."""
     world = rig.make()
-    weight = world.networks.decoder.conv2.weight
+    decoder = own_decoder(world)
+    weight = decoder.conv2.weight
     rows, columns = world.spec.latent_size
-    found, frames = {}, 1
-    layers = dict(world.networks.decoder.named_modules())
-    for name, layer in layers.items():
+    found: Figures = {}
+    frames = 1
+    for name, layer in decoder.named_modules():
         if isinstance(layer, Upsample):
             frames *= 2 if layer.time_conv is not None else 1
             x = weight.new_ones(1, frames, rows, columns, layer.conv.in_channels)

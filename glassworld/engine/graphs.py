@@ -18,6 +18,7 @@ from glassworld.models.action import ActionWindows
 from glassworld.models.dit import BlockPlace, DiT
 from glassworld.models.kv_window import KeyValues, LayerCache, Placement
 from glassworld.models.rope import Rotary
+from glassworld.models.tiny_decoder import TinyDecoder
 from glassworld.models.vae_convs import Memory
 from glassworld.models.vae_decoder import VAEDecoder
 
@@ -108,7 +109,7 @@ class PassGraphs:
             self._passes[key] = call
         return self._passes[key]()
 
-    def decode(self, decoder: VAEDecoder, latents: Tensor, memory: Memory) -> Tensor:
+    def decode(self, decoder: VAEDecoder | TinyDecoder, latents: Tensor, memory: Memory) -> Tensor:
         """`decoder.stream(...)`; what it returns is good until the next block."""
         self._decoded += not memory.first
         if self._decoded < 2:

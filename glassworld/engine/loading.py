@@ -78,6 +78,7 @@ def load_world(
         config, folder, checkpoint = _locate(config_path, checkpoint_path, pretrained_model_path)
         spec, networks = _trained(config, folder, checkpoint, target, precision)
         name, notice = folder.name, str(config.inference.get("notice", ""))
+    assert isinstance(networks.decoder, VAEDecoder)
     compiled = compile_decoder(networks.decoder, spec, vae_compile_mode)
     return World(spec, networks, name, "\n".join(filter(None, (notice, compiled))))
 

@@ -19,6 +19,7 @@ from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x
 from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.action import ActionWindows
 from glassworld.models.dit import BlockPlace, DiT
+from glassworld.models.tiny_decoder import TinyDecoder
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_encoder import VAEEncoder
 from glassworld.profiling import registry as tags
@@ -62,13 +63,16 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
 class Pipeline:
     """The networks of a world, run over a session's state."""
 
-    def __init__(self, spec: WorldSpec, dit: DiT, encoder: VAEEncoder, decoder: VAEDecoder) -> None:
+    def __init__(
+        self, spec: WorldSpec, dit: DiT, encoder: VAEEncoder, decoder: VAEDecoder | TinyDecoder
+    ) -> None:
         self.spec, self.dit, self.encoder, self.decoder = spec, dit, encoder, decoder
         schedule = FlowSchedule(spec.timestep_shift)
         self.steps = schedule.steps(spec.denoising_steps, spec.warp_steps)
         self.clean = schedule.step(spec.context_noise)
         weight = dit.patch_embedding.weight
         self.device, self.dtype = weight.device, weight.dtype
+        self.decoder_dtype = next(decoder.parameters()).dtype
         self.times = {
             step: torch.full((1, 1), step.timestep, device=self.device)
             for step in (*self.steps, self.clean)
@@ -156,7 +160,7 @@ class Pipeline:
 
     def decode(self, latents: Tensor, networks: NetworkState) -> Tensor:
         """The block's pictures, uint8 `[b, pixel frames, H, W, 3]`."""
-        latents = latents.to(self.decoder.conv2.weight)
+        latents = latents.to(self.decoder_dtype)
         if networks.graphs is not None:
             return networks.graphs.decode(self.decoder, latents, networks.decoder)
         return self.decoder.stream(latents, networks.decoder)

@@ -30,6 +30,7 @@ from glassworld.engine.pipeline import Pipeline
 from glassworld.engine.state import SessionState
 from glassworld.errors import InputError
 from glassworld.models.dit import DiT
+from glassworld.models.tiny_decoder import TinyDecoder
 from glassworld.models.vae_convs import Memory
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_encoder import VAEEncoder
@@ -78,7 +79,7 @@ class Networks:
 
     dit: DiT
     encoder: VAEEncoder
-    decoder: VAEDecoder
+    decoder: VAEDecoder | TinyDecoder
     vision: VisionTower
 
 

@@ -19,10 +19,12 @@ from glassworld.bench import plots, regression
 from glassworld.bench.ceilings import measure, store
 from glassworld.bench.conv3d import Conv3dLayer, RepeatingUpsample, with_conv3d
 from glassworld.bench.products import products_share
+from glassworld.bench.quality import distance
 from glassworld.bench.report import Order, full_benchmark, print_comparison, print_table
 from glassworld.bench.scaling import over_the_run
 from glassworld.bench.startup import cold_start
 from glassworld.bench.steady import warm
+from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.errors import InputError
 
 
@@ -42,7 +44,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         small_ceilings(patch, folder)
         measured = full_benchmark(
-            Order(world, ["attention"], 30, (1, 2)), lambda said: None, folder
+            Order(world, ["attention"], None, 30, (1, 2)), lambda said: None, folder
         )
     measured["folder"] = str(folder)
     return measured
@@ -55,6 +57,8 @@ def test_the_figures_that_are_promised(figures: dict[str, Any]) -> None:
     assert figures["machine"]["processor"]
     assert 0 <= figures["deadline_misses"] <= 30
     assert figures["key_to_frame_ms"]["worst"] >= figures["key_to_frame_ms"]["median"] > 0
+    assert figures["distance"]["latents_in_spreads"] < 1e-3
+    assert figures["distance"]["psnr_db"] > 50
     json.dumps(figures)
 
 
@@ -136,6 +140,14 @@ def test_the_baseline_makes_the_same_frames() -> None:
     ours, theirs = (each.generate(tiny.picture(), 6).frames for each in (world, baseline))
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
     assert baseline.networks.dit.head.head.weight is world.networks.dit.head.head.weight
+
+
+def test_a_tiny_decoder_changes_frames_and_no_latents() -> None:
+    world = tiny.world()
+    found = distance(with_tiny_decoder(world, None), world, tiny.picture())
+    assert found["latents_in_spreads"] == 0
+    assert 0 < found["psnr_db"] < 40
+    assert distance(world, world, tiny.picture())["psnr_db"] == 100
 
 
 def test_products_of_a_block_are_counted() -> None:
