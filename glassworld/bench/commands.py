@@ -49,7 +49,8 @@ def run(
     dtype: _Dtype = None,
     vae_compile_mode: Annotated[str, typer.Option(help="auto, force or none.")] = "none",
     accelerate: Annotated[
-        str, typer.Option(help="Of attention, layers and graphs, joined by commas.")
+        str,
+        typer.Option(help="Of attention, layers, graphs, half, int8, float8; joined by commas."),
     ] = "",
     tiny_decoder: Annotated[
         Path | None, typer.Option(help="Decode by these TAEHV weights (taew2_1).")

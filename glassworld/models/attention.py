@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from glassworld.models.kv_window import KeyValues, KVWindow, Placement
+from glassworld.models.quantised import QuantisedLinear
 from glassworld.models.rope import Rotary
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
@@ -97,7 +98,10 @@ class SelfAttention(nn.Module):
     def project_past(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
         """The keys and values alone."""
         dim = x.shape[-1]
-        kv = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
+        if isinstance(self.qkv, QuantisedLinear):
+            kv = self.qkv(x, first=dim)
+        else:
+            kv = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
         k = rotary.turn(split_heads(self.norm_k(kv[..., :dim]), self.heads))
         return k, split_heads(kv[..., dim:], self.heads)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tiny
 import torch
 
 from glassworld.bench.sections import (
+    TINY,
     Rig,
     attention_ways,
     convolution_ways,
@@ -47,10 +49,13 @@ def test_sections_that_need_no_compiler(rig: Rig) -> None:
 
 
 def test_ways_to_be_faster_are_held_against_the_plain_world(rig: Rig) -> None:
-    found = ways_to_be_faster(rig, ways=((), ("attention",), ("graphs",)))
-    assert found.keys() == {"plain", "attention", "graphs"}
+    kept: list[set[str]] = []
+    rig = replace(rig, keep=lambda figures: kept.append(set(figures)))
+    found = ways_to_be_faster(rig, ways=((), ("attention",), ("graphs", TINY), ("speed",)))
     assert found["plain"]["distance_in_spreads"] == [0] * 5
-    assert all(row["fps_median"] > 0 for row in found.values())
+    assert all(found[way]["fps_median"] > 0 for way in ("plain", "attention", f"graphs+{TINY}"))
+    assert "InputError" in found["speed"]["error"]
+    assert kept[1] == {"plain", "attention"}
 
 
 def test_a_way_that_makes_something_else_is_not_timed(rig: Rig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ import torch
 from torch._dynamo.utils import counters
 
 import glassworld
-from glassworld.engine.acceleration import accelerate, choose_attention
+from glassworld.engine.acceleration import (
+    accelerate,
+    choose_attention,
+    choose_decoder_precision,
+)
 from glassworld.engine.actions import Action
 from glassworld.engine.batch import SessionBatch
 from glassworld.engine.world import Session, World
@@ -114,6 +119,30 @@ def test_compiled_layers_share_their_code_and_keep_their_tags(
     assert any(folder.iterdir())
 
 
+def test_the_decoder_takes_the_precision_that_is_quicker_here() -> None:
+    world, plain = tiny.world(), tiny.world()
+    measured = choose_decoder_precision(world)
+    quicker = min(measured, key=measured.__getitem__)
+    weight = next(world.networks.decoder.parameters())
+    assert str(weight.dtype) == f"torch.{quicker}"
+    made, expected = world.start(tiny.picture()), plain.start(tiny.picture())
+    for _ in range(4):
+        difference = made.step(WALK).astype(float) - expected.step(WALK)
+        assert np.sqrt(np.square(difference).mean()) < (4 if quicker == "bfloat16" else 0.5)
+    untouched = next(plain.networks.decoder.parameters())
+    torch.testing.assert_close(weight.float(), untouched, atol=0, rtol=2**-8)
+
+
+@pytest.mark.parametrize(("part", "most"), [("int8", 0.05), ("float8", 0.15)])
+def test_eight_bits_are_near(part: str, most: float) -> None:
+    world, plain = tiny.world(), tiny.world()
+    accelerate(world, [part])
+    kinds = Counter(type(layer).__name__ for layer in world.networks.dit.blocks.modules())
+    assert kinds["QuantisedLinear"] > 3 * 6
+    made, expected = (each.generate(tiny.picture(), 6, seed=1).latents for each in (world, plain))
+    assert 0 < (made - expected).square().mean().sqrt() / expected.std() < most
+
+
 def test_an_unknown_part_is_named() -> None:
-    with pytest.raises(InputError, match="'speed': must be one of attention, layers, graphs"):
+    with pytest.raises(InputError, match="'speed': must be one of attention, layers, graphs, half"):
         accelerate(tiny.world(), ["speed"])

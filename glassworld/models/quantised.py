@@ -1,0 +1,64 @@
+"""Linear layers in 8 bits: a quarter of the work where a device multiplies them that much faster.
+
+Each output channel of a weight has a scale of its own, each token too, found when it comes. What
+that costs in quality is for the benchmark to say: these layers are never used unasked.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+SPARED = ("cross_attn.kv", "keyboard_embed", "keyboard_attn_kv")  # a few rows: nothing to gain
+MULTIPLE = 16
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+
+
+def quantise(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The rows of `x` `[n, width]` in 8 bits, and the scale `[n, 1]`, float32, of each."""
+    x = x.float()
+    scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / LARGEST[dtype]
+    x = x / scale
+    return (x.round() if dtype is torch.int8 else x).to(dtype), scale
+
+
+class QuantisedLinear(nn.Module):
+    """A linear layer whose weight and inputs are int8 or float8 (e4m3)."""
+
+    weight: Tensor
+    scale: Tensor
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        weight, scale = quantise(linear.weight, dtype)
+        self.register_buffer("weight", weight)  # [out, in]
+        self.register_buffer("scale", scale)  # [out, 1]
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """The output channels from `first` on; `x`: `[..., in]`."""
+        weight, scale = self.weight[first:], self.scale[first:]
+        rows, row_scale = quantise(x.flatten(0, -2), weight.dtype)
+        if weight.dtype is torch.int8:
+            product = torch._int_mm(rows, weight.T).float() * row_scale * scale.T
+        else:
+            product = torch._scaled_mm(
+                rows, weight.T, row_scale, scale.T.contiguous(), out_dtype=torch.bfloat16
+            )
+        if self.bias is not None:
+            product = product + self.bias[first:]
+        return product.to(x.dtype).unflatten(0, x.shape[:-1])
+
+
+def quantise_layers(network: nn.Module, dtype: torch.dtype) -> None:
+    """Replace the linear layers inside `network` that every token goes through."""
+    for path, parent in list(network.named_modules()):
+        for name, layer in parent.named_children():
+            spared = f"{path}.{name}".endswith(SPARED) or path.endswith(SPARED)
+            if isinstance(layer, nn.Linear) and not spared and _fits(layer):
+                setattr(parent, name, QuantisedLinear(layer, dtype))
+
+
+def _fits(linear: nn.Linear) -> bool:
+    """Whether devices have 8-bit products of this shape."""
+    return linear.in_features % MULTIPLE == linear.out_features % MULTIPLE == 0
