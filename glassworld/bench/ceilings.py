@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from glassworld.engine.runtime import DTYPES, cache_folder, pick_device
+from glassworld.engine.runtime import Precision, cache_folder, pick_device
 from glassworld.files import replacing, writable_folder
 from glassworld.profiling.metadata import machine, versions
 
@@ -45,9 +45,15 @@ def median_seconds(
 
 
 @torch.inference_mode()
-def measure(device_name: str, dtype_name: str) -> dict[str, Any]:
-    """GFLOP/s of a square product and of a 3x3 convolution, GB/s of a copy (read and written)."""
-    device, dtype = pick_device(device_name), DTYPES[dtype_name]
+def measure(device_name: str, dtype_name: str | None) -> dict[str, Any]:
+    """GFLOP/s of a square product and of a 3x3 convolution, GB/s of a copy (read and written).
+
+    Products in the precision of the transformer, convolutions in the decoder's: `dtype_name` as
+    `load_world` takes it.
+    """
+    device = pick_device(device_name)
+    precision = Precision.of(device, dtype_name)
+    dtype = precision.dit
     size = MATRIX[device.type]
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     matmul = 2 * size**3 / median_seconds(lambda: a @ b, device)
@@ -55,8 +61,8 @@ def measure(device_name: str, dtype_name: str) -> dict[str, Any]:
     target = torch.empty_like(source)
     copy = 2 * source.nbytes / median_seconds(lambda: target.copy_(source), device)
     frames, channels, rows, columns = PICTURES[device.type]
-    pictures = torch.randn(frames, channels, rows, columns, device=device).to(dtype)
-    weight = torch.randn(channels, channels, 3, 3, device=device).to(dtype)
+    pictures = torch.randn(frames, channels, rows, columns, device=device).to(precision.decoding)
+    weight = torch.randn(channels, channels, 3, 3, device=device).to(precision.decoding)
     pictures = pictures.contiguous(memory_format=torch.channels_last)
     weight = weight.contiguous(memory_format=torch.channels_last)
     work = 2 * 9 * frames * channels**2 * rows * columns
@@ -65,17 +71,22 @@ def measure(device_name: str, dtype_name: str) -> dict[str, Any]:
         "matmul_gflops": matmul / 1e9,
         "copy_gbps": copy / 1e9,
         "conv_gflops": conv / 1e9,
+        "dtype": str(dtype).removeprefix("torch."),
+        "conv_dtype": str(precision.decoding).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "machine": machine(),
         "versions": versions(),
     }
 
 
-def store(device_name: str, dtype_name: str, measured: dict[str, Any]) -> Path:
-    """Add a measurement to the stored ones; returns their file."""
+def store(device_name: str, measured: dict[str, Any]) -> Path:
+    """Add a measurement to the stored ones, under device and transformer's precision.
+
+    Returns their file.
+    """
     path = writable_folder(cache_folder()) / FILE
     known = json.loads(path.read_text()) if path.is_file() else {}
-    known[f"{device_name}:{dtype_name}"] = measured
+    known[f"{device_name}:{measured['dtype']}"] = measured
     with replacing(path) as partial:
         partial.write_text(json.dumps(known, indent=1))
     return path

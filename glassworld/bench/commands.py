@@ -22,14 +22,13 @@ def ceilings(device: _Device = "cpu", dtype: _Dtype = None, json_file: _Json = N
 
     from glassworld.bench.ceilings import measure, store
 
-    name = dtype or ("float32" if device == "cpu" else "bfloat16")
     console = Console()
     with console.status("products, copies, convolutions"):
-        measured = measure(device, name)
-    path = store(device, name, measured)
+        measured = measure(device, dtype)
+    path = store(device, measured)
     console.print(
-        f"{device}, {name}: products {measured['matmul_gflops']:.0f} GFLOP/s, "
-        f"convolutions {measured['conv_gflops']:.0f} GFLOP/s, "
+        f"{device}: products {measured['matmul_gflops']:.0f} GFLOP/s in {measured['dtype']}, "
+        f"convolutions {measured['conv_gflops']:.0f} in {measured['conv_dtype']}, "
         f"copies {measured['copy_gbps']:.1f} GB/s"
     )
     console.print(f"stored in {path}")
@@ -50,7 +49,7 @@ def run(
     vae_compile_mode: Annotated[str, typer.Option(help="auto, force or none.")] = "none",
     accelerate: Annotated[
         str,
-        typer.Option(help="Of attention, layers, graphs, half, int8, float8; joined by commas."),
+        typer.Option(help="Of attention, layers, graphs, int8, float8; joined by commas."),
     ] = "",
     tiny_decoder: Annotated[
         Path | None, typer.Option(help="Decode by these TAEHV weights (taew2_1).")

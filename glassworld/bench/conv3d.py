@@ -1,8 +1,9 @@
 """The baseline: a world whose VAE does its convolutions directly, channels first.
 
 Every 3x3x3 convolution by `conv3d`, every upsampling by repeating pixels and a convolution over
-them, the transformer as it is written. The benchmark measures it beside ours in the same run, and
-a test holds their frames against each other.
+them, all in the weights' precision (float32 on a CPU); the transformer as it is written. The
+benchmark measures it beside ours in the same run, and a test holds their frames against each
+other.
 """
 
 from __future__ import annotations

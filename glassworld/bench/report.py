@@ -70,9 +70,8 @@ def full_benchmark(order: Order, say: Say, plots_folder: Path | None = None) -> 
         accelerate(world, order.accelerate)
         say("the machine's ceilings")
         device = world.device.type
-        dtype = str(world.dtype).removeprefix("torch.")
-        figures["ceilings"] = ceilings.measure(device, dtype)
-        ceilings.store(device, dtype, figures["ceilings"])
+        figures["ceilings"] = ceilings.measure(device, order.world.get("dtype"))
+        ceilings.store(device, figures["ceilings"])
         say(f"{order.blocks} blocks, and as many of the conv3d baseline")
         figures |= steady_state(world, baseline, str(picture), order.blocks)
         figures["distance"] = distance(world, baseline, str(picture))

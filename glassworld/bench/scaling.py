@@ -58,7 +58,8 @@ def _with_spec(world: World, spec: WorldSpec) -> World:
     dit = copy.copy(world.networks.dit)
     dit.spec = spec.dit
     own = world.networks
-    return World(spec, Networks(dit, own.encoder, own.decoder, own.vision), world.name)
+    networks = Networks(dit, own.encoder, own.decoder, own.vision)
+    return World(spec, networks, world.name, decoding=world.pipeline.decoder_dtype)
 
 
 def over_the_run(block_ms: list[float], parts: int = 12) -> list[tuple[float, float]]:

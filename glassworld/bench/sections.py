@@ -154,7 +154,7 @@ def decoder_ways(rig: Rig) -> Figures:
 
 
 def own_decoder(world: World) -> VAEDecoder:
-    decoder = world.networks.decoder
+    decoder = world.pipeline.decoder
     assert isinstance(decoder, VAEDecoder)
     return decoder
 
@@ -162,7 +162,7 @@ def own_decoder(world: World) -> VAEDecoder:
 @torch.inference_mode()
 def _decoded(world: World) -> tuple[float, Tensor]:
     """Milliseconds of a steady block's decoding, and the pictures of a fixed one."""
-    spec, decoder = world.spec, world.networks.decoder
+    spec, decoder = world.spec, world.pipeline.decoder
     draw = torch.Generator().manual_seed(1)
     shape = (1, spec.vae.latent_channels, spec.frames_per_block, *spec.latent_size)
     latents = torch.randn(shape, generator=draw).to(next(decoder.parameters()))

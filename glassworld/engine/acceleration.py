@@ -8,13 +8,11 @@ With the same results:
 
 With results that differ a little, by how much the benchmark says:
 
-- `half` decodes in bfloat16 on a CPU that is quicker so (GPUs decode in half precision anyway).
 - `int8` and `float8` multiply in 8 bits what every token of the transformer goes through.
 """
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 import warnings
@@ -32,13 +30,10 @@ from glassworld.errors import InputError
 from glassworld.models.action import ActionModule
 from glassworld.models.attention import attention, pointwise_attention
 from glassworld.models.quantised import quantise_layers
-from glassworld.models.tiny_decoder import TinyDecoder
-from glassworld.models.vae_convs import Memory
-from glassworld.models.vae_decoder import VAEDecoder
 
 EXACT = ("attention", "layers", "graphs")
 QUANTISED = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
-PARTS = (*EXACT, "half", *QUANTISED)
+PARTS = (*EXACT, *QUANTISED)
 FIRST_FLOAT8 = (8, 9)  # the compute capability of the first GPUs with 8-bit floating-point products
 
 BACKENDS = {
@@ -67,8 +62,6 @@ def accelerate(world: World, parts: Collection[str]) -> None:
         raise InputError(f"accelerate {unknown[0]!r}: must be one of {', '.join(PARTS)}")
     for part in QUANTISED.keys() & set(parts):
         _quantise(world, part)
-    if "half" in parts:
-        choose_decoder_precision(world)
     if "attention" in parts:
         choose_attention(world)
     if "layers" in parts:
@@ -87,33 +80,6 @@ def _quantise(world: World, part: str) -> None:
         if capability < FIRST_FLOAT8:
             raise InputError("accelerate: this GPU has no float8 products; leave out 'float8'")
     quantise_layers(world.networks.dit.blocks, QUANTISED[part])
-
-
-@torch.inference_mode()
-def choose_decoder_precision(world: World) -> dict[str, float]:
-    """Take the decoder's precision that is quicker on this CPU.
-
-    Returns what was measured: milliseconds of a latent frame in each.
-    """
-    if world.device.type != "cpu":
-        return {}
-    own = world.networks.decoder
-    half = copy.deepcopy(own).to(torch.bfloat16)
-    measured = {"float32": _frame_milliseconds(world, own)}
-    measured["bfloat16"] = _frame_milliseconds(world, half)
-    if measured["bfloat16"] < measured["float32"]:
-        own.to(torch.bfloat16)
-        world.pipeline.decoder_dtype = torch.bfloat16
-    return measured
-
-
-def _frame_milliseconds(world: World, decoder: VAEDecoder | TinyDecoder) -> float:
-    """Of a latent frame's decoding."""
-    spec, like = world.spec, next(decoder.parameters())
-    latents = like.new_zeros(1, spec.vae.latent_channels, 1, *spec.latent_size)
-    memory = Memory()
-    decoder.stream(latents, memory)
-    return milliseconds(partial(decoder.stream, latents, memory), world.device)
 
 
 def choose_attention(world: World) -> Ways:

@@ -221,6 +221,12 @@ def load_strictly(
     )
 
 
+def channels_last(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor of the VAE moved; weights of 2-D convolutions in the layout they are used in."""
+    moved = tensor.to(device, dtype)
+    return moved.contiguous(memory_format=torch.channels_last) if moved.dim() == 4 else moved
+
+
 def first_few(names: Iterable[str]) -> str:
     """The first names of a list that may be long."""
     listed = list(names)

@@ -46,6 +46,7 @@ def describe(world: World, seed: int | None, num_latent_frames: int | None) -> d
             "image_size": spec.vision.image_size,
         },
         "dtype": str(world.dtype).removeprefix("torch."),
+        "decoder_dtype": str(world.pipeline.decoder_dtype).removeprefix("torch."),
         "device": str(world.device),
         "threads": torch.get_num_threads(),
     }

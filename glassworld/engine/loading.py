@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from glassworld.engine.checkpoints import (
+    channels_last,
     dit_from_released,
     load_strictly,
     read_tensors,
@@ -78,9 +80,11 @@ def load_world(
         config, folder, checkpoint = _locate(config_path, checkpoint_path, pretrained_model_path)
         spec, networks = _trained(config, folder, checkpoint, target, precision)
         name, notice = folder.name, str(config.inference.get("notice", ""))
-    assert isinstance(networks.decoder, VAEDecoder)
-    compiled = compile_decoder(networks.decoder, spec, vae_compile_mode)
-    return World(spec, networks, name, "\n".join(filter(None, (notice, compiled))))
+    world = World(spec, networks, name, notice, precision.decoding)
+    assert isinstance(world.pipeline.decoder, VAEDecoder)
+    compiled = compile_decoder(world.pipeline.decoder, spec, vae_compile_mode)
+    world.note = "\n".join(filter(None, (notice, compiled)))
+    return world
 
 
 def _locate(
@@ -143,10 +147,6 @@ def _trained(
     def to_dit(tensor: Tensor) -> Tensor:
         return tensor.to(device, precision.dit)
 
-    def to_vae(tensor: Tensor) -> Tensor:
-        moved = tensor.to(device, precision.vae)
-        return moved.contiguous(memory_format=torch.channels_last) if moved.dim() == 4 else moved
-
     load_strictly(networks.dit, dit, checkpoint, to_dit, lambda: fitting_variant(dit))
     load_strictly(networks.vision, vision, vision_file, to_dit)
     vae = vae_from_released(released_vae)
@@ -155,6 +155,7 @@ def _trained(
         (networks.decoder, ("decoder.", "conv2.")),
     )
     known = tuple(prefix for _, prefixes in halves for prefix in prefixes)
+    to_vae = partial(channels_last, device=device, dtype=precision.vae)
     for network, prefixes in halves:
         part = {n: t for n, t in vae.items() if n.startswith(prefixes) or not n.startswith(known)}
         load_strictly(network, part, vae_file, to_vae)

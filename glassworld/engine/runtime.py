@@ -40,22 +40,34 @@ def pick_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Precision:
-    """The type of the transformer and the image tower, and that of the VAE."""
+    """The type of the transformer and the image tower, of the VAE, and what decoding runs in."""
 
     dit: torch.dtype
     vae: torch.dtype
+    decoding: torch.dtype
 
     @staticmethod
     def of(device: torch.device, name: str | None) -> Precision:
-        """By default float32 on a CPU and, like the reference, bfloat16 and float16 on a GPU."""
-        if name is None:
-            name = "float32" if device.type == "cpu" else "bfloat16"
+        """What `name` asks for, or what suits the device.
+
+        On a GPU that is, as in the reference, bfloat16 and for the VAE float16. On a CPU it is
+        float32, but where the processor multiplies bfloat16 natively the decoder is twice as
+        quick so, and all but the last bit of its pictures the same.
+        """
+        cpu = device.type == "cpu"
+        if name is None and cpu and has_native_bfloat16():
+            return Precision(torch.float32, torch.float32, torch.bfloat16)
+        name = name or ("float32" if cpu else "bfloat16")
         if name not in DTYPES:
             raise InputError(f"dtype {name!r}: must be one of {', '.join(DTYPES)}")
         dit = DTYPES[name]
-        if dit is torch.float32:
-            return Precision(dit, dit)
-        return Precision(dit, torch.float16 if device.type == "cuda" else dit)
+        vae = dit if cpu or dit is torch.float32 else torch.float16
+        return Precision(dit, vae, vae)
+
+
+def has_native_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16; emulated, it is slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from glassworld.engine.checkpoints import load_strictly, read_tensors
+from glassworld.engine.checkpoints import channels_last, load_strictly, read_tensors
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.tiny_decoder import TinyDecoder
@@ -27,16 +28,11 @@ def with_tiny_decoder(world: World, path: Path | None) -> World:
     vae = world.spec.vae
     if (vae.latent_channels, vae.mean, vae.std) != (len(WAN_MEAN), WAN_MEAN, WAN_STD):
         raise InputError(f"{world.name}: the tiny decoder knows the latents of Wan 2.1 alone")
-    like = next(world.networks.decoder.parameters())
     with torch.device("meta"):
         decoder = TinyDecoder()
     tensors = _untrained(decoder) if path is None else read_tensors(path)
     own = {name: part for name, part in tensors.items() if not name.startswith(ENCODER_PREFIX)}
-
-    def convert(tensor: Tensor) -> Tensor:
-        moved = tensor.to(like)
-        return moved.contiguous(memory_format=torch.channels_last) if moved.dim() == 4 else moved
-
+    convert = partial(channels_last, device=world.device, dtype=world.pipeline.decoder_dtype)
     load_strictly(decoder, own, path or Path("untrained"), convert)
     decoder.eval().requires_grad_(False)
     name = f"{world.name} (tiny decoder)"

@@ -6,6 +6,7 @@ A `World` is weights and a spec, never changed once built and shared by any numb
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,11 +87,22 @@ class Networks:
 class World:
     """Weights and spec; `load_world` makes one."""
 
-    def __init__(self, spec: WorldSpec, networks: Networks, name: str, note: str = "") -> None:
-        """`note`: what a person should know about how the world was loaded."""
+    def __init__(
+        self,
+        spec: WorldSpec,
+        networks: Networks,
+        name: str,
+        note: str = "",
+        decoding: torch.dtype | None = None,
+    ) -> None:
+        """`note`: what a person should know about how the world was loaded. `decoding`: what to
+        decode in, by a copy of the decoder if that has another type; its own by default."""
         self.spec, self.name, self.networks, self.note = spec, name, networks, note
         self.space = action_space(spec.mode)
-        self.pipeline = Pipeline(spec, networks.dit, networks.encoder, networks.decoder)
+        decoder = networks.decoder
+        if decoding not in (None, next(decoder.parameters()).dtype):
+            decoder = copy.deepcopy(decoder).to(decoding)
+        self.pipeline = Pipeline(spec, networks.dit, networks.encoder, decoder)
         self.device, self.dtype = self.pipeline.device, self.pipeline.dtype
 
     def start(

@@ -17,7 +17,6 @@ import glassworld
 from glassworld.engine.acceleration import (
     accelerate,
     choose_attention,
-    choose_decoder_precision,
 )
 from glassworld.engine.actions import Action
 from glassworld.engine.batch import SessionBatch
@@ -119,20 +118,6 @@ def test_compiled_layers_share_their_code_and_keep_their_tags(
     assert any(folder.iterdir())
 
 
-def test_the_decoder_takes_the_precision_that_is_quicker_here() -> None:
-    world, plain = tiny.world(), tiny.world()
-    measured = choose_decoder_precision(world)
-    quicker = min(measured, key=measured.__getitem__)
-    weight = next(world.networks.decoder.parameters())
-    assert str(weight.dtype) == f"torch.{quicker}"
-    made, expected = world.start(tiny.picture()), plain.start(tiny.picture())
-    for _ in range(4):
-        difference = made.step(WALK).astype(float) - expected.step(WALK)
-        assert np.sqrt(np.square(difference).mean()) < (4 if quicker == "bfloat16" else 0.5)
-    untouched = next(plain.networks.decoder.parameters())
-    torch.testing.assert_close(weight.float(), untouched, atol=0, rtol=2**-8)
-
-
 @pytest.mark.parametrize(("part", "most"), [("int8", 0.05), ("float8", 0.15)])
 def test_eight_bits_are_near(part: str, most: float) -> None:
     world, plain = tiny.world(), tiny.world()
@@ -144,5 +129,5 @@ def test_eight_bits_are_near(part: str, most: float) -> None:
 
 
 def test_an_unknown_part_is_named() -> None:
-    with pytest.raises(InputError, match="'speed': must be one of attention, layers, graphs, half"):
+    with pytest.raises(InputError, match="'speed': must be one of attention, layers, graphs, int8"):
         accelerate(tiny.world(), ["speed"])
