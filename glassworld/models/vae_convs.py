@@ -142,7 +142,8 @@ class CausalConv(nn.Conv2d):
             return convolve(taps, self.weight, self.bias, self.kernel_size[0] // 2)
         weight = self.derived.of(self.weight, lambda weight: band(weight, count), count)
         assert self.bias is not None
-        y = convolve(taps, weight, self.bias.repeat(count), self.kernel_size[0] // 2)
+        bias = self.derived.of(self.bias, lambda bias: bias.repeat(count), ("bias", count))
+        y = convolve(taps, weight, bias, self.kernel_size[0] // 2)
         return y.unflatten(-1, (count, -1)).movedim(-2, 2).flatten(1, 2)
 
     def at_once(self, frames: int) -> int:

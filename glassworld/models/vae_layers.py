@@ -159,7 +159,9 @@ class Upsample(nn.Module):
         if self.time_conv is not None:
             x = self.time_conv(x, memory)
         assert self.conv.bias is not None
-        four = convolve(x, self.derived.of(self.conv.weight, phases), self.conv.bias.repeat(4), 1)
+        weight = self.derived.of(self.conv.weight, phases)
+        bias = self.derived.of(self.conv.bias, lambda bias: bias.repeat(4), "bias")
+        four = convolve(x, weight, bias, 1)
         return interleave(four, self.conv.out_channels)
 
 
