@@ -24,7 +24,8 @@ from glassworld.engine.runtime import cache_folder
 from glassworld.errors import InputError
 from glassworld.models.action import ActionModule
 from glassworld.models.attention import pointwise_attention
-from glassworld.models.dit import DiT, Layer
+from glassworld.models.dit import DiT
+from glassworld.models.layer import Layer
 from glassworld.models.vae_convs import Memory
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.profiling.metadata import machine, versions

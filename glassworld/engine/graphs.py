@@ -15,8 +15,9 @@ from torch import Tensor
 
 from glassworld.errors import InputError
 from glassworld.models.action import ActionWindows
-from glassworld.models.dit import BlockPlace, DiT
+from glassworld.models.dit import DiT
 from glassworld.models.kv_window import KeyValues, LayerCache, Placement
+from glassworld.models.layer import BlockPlace
 from glassworld.models.rope import Rotary
 from glassworld.models.tiny_decoder import TinyDecoder
 from glassworld.models.vae_convs import Memory

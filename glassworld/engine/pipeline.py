@@ -18,7 +18,8 @@ from glassworld.engine.runtime import OnTheWay
 from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0
 from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.action import ActionWindows
-from glassworld.models.dit import BlockPlace, DiT
+from glassworld.models.dit import DiT
+from glassworld.models.layer import BlockPlace
 from glassworld.models.tiny_decoder import TinyDecoder
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_encoder import VAEEncoder
