@@ -145,7 +145,7 @@ def generate(
     ] = None,
     dtype: Annotated[
         str | None,
-        _option("dtype", "Default: what suits the device.", SPEED, "float32|bfloat16"),
+        _option("dtype", "Default: what suits the device.", SPEED, "float32|mixed|bfloat16"),
     ] = None,
     vae_compile_mode: Annotated[
         str,

@@ -64,10 +64,11 @@ def load_world(
 
     `config_path`: an inference YAML. `pretrained_model_path`: the folder of the release, or its
     name on the hub, with the VAE and the image tower. `checkpoint_path`: the transformer, found
-    in that folder by the mode's released name if not given. `dtype`: "float32" or "bfloat16", by
-    default what suits the device. `random_weights`: untrained weights of the configured size (the
-    `universal` release's without a configuration), for measuring speed only. The world's `note`
-    is what a person should be told about it. Raises `InputError`.
+    in that folder by the mode's released name if not given. `dtype`: "float32", "mixed" (decoding
+    in bfloat16) or "bfloat16", by default what suits the device. `random_weights`: untrained
+    weights of the configured size (the `universal` release's without a configuration), for
+    measuring speed only. The world's `note` is what a person should be told about it. Raises
+    `InputError`.
     """
     target = pick_device(device)
     keep_freed_memory()

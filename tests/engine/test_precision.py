@@ -11,7 +11,7 @@ import torch
 from release import write_release
 
 from glassworld.engine.loading import load_world
-from glassworld.engine.runtime import Precision, has_native_bfloat16
+from glassworld.engine.runtime import Precision
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 
@@ -22,7 +22,8 @@ F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 @pytest.mark.parametrize(
     ("device", "name", "expected"),
     [
-        (CPU, None, Precision(F32, F32, BF16 if has_native_bfloat16() else F32)),
+        (CPU, None, Precision(F32, F32, F32)),
+        (CPU, "mixed", Precision(F32, F32, BF16)),
         (CPU, "float32", Precision(F32, F32, F32)),
         (CPU, "bfloat16", Precision(BF16, BF16, BF16)),
         (CUDA, None, Precision(BF16, F16, F16)),
@@ -35,17 +36,17 @@ def test_precision(device: torch.device, name: str | None, expected: Precision) 
 
 
 def test_an_unknown_precision_is_named() -> None:
-    with pytest.raises(InputError, match="'float64': must be one of float32, bfloat16"):
+    with pytest.raises(InputError, match="'float64': must be one of float32, mixed, bfloat16"):
         Precision.of(CPU, "float64")
 
 
-def test_decoding_by_default_is_the_exact_one_but_for_the_last_bits(tmp_path: Path) -> None:
+def test_mixed_decoding_is_the_exact_one_but_for_the_last_bits(tmp_path: Path) -> None:
     flags = write_release(tmp_path)
 
     def load(dtype: str | None) -> World:
         return load_world(flags[1], pretrained_model_path=flags[3], dtype=dtype)
 
-    usual, exact = (load(dtype).generate(tiny.picture(), 6) for dtype in (None, "float32"))
-    assert torch.equal(usual.latents, exact.latents)
-    error = usual.frames.astype(float) - exact.frames
+    mixed, exact = (load(dtype).generate(tiny.picture(), 6) for dtype in ("mixed", None))
+    assert torch.equal(mixed.latents, exact.latents)
+    error = mixed.frames.astype(float) - exact.frames
     assert np.sqrt(np.square(error).mean()) < 2  # this world's pictures are noise of all levels
