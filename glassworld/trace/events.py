@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,6 +54,7 @@ class _ExactEvent(Event, gc=False):
 EXACT_BELOW_US = 2.0**43
 """Below this, a float64 of microseconds still tells nanoseconds apart (100 days of them)."""
 
+_BEGIN = attrgetter("ts")
 _FLOAT = msgspec.json.Decoder(list[Event])
 _EXACT = msgspec.json.Decoder(list[_ExactEvent])
 _ONE = msgspec.json.Decoder(_ExactEvent)
@@ -101,7 +103,7 @@ class EventStream:
     def _take(self, buffer: bytes) -> tuple[list[Event], bytes]:
         """The events of all but the last, perhaps incomplete, event of `buffer`; and the rest."""
         for end, start in cuts(buffer):
-            events = self._decode(b"[" + buffer[:end] + b"]")
+            events = self._decode(b"".join((b"[", memoryview(buffer)[:end], b"]")))
             if events is not None:
                 return events, buffer[start:]
         pieces = split_events(buffer)
@@ -149,7 +151,7 @@ class EventStream:
                     return cast(list[Event], _RAW.decode(attempt))
                 if not self._exact:
                     events = _FLOAT.decode(attempt)
-                    latest = max((event.ts for event in events), default=0.0)
+                    latest = max(map(_BEGIN, events), default=0.0)
                     self._exact = latest >= EXACT_BELOW_US
                 if self._exact:
                     events = list[Event](_EXACT.decode(attempt))

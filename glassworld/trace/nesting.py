@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -40,37 +41,59 @@ def nest(rows: npt.NDArray[np.void], carried: int = 0) -> Forest:
     order = np.lexsort((place, -end, place >= carried, start, rows["thread"]))
     parent, depth = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
     walk = _Walk()
-    for at in range(0, len(order), _AT_ONCE):  # lists of Python numbers are large
-        here = order[at : at + _AT_ONCE]
-        parent[here], depth[here], end[here] = walk.through(
-            here.tolist(), rows["thread"][here].tolist(), start[here].tolist(), end[here].tolist()
-        )
+    for mine in np.split(order, np.flatnonzero(np.diff(rows["thread"][order])) + 1):
+        above, levels, crossing = _as_nested(start[mine], end[mine])
+        parent[mine], depth[mine] = np.where(above >= 0, mine[above], -1), levels
+        for at in range(0, len(crossing), _AT_ONCE):  # lists of Python numbers are large
+            here = mine[crossing[at : at + _AT_ONCE]]
+            parent[here], depth[here], end[here] = walk.through(
+                here.tolist(), start[here].tolist(), end[here].tolist()
+            )
+        walk.leave()
     return Forest(order, parent, depth, end, walk.clipped)
+
+
+def _as_nested(start: Ints, end: Ints) -> tuple[Codes, Codes, Ints]:
+    """Parents and depths of one thread's ranges, in order, as if none crossed another's end.
+
+    The depth of a range is how many before it have not ended at its start; its parent is the
+    last before it that is one less deep. Third come the ranges for which this may not hold:
+    those of every stretch between two idle moments in which one outlasts its parent.
+    """
+    empty = end == start
+    ended = np.searchsorted(np.sort(end[~empty]), start, "right") + np.cumsum(empty) - empty
+    depth = (np.arange(len(start)) - ended).astype(np.int32)
+    parent = np.full(len(start), -1, np.int32)
+    levels = np.split(np.argsort(depth, kind="stable"), np.cumsum(np.bincount(depth))[:-1])
+    for above, level in pairwise(levels):
+        parent[level] = above[np.searchsorted(above, level) - 1]
+    outlasts = (parent >= 0) & (end > end[parent])
+    crossing = np.flatnonzero(outlasts)
+    if len(crossing):
+        idle = np.concatenate(([True], start[1:] >= np.maximum.accumulate(end)[:-1]))
+        stretch = np.cumsum(idle)
+        crossing = np.flatnonzero(np.isin(stretch, stretch[crossing]))
+    return parent, depth, crossing
 
 
 _AT_ONCE = 1 << 15
 
 
 class _Walk:
-    """Goes through ranges in order, the stack of open ones and of their ends in hand."""
+    """Goes through one thread's ranges in order, the open ones and their ends in hand."""
 
     def __init__(self) -> None:
         self.clipped = 0
         self._open: list[int] = []
         self._ends: list[int] = []
-        self._thread: int | None = None
 
     def through(
-        self, order: list[int], threads: list[int], starts: list[int], ends: list[int]
+        self, order: list[int], starts: list[int], ends: list[int]
     ) -> tuple[list[int], list[int], list[int]]:
         """Parents, depths and clipped ends of the next ranges."""
         parents, depths, clipped_ends = [], [], []
         opened, latest = self._open, self._ends
-        for i, thread, start, end in zip(order, threads, starts, ends, strict=True):
-            if thread != self._thread:
-                self._thread = thread
-                opened.clear()
-                latest.clear()
+        for i, start, end in zip(order, starts, ends, strict=True):
             # A range mostly behind another's end follows it, however the times were rounded.
             while latest and (latest[-1] <= start or latest[-1] < (start + end) // 2):
                 opened.pop()
@@ -84,6 +107,11 @@ class _Walk:
             opened.append(i)
             latest.append(end)
         return parents, depths, clipped_ends
+
+    def leave(self) -> None:
+        """Go on with another thread."""
+        self._open.clear()
+        self._ends.clear()
 
 
 def innermost(rows: npt.NDArray[np.void], forest: Forest, thread: Codes, at: Ints) -> Codes:

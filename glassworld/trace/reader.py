@@ -142,11 +142,11 @@ class Builder:
         rows["thread"] = self._threads(events)
         if code in (_LAUNCH, _DEVICE):
             args = [e.args if isinstance(e.args, Args) else _NO_ARGS for e in events]
-            rows["correlation"] = [_int(a.correlation, -1) for a in args]
+            rows["correlation"] = _ints([a.correlation for a in args], -1)
             if code == _DEVICE:
                 rows["stream"] = _small([a.stream for a in args])
                 rows["device"] = _small([a.device for a in args])
-                rows["bytes"] = [_int(a.bytes, 0) for a in args]
+                rows["bytes"] = _ints([a.bytes for a in args], 0)
                 rows["kind"] = [_device_kind(e) for e in events]
         return rows
 
@@ -164,8 +164,8 @@ class Builder:
         args = [e.args if isinstance(e.args, Args) else _NO_ARGS for e in events]
         rows["thread"] = self._threads(events)
         rows["at"] = times([e.ts for e in events], type(events[0]) is not Event)
-        rows["total"] = [_int(a.total_allocated, 0) for a in args]
-        cpu = np.array([_int(a.device_type, 0) == 0 for a in args])
+        rows["total"] = _ints([a.total_allocated for a in args], 0)
+        cpu = _ints([a.device_type for a in args], 0) == 0
         rows["device"] = np.where(cpu, -1, _small([a.device_id for a in args]))
         self.memory.append(rows)
 
@@ -238,13 +238,20 @@ def _nanoseconds(microseconds: Any) -> int:
 
 def _small(values: list[Any]) -> Ints:
     """Stream and device numbers; 0 for what is none."""
-    numbers = np.array([_int(value, 0) for value in values], dtype=np.int64)
+    numbers = _ints(values, 0)
     return np.where(np.abs(numbers) < 2**31, numbers, 0)
 
 
+def _ints(values: list[Any], otherwise: int) -> Ints:
+    """Whole numbers of whatever JSON had; `otherwise` for what is none or too large."""
+    if set(map(type, values)) == {int}:
+        numbers = np.array(values)
+        if numbers.dtype == np.int64 and -(2**62) < numbers.min() <= numbers.max() < 2**62:
+            return numbers
+    return np.array([_int(value, otherwise) for value in values], dtype=np.int64)
+
+
 def _int(value: Any, otherwise: int) -> int:
-    if type(value) is int and -(2**62) < value < 2**62:
-        return value
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):

@@ -205,6 +205,20 @@ def test_nesting_clips_children_to_their_parents(values):
             assert forest.depth[i] == forest.depth[parent] + 1
 
 
+@given(ranges)
+def test_a_tag_around_a_crossing_changes_nothing_inside(values):
+    """Ranges that cross are walked one by one, with all in the same busy stretch; others not."""
+    inner = [(0, thread, 1 + start, dur) for thread, start, dur in values]
+    around = [(0, thread, 0, 100) for thread in range(3)]
+    alone, within = nest(np.array(inner, RANGE)), nest(np.array(around + inner, RANGE))
+    assert within.end[3:].tolist() == alone.end.tolist()
+    assert within.depth[3:].tolist() == (alone.depth + 1).tolist()
+    roots = np.array([thread for _, thread, _, _ in inner], int)
+    expected = np.where(alone.parent < 0, roots, alone.parent + 3)
+    assert within.parent[3:].tolist() == expected.tolist()
+    assert within.clipped == alone.clipped
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.integers(1, 40)), max_size=30))
 def test_busy_time_is_the_union_over_streams_that_each_run_one_by_one(tmp_path_factory, ops):
     clock = Clock(base=1000.0)
