@@ -176,6 +176,7 @@ class WorldSpec:
     denoising_steps: tuple[int, ...] = (1000, 666, 333)
     timestep_shift: float = 5.0
     warp_steps: bool = True
+    fresh_noise: bool = True  # drawn anew after every step, as distilled models expect it
     context_noise: float = 0.0  # the timestep of the pass that fills the caches
     seed: int = 0
     frame_rate: int = 12  # content frames per second

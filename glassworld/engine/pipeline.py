@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glassworld.engine.graphs import PassGraphs, PassInput
 from glassworld.engine.runtime import OnTheWay
-from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0
+from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0, noise_in
 from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.action import ActionWindows
 from glassworld.models.dit import DiT
@@ -121,12 +121,15 @@ class Pipeline:
             with tag(tags.DENOISING_STEP, **named):
                 forward = tags.GENERATOR_FORWARD if index < last else tags.GENERATOR_FORWARD_FINAL
                 with tag(forward):
-                    x = self.predict(x, step, given, networks)
+                    x0 = self.predict(x, step, given, networks)
                 if index < last:
                     with tag(tags.ADD_NOISE):
-                        fresh = self.drawn(states, lambda each: each.noise.fresh(frames))
-                        x = add_noise(x, fresh, self.steps[index + 1])
-        return x
+                        if self.spec.fresh_noise:
+                            noise = self.drawn(states, lambda each: each.noise.fresh(frames))
+                        else:
+                            noise = noise_in(x, x0, step)
+                        x = add_noise(x0, noise, self.steps[index + 1])
+        return x0
 
     def drawn(
         self, states: Sequence[SessionState], draw: Callable[[SessionState], Tensor]

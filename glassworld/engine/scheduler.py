@@ -58,6 +58,14 @@ def flow_to_x0(x: Tensor, flow: Tensor, step: Step) -> Tensor:
     return (x.double() - step.sigma * flow.double()).to(x.dtype)
 
 
+def noise_in(x: Tensor, x0: Tensor, step: Step) -> Tensor:
+    """The noise in `x` at a step's level, if `x0` is what is clean in it.
+
+    Taken to the next level with it, `x` makes an Euler step along the flow.
+    """
+    return (x - (1 - step.sigma) * x0) / step.sigma
+
+
 def add_noise(x0: Tensor, noise: Tensor, step: Step) -> Tensor:
     """x0 taken to a step's noise level."""
     return (1 - step.sigma) * x0 + step.sigma * noise

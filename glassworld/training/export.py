@@ -110,12 +110,13 @@ def model_config(recipe: DiTRecipe) -> dict[str, object]:
 
 
 def inference_config(recipe: DiTRecipe) -> dict[str, object]:
-    """The inference YAML, keys as in the release, and the content's frame rate."""
+    """The inference YAML, keys as in the release, Euler steps and the content's frame rate."""
     channels = recipe.spec.out_dim
     shape = [1, channels, recipe.window, HEIGHT // SPACE_FACTOR, WIDTH // SPACE_FACTOR]
     return {
         "denoising_step_list": list(recipe.denoising_steps),
         "warp_denoising_step": True,
+        "fresh_noise": False,
         "seed": 0,
         "image_or_video_shape": shape,
         "num_frame_per_block": BLOCK,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from glassworld.engine.scheduler import Step, add_noise
+from glassworld.engine.scheduler import Step, add_noise, flow_to_x0, noise_in
 from glassworld.models.action import ActionWindows
 from glassworld.models.dit import DiT
 from glassworld.models.kv_window import KeyValues, LayerCache
@@ -155,11 +155,11 @@ class Player:
                 inputs.append(x)
                 flow = self._pass(x, part, step.timestep, output=True)
                 assert flow is not None
-                x = x - step.sigma * flow
+                x0 = flow_to_x0(x, flow, step)
                 if index + 1 < len(self.steps):
-                    x = add_noise(x, draw_noise(x, random), self.steps[index + 1])
-            self._pass(x, part, 0.0, output=False)
-            self.made.append(x)
+                    x = add_noise(x0, noise_in(x, x0, step), self.steps[index + 1])
+            self._pass(x0, part, 0.0, output=False)
+            self.made.append(x0)
             self.inputs.append(inputs)
 
     def _pass(self, x: Tensor, part: Stretch, timestep: float, output: bool) -> Tensor | None:

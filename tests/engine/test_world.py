@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,7 @@ def test_actions_change_the_frames(world: World) -> None:
         {"denoising_steps": tuple(range(1000, 0, -20))},
         {"height": 48, "width": 16},
         {"warp_steps": False},
+        {"fresh_noise": False},
     ],
 )
 def test_other_shapes_of_runs(changes: dict[str, object]) -> None:
@@ -100,6 +102,31 @@ def test_other_shapes_of_runs(changes: dict[str, object]) -> None:
     rollout = world.generate(tiny.picture(), 6)
     assert rollout.frames.shape == (21, world.spec.height, world.spec.width, 3)
     assert torch.isfinite(rollout.latents).all()
+
+
+def test_without_fresh_noise_the_steps_follow_the_flow(world: World) -> None:
+    """The same first step; then Euler steps, computed here, instead of noise drawn anew."""
+    euler = tiny.world(fresh_noise=False)
+    flows: list[tuple[torch.Tensor, torch.Tensor]] = []
+    forward = euler.pipeline.forward
+
+    def seen(x: torch.Tensor, *rest: Any, output: bool) -> torch.Tensor | None:
+        flow = forward(x, *rest, output=output)
+        if output and flow is not None:
+            flows.append((x, flow))
+        return flow
+
+    euler.pipeline.forward = seen  # type: ignore[method-assign]
+    latents = euler.generate(tiny.picture(), 3, seed=1).latents
+    sigmas = [*(step.sigma for step in euler.pipeline.steps), 0.0]
+    after = [*(x for x, _ in flows[1:]), latents]
+    assert len(flows) == len(sigmas) - 1
+    for (x, flow), here, there, following in zip(
+        flows, sigmas[:-1], sigmas[1:], after, strict=True
+    ):
+        torch.testing.assert_close(x + (there - here) * flow, following, atol=1e-5, rtol=1e-5)
+    fresh = world.generate(tiny.picture(), 3, seed=1).latents
+    assert not torch.allclose(fresh, latents)
 
 
 def test_extension_goes_on_from_given_latents(world: World, tmp_path: Path) -> None:
