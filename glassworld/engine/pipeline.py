@@ -15,7 +15,7 @@ from torch import Tensor
 
 from glassworld.engine.graphs import PassGraphs, PassInput
 from glassworld.engine.runtime import OnTheWay
-from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0, noise_in
+from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0, renew_noise
 from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.action import ActionWindows
 from glassworld.models.dit import DiT
@@ -124,10 +124,8 @@ class Pipeline:
                     x0 = self.predict(x, step, given, networks)
                 if index < last:
                     with tag(tags.ADD_NOISE):
-                        if self.spec.fresh_noise:
-                            noise = self.drawn(states, lambda each: each.noise.fresh(frames))
-                        else:
-                            noise = noise_in(x, x0, step)
+                        fresh = self.drawn(states, lambda each: each.noise.fresh(frames))
+                        noise = renew_noise(x, x0, step, fresh, self.spec.fresh_noise)
                         x = add_noise(x0, noise, self.steps[index + 1])
         return x0
 

@@ -6,6 +6,7 @@ on the host, so nothing here waits for the device.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -58,12 +59,17 @@ def flow_to_x0(x: Tensor, flow: Tensor, step: Step) -> Tensor:
     return (x.double() - step.sigma * flow.double()).to(x.dtype)
 
 
-def noise_in(x: Tensor, x0: Tensor, step: Step) -> Tensor:
-    """The noise in `x` at a step's level, if `x0` is what is clean in it.
+def renew_noise(x: Tensor, x0: Tensor, step: Step, fresh: Tensor, share: float) -> Tensor:
+    """The noise to go on with after a step from `x` to `x0`: some of it drawn anew.
 
-    Taken to the next level with it, `x` makes an Euler step along the flow.
+    `share` is eta in DDIM (Song et al., 2021). With 0 it is the noise in `x`, and the next step
+    goes on along the flow, as Euler's method does; with 1 it is `fresh` alone, as the released,
+    distilled models expect it.
     """
-    return (x - (1 - step.sigma) * x0) / step.sigma
+    if share == 1:
+        return fresh
+    kept = (x - (1 - step.sigma) * x0) / step.sigma
+    return math.sqrt(1 - share**2) * kept + share * fresh
 
 
 def add_noise(x0: Tensor, noise: Tensor, step: Step) -> Tensor:

@@ -20,7 +20,7 @@ from glassworld.engine.loading import TRANSFORMER_FILE
 from glassworld.files import replacing
 from glassworld.specs import SPACE_FACTOR, WAN_MEAN, WAN_STD
 from glassworld.training.dit import DiTRecipe
-from glassworld.training.forcing import WorldModel
+from glassworld.training.forcing import FRESH_NOISE, WorldModel
 from glassworld.training.latents import fold
 from glassworld.training.samples import BLOCK
 from glassworld.training.simulator import HEIGHT, WIDTH, Simulator
@@ -110,13 +110,13 @@ def model_config(recipe: DiTRecipe) -> dict[str, object]:
 
 
 def inference_config(recipe: DiTRecipe) -> dict[str, object]:
-    """The inference YAML, keys as in the release, Euler steps and the content's frame rate."""
+    """The inference YAML: keys as in the release, `fresh_noise` and `frame_rate`."""
     channels = recipe.spec.out_dim
     shape = [1, channels, recipe.window, HEIGHT // SPACE_FACTOR, WIDTH // SPACE_FACTOR]
     return {
         "denoising_step_list": list(recipe.denoising_steps),
         "warp_denoising_step": True,
-        "fresh_noise": False,
+        "fresh_noise": FRESH_NOISE,
         "seed": 0,
         "image_or_video_shape": shape,
         "num_frame_per_block": BLOCK,

@@ -12,13 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from glassworld.engine.scheduler import Step, add_noise, flow_to_x0, noise_in
+from glassworld.engine.scheduler import Step, add_noise, flow_to_x0, renew_noise
 from glassworld.models.action import ActionWindows
 from glassworld.models.dit import DiT
 from glassworld.models.kv_window import KeyValues, LayerCache
 from glassworld.models.vision import VisionTower
 from glassworld.specs import DiTSpec, VisionSpec
 from glassworld.training.samples import BLOCK, Stretch
+
+FRESH_NOISE = 0.7
+"""How much of the noise the sampler of these worlds draws anew after a step."""
 
 
 class WorldModel(nn.Module):
@@ -157,7 +160,9 @@ class Player:
                 assert flow is not None
                 x0 = flow_to_x0(x, flow, step)
                 if index + 1 < len(self.steps):
-                    x = add_noise(x0, noise_in(x, x0, step), self.steps[index + 1])
+                    fresh = draw_noise(x, random)
+                    noise = renew_noise(x, x0, step, fresh, FRESH_NOISE)
+                    x = add_noise(x0, noise, self.steps[index + 1])
             self._pass(x0, part, 0.0, output=False)
             self.made.append(x0)
             self.inputs.append(inputs)
