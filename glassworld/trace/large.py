@@ -14,15 +14,8 @@ from functools import cached_property
 
 import numpy as np
 
-from glassworld.trace.analysis import (
-    Analysis,
-    Call,
-    Coverage,
-    GpuFacts,
-    Numbered,
-    TagRow,
-    analyze_stretch,
-)
+from glassworld.trace.analysis import Analysis, analyze_stretch
+from glassworld.trace.facts import Call, Coverage, GpuFacts, Numbered, TagRow
 from glassworld.trace.gaps import LONGEST, Gap, Idle
 from glassworld.trace.memory import Held
 from glassworld.trace.operators import Kernels, Operators, Totals

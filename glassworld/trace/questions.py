@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glassworld.profiling import registry as tags
-from glassworld.trace.analysis import Analysis, TagRow
+from glassworld.trace.analysis import Analysis
+from glassworld.trace.facts import TagRow
 
 STAGES = (
     tags.DATA_PREPARATION,

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from glassworld.trace.analysis import TagRow
 from glassworld.trace.compare import Comparison
+from glassworld.trace.facts import TagRow
 from glassworld.trace.findings import Finding
 
 if TYPE_CHECKING:
