@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from glassworld.models.kv_window import KeyValues, KVWindow, Placement
 from glassworld.models.quantised import QuantisedLinear
 from glassworld.models.rope import Rotary
+from glassworld.models.sight import Sight
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
@@ -23,7 +24,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     `q`: `[b, heads, queries, d]`; `k`, `v`: `[b, heads, keys, d]`; `mask`: boolean, true where a
     query may look, broadcast to `[b, heads, queries, keys]`. Returns `[b, heads, queries, d]`.
     """
+    if q.requires_grad and q.device.type == "cpu":
+        return attention_by_products(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def attention_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`attention` spelled out: torch's fused kernel has a slow way back on processors."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 def pointwise_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -33,6 +44,20 @@ def pointwise_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = N
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(-1).to(v.dtype)
     return (weights.unsqueeze(-1) * v.unsqueeze(-3)).sum(-2)
+
+
+def attend_sights(heads: Heads, sights: Sequence[Sight]) -> Tensor:
+    """Each group of queries attends to the keys it sees: what no one sees costs nothing."""
+    q, k, v = heads
+    seen = [
+        attention(
+            q[:, :, sight.queries],
+            torch.cat([k[:, :, part] for part in sight.keys], 2),
+            torch.cat([v[:, :, part] for part in sight.keys], 2),
+        )
+        for sight in sights
+    ]
+    return torch.cat(seen, 2)
 
 
 def attend_window(

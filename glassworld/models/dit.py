@@ -22,10 +22,10 @@ from glassworld.models.kv_window import (
     KVWindow,
     LayerCache,
     Placement,
-    tokens_mask,
 )
 from glassworld.models.layer import BlockPlace, Layer, modulate
 from glassworld.models.rope import rotary_3d, rotary_time
+from glassworld.models.sight import sights
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 from glassworld.specs import DiTSpec
@@ -120,8 +120,8 @@ class DiT(nn.Module):
     ) -> BlockPlace:
         """The place of latent frames `[f]` in training, with the masks among them `[f, f]`.
 
-        `visible` says which frame sees which (see `block_causal`); actions know no sinks, so
-        with sinks they have a mask of their own.
+        `visible` says which frame sees which; actions know no sinks, so with sinks they have a
+        mask of their own.
         """
         action = self.spec.action
         action_dim = action.keyboard_width // action.heads
@@ -129,7 +129,7 @@ class DiT(nn.Module):
             rotary=rotary_3d(frames, grid, self.spec.head_dim),
             action_rotary=rotary_time(frames, action.turning_dims, action_dim, action.rope_theta),
             visible=visible if visible_actions is None else visible_actions,
-            visible_tokens=None if visible is None else tokens_mask(visible, grid[0] * grid[1]),
+            sights=None if visible is None else sights(visible, grid[0] * grid[1]),
         )
 
     def stream_place(

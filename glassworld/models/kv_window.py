@@ -169,21 +169,3 @@ class LayerCache:
             None if self.mouse is None else self.mouse.copy(),
             None if self.keyboard is None else self.keyboard.copy(),
         )
-
-
-def tokens_mask(visible: Tensor, per_frame: int) -> Tensor:
-    """A mask among frames `[f, f]` as the mask among their tokens."""
-    return visible.repeat_interleave(per_frame, 0).repeat_interleave(per_frame, 1)
-
-
-def block_causal(frames: int, block: int, window: int, sink: int = 0) -> Tensor:
-    """Which frame sees which, as the ring makes it: boolean `[frames, frames]`.
-
-    A frame sees its own block whole and the frames before it that the window, counted back from
-    the block's end, still holds beside the sinks.
-    """
-    index = torch.arange(frames)
-    end = (torch.div(index, block, rounding_mode="floor") + 1) * block
-    past = index[None, :] < end[:, None]
-    recent = index[None, :] >= (end[:, None] - (window - sink)).clamp(min=sink)
-    return past & (recent | (index < sink)[None, :])

@@ -15,11 +15,13 @@ from glassworld.models.attention import (
     CrossAttention,
     Heads,
     SelfAttention,
+    attend_sights,
     attend_window,
     join_heads,
 )
 from glassworld.models.kv_window import KeyValues, LayerCache, Placement
 from glassworld.models.rope import Rotary
+from glassworld.models.sight import Sight
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 from glassworld.specs import DiTSpec
@@ -47,7 +49,7 @@ class BlockPlace:
     self_place: Placement | None = None  # None when training
     action_place: Placement | None = None
     visible: Tensor | None = None  # training: [f, f], which frame sees which one's actions
-    visible_tokens: Tensor | None = None
+    sights: tuple[Sight, ...] | None = None  # training: which tokens see which
 
     @staticmethod
     def together(places: Sequence[BlockPlace]) -> BlockPlace:
@@ -99,8 +101,11 @@ class Layer(nn.Module):
         attend, feed = self.modulations(time)
         with tag(tags.SELF_ATTENTION):
             heads = self.enter(x, attend, place.rotary)
-            window = cache.self_attention if cache else None
-            seen = attend_window(heads, window, place.self_place, place.visible_tokens)
+            if place.sights is not None:
+                seen = attend_sights(heads, place.sights)
+            else:
+                window = cache.self_attention if cache else None
+                seen = attend_window(heads, window, place.self_place)
             x = self.leave(x, seen, attend)
         with tag(tags.CROSS_ATTENTION):
             x = self.look(x, context)

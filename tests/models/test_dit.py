@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glassworld.models.action import ActionWindows
 from glassworld.models.dit import DiT
-from glassworld.models.kv_window import Placement, block_causal
+from glassworld.models.kv_window import Placement
 from glassworld.specs import DiTSpec
 
 GRID = (2, 3)
@@ -26,6 +26,19 @@ def inputs(frames: int) -> tuple[Tensor, ActionWindows, Tensor]:
         torch.rand(1, frames, 12, 4, generator=draw), torch.randn(1, frames, 12, 2, generator=draw)
     )
     return x, windows, torch.randn(1, 17, 24, generator=draw)
+
+
+def block_causal(frames: int, block: int, window: int, sink: int = 0) -> Tensor:
+    """Which frame sees which, as the ring makes it: boolean `[frames, frames]`.
+
+    A frame sees its own block whole and the frames before it that the window, counted back from
+    the block's end, still holds beside the sinks.
+    """
+    index = torch.arange(frames)
+    end = (torch.div(index, block, rounding_mode="floor") + 1) * block
+    past = index[None, :] < end[:, None]
+    recent = index[None, :] >= (end[:, None] - (window - sink)).clamp(min=sink)
+    return past & (recent | (index < sink)[None, :])
 
 
 def stream(network: DiT, block: int, x: Tensor, windows: ActionWindows, visual: Tensor) -> Tensor:
