@@ -17,7 +17,7 @@ from glassworld.training.forcing import (
 )
 from glassworld.training.latents import LatentPlay
 from glassworld.training.run import Run, Schedule, autocast, generator
-from glassworld.training.samples import BLOCK, draw
+from glassworld.training.samples import BLOCK, Stretch, draw
 from glassworld.training.showing import Show
 
 TRAINED_BLOCKS = 3
@@ -44,6 +44,7 @@ class DiTRecipe:
     rate: float = 1.5e-3
     start_share: float = 0.3
     history_noise: float = 0.3
+    redrawn_share: float = 0.5
     self_steps: int = 1500
     self_rate: float = 4e-4
     decay: float = 0.998
@@ -108,7 +109,7 @@ def train_teacher_forcing(
 def teacher_loss(
     model: WorldModel, play: LatentPlay, recipe: DiTRecipe, random: torch.Generator
 ) -> torch.Tensor:
-    """The loss of one batch with the truth, slightly noised, as history."""
+    """The loss of one batch with the truth, redrawn or not and slightly noised, as history."""
     past = model.history
     start = 0
     if float(torch.rand((), generator=random)) >= recipe.start_share:
@@ -118,10 +119,27 @@ def teacher_loss(
     stretch = draw(play, recipe.batch, start, blocks, random).to(model.device)
     truth = stretch.latents[:, :, first * BLOCK :]
     history = stretch.latents[:, :, : (blocks - 1) * BLOCK]
+    if float(torch.rand((), generator=random)) < recipe.redrawn_share:
+        history = redrawn(model, stretch.blocks(0, blocks - 1), random)
     level = recipe.history_noise * torch.rand(len(history), 1, 1, 1, 1, generator=random)
     history = history + level.to(history.device) * draw_noise(history, random)
-    noisy = teacher_noise(truth, recipe.sampler, random)
+    noisy = teacher_noise(truth, FlowSchedule(), random)
     return noisy.loss(forward(model, stretch, history, first, noisy), truth)
+
+
+@torch.no_grad()
+def redrawn(model: WorldModel, stretch: Stretch, random: torch.Generator) -> torch.Tensor:
+    """The latents of a stretch as the model takes them for after one step from noise.
+
+    As history they are as washed out as what it will remember in play, and yet show the truth:
+    it learns to draw sharply again what it sees blurred, not to blur. The first block stays as
+    it is where the model does not know what came before.
+    """
+    first = 1 if stretch.start else 0
+    kept, truth = stretch.latents[:, :, : first * BLOCK], stretch.latents[:, :, first * BLOCK :]
+    noisy = teacher_noise(truth, FlowSchedule(), random)
+    flow = forward(model, stretch, stretch.latents[:, :, :-BLOCK], first, noisy)
+    return torch.cat([kept, noisy.x0(flow)], 2)
 
 
 def train_self_forcing(

@@ -12,7 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from glassworld.engine.scheduler import Step, add_noise, flow_to_x0, renew_noise
+from glassworld.engine.scheduler import (
+    TRAINING_STEPS,
+    FlowSchedule,
+    Step,
+    add_noise,
+    flow_to_x0,
+    renew_noise,
+)
 from glassworld.models.action import ActionWindows
 from glassworld.models.dit import DiT
 from glassworld.models.kv_window import KeyValues, LayerCache
@@ -22,6 +29,9 @@ from glassworld.training.samples import BLOCK, Stretch
 
 FRESH_NOISE = 0.7
 """How much of the noise the sampler of these worlds draws anew after a step."""
+FAINTEST = 40
+"""How many of the schedule's last steps are not learned: with hardly any noise in the picture
+the error says little about the world and much about the noise."""
 
 
 class WorldModel(nn.Module):
@@ -56,13 +66,16 @@ class Noisy(NamedTuple):
     timesteps: Tensor
     sigmas: Tensor
 
+    def x0(self, flow: Tensor) -> Tensor:
+        """The clean latents that the flow leads to: x - sigma flow."""
+        return self.x - self.sigmas[:, None, :, None, None] * flow
+
     def loss(self, flow: Tensor, truth: Tensor) -> Tensor:
         """The flow's squared error against the one that leads to the truth.
 
         That is the clean latents' error over sigma squared.
         """
-        sigmas = self.sigmas[:, None, :, None, None]
-        error = (self.x - sigmas * flow - truth) / sigmas
+        error = (self.x0(flow) - truth) / self.sigmas[:, None, :, None, None]
         return error.square().mean()
 
 
@@ -104,11 +117,15 @@ def forward(
     return flow[:, :, clean * BLOCK :]
 
 
-def teacher_noise(truth: Tensor, steps: tuple[Step, ...], random: torch.Generator) -> Noisy:
-    """Noise each block to a level of its own, one of the sampler's."""
+def teacher_noise(truth: Tensor, schedule: FlowSchedule, random: torch.Generator) -> Noisy:
+    """Noise each block to a level of its own, any of the schedule's but the faintest.
+
+    The sampler's few levels alone would do for its few steps; learning all of them leaves the
+    choice of steps, and of how many, to the sampler.
+    """
     batch, blocks = truth.shape[0], truth.shape[2] // BLOCK
-    pick = torch.randint(len(steps), (batch, blocks), generator=random)
-    levels = torch.tensor([step.sigma for step in steps])[pick]
+    table = torch.from_numpy(schedule.sigmas[: TRAINING_STEPS - FAINTEST]).float()
+    levels = table[torch.randint(len(table), (batch, blocks), generator=random)]
     sigmas = levels.repeat_interleave(BLOCK, 1).to(truth.device)
     level = sigmas[:, None, :, None, None]
     noise = draw_noise(truth, random)

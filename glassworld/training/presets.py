@@ -23,7 +23,9 @@ PRESETS = {
     "smoke": Preset(
         shards=1,
         episodes=4,
-        vae=VAERecipe(width=8, picture_steps=20, pictures=4, clip_steps=10, clips=1),
+        vae=VAERecipe(
+            width=8, picture_steps=20, pictures=4, clip_steps=10, clips=1, decoder_steps=5
+        ),
         dit=DiTRecipe(
             dim=32,
             ffn_dim=64,
@@ -75,6 +77,10 @@ class Folders:
     @property
     def vae(self) -> Path:
         return self.root / "vae"
+
+    @property
+    def decoder(self) -> Path:
+        return self.root / "decoder"
 
     @property
     def teacher(self) -> Path:

@@ -15,7 +15,7 @@ from glassworld.training.latents import encode_play, normalise
 from glassworld.training.presets import Folders, Preset
 from glassworld.training.showing import Show
 from glassworld.training.start import start_model, start_vae
-from glassworld.training.vae import VAE, train_vae
+from glassworld.training.vae import VAE, train_decoder, train_vae
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 1000
 
@@ -30,25 +30,27 @@ def collect_play(preset: Preset, folders: Folders) -> None:
 
 
 def prepare_vae(preset: Preset, folders: Folders, start: Path | None, device: torch.device) -> VAE:
-    """Train the VAE, or read it, and give its latents zero mean and unit variance.
+    """Train the VAE, or read it: latents of zero mean and unit variance, then the decoder alone.
 
     It comes back on the CPU. From the world `start` it does not learn pictures alone anew.
     """
     torch.manual_seed(preset.vae.seed)
     vae, recipe = VAE(preset.vae.spec), preset.vae
     normalised = folders.vae / "normalised.pt"
+    play = Play(folders.play)
     if normalised.exists():
         vae.load_state_dict(torch.load(normalised, weights_only=True))
-        return vae.eval()
-    if start is not None:
-        start_vae(vae, start)
-        recipe = replace(recipe, picture_steps=0)
-    vae = train_vae(Play(folders.play), recipe, folders.vae, vae.to(device)).cpu()
-    normalise(vae, Play(folders.play, limit=1).frames)
-    draft = normalised.with_suffix(".part")
-    torch.save(vae.state_dict(), draft)
-    draft.replace(normalised)
-    return vae
+    else:
+        if start is not None:
+            start_vae(vae, start)
+            recipe = replace(recipe, picture_steps=0)
+        vae = train_vae(play, recipe, folders.vae, vae.to(device)).cpu()
+        normalise(vae, Play(folders.play, limit=1).frames)
+        draft = normalised.with_suffix(".part")
+        torch.save(vae.state_dict(), draft)
+        draft.replace(normalised)
+    train_decoder(play, recipe, folders.decoder, vae.to(device))
+    return vae.cpu().eval()
 
 
 def prepare_model(preset: Preset, start: Path | None) -> WorldModel:

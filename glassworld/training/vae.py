@@ -8,6 +8,10 @@ shows clips, each four frames as one, and then learns what moves.
 The loss is L1 on pixels (sharper than L2), L2 on them (so that the errors that stand out weigh
 more), L1 on the differences of neighbouring pixels (edges), and a small KL term that keeps the
 latents smooth enough to be predicted with an error.
+
+Last the decoder learns alone, on long clips: what it has to learn (what moves where between the
+latent frames) takes longer than what the encoder has to, a step costs less, and latents that
+were encoded before stay what they are.
 """
 
 import math
@@ -25,6 +29,8 @@ from glassworld.specs import VAESpec
 from glassworld.training.dataset import Play, to_pixels
 from glassworld.training.run import Run, Schedule, autocast, generator
 
+DECODER_DECAY = 0.997
+
 
 @dataclass(frozen=True)
 class VAERecipe:
@@ -40,6 +46,7 @@ class VAERecipe:
     long_steps: int = 400
     long_clips: int = 2
     long_frames: int = 17
+    decoder_steps: int = 2500
     rate: float = 1e-3
     square_weight: float = 5.0
     edge_weight: float = 0.5
@@ -102,6 +109,25 @@ def train_vae(play: Play, recipe: VAERecipe, folder: Path, vae: VAE) -> VAE:
             run.note(kl=kl.item(), **{f"{kind}_psnr": psnr(rebuilt.detach(), pixels)})
     vae.load_state_dict(run.average)
     return vae.eval()
+
+
+def train_decoder(play: Play, recipe: VAERecipe, folder: Path, vae: VAE) -> None:
+    """Train, or go on training, the decoder alone; leaves the averaged weights in `vae`."""
+    run = Run(folder, vae.decoder, Schedule(recipe.decoder_steps, recipe.rate), DECODER_DECAY)
+    run.resume()
+    device = vae.decoder.conv2.weight.device
+    for step in run.steps("decoder alone"):
+        random = generator(recipe.seed + 1, step)
+        pixels = play.clips(recipe.long_clips, recipe.long_frames, random).to(device)
+        with autocast(device):
+            with torch.no_grad():
+                latents = vae.encoder(pixels)
+            rebuilt = vae.decoder(latents)
+            loss = _error(rebuilt, pixels, recipe)
+        run.learn(loss)
+        if step % 10 == 0:
+            run.note(clip_psnr=psnr(rebuilt.detach(), pixels))
+    vae.decoder.load_state_dict(run.average)
 
 
 def _batch(recipe: VAERecipe, step: int) -> tuple[int, int]:

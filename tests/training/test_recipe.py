@@ -9,10 +9,11 @@ from PIL import Image
 
 from glassworld.engine.actions import Action
 from glassworld.engine.loading import load_world
+from glassworld.engine.scheduler import FlowSchedule
 from glassworld.errors import CheckpointError, InputError
-from glassworld.training.dit import DiTRecipe
+from glassworld.training.dit import DiTRecipe, redrawn
 from glassworld.training.export import export_world
-from glassworld.training.forcing import Player, WorldModel, forward
+from glassworld.training.forcing import Player, WorldModel, forward, teacher_noise
 from glassworld.training.latents import LatentPlay, fold
 from glassworld.training.muon import orthogonal
 from glassworld.training.run import Run, Schedule, generator
@@ -63,6 +64,18 @@ def test_what_is_learned_is_what_was_played() -> None:
     assert final.any()
     wanted = final[:, None, :, None, None].expand_as(made)
     torch.testing.assert_close(x0[wanted], made[wanted], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("start", "known"), [(0, 0), (2, 3)])
+def test_history_is_redrawn_where_the_past_is_known(start: int, known: int) -> None:
+    """A flow of nothing leaves the noised truth as it is."""
+    model, stretch = small_model(), draw(latent_play(), 2, start, 3, generator(0, 0))
+    torch.nn.init.zeros_(model.dit.head.head.weight)
+    torch.nn.init.zeros_(model.dit.head.head.bias)
+    history = redrawn(model, stretch, generator(0, 1))
+    truth = stretch.latents
+    noised = teacher_noise(truth[:, :, known:], FlowSchedule(), generator(0, 1))
+    torch.testing.assert_close(history, torch.cat([truth[:, :, :known], noised.x], 2))
 
 
 def test_folding_statistics_changes_latents_and_nothing_else() -> None:
@@ -191,6 +204,13 @@ def test_the_smoke_preset_makes_a_world_and_repeats_nothing(tmp_path: Path) -> N
         assert (stage / "curve.png").exists()
         with Image.open(stage / "samples.png") as samples:
             assert samples.size == (12 * 96, 4 * 2 * 64)
+    encoded_with = torch.load(folders.vae / "normalised.pt", weights_only=True)
+    taught = torch.load(folders.decoder / "state.pt", weights_only=True)["average"]
+    name = "decoder.middle.residual1.conv1.weight"
+    assert not torch.equal(taught[name], encoded_with[f"decoder.{name}"])
+    name = "stages.0.conv1.weight"
+    encoder = world.networks.encoder.encoder.state_dict()
+    assert torch.equal(encoder[name], encoded_with[f"encoder.encoder.{name}"].half().float())
     kept = (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns
     train_world(preset("smoke"), folders)
     assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == kept
