@@ -83,23 +83,25 @@ def evaluate(
     """
     import msgspec
     import numpy as np
+    from rich.console import Console
 
     from glassworld.engine.loading import load_world
     from glassworld.engine.video import write_video
     from glassworld.files import replacing
     from glassworld.training import evaluate as evaluation
     from glassworld.training.collect import play
+    from glassworld.training.scorecard import tables
 
     config = None if world is None else world / "inference.yaml"
     loaded = load_world(config, None, world)
     plan = evaluation.Plan(starts=starts, drift_starts=minutes)
     held_out = play(HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)).frames
-    scores = msgspec.json.format(
-        msgspec.json.encode(evaluation.evaluate(loaded, plan, held_out)), indent=2
-    )
-    if json is not None:
-        with replacing(json) as path:
-            path.write_bytes(scores + b"\n")
+    scores: dict[str, dict[str, object]] = {}
+    for name, score in evaluation.evaluate(loaded, plan, held_out):
+        scores[name] = score
+        if json is not None:  # what is measured is kept if the rest is interrupted
+            with replacing(json) as path:
+                path.write_bytes(msgspec.json.format(msgspec.json.encode(scores)) + b"\n")
     if strip is not None or video is not None:
         pairs = list(evaluation.side_by_side(loaded, plan))
         if strip is not None:
@@ -107,4 +109,6 @@ def evaluate(
                 evaluation.strip(pairs).save(path)
         if video is not None:
             write_video(video, np.concatenate(pairs), loaded.spec.frame_rate)
-    typer.echo(scores.decode())
+    console = Console()
+    for table in tables(scores):
+        console.print(table)

@@ -3,7 +3,8 @@
 From held-out starting pictures the same actions are played in the simulator and in the model.
 """
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import mean
 from typing import TypedDict
@@ -55,7 +56,7 @@ PAIRS = {
     "still_moving": (STILL, FORWARD),
 }
 _SAME_DB = 35.0
-"""Two truths nearer than this cannot be told apart: the player stood against a wall."""
+"""Two pictures nearer than this show the same view: the player stood, or stood against a wall."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,11 @@ class Plan:
 
 
 class BlockScores(TypedDict):
-    """Means over the starts, one entry a block."""
+    """Means over the starts, one entry a block.
+
+    `_moving`: over the starts whose view has moved away from the start picture alone, which a
+    held picture cannot follow; None where none has.
+    """
 
     psnr: list[float]
     ssim: list[float]
@@ -78,6 +83,9 @@ class BlockScores(TypedDict):
     ssim_start_picture: list[float]
     psnr_wrong_actions: list[float]
     ssim_wrong_actions: list[float]
+    psnr_moving: list[float | None]
+    psnr_start_picture_moving: list[float | None]
+    psnr_wrong_actions_moving: list[float | None]
 
 
 def play_truth(simulator: Simulator, actions: list[Action]) -> list[Frame]:
@@ -102,7 +110,7 @@ def random_actions(rng: np.random.Generator, blocks: int) -> list[Action]:
 def following(world: World, plan: Plan) -> BlockScores:
     """Per block: the model against the truth, beside the start picture held and a model given
     the opposite of every action."""
-    rows: dict[str, list[list[float]]] = {name: [] for name in BlockScores.__annotations__}
+    rows: dict[str, list[list[float]]] = defaultdict(list)
     for index in track(range(plan.starts), description="following the simulator"):
         rng = np.random.default_rng((plan.seed, index))
         actions = random_actions(rng, plan.blocks)
@@ -122,6 +130,12 @@ def following(world: World, plan: Plan) -> BlockScores:
             rows["psnr" + suffix].append([psnr(*_new(pair)) for pair in pairs])
             rows["ssim" + suffix].append([ssim(*_new(pair)) for pair in pairs])
     means = {name: np.mean(values, 0).round(3).tolist() for name, values in rows.items()}
+    moved = np.array(rows["psnr_start_picture"]) < _SAME_DB
+    for name in ("psnr", "psnr_start_picture", "psnr_wrong_actions"):
+        means[name + "_moving"] = [
+            round(float(column[here].mean()), 3) if here.any() else None
+            for column, here in zip(np.array(rows[name]).T, moved.T, strict=True)
+        ]
     return BlockScores(**means)  # type: ignore[typeddict-item]
 
 
@@ -219,16 +233,18 @@ def reconstruction(world: World, frames: NDArray[np.uint8]) -> dict[str, float]:
     return {"psnr": round(float(np.mean(values)), 3)}
 
 
-def evaluate(world: World, plan: Plan, held_out: NDArray[np.uint8]) -> dict[str, object]:
-    """All of it. `held_out`: clips [E, N, H, W, 3] of another seed than the training's."""
+def evaluate(
+    world: World, plan: Plan, held_out: NDArray[np.uint8]
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """All of it, measure by measure: each one's name and its scores when it is done.
+
+    `held_out`: clips [E, N, H, W, 3] of another seed than the training's.
+    """
     real = held_out.reshape(-1, *held_out.shape[2:])
-    stages: dict[str, Callable[[], object]] = {
-        "vae": lambda: reconstruction(world, held_out[:16, :61]),
-        "blocks": lambda: following(world, plan),
-        "actions": lambda: choices(world, plan),
-        "drift": lambda: drift(world, plan, real[::3]),
-    }
-    return {name: stage() for name, stage in stages.items()}
+    yield "vae", {**reconstruction(world, held_out[:16, :61])}
+    yield "blocks", {**following(world, plan)}
+    yield "actions", {**choices(world, plan)}
+    yield "drift", {**drift(world, plan, real[::3])}
 
 
 def side_by_side(world: World, plan: Plan, count: int = 3) -> Iterator[Frame]:

@@ -1,0 +1,64 @@
+"""The scores of a world as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+BLOCK_ROWS = {
+    "psnr": "the world, dB",
+    "psnr_start_picture": "start picture held",
+    "psnr_wrong_actions": "opposite actions",
+    "psnr_moving": "moved views: the world",
+    "psnr_start_picture_moving": "moved views: held",
+    "psnr_wrong_actions_moving": "moved views: opposite",
+    "ssim": "the world, SSIM",
+    "ssim_start_picture": "start picture held",
+    "ssim_wrong_actions": "opposite actions",
+}
+DRIFT_COLUMNS = ("distance", "sharpness", "motion")
+
+
+def tables(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
+    """What `evaluate` gave, in its order."""
+    yield _blocks(scores["blocks"])
+    yield _shares(scores["actions"], float(scores["vae"]["psnr"]))
+    yield _drift(scores["drift"])
+
+
+def _blocks(blocks: Mapping[str, list[float | None]]) -> Table:
+    table = Table(title="Against the simulator, block by block", title_justify="left")
+    table.add_column("block")
+    for index in range(len(blocks["psnr"])):
+        table.add_column(str(index + 1), justify="right")
+    for name, title in BLOCK_ROWS.items():
+        digits = 2 if name.startswith("ssim") else 1
+        cells = ("-" if value is None else f"{value:.{digits}f}" for value in blocks[name])
+        table.add_row(title, *cells)
+    return table
+
+
+def _shares(actions: Mapping[str, float], vae: float) -> Table:
+    table = Table(title="Following the keys", title_justify="left")
+    table.add_column("what")
+    table.add_column("reached", justify="right")
+    for name, value in actions.items():
+        shown = f"{value:.2f}" if name == "turn_size" else f"{value:.0%}"
+        table.add_row(name.replace("_", " "), shown)
+    table.add_row("VAE alone on held-out clips", f"{vae:.1f} dB")
+    return table
+
+
+def _drift(drift: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table(title="A minute: first five seconds, last five", title_justify="left")
+    table.add_column("keys")
+    for name in DRIFT_COLUMNS:
+        table.add_column(name, justify="right")
+    for name, row in drift.items():
+        ends = (f"{row[f'first_{key}']:.1f}, {row[f'last_{key}']:.1f}" for key in DRIFT_COLUMNS)
+        table.add_row(name, *ends)
+    real = next(iter(drift.values()))["real_sharpness"]
+    table.caption = f"real frames: distance 0, sharpness {real:.1f}"
+    return table
