@@ -157,6 +157,20 @@ def generate(
             "auto|force|none",
         ),
     ] = "auto",
+    accelerate: Annotated[
+        str,
+        _option(
+            "accelerate",
+            "Of attention, layers, graphs (same results), int8, float8 (nearly); joined by commas. "
+            "layers compiles once and keeps it; graphs needs a GPU.",
+            SPEED,
+            "PART,...",
+        ),
+    ] = "",
+    tiny_decoder: Annotated[
+        Path | None,
+        _option("tiny-decoder", "Decode by these TAEHV weights (taew2_1): quicker.", SPEED),
+    ] = None,
     enable_profile: Annotated[
         bool, _option("enable-profile", "Write profile_trace.json with every tag.", SPEED)
     ] = False,

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from glassworld.engine.acceleration import split_parts
 from glassworld.engine.action_files import NoiseOf, load_actions, recorded_noise
 from glassworld.engine.actions import ActionTrack
 from glassworld.engine.latents import read_latents, save_latents
@@ -56,6 +57,8 @@ class GenerateOptions:
     device: str | None = None
     dtype: str | None = None
     vae_compile_mode: str = "auto"
+    accelerate: str = ""
+    tiny_decoder: Path | None = None
     enable_profile: bool = False
     profile_mode: str = "full"
     profile_blocks: str | None = None
@@ -129,6 +132,8 @@ def _load(options: GenerateOptions) -> World:
         options.dtype,
         options.random_weights,
         options.vae_compile_mode,
+        split_parts(options.accelerate),
+        options.tiny_decoder,
     )
 
 

@@ -96,6 +96,8 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "unknown device": (["--device", "abacus"], "must be cpu"),
     "unknown dtype": (["--dtype", "int3"], "float32"),
     "unknown compile mode": (["--vae_compile_mode", "maybe"], "auto, force, none"),
+    "unknown accelerator": (["--accelerate", "layers,magic"], "'magic'.*attention, layers"),
+    "no tiny decoder": (["--tiny_decoder", "nowhere.pth"], "nowhere.pth"),
     "unknown profile mode": (["--enable_profile", "--profile_mode", "some"], "full, tags"),
     "blocks backwards": (["--enable_profile", "--profile_blocks", "3:1"], "A:B"),
     "blocks beyond": (["--enable_profile", "--profile_blocks", "50:51"], "blocks 0 to 49"),

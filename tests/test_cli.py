@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FLAGS = """config_path checkpoint_path pretrained_model_path img_path output_folder seed device
 num_output_frames enable_profile vae_compile_mode dtype actions save_latents initial_latents
-profile_mode profile_blocks random_weights"""
+profile_mode profile_blocks random_weights accelerate tiny_decoder"""
 
 
 @pytest.fixture(scope="module")

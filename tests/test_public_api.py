@@ -42,7 +42,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         (
             "load_world",
             "config_path checkpoint_path pretrained_model_path device dtype random_weights "
-            "vae_compile_mode",
+            "vae_compile_mode accelerate tiny_decoder",
         ),
         (
             "World.generate",

@@ -73,6 +73,7 @@ def run(
 
     from glassworld.bench import regression
     from glassworld.bench.report import Order, full_benchmark, print_comparison, print_table
+    from glassworld.engine.acceleration import split_parts
     from glassworld.files import writable_folder
 
     arguments: dict[str, Any] = {
@@ -84,8 +85,7 @@ def run(
         "dtype": dtype,
         "vae_compile_mode": vae_compile_mode,
     }
-    parts = [part for part in accelerate.split(",") if part]
-    order = Order(arguments, parts, tiny_decoder, blocks)
+    order = Order(arguments, split_parts(accelerate), tiny_decoder, blocks)
     before = regression.read() if compare else None
     folder = None if plots is None else writable_folder(plots)
     console = Console()

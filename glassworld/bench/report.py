@@ -22,7 +22,7 @@ from glassworld.bench.scaling import of_sessions, over_the_run, scaling
 from glassworld.bench.sessions import key_to_frame_ms, several_sessions
 from glassworld.bench.startup import cold_start, compiled_starts
 from glassworld.bench.steady import FEWEST_BLOCKS, frames_per_block, steady_state, warm
-from glassworld.engine.acceleration import PARTS, accelerate
+from glassworld.engine.acceleration import accelerate, check_parts
 from glassworld.engine.description import describe
 from glassworld.engine.loading import load_world
 from glassworld.engine.tiny_decoding import with_tiny_decoder
@@ -49,9 +49,7 @@ class Order:
     def __post_init__(self) -> None:
         if self.blocks < FEWEST_BLOCKS:
             raise InputError(f"blocks {self.blocks}: at least {FEWEST_BLOCKS} make a steady state")
-        unknown = sorted(set(self.accelerate) - set(PARTS))
-        if unknown:
-            raise InputError(f"accelerate {unknown[0]!r}: must be one of {', '.join(PARTS)}")
+        check_parts(self.accelerate)
 
 
 def full_benchmark(order: Order, say: Say, plots_folder: Path | None = None) -> dict[str, Any]:

@@ -51,15 +51,25 @@ REPEATS = 10
 Ways = dict[str, dict[str, float]]
 
 
+def split_parts(text: str) -> list[str]:
+    """The parts in a command line's list, joined by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def check_parts(parts: Collection[str]) -> None:
+    """Raises `InputError` for a part that is not there."""
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown:
+        raise InputError(f"accelerate {unknown[0]!r}: must be one of {', '.join(PARTS)}")
+
+
 def accelerate(world: World, parts: Collection[str]) -> None:
     """Make a world faster, in place, before its first session begins.
 
     Graphs need a CUDA device and are left out elsewhere. Raises `InputError` for an unknown part,
     and for one that fails here.
     """
-    unknown = sorted(set(parts) - set(PARTS))
-    if unknown:
-        raise InputError(f"accelerate {unknown[0]!r}: must be one of {', '.join(PARTS)}")
+    check_parts(parts)
     for part in QUANTISED.keys() & set(parts):
         _quantise(world, part)
     if "attention" in parts:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from glassworld.engine.acceleration import accelerate as make_faster
+from glassworld.engine.acceleration import check_parts
 from glassworld.engine.checkpoints import (
     channels_last,
     dit_from_released,
@@ -29,6 +32,7 @@ from glassworld.engine.configs import (
 )
 from glassworld.engine.hub import download, is_hub_name
 from glassworld.engine.runtime import Precision, check_memory, keep_freed_memory, pick_device
+from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import Networks, World
 from glassworld.errors import CheckpointError, InputError
 from glassworld.models.dit import DiT
@@ -59,6 +63,8 @@ def load_world(
     dtype: str | None = None,
     random_weights: bool = False,
     vae_compile_mode: str = "none",
+    accelerate: Collection[str] = (),
+    tiny_decoder: str | Path | None = None,
 ) -> World:
     """A world ready to play; without any path the embedded one.
 
@@ -67,9 +73,11 @@ def load_world(
     in that folder by the mode's released name if not given. `dtype`: "float32", "mixed" (decoding
     in bfloat16) or "bfloat16", by default what suits the device. `random_weights`: untrained
     weights of the configured size (the `universal` release's without a configuration), for
-    measuring speed only. The world's `note` is what a person should be told about it. Raises
-    `InputError`.
+    measuring speed only. `accelerate`: parts of `engine/acceleration.py`. `tiny_decoder`: decode
+    by the weights in this file, quicker and less exactly. The world's `note` is what a person
+    should be told about it. Raises `InputError`.
     """
+    check_parts(accelerate)
     target = pick_device(device)
     keep_freed_memory()
     precision = Precision.of(target, dtype)
@@ -82,9 +90,13 @@ def load_world(
         spec, networks = _trained(config, folder, checkpoint, target, precision)
         name, notice = folder.name, str(config.inference.get("notice", ""))
     world = World(spec, networks, name, notice, precision.decoding)
-    assert isinstance(world.pipeline.decoder, VAEDecoder)
-    compiled = compile_decoder(world.pipeline.decoder, spec, vae_compile_mode)
-    world.note = "\n".join(filter(None, (notice, compiled)))
+    if tiny_decoder is not None:
+        world = with_tiny_decoder(world, Path(tiny_decoder))
+    else:
+        assert isinstance(world.pipeline.decoder, VAEDecoder)
+        compiled = compile_decoder(world.pipeline.decoder, spec, vae_compile_mode)
+        world.note = "\n".join(filter(None, (notice, compiled)))
+    make_faster(world, accelerate)
     return world
 
 

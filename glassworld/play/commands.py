@@ -36,8 +36,22 @@ def play(
     device: Annotated[
         str | None, typer.Option(metavar="cpu|cuda|cuda:N", help="Default: a GPU if there is one.")
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="float32|mixed|bfloat16", help="Default: what suits the device."),
+    ] = None,
+    accelerate: Annotated[
+        str,
+        typer.Option(
+            metavar="PART,...",
+            help="Of attention, layers, graphs (same results), int8, float8 (nearly).",
+        ),
+    ] = "",
+    tiny_decoder: Annotated[
+        Path | None, typer.Option(help="Decode by these TAEHV weights (taew2_1): quicker.")
+    ] = None,
 ) -> None:
     """Walk through a world in the browser, with its milliseconds in view. Ctrl-C ends it."""
     from glassworld.play.serving import PlayOptions, serve
 
-    serve(PlayOptions(host, port, not no_open, world, device))
+    serve(PlayOptions(host, port, not no_open, world, device, dtype, accelerate, tiny_decoder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,15 @@ SEATS = 4
 """Players at once. Each holds a session's caches and takes its share of the device."""
 
 
+class Speed(NamedTuple):
+    """How the world runs: `load_world`'s arguments of the same names."""
+
+    device: str = "cpu"
+    dtype: str | None = None
+    accelerate: Sequence[str] = ()
+    tiny_decoder: Path | None = None
+
+
 class Stage(NamedTuple):
     """A world and the pictures that walks may start at."""
 
@@ -29,17 +38,17 @@ class Stage(NamedTuple):
     pictures: list[StartingPicture]
 
 
-def open_stage(folder: Path | None, device: str) -> Stage:
+def open_stage(folder: Path | None, speed: Speed) -> Stage:
     """The world in `folder` (`inference.yaml`, weights beside it or in `model`), or our own."""
     if folder is None:
-        world, folder = load_world(device=device), EMBEDDED
+        world, folder = load_world(**speed._asdict()), EMBEDDED
     else:
         config = folder / "inference.yaml"
         if not config.is_file():
             raise InputError(f"{folder}: no inference.yaml in it; name the folder of a world")
         weights = folder / "model" if (folder / "model").is_dir() else folder
         own = weights / TRANSFORMER_FILE
-        world = load_world(config, own if own.is_file() else None, weights, device=device)
+        world = load_world(config, own if own.is_file() else None, weights, **speed._asdict())
     spec = world.spec
     pictures = gallery(folder, spec.height, spec.width)
     return Stage(world, pictures or [blank(world)])

@@ -23,7 +23,7 @@ try:
     from starlette.applications import Starlette
 
     from glassworld.play.guard import LOOPBACK
-    from glassworld.play.hall import Hall, Stage, open_stage
+    from glassworld.play.hall import Hall, Speed, Stage, open_stage
     from glassworld.play.protocol import MOST_UPLOAD
     from glassworld.play.server import create_app
 except ModuleNotFoundError as missing:
@@ -44,6 +44,16 @@ class PlayOptions:
     open_page: bool = True
     world: Path | None = None
     device: str | None = None
+    dtype: str | None = None
+    accelerate: str = ""
+    tiny_decoder: Path | None = None
+
+    @property
+    def speed(self) -> Speed:
+        from glassworld.engine.acceleration import split_parts  # torch: the page comes first
+
+        device = self.device or _best_device()
+        return Speed(device, self.dtype, split_parts(self.accelerate), self.tiny_decoder)
 
 
 def serve(options: PlayOptions) -> None:
@@ -64,7 +74,7 @@ def serve(options: PlayOptions) -> None:
         console.print(f"ready after {time.perf_counter() - began:.1f} s; Ctrl-C ends it")
 
     def load() -> Stage:
-        return open_stage(options.world, options.device or _best_device())
+        return open_stage(options.world, options.speed)
 
     server = http_server(create_app(hall, load, token, opened))
     console.print(f"play at {address}", highlight=False, soft_wrap=True)

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from glassworld.cli import inference
 from glassworld.engine.actions import Action
 from glassworld.engine.batch import SessionBatch
 from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import World
 from glassworld.errors import CheckpointError, InputError
+from glassworld.models.quantised import QuantisedLinear
+from glassworld.models.tiny_decoder import TinyDecoder
+from glassworld.play.hall import Speed, open_stage
 
 WALK = Action((1, 0, 0, 0), (0, 0.1))
 
@@ -68,8 +72,8 @@ def test_a_released_file_is_read(
 
 
 def test_a_file_that_does_not_fit_is_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
-    del weights["decoder.22.bias"]
-    torch.save({**weights, "decoder.9.conv.0.weight": torch.zeros(2)}, tmp_path / "cut.pth")
+    cut = {name: weight for name, weight in weights.items() if name != "decoder.22.bias"}
+    torch.save({**cut, "decoder.9.conv.0.weight": torch.zeros(2)}, tmp_path / "cut.pth")
     with pytest.raises(CheckpointError, match=r"missing: decoder.22.bias; 1 tensors of the wrong"):
         with_tiny_decoder(tiny.world(), tmp_path / "cut.pth")
 
@@ -78,3 +82,30 @@ def test_other_latents_are_refused() -> None:
     vae = replace(tiny.SPEC.vae, mean=(0.0,) * 16)
     with pytest.raises(InputError, match=r"Wan 2\.1"):
         with_tiny_decoder(tiny.world(vae=vae), None)
+
+
+def test_the_command_line_takes_it_beside_products_in_8_bits(
+    weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    save_file(weights, tmp_path / "tiny.safetensors")
+    flags = ["--num_output_frames", "3", "--output_folder", str(tmp_path / "out")]
+    ways = {
+        "plain": [],
+        "quick": ["--accelerate", "int8", "--tiny_decoder", str(tmp_path / "tiny.safetensors")],
+    }
+    made = {}
+    for name, way in ways.items():
+        latents = tmp_path / f"{name}.safetensors"
+        assert inference([*flags, *way, "--save_latents", str(latents)]) == 0
+        made[name] = load_file(latents)["latents"]
+    error = (made["quick"] - made["plain"]).square().mean().sqrt() / made["plain"].std()
+    assert 0 < error < 0.05
+
+
+def test_play_opens_its_world_so(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(weights, tmp_path / "tiny.safetensors")
+    speed = Speed(dtype="mixed", accelerate=("int8",), tiny_decoder=tmp_path / "tiny.safetensors")
+    world = open_stage(None, speed).world
+    assert isinstance(world.networks.decoder, TinyDecoder)
+    assert any(isinstance(part, QuantisedLinear) for part in world.networks.dit.modules())
+    assert world.pipeline.decoder_dtype == torch.bfloat16
