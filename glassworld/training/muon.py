@@ -4,6 +4,7 @@ torch's Muon takes matrices alone and computes in bfloat16 everywhere; this one 
 too, as matrices of one row per output channel, and uses bfloat16 only where it is faster.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -31,8 +32,9 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Take one step at each group's `lr`."""
+        """Take one step at each group's `lr`. Weights of one shape are made orthogonal together."""
         for group in self.param_groups:
+            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
@@ -41,9 +43,13 @@ class Muon(torch.optim.Optimizer):
                     state["mean"] = torch.zeros_like(weight)
                 mean = state["mean"].lerp_(weight.grad, 1 - group["momentum"])
                 ahead = weight.grad.lerp(mean, group["momentum"]).flatten(1)
-                size = _ADAM_SIZE * max(ahead.shape) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(orthogonal(ahead).view_as(weight), alpha=-group["lr"] * size)
+                alike[ahead.shape].append((weight, ahead))
+            for shape, pairs in alike.items():
+                size = _ADAM_SIZE * max(shape) ** 0.5
+                moves = orthogonal(torch.stack([ahead for _, ahead in pairs]))
+                for (weight, _), move in zip(pairs, moves, strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    weight.add_(move.view_as(weight), alpha=-group["lr"] * size)
 
 
 def knows_bfloat16(device: str) -> bool:
@@ -51,15 +57,18 @@ def knows_bfloat16(device: str) -> bool:
     return device == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix whose singular values are one, by a quintic iteration."""
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About the nearest matrices whose singular values are one, by a quintic iteration.
+
+    `matrices`: [n, rows, columns]; each of them is one by itself.
+    """
     a, b, c = _QUINTIC
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (wide.norm() + 1e-7)
-    if knows_bfloat16(matrix.device.type):
+    wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
+    x = wide / (wide.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-7)
+    if knows_bfloat16(matrices.device.type):
         x = x.bfloat16()
     for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    x = x.to(matrix.dtype)
-    return x if wide is matrix else x.T
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.to(matrices.dtype)
+    return x if wide is matrices else x.mT

@@ -136,7 +136,7 @@ def test_a_training_refuses_a_world_of_another_size(tmp_path: Path) -> None:
 
 def test_orthogonal_brings_singular_values_near_one() -> None:
     random = torch.Generator().manual_seed(0)
-    for shape in ((16, 48), (48, 16)):
+    for shape in ((3, 16, 48), (2, 48, 16)):
         values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=random)))
         assert values.min() > 0.6
         assert values.max() < 1.3
