@@ -7,17 +7,19 @@ from typing import Any
 
 from rich.table import Table
 
-BLOCK_ROWS = {
-    "psnr": "the world, dB",
-    "psnr_start_picture": "start picture held",
-    "psnr_wrong_actions": "opposite actions",
-    "psnr_moving": "moved views: the world",
-    "psnr_start_picture_moving": "moved views: held",
-    "psnr_wrong_actions_moving": "moved views: opposite",
-    "ssim": "the world, SSIM",
-    "ssim_start_picture": "start picture held",
-    "ssim_wrong_actions": "opposite actions",
+BLOCK_COLUMNS = {
+    "psnr": "PSNR, dB",
+    "psnr_start_picture": "held",
+    "psnr_wrong_actions": "opposite",
+    "psnr_moving": "moved",
+    "psnr_start_picture_moving": "held",
+    "psnr_wrong_actions_moving": "opposite",
+    "ssim": "SSIM",
+    "ssim_start_picture": "held",
+    "ssim_wrong_actions": "opposite",
 }
+"""The world, the start picture held still, the world under opposite actions; of the views that
+moved alone; the same in SSIM."""
 DRIFT_COLUMNS = ("distance", "sharpness", "motion")
 
 
@@ -30,13 +32,15 @@ def tables(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
 
 def _blocks(blocks: Mapping[str, list[float | None]]) -> Table:
     table = Table(title="Against the simulator, block by block", title_justify="left")
-    table.add_column("block")
-    for index in range(len(blocks["psnr"])):
-        table.add_column(str(index + 1), justify="right")
-    for name, title in BLOCK_ROWS.items():
-        digits = 2 if name.startswith("ssim") else 1
-        cells = ("-" if value is None else f"{value:.{digits}f}" for value in blocks[name])
-        table.add_row(title, *cells)
+    table.add_column("block", justify="right")
+    for title in BLOCK_COLUMNS.values():
+        table.add_column(title, justify="right")
+    for index, row in enumerate(zip(*(blocks[name] for name in BLOCK_COLUMNS), strict=True)):
+        cells = (
+            "-" if value is None else f"{value:.{2 if name.startswith('ssim') else 1}f}"
+            for name, value in zip(BLOCK_COLUMNS, row, strict=True)
+        )
+        table.add_row(str(index + 1), *cells)
     return table
 
 
