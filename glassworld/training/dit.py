@@ -39,7 +39,7 @@ class DiTRecipe:
     vision_layers: int = 2
     vision_patch: int = 32
     denoising_steps: tuple[int, ...] = (1000, 666, 333, 100)
-    steps: int = 3000
+    steps: int = 11_500
     batch: int = 8
     rate: float = 1.5e-3
     start_share: float = 0.3

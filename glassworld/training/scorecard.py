@@ -10,13 +10,13 @@ from rich.table import Table
 BLOCK_COLUMNS = {
     "psnr": "PSNR, dB",
     "psnr_start_picture": "held",
-    "psnr_wrong_actions": "opposite",
+    "psnr_wrong_actions": "wrong",
     "psnr_moving": "moved",
     "psnr_start_picture_moving": "held",
-    "psnr_wrong_actions_moving": "opposite",
+    "psnr_wrong_actions_moving": "wrong",
     "ssim": "SSIM",
     "ssim_start_picture": "held",
-    "ssim_wrong_actions": "opposite",
+    "ssim_wrong_actions": "wrong",
 }
 """The world, the start picture held still, the world under opposite actions; of the views that
 moved alone; the same in SSIM."""

@@ -46,7 +46,7 @@ class VAERecipe:
     long_steps: int = 400
     long_clips: int = 2
     long_frames: int = 17
-    decoder_steps: int = 2500
+    decoder_steps: int = 2000
     rate: float = 1e-3
     square_weight: float = 5.0
     edge_weight: float = 0.5
