@@ -74,8 +74,9 @@ def load_world(
     in bfloat16) or "bfloat16", by default what suits the device. `random_weights`: untrained
     weights of the configured size (the `universal` release's without a configuration), for
     measuring speed only. `accelerate`: parts of `engine/acceleration.py`. `tiny_decoder`: decode
-    by the weights in this file, quicker and less exactly. The world's `note` is what a person
-    should be told about it. Raises `InputError`.
+    by the weights in this file, quicker and less exactly; `vae_compile_mode` is for the own
+    decoder alone. The world's `note` is what a person should be told about it. Raises
+    `InputError`.
     """
     check_parts(accelerate)
     target = pick_device(device)

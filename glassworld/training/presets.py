@@ -80,7 +80,7 @@ class Folders:
 
     @property
     def decoder(self) -> Path:
-        return self.root / "decoder"
+        return self.vae / "decoder"
 
     @property
     def teacher(self) -> Path:

@@ -30,27 +30,43 @@ def collect_play(preset: Preset, folders: Folders) -> None:
 
 
 def prepare_vae(preset: Preset, folders: Folders, start: Path | None, device: torch.device) -> VAE:
-    """Train the VAE, or read it: latents of zero mean and unit variance, then the decoder alone.
+    """Train the VAE and then its decoder alone, or read what was trained; on the CPU.
 
-    It comes back on the CPU. From the world `start` it does not learn pictures alone anew.
+    Its latents have zero mean and unit variance. From the world `start` it does not learn
+    pictures alone anew.
     """
     torch.manual_seed(preset.vae.seed)
-    vae, recipe = VAE(preset.vae.spec), preset.vae
-    normalised = folders.vae / "normalised.pt"
+    vae, trained = VAE(preset.vae.spec), folders.vae / "trained.pt"
+    if trained.exists():
+        vae.load_state_dict(torch.load(trained, weights_only=True))
+        return vae.eval()
     play = Play(folders.play)
+    _train_both(vae, play, preset, folders, start, device)
+    train_decoder(play, preset.vae, folders.decoder, vae.to(device))
+    _keep(vae.cpu(), trained)
+    return vae.eval()
+
+
+def _train_both(
+    vae: VAE, play: Play, preset: Preset, folders: Folders, start: Path | None, device: torch.device
+) -> None:
+    """Encoder and decoder together, up to latents of zero mean and unit variance."""
+    recipe, normalised = preset.vae, folders.vae / "normalised.pt"
     if normalised.exists():
         vae.load_state_dict(torch.load(normalised, weights_only=True))
-    else:
-        if start is not None:
-            start_vae(vae, start)
-            recipe = replace(recipe, picture_steps=0)
-        vae = train_vae(play, recipe, folders.vae, vae.to(device)).cpu()
-        normalise(vae, Play(folders.play, limit=1).frames)
-        draft = normalised.with_suffix(".part")
-        torch.save(vae.state_dict(), draft)
-        draft.replace(normalised)
-    train_decoder(play, recipe, folders.decoder, vae.to(device))
-    return vae.cpu().eval()
+        return
+    if start is not None:
+        start_vae(vae, start)
+        recipe = replace(recipe, picture_steps=0)
+    train_vae(play, recipe, folders.vae, vae.to(device)).cpu()
+    normalise(vae, Play(folders.play, limit=1).frames)
+    _keep(vae, normalised)
+
+
+def _keep(vae: VAE, path: Path) -> None:
+    draft = path.with_suffix(".part")
+    torch.save(vae.state_dict(), draft)
+    draft.replace(path)
 
 
 def prepare_model(preset: Preset, start: Path | None) -> WorldModel:
