@@ -1,7 +1,6 @@
-"""Train the transformer: teacher forcing until it knows the world, then self forcing until its
-own steps and its own history do not lead it astray."""
+"""Train the transformer: true blocks are the target, whatever history it is shown."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,19 +8,16 @@ import torch
 from glassworld.engine.scheduler import FlowSchedule, Step
 from glassworld.specs import ActionModuleSpec, DiTSpec, VisionSpec
 from glassworld.training.forcing import (
-    Player,
     WorldModel,
     draw_noise,
     forward,
-    teacher_noise,
+    training_noise,
 )
+from glassworld.training.histories import Shares, draw_lesson
 from glassworld.training.latents import LatentPlay
 from glassworld.training.run import Run, Schedule, autocast, generator
-from glassworld.training.samples import BLOCK, Stretch, draw
+from glassworld.training.samples import BLOCK
 from glassworld.training.showing import Show
-
-TRAINED_BLOCKS = 3
-"""Noisy blocks of a stretch; four where it begins with the episode, whose first has no past."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,12 @@ class DiTRecipe:
     vision_layers: int = 2
     vision_patch: int = 32
     denoising_steps: tuple[int, ...] = (1000, 666, 333, 100)
-    steps: int = 11_500
+    steps: int = 16_700
     batch: int = 8
     rate: float = 1.5e-3
-    start_share: float = 0.3
+    shares: Shares = field(default_factory=Shares)
     history_noise: float = 0.3
-    redrawn_share: float = 0.5
-    self_steps: int = 1500
-    self_rate: float = 4e-4
+    place_weight: float = 0.1
     decay: float = 0.998
     gradient_checkpointing: bool = False
     show_every: int = 250
@@ -88,107 +82,36 @@ class DiTRecipe:
         return FlowSchedule().steps(self.denoising_steps, warp=True)
 
 
-def train_teacher_forcing(
+def train_transformer(
     play: LatentPlay, recipe: DiTRecipe, folder: Path, model: WorldModel, show: Show
 ) -> None:
-    """The first stage, resumed from `folder` if it began there; leaves the averaged weights."""
+    """Resumed from `folder` if it began there; leaves the averaged weights in `model`."""
     run = Run(folder, model, Schedule(recipe.steps, recipe.rate, 100), recipe.decay)
     run.resume()
-    for step in run.steps("transformer, teacher forcing"):
+    for step in run.steps("transformer"):
         random = generator(recipe.seed, step)
         with autocast(model.device):
-            loss = teacher_loss(model, play, recipe, random)
-        run.learn(loss)
+            loss, lost = losses(model, play, recipe, random)
+        run.learn(loss + recipe.place_weight * lost)
         if step % 20 == 0:
-            run.note(loss=loss.item())
+            run.note(loss=loss.item(), place=lost.item())
         if step % recipe.show_every == 0:
             show(model, recipe.sampler, folder)
     model.load_state_dict(run.average)
 
 
-def teacher_loss(
+def losses(
     model: WorldModel, play: LatentPlay, recipe: DiTRecipe, random: torch.Generator
-) -> torch.Tensor:
-    """The loss of one batch with the truth, redrawn or not and slightly noised, as history."""
-    past = model.history
-    start = 0
-    if float(torch.rand((), generator=random)) >= recipe.start_share:
-        last = play.blocks - past - TRAINED_BLOCKS
-        start = int(torch.randint(1, last + 1, (), generator=random))
-    first, blocks = (past, past + TRAINED_BLOCKS) if start else (0, TRAINED_BLOCKS + 1)
-    stretch = draw(play, recipe.batch, start, blocks, random).to(model.device)
-    truth = stretch.latents[:, :, first * BLOCK :]
-    history = stretch.latents[:, :, : (blocks - 1) * BLOCK]
-    if float(torch.rand((), generator=random)) < recipe.redrawn_share:
-        history = redrawn(model, stretch.blocks(0, blocks - 1), random)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of one batch, given a slightly noised history of some kind: the flow's squared error and
+    that of where the model takes itself to be."""
+    stretch, history, first = draw_lesson(
+        model, play, recipe.batch, recipe.shares, recipe.sampler, random
+    )
     level = recipe.history_noise * torch.rand(len(history), 1, 1, 1, 1, generator=random)
     history = history + level.to(history.device) * draw_noise(history, random)
-    noisy = teacher_noise(truth, FlowSchedule(), random)
-    return noisy.loss(forward(model, stretch, history, first, noisy), truth)
-
-
-@torch.no_grad()
-def redrawn(model: WorldModel, stretch: Stretch, random: torch.Generator) -> torch.Tensor:
-    """The latents of a stretch as the model takes them for after one step from noise.
-
-    As history they are as washed out as what it will remember in play, and yet show the truth:
-    it learns to draw sharply again what it sees blurred, not to blur. The first block stays as
-    it is where the model does not know what came before.
-    """
-    first = 1 if stretch.start else 0
-    kept, truth = stretch.latents[:, :, : first * BLOCK], stretch.latents[:, :, first * BLOCK :]
-    noisy = teacher_noise(truth, FlowSchedule(), random)
-    flow = forward(model, stretch, stretch.latents[:, :, :-BLOCK], first, noisy)
-    return torch.cat([kept, noisy.x0(flow)], 2)
-
-
-def train_self_forcing(
-    play: LatentPlay, recipe: DiTRecipe, folder: Path, model: WorldModel, show: Show
-) -> None:
-    """The second stage, from a taught model; leaves the averaged weights.
-
-    A round is several steps on the same stretch: the model plays three blocks and learns from
-    them, then plays on from where it got to and learns again, to the end of the episode.
-    """
-    run = Run(folder, model, Schedule(recipe.self_steps, recipe.self_rate, 50), recipe.decay)
-    run.resume()
-    player: Player | None = None
-    for step in run.steps("transformer, self forcing"):
-        random = generator(recipe.seed + 1, step)
-        with autocast(model.device):
-            if player is None or player.left < TRAINED_BLOCKS:
-                player = _new_player(model, play, recipe, random)
-            age = len(player.made)
-            loss = self_loss(model, player, random)
-        run.learn(loss)
-        if step % 10 == 0:
-            run.note(**{f"loss_after_{age}_blocks": loss.item()})
-        if step % recipe.show_every == 0:
-            show(model, recipe.sampler, folder)
-    model.load_state_dict(run.average)
-
-
-def _new_player(
-    model: WorldModel, play: LatentPlay, recipe: DiTRecipe, random: torch.Generator
-) -> Player:
-    """From the start picture, or from within an episode with the true past of one block."""
-    start, given = 0, 0
-    if float(torch.rand((), generator=random)) >= recipe.start_share:
-        start, given = int(torch.randint(0, play.blocks // 2, (), generator=random)), model.history
-    stretch = draw(play, recipe.batch, start, play.blocks - start, random).to(model.device)
-    player = Player(model, stretch, recipe.sampler)
-    player.given(given)
-    return player
-
-
-def self_loss(model: WorldModel, player: Player, random: torch.Generator) -> torch.Tensor:
-    """Play the next blocks and repeat their steps with gradients, against the truth."""
-    begin = len(player.made)
-    end = begin + TRAINED_BLOCKS
-    player.play(TRAINED_BLOCKS, random)
-    oldest = max(0, begin - model.history)
-    stretch = player.stretch.blocks(oldest, end)
-    noisy = player.replay(begin, end, random)
-    history = torch.cat(player.made[oldest : end - 1], 2)
-    flow = forward(model, stretch, history, begin - oldest, noisy)
-    return noisy.loss(flow, player.stretch.latents[:, :, begin * BLOCK : end * BLOCK])
+    truth = stretch.latents[:, :, first * BLOCK :]
+    noisy = training_noise(truth, FlowSchedule(), random)
+    answer = forward(model, stretch, history, first, noisy)
+    lost = (answer.whereabouts - stretch.whereabouts[:, first * BLOCK :]).square().mean()
+    return noisy.loss(answer.flow, truth), lost

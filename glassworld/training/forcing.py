@@ -1,10 +1,9 @@
-"""How the transformer sees history in training: the truth's, or its own.
+"""How the transformer runs in training: all blocks of a stretch at once, or playing.
 
-*Teacher forcing* puts the clean blocks and the noisy ones side by side in one sequence; a mask
-lets a noisy block see itself and the clean blocks that the streaming window would still hold.
-*Self forcing* lets the model play a few blocks with its caches, as it will, and then repeats
-those steps with gradients on the history it made. The world is deterministic, so in both cases
-the target is known: what the simulator showed under the same actions.
+`forward` puts the clean blocks and the noisy ones side by side in one sequence; a noisy block
+sees itself and the clean blocks that the streaming window would still hold. `Player` makes blocks
+one after the other with the caches, as the engine does. The world is deterministic, so the
+target is known either way: what the simulator showed under the same actions.
 """
 
 from typing import NamedTuple
@@ -35,11 +34,18 @@ the error says little about the world and much about the noise."""
 
 
 class WorldModel(nn.Module):
-    """What is trained together: the transformer and its image tower."""
+    """What is trained together: the transformer and its image tower.
+
+    `locate` is asked in training alone: from the middle of the transformer it tells where in
+    the maze each frame was seen from. Who can say that knows what lies around the corner.
+    """
 
     def __init__(self, dit: DiTSpec, vision: VisionSpec) -> None:
         super().__init__()
         self.dit, self.vision = DiT(dit), VisionTower(vision)
+        self.locate = nn.Sequential(
+            nn.LayerNorm(dit.dim), nn.Linear(dit.dim, dit.dim), nn.SiLU(), nn.Linear(dit.dim, 4)
+        )
         nn.init.zeros_(self.dit.head.head.weight)
         # A mouse unit is 0.1 a frame: without this its columns whisper beside the tokens.
         for name, weight in self.dit.named_parameters():
@@ -57,6 +63,13 @@ class WorldModel(nn.Module):
 
     def context(self, pictures: Tensor) -> list[KeyValues]:
         return self.dit.context_keys(self.vision(pictures))
+
+
+class Answer(NamedTuple):
+    """What the model says of noisy frames: their flow [B, C, F, h, w], their place [B, F, 4]."""
+
+    flow: Tensor
+    whereabouts: Tensor
 
 
 class Noisy(NamedTuple):
@@ -92,8 +105,8 @@ def visibility(clean: int, first: int, noisy: int, history: int) -> Tensor:
 
 def forward(
     model: WorldModel, stretch: Stretch, history: Tensor, first: int, noisy: Noisy
-) -> Tensor:
-    """The flow of the stretch's noisy blocks, from block `first` on.
+) -> Answer:
+    """What the model makes of the stretch's noisy blocks, from block `first` on.
 
     `history`: clean latents [B, C, F', h, w] of the stretch's first blocks; all but the last.
     """
@@ -106,6 +119,9 @@ def forward(
     grid = (history.shape[-2] // 2, history.shape[-1] // 2)
     visible = visibility(clean, first, count, model.history).to(history.device)
     x = torch.cat([history, noisy.x], 2)
+    tokens: list[Tensor] = []
+    middle = model.dit.blocks[(len(model.dit.blocks) - 1) // 2]
+    hook = middle.register_forward_hook(lambda layer, given, result: tokens.append(result))
     flow = model.dit(
         torch.cat([x, stretch.condition[:, :, index]], 1),
         torch.cat([noisy.timesteps.new_zeros(len(x), clean * BLOCK), noisy.timesteps], 1),
@@ -113,11 +129,13 @@ def forward(
         ActionWindows(stretch.windows.keyboard[:, index], mouse[:, index]),
         model.context(stretch.pictures),
     )
+    hook.remove()
     assert flow is not None
-    return flow[:, :, clean * BLOCK :]
+    places = model.locate(tokens[0][:, clean * BLOCK :].mean(2))
+    return Answer(flow[:, :, clean * BLOCK :], places)
 
 
-def teacher_noise(truth: Tensor, schedule: FlowSchedule, random: torch.Generator) -> Noisy:
+def training_noise(truth: Tensor, schedule: FlowSchedule, random: torch.Generator) -> Noisy:
     """Noise each block to a level of its own, any of the schedule's but the faintest.
 
     The sampler's few levels alone would do for its few steps; learning all of them leaves the
@@ -148,7 +166,6 @@ class Player:
         with torch.no_grad():
             self.context = model.context(stretch.pictures)
         self.made: list[Tensor] = []
-        self.inputs: list[list[Tensor]] = []
 
     @property
     def left(self) -> int:
@@ -162,17 +179,14 @@ class Player:
             part = self.stretch.blocks(index, index + 1)
             self._pass(part.latents, part, 0.0, output=False)
             self.made.append(part.latents)
-            self.inputs.append([])
 
     @torch.no_grad()
     def play(self, blocks: int, random: torch.Generator) -> None:
-        """Make the next blocks, keeping what the model was shown at every step."""
+        """Make the next blocks."""
         for _ in range(blocks):
             part = self.stretch.blocks(len(self.made), len(self.made) + 1)
             x = draw_noise(part.latents, random)
-            inputs = []
             for index, step in enumerate(self.steps):
-                inputs.append(x)
                 flow = self._pass(x, part, step.timestep, output=True)
                 assert flow is not None
                 x0 = flow_to_x0(x, flow, step)
@@ -182,7 +196,6 @@ class Player:
                     x = add_noise(x0, noise, self.steps[index + 1])
             self._pass(x0, part, 0.0, output=False)
             self.made.append(x0)
-            self.inputs.append(inputs)
 
     def _pass(self, x: Tensor, part: Stretch, timestep: float, output: bool) -> Tensor | None:
         return self.model.dit(
@@ -194,15 +207,3 @@ class Player:
             self.caches,
             output=output,
         )
-
-    def replay(self, first: int, last: int, random: torch.Generator) -> Noisy:
-        """For the blocks `first` to `last`, one of the steps taken, each block its own."""
-        batch = len(self.stretch.latents)
-        x, sigmas = [], []
-        for block in range(first, last):
-            pick = torch.randint(len(self.steps), (batch,), generator=random)
-            inputs = torch.stack(self.inputs[block])
-            x.append(inputs[pick, torch.arange(batch)])
-            sigmas.append(torch.tensor([step.sigma for step in self.steps])[pick])
-        levels = torch.stack(sigmas, 1).repeat_interleave(BLOCK, 1).to(x[0].device)
-        return Noisy(torch.cat(x, 2), 1000 * levels, levels)

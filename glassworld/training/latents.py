@@ -23,7 +23,8 @@ class LatentPlay(NamedTuple):
 
     latents: float16 [E, T, C, h, w]; grey: float16 [E, NEAR_FRAMES, C, h, w], the start picture
     and then grey frames; far: [C, h, w], what grey frames settle at; pictures: uint8
-    [E, H, W, 3]; keyboard: [E, N, 4] and mouse: [E, N, 2], one row per pixel frame.
+    [E, H, W, 3]; keyboard: [E, N, 4], mouse: [E, N, 2] and pose: [E, N, 3], one row per pixel
+    frame.
     """
 
     latents: Tensor
@@ -32,6 +33,7 @@ class LatentPlay(NamedTuple):
     pictures: Tensor
     keyboard: Tensor
     mouse: Tensor
+    pose: Tensor
 
     @property
     def blocks(self) -> int:
@@ -78,6 +80,7 @@ def encode_shard(vae: VAE, source: Path, target: Path) -> None:
             "pictures": pictures.contiguous(),
             "keyboard": torch.from_numpy(play.keyboard),
             "mouse": torch.from_numpy(play.mouse),
+            "pose": torch.from_numpy(play.pose),
         },
         draft,
     )

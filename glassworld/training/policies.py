@@ -132,11 +132,22 @@ def bump(player: Player) -> Policy:
         yield Segment(player.length(), keys, player.mouse(player.turn(0.2)))
 
 
+def rest(player: Player) -> Policy:
+    """Go a few steps, then stand for long: what shows nothing new must stay as it is."""
+    while True:
+        for _ in range(int(player.rng.integers(0, 4))):
+            keys = _WALKS[int(player.rng.integers(len(_WALKS)))]
+            yield Segment(player.length(), keys, player.mouse(player.turn(0.5)))
+        for _ in range(int(player.rng.integers(4, 10))):
+            yield Segment(player.length(), STILL, (0.0, 0.0))
+
+
 POLICIES: dict[str, tuple[Callable[[Player], Policy], float]] = {
-    "wander": (wander, 0.5),
-    "scatter": (scatter, 0.2),
+    "wander": (wander, 0.45),
+    "scatter": (scatter, 0.15),
     "look_around": (look_around, 0.15),
     "retrace": (retrace, 0.1),
     "bump": (bump, 0.05),
+    "rest": (rest, 0.1),
 }
 """Every policy with its share of the episodes."""

@@ -36,7 +36,6 @@ PRESETS = {
             vision_layers=1,
             steps=10,
             batch=2,
-            self_steps=4,
         ),
     ),
     "laptop": Preset(shards=16, episodes=64),
@@ -83,12 +82,8 @@ class Folders:
         return self.vae / "decoder"
 
     @property
-    def teacher(self) -> Path:
-        return self.root / "teacher-forcing"
-
-    @property
-    def own(self) -> Path:
-        return self.root / "self-forcing"
+    def transformer(self) -> Path:
+        return self.root / "transformer"
 
     @property
     def world(self) -> Path:

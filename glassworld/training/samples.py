@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from glassworld.models.action import ActionWindows
+from glassworld.specs import TIME_FACTOR
 from glassworld.training.latents import NEAR_FRAMES, LatentPlay
 
 BLOCK = 3
@@ -15,11 +16,17 @@ FAR_SHARE = 0.5
 after minutes of play: grey at its limit, and the picture of some other episode."""
 
 
+MAZE_CENTRE, MAZE_SPREAD = (620.0, -175.0), 230.0
+"""Of the places that play visits, in map units."""
+SETTLED = 7
+"""Latent frames without a key after which the view and its latents no longer change."""
+
+
 class Stretch(NamedTuple):
     """Consecutive blocks of B episodes, from latent frame `start` of each on.
 
     latents: [B, C, F, h, w]; condition: [B, 4 + C, F, h, w]; windows: the actions that each
-    latent frame sees; pictures: [B, 3, H, W] in [-1, 1].
+    latent frame sees; pictures: [B, 3, H, W] in [-1, 1]; whereabouts: [B, F, 4], see `locate`.
     """
 
     start: int
@@ -27,6 +34,7 @@ class Stretch(NamedTuple):
     condition: Tensor
     windows: ActionWindows
     pictures: Tensor
+    whereabouts: Tensor
 
     def to(self, device: torch.device) -> "Stretch":
         """The same on another device."""
@@ -38,6 +46,7 @@ class Stretch(NamedTuple):
             self.condition.to(device),
             ActionWindows(self.windows.keyboard.to(device), mouse.to(device)),
             self.pictures.to(device),
+            self.whereabouts.to(device),
         )
 
     def blocks(self, first: int, last: int) -> "Stretch":
@@ -51,6 +60,7 @@ class Stretch(NamedTuple):
             self.condition[:, :, part],
             ActionWindows(self.windows.keyboard[:, part], mouse[:, part]),
             self.pictures,
+            self.whereabouts[:, part],
         )
 
 
@@ -69,7 +79,44 @@ def draw(
         _condition(play, chosen, far, frames),
         windows(play.keyboard[chosen], play.mouse[chosen], frames),
         to_pictures(play.pictures[torch.where(far, strangers, chosen)]),
+        locate(play.pose[chosen][:, TIME_FACTOR * frames]),
     )
+
+
+def at_rest(play: LatentPlay, batch: int, blocks: int, random: torch.Generator) -> Stretch | None:
+    """Stretches of any length without a key: views that have settled, held on.
+
+    None if nobody ever stood still for that long.
+    """
+    still = (play.keyboard == 0).all(-1) & (play.mouse == 0).all(-1)
+    settled = still[:, 1:].unfold(1, TIME_FACTOR * SETTLED, TIME_FACTOR).all(-1).nonzero()
+    if not len(settled):
+        return None
+    chosen, frame = settled[torch.randint(len(settled), (batch,), generator=random)].unbind(1)
+    strangers = torch.randint(len(play.latents), (batch,), generator=random)
+    far = torch.rand(batch, generator=random) < FAR_SHARE
+    count = blocks * BLOCK
+    frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count)
+    view = play.latents[chosen, frame + SETTLED].float()
+    return Stretch(
+        NEAR_FRAMES,
+        view.unsqueeze(2).expand(-1, -1, count, -1, -1),
+        _condition(play, chosen, far, frames),
+        ActionWindows(
+            torch.zeros(batch, count, 12, play.keyboard.shape[-1]),
+            torch.zeros(batch, count, 12, play.mouse.shape[-1]),
+        ),
+        to_pictures(play.pictures[torch.where(far, strangers, chosen)]),
+        locate(play.pose[chosen, TIME_FACTOR * (frame + SETTLED)])[:, None].expand(-1, count, -1),
+    )
+
+
+def locate(pose: Tensor) -> Tensor:
+    """x, y and degrees [..., 3] as what a network can tell: x and y of about unit spread over
+    the maze, cosine and sine of the heading [..., 4]."""
+    place = (pose[..., :2] - torch.tensor(MAZE_CENTRE)) / MAZE_SPREAD
+    heading = pose[..., 2:].deg2rad()
+    return torch.cat([place, heading.cos(), heading.sin()], -1)
 
 
 def to_pictures(pictures: Tensor) -> Tensor:

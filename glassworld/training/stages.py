@@ -8,7 +8,7 @@ import torch
 from glassworld.engine.runtime import pick_device
 from glassworld.training.collect import Collection, collect, contact_sheet, load
 from glassworld.training.dataset import Play
-from glassworld.training.dit import train_self_forcing, train_teacher_forcing
+from glassworld.training.dit import train_transformer
 from glassworld.training.export import export_world, save_pictures
 from glassworld.training.forcing import WorldModel
 from glassworld.training.latents import encode_play, normalise
@@ -90,8 +90,6 @@ def train_world(
     play = encode_play(vae, folders.play, folders.latents)
     show = Show(vae.decoder, play)
     model = prepare_model(preset, start).to(target)
-    train_teacher_forcing(play, preset.dit, folders.teacher, model, show)
-    export_world(vae, model, preset.dit, folders.world)
-    train_self_forcing(play, preset.dit, folders.own, model, show)
+    train_transformer(play, preset.dit, folders.transformer, model, show)
     export_world(vae, model, preset.dit, folders.world)
     save_pictures(folders.world / "pictures")

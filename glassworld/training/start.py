@@ -1,6 +1,7 @@
 """Start a training from an exported world: the inverse of `export.py`.
 
-Half-precision weights are enough to go on from; only the optimizers' moments begin anew.
+Half-precision weights are enough to go on from; only the optimizers' moments and
+what training alone asks the model begin anew.
 """
 
 from pathlib import Path

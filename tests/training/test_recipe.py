@@ -11,13 +11,14 @@ from glassworld.engine.actions import Action
 from glassworld.engine.loading import load_world
 from glassworld.engine.scheduler import FlowSchedule
 from glassworld.errors import CheckpointError, InputError
-from glassworld.training.dit import DiTRecipe, redrawn
+from glassworld.training.dit import DiTRecipe
 from glassworld.training.export import export_world
-from glassworld.training.forcing import Player, WorldModel, forward, teacher_noise
+from glassworld.training.forcing import Noisy, Player, WorldModel, forward, training_noise
+from glassworld.training.histories import Shares, draw_lesson, redrawn
 from glassworld.training.latents import LatentPlay, fold
 from glassworld.training.muon import orthogonal
 from glassworld.training.run import Run, Schedule, generator
-from glassworld.training.samples import draw
+from glassworld.training.samples import at_rest, draw
 from glassworld.training.start import start_model, start_vae
 from glassworld.training.vae import VAE, VAERecipe
 
@@ -39,6 +40,7 @@ def latent_play(episodes: int = 4) -> LatentPlay:
         torch.zeros(episodes, 64, 96, 3, dtype=torch.uint8),
         normal(episodes, 121, 4),
         normal(episodes, 121, 2),
+        normal(episodes, 121, 3),
     )
 
 
@@ -53,29 +55,65 @@ def test_what_is_learned_is_what_was_played() -> None:
     """Repeating the last step of play in the training forward gives what the caches gave."""
     model, random = small_model(), generator(0, 0)
     stretch = draw(latent_play(), 2, 0, 5, random)
+    shown: list[torch.Tensor] = []
+    hook = model.dit.register_forward_pre_hook(lambda _, given: shown.append(given[0][:, :16]))
     player = Player(model, stretch, SMALL.sampler)
     player.play(5, random)
-    noisy = player.replay(0, 5, random)
+    hook.remove()
+    passes = len(SMALL.sampler) + 1  # the last of a block fills the caches
+    last = torch.cat(shown[passes - 2 :: passes], 2)
+    sigmas = torch.full((2, 15), SMALL.sampler[-1].sigma)
+    noisy = Noisy(last, 1000 * sigmas, sigmas)
     with torch.no_grad():
-        flow = forward(model, stretch, torch.cat(player.made[:4], 2), 0, noisy)
-    x0 = noisy.x - noisy.sigmas[:, None, :, None, None] * flow
+        answer = forward(model, stretch, torch.cat(player.made[:4], 2), 0, noisy)
     made = torch.cat(player.made, 2)
-    final = (noisy.sigmas - SMALL.sampler[-1].sigma).abs() < 1e-6
-    assert final.any()
-    wanted = final[:, None, :, None, None].expand_as(made)
-    torch.testing.assert_close(x0[wanted], made[wanted], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(noisy.x0(answer.flow), made, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("start", "known"), [(0, 0), (2, 3)])
 def test_history_is_redrawn_where_the_past_is_known(start: int, known: int) -> None:
     """A flow of nothing leaves the noised truth as it is."""
-    model, stretch = small_model(), draw(latent_play(), 2, start, 3, generator(0, 0))
+    model, stretch = small_model(), draw(latent_play(), 2, start, 4, generator(0, 0))
     torch.nn.init.zeros_(model.dit.head.head.weight)
     torch.nn.init.zeros_(model.dit.head.head.bias)
     history = redrawn(model, stretch, generator(0, 1))
-    truth = stretch.latents
-    noised = teacher_noise(truth[:, :, known:], FlowSchedule(), generator(0, 1))
+    truth = stretch.latents[:, :, :9]
+    noised = training_noise(truth[:, :, known:], FlowSchedule(), generator(0, 1))
     torch.testing.assert_close(history, torch.cat([truth[:, :, :known], noised.x], 2))
+
+
+@pytest.mark.parametrize("begin", [0.0, 1.0])
+def test_a_played_history_is_the_truth_and_then_the_model_s_own(begin: float) -> None:
+    shares = Shares(begin=begin, redrawn=0, played=1, rested=0)
+    for seed in range(6):
+        stretch, history, first = draw_lesson(
+            small_model(), latent_play(), 2, shares, SMALL.sampler, generator(0, seed)
+        )
+        assert history.shape[2] == stretch.latents.shape[2] - 3
+        blocks = stretch.latents.shape[2] // 3
+        assert 1 <= blocks - first <= 3
+        true = [
+            bool((history - stretch.latents[:, :, :-3])[:, :, 3 * i : 3 * i + 3].any())
+            for i in range(blocks - 1)
+        ]
+        assert true == sorted(true)  # once its own, always its own
+        assert true[-1]
+        assert begin or stretch.start
+
+
+def test_a_lesson_at_rest_holds_a_settled_view_and_no_key() -> None:
+    play = latent_play()
+    play.keyboard[:, :40] = 0
+    play.mouse[:, :40] = 0
+    stretch = at_rest(play, 3, 20, generator(0, 0))
+    assert stretch is not None
+    assert stretch.latents.shape == (3, 16, 60, 8, 12)
+    assert (stretch.latents == stretch.latents[:, :, :1]).all()
+    settled = play.latents[:, 7:10].float().flatten(0, 1)
+    for view in stretch.latents[:, :, 0]:
+        assert (view == settled).flatten(1).all(1).any()
+    assert not stretch.windows.keyboard.any()
+    assert at_rest(latent_play(), 3, 20, generator(0, 0)) is None
 
 
 def test_folding_statistics_changes_latents_and_nothing_else() -> None:
@@ -121,8 +159,10 @@ def test_a_training_starts_from_an_exported_world(tmp_path: Path) -> None:
         torch.testing.assert_close(again.decoder(latents), vae.decoder(latents), atol=0.05, rtol=0)
     other = WorldModel(SMALL.spec, SMALL.vision)
     start_model(other, tmp_path)
-    for name, weight in model.state_dict().items():
-        torch.testing.assert_close(other.state_dict()[name], weight, atol=1e-2, rtol=1e-2)
+    for exported in ("dit", "vision"):
+        for name, weight in getattr(model, exported).state_dict().items():
+            found = getattr(other, exported).state_dict()[name]
+            torch.testing.assert_close(found, weight, atol=1e-2, rtol=1e-2)
 
 
 def test_a_training_refuses_a_world_of_another_size(tmp_path: Path) -> None:
@@ -200,10 +240,9 @@ def test_the_smoke_preset_makes_a_world_and_repeats_nothing(tmp_path: Path) -> N
     world = load_world(folders.world / "inference.yaml", None, folders.world)
     picture = next((folders.world / "pictures").glob("*.png"))
     assert world.generate(picture, num_latent_frames=6).frames.shape == (21, 64, 96, 3)
-    for stage in (folders.teacher, folders.own):
-        assert (stage / "curve.png").exists()
-        with Image.open(stage / "samples.png") as samples:
-            assert samples.size == (12 * 96, 4 * 2 * 64)
+    assert (folders.transformer / "curve.png").exists()
+    with Image.open(folders.transformer / "samples.png") as samples:
+        assert samples.size == (12 * 96, 4 * 2 * 64)
     encoded_with = torch.load(folders.vae / "normalised.pt", weights_only=True)
     taught = torch.load(folders.decoder / "state.pt", weights_only=True)["average"]
     name = "decoder.middle.residual1.conv1.weight"
