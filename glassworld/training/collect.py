@@ -113,11 +113,11 @@ def play_one(simulator: Simulator, frames: int, rng: np.random.Generator) -> Epi
     )
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a shard is there and readable to its end."""
+def is_whole(path: Path, names: tuple[str, ...] = Episodes._fields) -> bool:
+    """Whether a shard is there, readable to its end, and has the tensors `names`."""
     try:
         with safe_open(path, framework="numpy") as shard:
-            return set(shard.keys()) == set(Episodes._fields)
+            return set(shard.keys()) == set(names)
     except (SafetensorError, OSError):
         return False
 

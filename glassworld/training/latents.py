@@ -98,11 +98,11 @@ def _grey(encoder: VAEEncoder, picture: Tensor, frames: int) -> Tensor:
 
 
 def encode_play(vae: VAE, play: Path, folder: Path) -> LatentPlay:
-    """Encode the shards of a folder that are not encoded yet; read them all."""
+    """Encode the shards of a folder whose latents are missing or damaged; read them all."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = [path for path in sorted(play.glob("shard-*.safetensors")) if is_whole(path)]
     for source in track(sources, description="encoding"):
-        if not (folder / source.name).exists():
+        if not is_whole(folder / source.name, LatentPlay._fields):
             encode_shard(vae, source, folder / source.name)
     parts = [load_file(folder / source.name) for source in sources]
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "far"}

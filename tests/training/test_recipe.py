@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 
 from glassworld.engine.actions import Action
 from glassworld.engine.loading import load_world
@@ -15,7 +16,7 @@ from glassworld.training.dit import DiTRecipe
 from glassworld.training.export import export_world
 from glassworld.training.forcing import Noisy, Player, WorldModel, forward, training_noise
 from glassworld.training.histories import Shares, draw_lesson, redrawn
-from glassworld.training.latents import LatentPlay, fold
+from glassworld.training.latents import LatentPlay, encode_play, fold
 from glassworld.training.muon import orthogonal
 from glassworld.training.run import Run, Schedule, generator
 from glassworld.training.samples import at_rest, draw
@@ -214,6 +215,27 @@ def test_a_damaged_shard_is_refused_by_name(tmp_path: Path) -> None:
     shard.write_bytes(b"cut short")
     with pytest.raises(InputError, match="shard-00000"):
         load(shard)
+
+
+def test_damaged_latents_are_encoded_anew(tmp_path: Path) -> None:
+    pytest.importorskip("vizdoom")
+    from glassworld.training.collect import Episodes
+
+    rng = np.random.default_rng(0)
+    episodes = Episodes(
+        rng.integers(0, 256, (2, 5, 64, 96, 3), dtype=np.uint8),
+        *(rng.normal(size=(2, 5, width)).astype(np.float32) for width in (4, 2, 3)),
+    )
+    save_file(episodes._asdict(), tmp_path / "shard-00000.safetensors")
+    vae = VAE(VAERecipe(width=4).spec)
+    first = encode_play(vae, tmp_path, tmp_path / "latents")
+    encoded = tmp_path / "latents" / "shard-00000.safetensors"
+    cut = tmp_path / "cut"  # a file of its own: what was read is mapped from the first
+    cut.write_bytes(encoded.read_bytes()[:1000])
+    cut.replace(encoded)
+    again = encode_play(vae, tmp_path, tmp_path / "latents")
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_measures_know_turns_and_sameness() -> None:
