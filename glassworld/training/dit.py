@@ -35,7 +35,7 @@ class DiTRecipe:
     vision_layers: int = 2
     vision_patch: int = 32
     denoising_steps: tuple[int, ...] = (1000, 666, 333, 100)
-    steps: int = 16_700
+    steps: int = 16_500
     batch: int = 8
     rate: float = 1.5e-3
     shares: Shares = field(default_factory=Shares)
