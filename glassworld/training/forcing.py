@@ -121,15 +121,14 @@ def forward(
     x = torch.cat([history, noisy.x], 2)
     tokens: list[Tensor] = []
     middle = model.dit.blocks[(len(model.dit.blocks) - 1) // 2]
-    hook = middle.register_forward_hook(lambda layer, given, result: tokens.append(result))
-    flow = model.dit(
-        torch.cat([x, stretch.condition[:, :, index]], 1),
-        torch.cat([noisy.timesteps.new_zeros(len(x), clean * BLOCK), noisy.timesteps], 1),
-        model.dit.place(stretch.start + index, grid, visible),
-        ActionWindows(stretch.windows.keyboard[:, index], mouse[:, index]),
-        model.context(stretch.pictures),
-    )
-    hook.remove()
+    with middle.register_forward_hook(lambda layer, given, result: tokens.append(result)):
+        flow = model.dit(
+            torch.cat([x, stretch.condition[:, :, index]], 1),
+            torch.cat([noisy.timesteps.new_zeros(len(x), clean * BLOCK), noisy.timesteps], 1),
+            model.dit.place(stretch.start + index, grid, visible),
+            ActionWindows(stretch.windows.keyboard[:, index], mouse[:, index]),
+            model.context(stretch.pictures),
+        )
     assert flow is not None
     places = model.locate(tokens[0][:, clean * BLOCK :].mean(2))
     return Answer(flow[:, :, clean * BLOCK :], places)

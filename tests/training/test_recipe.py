@@ -57,10 +57,9 @@ def test_what_is_learned_is_what_was_played() -> None:
     model, random = small_model(), generator(0, 0)
     stretch = draw(latent_play(), 2, 0, 5, random)
     shown: list[torch.Tensor] = []
-    hook = model.dit.register_forward_pre_hook(lambda _, given: shown.append(given[0][:, :16]))
     player = Player(model, stretch, SMALL.sampler)
-    player.play(5, random)
-    hook.remove()
+    with model.dit.register_forward_pre_hook(lambda _, given: shown.append(given[0][:, :16])):
+        player.play(5, random)
     passes = len(SMALL.sampler) + 1  # the last of a block fills the caches
     last = torch.cat(shown[passes - 2 :: passes], 2)
     sigmas = torch.full((2, 15), SMALL.sampler[-1].sigma)
@@ -93,12 +92,12 @@ def test_a_played_history_is_the_truth_and_then_the_model_s_own(begin: float) ->
         assert history.shape[2] == stretch.latents.shape[2] - 3
         blocks = stretch.latents.shape[2] // 3
         assert 1 <= blocks - first <= 3
-        true = [
+        own = [
             bool((history - stretch.latents[:, :, :-3])[:, :, 3 * i : 3 * i + 3].any())
             for i in range(blocks - 1)
         ]
-        assert true == sorted(true)  # once its own, always its own
-        assert true[-1]
+        assert own == sorted(own)  # from some block on, all are its own
+        assert own[-1]
         assert begin or stretch.start
 
 
