@@ -24,7 +24,13 @@ PRESETS = {
         shards=1,
         episodes=4,
         vae=VAERecipe(
-            width=8, picture_steps=20, pictures=4, clip_steps=10, clips=1, decoder_steps=5
+            width=8,
+            picture_steps=20,
+            pictures=4,
+            clip_steps=10,
+            clips=1,
+            long_steps=2,
+            decoder_steps=5,
         ),
         dit=DiTRecipe(
             dim=32,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from glassworld.engine.runtime import pick_device
+from glassworld.engine.runtime import keep_freed_memory, pick_device
 from glassworld.training.collect import Collection, collect, contact_sheet, load
 from glassworld.training.dataset import Play
 from glassworld.training.dit import train_transformer
@@ -18,6 +18,8 @@ from glassworld.training.start import start_model, start_vae
 from glassworld.training.vae import VAE, train_decoder, train_vae
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 1000
+STAY_WEIGHT = 0.02
+"""Of the latents' squared distance to those of the world that one goes on from."""
 
 
 def collect_play(preset: Preset, folders: Folders) -> None:
@@ -32,8 +34,8 @@ def collect_play(preset: Preset, folders: Folders) -> None:
 def prepare_vae(preset: Preset, folders: Folders, start: Path | None, device: torch.device) -> VAE:
     """Train the VAE and then its decoder alone, or read what was trained; on the CPU.
 
-    Its latents have zero mean and unit variance. From the world `start` it does not learn
-    pictures alone anew.
+    Its latents have zero mean and unit variance. From the world `start` it goes on with long
+    clips, and its latents stay near that world's: its transformer goes on from there too.
     """
     torch.manual_seed(preset.vae.seed)
     vae, trained = VAE(preset.vae.spec), folders.vae / "trained.pt"
@@ -57,7 +59,9 @@ def _train_both(
         return
     if start is not None:
         start_vae(vae, start)
-        recipe = replace(recipe, picture_steps=0)
+        recipe = replace(
+            recipe, picture_steps=0, clip_steps=recipe.long_steps, stay_weight=STAY_WEIGHT
+        )
     train_vae(play, recipe, folders.vae, vae.to(device)).cpu()
     normalise(vae, Play(folders.play, limit=1).frames)
     _keep(vae, normalised)
@@ -84,6 +88,7 @@ def train_world(
 ) -> None:
     """All stages, from play to an exported world; from an earlier world if `start` names one."""
     target = pick_device(device)
+    keep_freed_memory()
     folders.root.mkdir(parents=True, exist_ok=True)
     collect_play(preset, folders)
     vae = prepare_vae(preset, folders, start, target)

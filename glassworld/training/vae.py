@@ -15,6 +15,7 @@ were encoded before stay what they are.
 """
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,10 +41,10 @@ class VAERecipe:
     residual_blocks: int = 1
     picture_steps: int = 2700
     pictures: int = 16
-    clip_steps: int = 2800
+    clip_steps: int = 4000
     clips: int = 3
     clip_frames: int = 9
-    long_steps: int = 400
+    long_steps: int = 1600
     long_clips: int = 2
     long_frames: int = 17
     decoder_steps: int = 2000
@@ -51,6 +52,7 @@ class VAERecipe:
     square_weight: float = 5.0
     edge_weight: float = 0.5
     kl_weight: float = 1e-3
+    stay_weight: float = 0.0
     seed: int = 0
 
     @property
@@ -69,13 +71,13 @@ class VAE(nn.Module):
             if isinstance(layer, CausalConv):
                 start_from_pictures(layer)
 
-    def forward(self, pixels: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels [B, 3, N, H, W] to their reconstruction and the KL divergence per latent."""
+    def forward(self, pixels: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [B, 3, N, H, W] to their reconstruction, latents and KL divergence per latent."""
         mean, log_variance = self.encoder.moments(pixels)
         log_variance = log_variance.clamp(-20, 5)
         noise = torch.randn(mean.shape, generator=random).to(mean.device)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        return self.decoder(mean + (0.5 * log_variance).exp() * noise), kl
+        return self.decoder(mean + (0.5 * log_variance).exp() * noise), mean, kl
 
 
 def start_from_pictures(layer: CausalConv) -> None:
@@ -92,7 +94,12 @@ def start_from_pictures(layer: CausalConv) -> None:
 
 
 def train_vae(play: Play, recipe: VAERecipe, folder: Path, vae: VAE) -> VAE:
-    """Train, or go on training, in `folder`. Returns the averaged model."""
+    """Train, or go on training, in `folder`. Returns the averaged model.
+
+    With a `stay_weight` the latents stay near those of the encoder that `vae` came with: what a
+    transformer knows of them keeps most of its worth.
+    """
+    known = deepcopy(vae.encoder).requires_grad_(False)
     schedule = Schedule(recipe.picture_steps + recipe.clip_steps, recipe.rate)
     run = Run(folder, vae, schedule)
     run.resume()
@@ -101,8 +108,11 @@ def train_vae(play: Play, recipe: VAERecipe, folder: Path, vae: VAE) -> VAE:
         random = generator(recipe.seed, step)
         pixels = play.clips(*_batch(recipe, step), random).to(device)
         with autocast(device):
-            rebuilt, kl = vae(pixels, random)
+            rebuilt, latents, kl = vae(pixels, random)
             loss = _error(rebuilt, pixels, recipe) + recipe.kl_weight * kl
+            if recipe.stay_weight:
+                moved = (latents - known(pixels)).square().mean()
+                loss = loss + recipe.stay_weight * moved
         run.learn(loss)
         if step % 10 == 0:
             kind = "clip" if pixels.shape[2] > 1 else "picture"
