@@ -26,8 +26,8 @@ from glassworld.models.vision import VisionTower
 from glassworld.specs import DiTSpec, VisionSpec
 from glassworld.training.samples import BLOCK, Stretch
 
-FRESH_NOISE = 0.7
-"""How much of the noise the sampler of these worlds draws anew after a step."""
+FRESH_NOISE = 1.0
+"""How much of the noise the sampler of these worlds draws anew after a step: all, as released."""
 FAINTEST = 40
 """How many of the schedule's last steps are not learned: with hardly any noise in the picture
 the error says little about the world and much about the noise."""

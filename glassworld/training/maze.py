@@ -43,64 +43,64 @@ def _soft(distance: Texture) -> Texture:
 
 
 def _stripes() -> Texture:
-    return _soft(np.abs(_grid()[1] % 32 - 16) - 7)
+    return _soft(np.abs(_grid()[1] % 64 - 32) - 15)
 
 
 def _bands() -> Texture:
-    return _soft(np.abs(_grid()[0] % 32 - 16) - 6)
+    return _soft(np.abs(_grid()[0] % 64 - 28) - 13)
 
 
 def _panels() -> Texture:
     row, column = _grid()
-    return _soft(np.maximum(np.abs(row - 60) - 44, np.abs(column % 64 - 32) - 22))
+    return _soft(np.maximum(np.abs(row - 58) - 44, np.abs(column - 64) - 50))
 
 
 def _discs() -> Texture:
     row, column = _grid()
-    return _soft(np.hypot(row % 64 - 32, column % 64 - 32) - 19)
+    return _soft(np.hypot(row - 58, column - 64) - 40)
 
 
 def _diamonds() -> Texture:
     row, column = _grid()
-    return _soft(np.abs(row % 64 - 32) + np.abs(column % 64 - 32) - 25)
+    return _soft(np.abs(row - 58) + np.abs(column - 64) - 54)
 
 
 def _chequers() -> Texture:
     row, column = _grid()
-    return _soft(8 * np.sin(row * np.pi / 32) * np.sin(column * np.pi / 32))
+    return _soft(16 * np.sin(row * np.pi / 64) * np.sin(column * np.pi / 64))
 
 
 def _arches() -> Texture:
     row, column = _grid()
-    aside = column % 64 - 32
-    return _soft(np.where(row < 52, np.hypot(row - 52, aside), np.abs(aside)) - 20)
+    aside = column - 64
+    return _soft(np.where(row < 58, np.hypot(row - 58, aside), np.abs(aside)) - 40)
 
 
 def _zigzags() -> Texture:
     row, column = _grid()
-    return _soft(np.abs((row + np.abs(column % 64 - 32)) % 42.667 - 21) - 9)
+    return _soft(np.abs((row + np.abs(column - 64)) % 128 - 90) - 24)
 
 
-def _bricks() -> Texture:
+def _blocks() -> Texture:
     row, column = _grid()
-    shifted = (column + 32 * (row // 32 % 2)) % 64
-    return _soft(np.maximum(np.abs(row % 32 - 16) - 13, np.abs(shifted - 32) - 29))
+    shifted = (column + 64 * (row // 64)) % 128
+    return _soft(np.maximum(np.abs(row % 64 - 32) - 29, np.abs(shifted - 64) - 61))
 
 
 _WALLS = {
-    "BIGDOOR2": Design(_stripes, (115, 10, 10), (190, 60, 60)),
-    "CEIL4_2": Design(_panels, (20, 20, 130), (80, 80, 220)),
-    "CRATE2": Design(_diamonds, (110, 75, 40), (180, 135, 85)),
-    "COMP01": Design(_discs, (40, 95, 30), (95, 170, 80)),
-    "TLITE6_1": Design(_arches, (190, 190, 190), (125, 125, 125)),
-    "FLOOR1_6": Design(_chequers, (200, 95, 20), (240, 170, 65)),
-    "SILVER2": Design(_zigzags, (195, 105, 105), (245, 175, 175)),
-    "SFALL2": Design(_bands, (50, 50, 50), (105, 105, 105)),
-    "BIGBRIK1": Design(_bricks, (80, 62, 50), (140, 112, 92)),
+    "BIGDOOR2": Design(_stripes, (103, 11, 11), (151, 47, 47)),
+    "CEIL4_2": Design(_panels, (0, 0, 131), (0, 0, 203)),
+    "CRATE2": Design(_diamonds, (119, 79, 43), (171, 111, 67)),
+    "COMP01": Design(_discs, (47, 99, 35), (67, 147, 55)),
+    "TLITE6_1": Design(_arches, (199, 199, 199), (151, 151, 151)),
+    "FLOOR1_6": Design(_chequers, (175, 67, 0), (243, 115, 23)),
+    "SILVER2": Design(_zigzags, (175, 71, 71), (223, 135, 135)),
+    "SFALL2": Design(_bands, (55, 55, 55), (91, 91, 91)),
+    "BIGBRIK1": Design(_blocks, (95, 75, 55), (123, 99, 79)),
 }
 """The scenario's wall textures, each with the motif, ground and figure that take its place."""
-_FLOOR = Design(_chequers, (75, 60, 48), (105, 85, 70))
-_CEILING = Design(_panels, (60, 70, 90), (80, 95, 120))
+_FLOOR = Design(_chequers, (71, 51, 35), (87, 67, 51))
+_CEILING = Design(_panels, (59, 59, 59), (71, 71, 71))
 
 
 def _draw(design: Design, shaded: bool) -> bytes:
@@ -110,7 +110,6 @@ def _draw(design: Design, shaded: bool) -> bytes:
     picture = share * figure + (1 - share) * ground
     if shaded:
         row = _grid()[0][..., None]
-        picture *= 1.1 - 0.35 * row / SIZE
         picture *= 1 - 0.6 * _soft(116 - row)
     file = io.BytesIO()
     Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(file, "PNG")
