@@ -1,7 +1,7 @@
 """The maze's level: ViZDoom's `my_way_home` in new colours.
 
 Rooms and corridors are the scenario's. Its textures are fine-grained and made for far larger
-pictures; here every room has a colour and a bold motif of its own, drawn by this module, so that
+pictures; here every room has a colour and a large motif of its own, drawn by this module, so that
 a picture of 96 pixels says where one is. The vest that would end an episode is taken out.
 """
 
@@ -25,7 +25,7 @@ Colour = tuple[int, int, int]
 
 
 class Design(NamedTuple):
-    """A motif, the colour behind it and its own: 0..255, near ones of the engine's palette."""
+    """A motif, the colour behind it and its own, 0..255: both of the engine's palette."""
 
     motif: Callable[[], Texture]
     ground: Colour
@@ -103,12 +103,12 @@ _FLOOR = Design(_chequers, (71, 51, 35), (87, 67, 51))
 _CEILING = Design(_panels, (59, 59, 59), (71, 71, 71))
 
 
-def _draw(design: Design, shaded: bool) -> bytes:
-    """The texture as a PNG file; a shaded one darkens towards a skirting board."""
+def _draw(design: Design, skirting: bool) -> bytes:
+    """The texture as a PNG file, with or without a dark skirting board."""
     share = design.motif()[..., None]
     ground, figure = (np.array(each, np.float32) for each in (design.ground, design.figure))
     picture = share * figure + (1 - share) * ground
-    if shaded:
+    if skirting:
         row = _grid()[0][..., None]
         picture *= 1 - 0.6 * _soft(116 - row)
     file = io.BytesIO()
