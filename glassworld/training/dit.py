@@ -1,4 +1,5 @@
-"""Train the transformer: true blocks are the target, whatever history it is shown."""
+"""Train the transformer: true blocks are the target, whatever history it is shown; at last a
+critic judges where it plays on and nobody knows the truth."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from glassworld.training.forcing import (
 )
 from glassworld.training.histories import Shares, draw_lesson
 from glassworld.training.latents import LatentPlay
+from glassworld.training.rivalry import CriticRecipe, Rivalry
 from glassworld.training.run import Run, Schedule, autocast, generator
 from glassworld.training.samples import BLOCK
 from glassworld.training.showing import Show
@@ -41,6 +43,7 @@ class DiTRecipe:
     shares: Shares = field(default_factory=Shares)
     history_noise: float = 0.3
     place_weight: float = 0.1
+    critic: CriticRecipe = field(default_factory=CriticRecipe)
     decay: float = 0.998
     gradient_checkpointing: bool = False
     show_every: int = 250
@@ -88,11 +91,17 @@ def train_transformer(
     """Resumed from `folder` if it began there; leaves the averaged weights in `model`."""
     run = Run(folder, model, Schedule(recipe.steps, recipe.rate, 100), recipe.decay)
     run.resume()
+    rivalry: Rivalry | None = None
     for step in run.steps("transformer"):
+        if rivalry is None and recipe.steps - step <= recipe.critic.steps:
+            rivalry = Rivalry(play, model, recipe.critic, recipe.batch, folder / "critic")
         random = generator(recipe.seed, step)
         with autocast(model.device):
             loss, lost = losses(model, play, recipe, random)
-        run.learn(loss + recipe.place_weight * lost)
+        total = loss + recipe.place_weight * lost
+        if rivalry is not None:
+            total = total + rivalry.loss(recipe.sampler, random)
+        run.learn(total)
         if step % 20 == 0:
             run.note(loss=loss.item(), place=lost.item())
         if step % recipe.show_every == 0:

@@ -165,6 +165,7 @@ class Player:
         with torch.no_grad():
             self.context = model.context(stretch.pictures)
         self.made: list[Tensor] = []
+        self.inputs: list[list[Tensor]] = []
 
     @property
     def left(self) -> int:
@@ -181,11 +182,13 @@ class Player:
 
     @torch.no_grad()
     def play(self, blocks: int, random: torch.Generator) -> None:
-        """Make the next blocks."""
+        """Make the next blocks; `inputs` keeps what each denoising step of each began with."""
         for _ in range(blocks):
             part = self.stretch.blocks(len(self.made), len(self.made) + 1)
             x = draw_noise(part.latents, random)
+            inputs = []
             for index, step in enumerate(self.steps):
+                inputs.append(x)
                 flow = self._pass(x, part, step.timestep, output=True)
                 assert flow is not None
                 x0 = flow_to_x0(x, flow, step)
@@ -195,12 +198,14 @@ class Player:
                     x = add_noise(x0, noise, self.steps[index + 1])
             self._pass(x0, part, 0.0, output=False)
             self.made.append(x0)
+            self.inputs.append(inputs)
 
     def _pass(self, x: Tensor, part: Stretch, timestep: float, output: bool) -> Tensor | None:
         return self.model.dit(
             torch.cat([x, part.condition], 1),
             torch.full((len(x), 1), timestep, device=x.device),
-            self.model.dit.stream_place(part.start, BLOCK, self.grid),
+            # Counted from the stretch's first frame, before which the caches hold nothing.
+            self.model.dit.stream_place(part.start - self.stretch.start, BLOCK, self.grid),
             part.windows,
             self.context,
             self.caches,

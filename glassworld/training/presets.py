@@ -5,6 +5,7 @@ from pathlib import Path
 
 from glassworld.errors import InputError
 from glassworld.training.dit import DiTRecipe
+from glassworld.training.rivalry import CriticRecipe
 from glassworld.training.vae import VAERecipe
 
 
@@ -42,6 +43,7 @@ PRESETS = {
             vision_layers=1,
             steps=10,
             batch=2,
+            critic=CriticRecipe(steps=4, alone=2, width=16),
         ),
     ),
     "laptop": Preset(shards=16, episodes=64),

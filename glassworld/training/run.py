@@ -60,14 +60,20 @@ class Run:
         model: what is trained.
         schedule: learning rates.
         decay: of the averaged weights.
+        optimizers: of the model's weights, if others than `optimizers_for` chooses.
     """
 
     def __init__(
-        self, folder: Path, model: nn.Module, schedule: Schedule, decay: float = 0.999
+        self,
+        folder: Path,
+        model: nn.Module,
+        schedule: Schedule,
+        decay: float = 0.999,
+        optimizers: list[torch.optim.Optimizer] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.model, self.schedule, self.decay = folder, model, schedule, decay
-        self.optimizers = optimizers_for(model)
+        self.optimizers = optimizers or optimizers_for(model)
         self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.step = 0
         self._rows: list[dict[str, float]] = []
@@ -119,7 +125,8 @@ class Run:
                 table.writerows(self._rows)
 
     def steps(self, name: str, until: int | None = None, every: int = 100) -> Iterator[int]:
-        """The steps still to do, with a bar; saves every so often and at the end."""
+        """The steps still to do, with a bar; each is to `learn` once. Saves every so often and
+        at the end."""
         until = self.schedule.steps if until is None else until
         columns = (
             TextColumn("{task.description}"),
@@ -130,11 +137,7 @@ class Run:
         with Progress(*columns) as progress:
             bar = progress.add_task(name, total=until, completed=self.step)
             while self.step < until:
-                for optimizer in self.optimizers:
-                    for group in optimizer.param_groups:
-                        group["lr"] = self.schedule.at(self.step)
                 yield self.step
-                self.step += 1
                 progress.update(bar, completed=self.step)
                 if self.step % every == 0:
                     self.save()
@@ -142,6 +145,9 @@ class Run:
 
     def learn(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`, then the averaged weights follow."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.schedule.at(self.step)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -151,6 +157,7 @@ class Run:
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 self.average[name].lerp_(value, 1 - share)
+        self.step += 1
 
     def note(self, **values: float) -> None:
         """Keep a row of the curve."""

@@ -111,6 +111,33 @@ def at_rest(play: LatentPlay, batch: int, blocks: int, random: torch.Generator) 
     )
 
 
+def onward(
+    play: LatentPlay,
+    history: Tensor,
+    keyboard: Tensor,
+    mouse: Tensor,
+    pictures: Tensor,
+    blocks: int,
+) -> Stretch:
+    """The latents of some blocks [B, C, F, h, w] and then `blocks` whose truth nobody knows.
+
+    `keyboard`, `mouse`: the actions from the first row on that the first frame sees;
+    `pictures`: uint8 [B, H, W, 3]. The episodes' beginning is long forgotten.
+    """
+    batch, count = len(history), history.shape[2] + blocks * BLOCK
+    frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count)
+    everyone = torch.zeros(batch, dtype=torch.long)
+    unknown = history.new_zeros(*history.shape[:2], blocks * BLOCK, *history.shape[3:])
+    return Stretch(
+        NEAR_FRAMES,
+        torch.cat([history, unknown], 2),
+        _condition(play, everyone, everyone == 0, frames),
+        windows(keyboard, mouse, torch.arange(3, 3 + count)),
+        to_pictures(pictures),
+        torch.zeros(batch, count, 4),
+    )
+
+
 def locate(pose: Tensor) -> Tensor:
     """x, y and degrees [..., 3] as what a network can tell: x and y of about unit spread over
     the maze, cosine and sine of the heading [..., 4]."""

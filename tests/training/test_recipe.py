@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save_file
+from small import SMALL, latent_play, small_model
 
 from glassworld.engine.actions import Action
 from glassworld.engine.loading import load_world
@@ -16,40 +17,12 @@ from glassworld.training.dit import DiTRecipe
 from glassworld.training.export import export_world
 from glassworld.training.forcing import Noisy, Player, WorldModel, forward, training_noise
 from glassworld.training.histories import Shares, draw_lesson, redrawn
-from glassworld.training.latents import LatentPlay, encode_play, fold
+from glassworld.training.latents import encode_play, fold
 from glassworld.training.muon import orthogonal
 from glassworld.training.run import Run, Schedule, generator
 from glassworld.training.samples import at_rest, draw
 from glassworld.training.start import start_model, start_vae
 from glassworld.training.vae import VAE, VAERecipe
-
-SMALL = DiTRecipe(
-    dim=32, ffn_dim=48, layers=2, heads=2, action_layers=1, vision_width=32, vision_layers=1
-)
-
-
-def latent_play(episodes: int = 4) -> LatentPlay:
-    random = torch.Generator().manual_seed(1)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=random)
-
-    return LatentPlay(
-        normal(episodes, 31, 16, 8, 12).half(),
-        normal(episodes, 9, 16, 8, 12).half(),
-        normal(16, 8, 12).half(),
-        torch.zeros(episodes, 64, 96, 3, dtype=torch.uint8),
-        normal(episodes, 121, 4),
-        normal(episodes, 121, 2),
-        normal(episodes, 121, 3),
-    )
-
-
-def small_model() -> WorldModel:
-    torch.manual_seed(0)
-    model = WorldModel(SMALL.spec, SMALL.vision)
-    torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
-    return model
 
 
 def test_what_is_learned_is_what_was_played() -> None:
