@@ -13,9 +13,9 @@ from glassworld.specs import TIME_FACTOR
 from glassworld.training.critic import CLIP_BLOCKS, Clip
 from glassworld.training.forcing import Noisy, Player, WorldModel, forward
 from glassworld.training.latents import LatentPlay
-from glassworld.training.samples import BLOCK, at_rest, onward
+from glassworld.training.samples import BLOCK, at_rest, draw, onward
 
-RESTING = 0.125
+RESTING = 0.25
 """How many journeys are spent without a key."""
 
 
@@ -92,6 +92,21 @@ class Journeys:
         flow = forward(self.model, stretch, made[:, :, :-BLOCK], self.model.history, noisy).flow
         judged = stretch.blocks(self.model.history, self.model.history + CLIP_BLOCKS)
         return Clip(noisy.x0(flow), judged.windows)
+
+    def true_clips(self, random: torch.Generator) -> Clip:
+        """What the simulator showed: as many clips, at rest in the rows where the journeys rest."""
+        start = 1 + int(torch.randint(self.play.blocks - CLIP_BLOCKS, (), generator=random))
+        truth = draw(self.play, len(self.seen), start, CLIP_BLOCKS, random)
+        mouse = truth.windows.mouse
+        assert mouse is not None
+        if self.resting.any():
+            rest = at_rest(self.play, int(self.resting.sum()), CLIP_BLOCKS, random)
+            assert rest is not None
+            truth.latents[self.resting] = rest.latents
+            truth.windows.keyboard[self.resting] = 0
+            mouse[self.resting] = 0
+        truth = truth.to(self.model.device)
+        return Clip(truth.latents, truth.windows)
 
 
 def _entered(player: Player, steps: tuple[Step, ...], random: torch.Generator) -> Noisy:

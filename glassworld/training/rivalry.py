@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.scheduler import Step
-from glassworld.training.critic import CLIP_BLOCKS, Clip, Critic, critic_loss, maker_loss
+from glassworld.training.critic import Critic, critic_loss, maker_loss
 from glassworld.training.forcing import WorldModel
 from glassworld.training.journeys import Journeys
 from glassworld.training.latents import LatentPlay
 from glassworld.training.run import Run, Schedule, autocast, generator
-from glassworld.training.samples import draw
 
 SAVE_EVERY = 100
 
@@ -30,9 +29,9 @@ class CriticRecipe:
     """
 
     steps: int = 3000
-    alone: int = 200
+    alone: int = 150
     rate: float = 2e-4
-    weight: float = 0.1
+    weight: float = 0.025
     penalty: float = 1.0
     journey: int = 64
     width: int = 128
@@ -47,7 +46,7 @@ class Rivalry:
     def __init__(
         self, play: LatentPlay, model: WorldModel, recipe: CriticRecipe, batch: int, folder: Path
     ) -> None:
-        self.play, self.recipe, self.batch = play, recipe, batch
+        self.recipe = recipe
         torch.manual_seed(0)
         critic = Critic(play.latents.shape[2], width=recipe.width).to(model.device)
         optimizer = torch.optim.Adam(critic.parameters(), betas=(0.0, 0.99))
@@ -62,12 +61,9 @@ class Rivalry:
         with autocast(device):
             made = self.journeys.advance(steps, random)
         made = made._replace(latents=made.latents.float())
-        start = 1 + int(torch.randint(self.play.blocks - CLIP_BLOCKS, (), generator=random))
-        truth = draw(self.play, self.batch, start, CLIP_BLOCKS, random).to(device)
-        real = Clip(truth.latents, truth.windows)
+        real = self.journeys.true_clips(random)
         loss = critic_loss(self.critic, real, made, self.recipe.penalty)
         self.run.learn(loss)
-        self.lost = loss.item()
         if self.run.step % 20 == 0:
             self.run.note(critic=loss.item())
         if self.run.step % SAVE_EVERY == 0:

@@ -1,6 +1,7 @@
 """Training against a critic: what it tells apart, and the long play that it judges."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from small import SMALL, latent_play, small_model
 from glassworld.models.action import ActionWindows
 from glassworld.training.critic import Clip, Critic, critic_loss, maker_loss
 from glassworld.training.journeys import Journeys
+from glassworld.training.rivalry import CriticRecipe, Rivalry
 from glassworld.training.run import generator
 
 
@@ -107,7 +109,24 @@ def test_some_journeys_rest() -> None:
     play.keyboard[:, :40] = 0
     play.mouse[:, :40] = 0
     journeys = Journeys(play, model, 24, 600, generator(0, 2))
-    assert 0 < journeys.resting.sum() < 12
+    assert 0 < journeys.resting.sum() < 16
     made = journeys.advance(SMALL.sampler, generator(1, 0))
     assert not made.windows.keyboard[journeys.resting].any()
     assert made.windows.keyboard[~journeys.resting].flatten(1).any(1).all()
+    true = journeys.true_clips(generator(1, 1))
+    assert true.latents.shape == made.latents.shape
+    assert not true.windows.keyboard[journeys.resting].any()
+    still = (true.latents == true.latents[:, :, :1]).flatten(1).all(1)
+    assert torch.equal(still, journeys.resting)
+
+
+def test_a_critic_is_heard_once_it_has_learned_alone_and_resumes(tmp_path: Path) -> None:
+    model, recipe = small_model(), CriticRecipe(steps=4, alone=1, weight=1.0, width=16)
+    rivalry = Rivalry(latent_play(), model, recipe, 2, tmp_path)
+    heard = [rivalry.loss(SMALL.sampler, generator(0, step)) for step in range(2)]
+    assert [bool(loss) for loss in heard] == [False, True]
+    rivalry.run.save()
+    resumed = Rivalry(latent_play(), model, recipe, 2, tmp_path)
+    assert resumed.run.step == 2
+    for one, other in zip(rivalry.critic.parameters(), resumed.critic.parameters(), strict=True):
+        assert torch.equal(one, other)
