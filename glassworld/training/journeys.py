@@ -66,7 +66,9 @@ class Journeys:
     def _actions(self) -> tuple[Tensor, Tensor]:
         """The rows that the frames kept and the next ones see; see `samples.windows`."""
         frames = self.seen.shape[2] + CLIP_BLOCKS * BLOCK
-        rows = TIME_FACTOR * self.at[:, None] - 13 + torch.arange(TIME_FACTOR * (frames + 2))
+        # Frame f sees the rows from 4f - 12 on, and an episode's row 0 is left out here.
+        first = TIME_FACTOR * self.at[:, None] - 13
+        rows = first + torch.arange(TIME_FACTOR * (frames + 2))
         rows = rows % len(self.keyboard)
         moving = (~self.resting)[:, None, None]
         return self.keyboard[rows] * moving, self.mouse[rows] * moving

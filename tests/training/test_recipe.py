@@ -43,6 +43,20 @@ def test_what_is_learned_is_what_was_played() -> None:
     torch.testing.assert_close(noisy.x0(answer.flow), made, atol=1e-4, rtol=1e-4)
 
 
+def test_what_is_learned_from_inside_an_episode_is_what_was_played() -> None:
+    """Blocks that are given see no more before them than in training: nothing."""
+    model, random = small_model(), generator(0, 0)
+    stretch = draw(latent_play(), 2, 4, 3, random)
+    player = Player(model, stretch, SMALL.sampler)
+    player.given(2)
+    player.play(1, random)
+    sigmas = torch.full((2, 3), SMALL.sampler[-1].sigma)
+    noisy = Noisy(player.inputs[0][-1], 1000 * sigmas, sigmas)
+    with torch.no_grad():
+        answer = forward(model, stretch, stretch.latents[:, :, :6], 2, noisy)
+    torch.testing.assert_close(noisy.x0(answer.flow), player.made[2], atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("start", "known"), [(0, 0), (2, 3)])
 def test_history_is_redrawn_where_the_past_is_known(start: int, known: int) -> None:
     """A flow of nothing leaves the noised truth as it is."""
