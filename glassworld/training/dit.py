@@ -14,17 +14,22 @@ from glassworld.training.forcing import (
     forward,
     training_noise,
 )
-from glassworld.training.histories import Shares, draw_lesson
+from glassworld.training.histories import Lesson, Shares, draw_lesson
 from glassworld.training.latents import LatentPlay
 from glassworld.training.rivalry import CriticRecipe, Rivalry
 from glassworld.training.run import Run, Schedule, autocast, generator
-from glassworld.training.samples import BLOCK
+from glassworld.training.samples import BLOCK, draw
 from glassworld.training.showing import Show
 
 
 @dataclass(frozen=True)
 class DiTRecipe:
-    """The transformer's size and how it is trained."""
+    """The transformer's size and how it is trained.
+
+    Args:
+        batch: of lessons from anywhere in an episode.
+        openings: first blocks, which know a picture and nothing else, beside each such batch.
+    """
 
     dim: int = 192
     ffn_dim: int = 512
@@ -39,6 +44,7 @@ class DiTRecipe:
     denoising_steps: tuple[int, ...] = (1000, 666, 333, 100)
     steps: int = 16_500
     batch: int = 8
+    openings: int = 16
     rate: float = 1.5e-3
     shares: Shares = field(default_factory=Shares)
     history_noise: float = 0.3
@@ -99,7 +105,7 @@ def train_transformer(
         with autocast(model.device):
             loss, lost = losses(model, play, recipe, random)
         total = loss + recipe.place_weight * lost
-        if rivalry is not None:
+        if rivalry is not None and step % recipe.critic.every == 0:
             total = total + rivalry.loss(recipe.sampler, random)
         run.learn(total)
         if step % 20 == 0:
@@ -112,13 +118,23 @@ def train_transformer(
 def losses(
     model: WorldModel, play: LatentPlay, recipe: DiTRecipe, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of one batch, given a slightly noised history of some kind: the flow's squared error and
-    that of where the model takes itself to be."""
-    stretch, history, first = draw_lesson(
-        model, play, recipe.batch, recipe.shares, recipe.sampler, random
-    )
-    level = recipe.history_noise * torch.rand(len(history), 1, 1, 1, 1, generator=random)
-    history = history + level.to(history.device) * draw_noise(history, random)
+    """Of one batch, given a slightly noised history of some kind, and of as many first blocks as
+    the recipe says: the flow's squared error and that of where the model takes itself to be."""
+    lesson = draw_lesson(model, play, recipe.batch, recipe.shares, recipe.sampler, random)
+    level = recipe.history_noise * torch.rand(recipe.batch, 1, 1, 1, 1, generator=random)
+    blurred = lesson.history + level.to(model.device) * draw_noise(lesson.history, random)
+    stretch = draw(play, recipe.openings, 0, 1, random).to(model.device)
+    opening = Lesson(stretch, stretch.latents[:, :, :0], 0)
+    loss, lost = _errors(model, lesson._replace(history=blurred), random)
+    loss_at_first, lost_at_first = _errors(model, opening, random)
+    return loss + loss_at_first, lost + lost_at_first
+
+
+def _errors(
+    model: WorldModel, lesson: Lesson, random: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The flow's, at noise of any level, and that of the places."""
+    stretch, history, first = lesson
     truth = stretch.latents[:, :, first * BLOCK :]
     noisy = training_noise(truth, FlowSchedule(), random)
     answer = forward(model, stretch, history, first, noisy)

@@ -22,16 +22,18 @@ class CriticRecipe:
 
     Args:
         steps: the last of the transformer's steps.
-        alone: of these, the first in which the critic learns and the model does not yet listen.
+        every: one of how many of these the critic takes part in.
+        alone: its own first steps, in which it learns and the model does not yet listen.
         weight: of its verdict, in the transformer's loss.
         penalty: on the slopes of its verdict.
         journey: after how many blocks of play a journey ends.
     """
 
     steps: int = 3000
+    every: int = 2
     alone: int = 150
     rate: float = 2e-4
-    weight: float = 0.025
+    weight: float = 0.02
     penalty: float = 1.0
     journey: int = 64
     width: int = 128
@@ -50,7 +52,8 @@ class Rivalry:
         torch.manual_seed(0)
         critic = Critic(play.latents.shape[2], width=recipe.width).to(model.device)
         optimizer = torch.optim.Adam(critic.parameters(), betas=(0.0, 0.99))
-        self.run = Run(folder, critic, Schedule(recipe.steps, recipe.rate), optimizers=[optimizer])
+        schedule = Schedule(recipe.steps // recipe.every, recipe.rate)
+        self.run = Run(folder, critic, schedule, optimizers=[optimizer])
         self.run.resume()
         self.critic = critic
         self.journeys = Journeys(play, model, batch, recipe.journey, generator(1, self.run.step))

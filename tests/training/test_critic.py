@@ -1,5 +1,6 @@
 """Training against a critic: what it tells apart, and the long play that it judges."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from small import SMALL, latent_play, small_model
 
 from glassworld.models.action import ActionWindows
 from glassworld.training.critic import Clip, Critic, critic_loss, maker_loss
+from glassworld.training.dit import train_transformer
+from glassworld.training.histories import Shares
 from glassworld.training.journeys import Journeys
 from glassworld.training.rivalry import CriticRecipe, Rivalry
 from glassworld.training.run import generator
@@ -130,3 +133,15 @@ def test_a_critic_is_heard_once_it_has_learned_alone_and_resumes(tmp_path: Path)
     assert resumed.run.step == 2
     for one, other in zip(rivalry.critic.parameters(), resumed.critic.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_critic_takes_part_in_some_of_the_last_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glassworld.training.rivalry.SAVE_EVERY", 1)
+    shares = Shares(begin=0.5, redrawn=0, played=0, rested=0)
+    critic = CriticRecipe(steps=4, every=2, alone=1, width=16)
+    recipe = replace(SMALL, steps=6, batch=2, openings=2, shares=shares, critic=critic)
+    train_transformer(latent_play(), recipe, tmp_path, small_model(), lambda *_: None)
+    kept = torch.load(tmp_path / "critic" / "state.pt", weights_only=True)
+    assert kept["step"] == 2

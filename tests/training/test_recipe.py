@@ -1,5 +1,6 @@
 """Training: the maze, the collection, and that what is trained is what is played."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from glassworld.engine.actions import Action
 from glassworld.engine.loading import load_world
 from glassworld.engine.scheduler import FlowSchedule
 from glassworld.errors import CheckpointError, InputError
-from glassworld.training.dit import DiTRecipe
+from glassworld.training.dit import DiTRecipe, losses
 from glassworld.training.export import export_world
 from glassworld.training.forcing import Noisy, Player, WorldModel, forward, training_noise
 from glassworld.training.histories import Shares, draw_lesson, redrawn
@@ -261,3 +262,20 @@ def test_the_smoke_preset_makes_a_world_and_repeats_nothing(tmp_path: Path) -> N
     kept = (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns
     train_world(preset("smoke"), folders)
     assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == kept
+
+
+def test_first_blocks_are_learned_beside_every_lesson() -> None:
+    """With lessons that never begin an episode, only first blocks are told the start picture."""
+    model, play = small_model(), latent_play()
+    recipe = replace(SMALL, batch=2, openings=5, shares=Shares(0, 0, 0, 0))
+    begun = 0
+
+    def look(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        nonlocal begun
+        begun += int(given[0][:, 16, 0].flatten(1).all(1).sum())
+
+    with model.dit.register_forward_pre_hook(look):
+        loss, lost = losses(model, play, recipe, generator(0, 0))
+    assert begun == 5
+    (loss + lost).backward()
+    assert model.dit.head.head.weight.grad is not None
