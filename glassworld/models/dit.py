@@ -120,15 +120,16 @@ class DiT(nn.Module):
     ) -> BlockPlace:
         """The place of latent frames `[f]` in training, with the masks among them `[f, f]`.
 
-        `visible` says which frame sees which; actions know no sinks, so with sinks they have a
-        mask of their own.
+        `visible` says which frame sees which, on the host, where it is read; actions know no
+        sinks, so with sinks they have a mask of their own.
         """
         action = self.spec.action
+        mask = visible if visible_actions is None else visible_actions
         action_dim = action.keyboard_width // action.heads
         return BlockPlace(
             rotary=rotary_3d(frames, grid, self.spec.head_dim),
             action_rotary=rotary_time(frames, action.turning_dims, action_dim, action.rope_theta),
-            visible=visible if visible_actions is None else visible_actions,
+            visible=None if mask is None else mask.to(frames.device),
             sights=None if visible is None else sights(visible, grid[0] * grid[1]),
         )
 

@@ -95,6 +95,7 @@ def train_transformer(
     play: LatentPlay, recipe: DiTRecipe, folder: Path, model: WorldModel, show: Show
 ) -> None:
     """Resumed from `folder` if it began there; leaves the averaged weights in `model`."""
+    play = play.to(model.device)
     run = Run(folder, model, Schedule(recipe.steps, recipe.rate, 100), recipe.decay)
     run.resume()
     rivalry: Rivalry | None = None

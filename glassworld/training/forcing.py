@@ -117,7 +117,7 @@ def forward(
     mouse = stretch.windows.mouse
     assert mouse is not None
     grid = (history.shape[-2] // 2, history.shape[-1] // 2)
-    visible = visibility(clean, first, count, model.history).to(history.device)
+    visible = visibility(clean, first, count, model.history)
     x = torch.cat([history, noisy.x], 2)
     tokens: list[Tensor] = []
     middle = model.dit.blocks[(len(model.dit.blocks) - 1) // 2]
@@ -150,8 +150,12 @@ def training_noise(truth: Tensor, schedule: FlowSchedule, random: torch.Generato
 
 
 def draw_noise(like: Tensor, random: torch.Generator) -> Tensor:
-    """Normal noise of the shape of `like`: the same numbers on every device."""
-    return torch.randn(like.shape, generator=random).to(like.device)
+    """Normal noise of the shape of `like`, drawn where it lies: a GPU waits long for a host's."""
+    device, own = like.device, random
+    if device.type == "cuda":
+        seed = int(torch.randint(2**62, (), generator=random))
+        own = torch.Generator(device).manual_seed(seed)
+    return torch.randn(like.shape, generator=own, device=device)
 
 
 class Player:

@@ -36,9 +36,10 @@ class Journeys:
         self.keyboard = play.keyboard[:, 1:].flatten(0, 1)
         self.mouse = play.mouse[:, 1:].flatten(0, 1)
         channels, height, width = play.latents.shape[2:]
-        self.seen = torch.zeros(batch, channels, model.history * BLOCK, height, width)
-        self.at = torch.zeros(batch, dtype=torch.long)
-        self.resting = torch.zeros(batch, dtype=torch.bool)
+        like = play.keyboard
+        self.seen = like.new_zeros(batch, channels, model.history * BLOCK, height, width)
+        self.at = like.new_zeros(batch, dtype=torch.long)
+        self.resting = like.new_zeros(batch, dtype=torch.bool)
         self.pictures = play.pictures.new_zeros(batch, *play.pictures.shape[1:])
         self.taken = 0
         for row in range(batch):
@@ -68,7 +69,7 @@ class Journeys:
         frames = self.seen.shape[2] + CLIP_BLOCKS * BLOCK
         # Frame f sees the rows from 4f - 12 on, and an episode's row 0 is left out here.
         first = TIME_FACTOR * self.at[:, None] - 13
-        rows = first + torch.arange(TIME_FACTOR * (frames + 2))
+        rows = first + torch.arange(TIME_FACTOR * (frames + 2), device=first.device)
         rows = rows % len(self.keyboard)
         moving = (~self.resting)[:, None, None]
         return self.keyboard[rows] * moving, self.mouse[rows] * moving
@@ -87,7 +88,7 @@ class Journeys:
         player.given(self.model.history)
         player.play(CLIP_BLOCKS, random)
         made = torch.cat(player.made, 2)
-        self.seen = made[:, :, -self.seen.shape[2] :].cpu()
+        self.seen = made[:, :, -self.seen.shape[2] :].to(self.seen.device)
         self.at += CLIP_BLOCKS * BLOCK
 
         noisy = _entered(player, steps, random)

@@ -18,6 +18,10 @@ NEAR_FRAMES = 9
 """Latent frames of "the picture, then grey" kept per episode; later ones are as good as `far`."""
 
 
+AT_ONCE = {"cpu": 1, "cuda": 16}
+"""Clips encoded together: a processor's caches hold one, a GPU is idle with so few."""
+
+
 class LatentPlay(NamedTuple):
     """Episodes as the transformer sees them.
 
@@ -34,6 +38,10 @@ class LatentPlay(NamedTuple):
     keyboard: Tensor
     mouse: Tensor
     pose: Tensor
+
+    def to(self, device: torch.device) -> "LatentPlay":
+        """The same on another device."""
+        return LatentPlay(*(part.to(device) for part in self))
 
     @property
     def blocks(self) -> int:
@@ -63,20 +71,22 @@ def normalise(vae: VAE, frames: Tensor) -> None:
 
 @torch.no_grad()
 def encode_shard(vae: VAE, source: Path, target: Path) -> None:
-    """Encode one shard of play into one file of latents."""
+    """Encode one shard of play, where the VAE is, into one file of latents."""
     play = load(source)
     frames = torch.from_numpy(play.frames)
-    latents = [_clip(vae.encoder, to_pixels(clip[None])) for clip in frames]
+    device = vae.decoder.conv2.weight.device
+    together = frames.split(AT_ONCE[device.type])
+    latents = [_clip(vae.encoder, to_pixels(clips.to(device))) for clips in together]
     pictures = frames[:, 0]
     near = 1 + TIME_FACTOR * (NEAR_FRAMES - 1)
-    grey = [_grey(vae.encoder, picture, near) for picture in pictures]
+    grey = [_grey(vae.encoder, clips[:, :1].to(device), near) for clips in together]
     reach = 1 + TIME_FACTOR * (vae.encoder.spec.encoder_reach + 1)
     draft = target.with_suffix(".part")
     save_file(
         {
             "latents": torch.cat(latents),
             "grey": torch.cat(grey),
-            "far": _grey(vae.encoder, pictures[0], reach)[0, -1].contiguous(),
+            "far": _grey(vae.encoder, frames[:1, :1].to(device), reach)[0, -1].contiguous(),
             "pictures": pictures.contiguous(),
             "keyboard": torch.from_numpy(play.keyboard),
             "mouse": torch.from_numpy(play.mouse),
@@ -88,11 +98,11 @@ def encode_shard(vae: VAE, source: Path, target: Path) -> None:
 
 
 def _clip(encoder: VAEEncoder, pixels: Tensor) -> Tensor:
-    return encoder(pixels).transpose(1, 2).half().contiguous()
+    return encoder(pixels).transpose(1, 2).half().contiguous().cpu()
 
 
-def _grey(encoder: VAEEncoder, picture: Tensor, frames: int) -> Tensor:
-    pixels = to_pixels(picture[None, None])
+def _grey(encoder: VAEEncoder, pictures: Tensor, frames: int) -> Tensor:
+    pixels = to_pixels(pictures)
     padding = pixels.new_zeros(*pixels.shape[:2], frames - 1, *pixels.shape[3:])
     return _clip(encoder, torch.cat([pixels, padding], 2))
 

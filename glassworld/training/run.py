@@ -154,9 +154,9 @@ class Run:
         for optimizer in self.optimizers:
             optimizer.step()
         share = min(self.decay, (1 + self.step) / (EMA_WARM_UP + self.step))
-        with torch.no_grad():
-            for name, value in self.model.state_dict().items():
-                self.average[name].lerp_(value, 1 - share)
+        values = self.model.state_dict()
+        averages = [self.average[name] for name in values]
+        torch._foreach_lerp_(averages, list(values.values()), 1 - share)
         self.step += 1
 
     def note(self, **values: float) -> None:

@@ -67,12 +67,12 @@ class Stretch(NamedTuple):
 def draw(
     play: LatentPlay, batch: int, start_block: int, blocks: int, random: torch.Generator
 ) -> Stretch:
-    """Stretches of random episodes that begin at the same block."""
-    chosen = torch.randint(len(play.latents), (batch,), generator=random)
-    strangers = torch.randint(len(play.latents), (batch,), generator=random)
+    """Stretches of random episodes that begin at the same block, where the play is."""
+    chosen, strangers = _episodes(play, batch, random), _episodes(play, batch, random)
     far = torch.rand(batch, generator=random) < (FAR_SHARE if start_block else 0.0)
+    far = far.to(chosen.device)
     start, count = start_block * BLOCK, blocks * BLOCK
-    frames = torch.arange(start, start + count)
+    frames = torch.arange(start, start + count, device=chosen.device)
     return Stretch(
         start,
         play.latents[chosen, start : start + count].float().transpose(1, 2),
@@ -93,18 +93,18 @@ def at_rest(play: LatentPlay, batch: int, blocks: int, random: torch.Generator) 
     if not len(settled):
         return None
     chosen, frame = settled[torch.randint(len(settled), (batch,), generator=random)].unbind(1)
-    strangers = torch.randint(len(play.latents), (batch,), generator=random)
-    far = torch.rand(batch, generator=random) < FAR_SHARE
+    strangers = _episodes(play, batch, random)
+    far = (torch.rand(batch, generator=random) < FAR_SHARE).to(chosen.device)
     count = blocks * BLOCK
-    frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count)
+    frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count, device=chosen.device)
     view = play.latents[chosen, frame + SETTLED].float()
     return Stretch(
         NEAR_FRAMES,
         view.unsqueeze(2).expand(-1, -1, count, -1, -1),
         _condition(play, chosen, far, frames),
         ActionWindows(
-            torch.zeros(batch, count, 12, play.keyboard.shape[-1]),
-            torch.zeros(batch, count, 12, play.mouse.shape[-1]),
+            play.keyboard.new_zeros(batch, count, 12, play.keyboard.shape[-1]),
+            play.mouse.new_zeros(batch, count, 12, play.mouse.shape[-1]),
         ),
         to_pictures(play.pictures[torch.where(far, strangers, chosen)]),
         locate(play.pose[chosen, TIME_FACTOR * (frame + SETTLED)])[:, None].expand(-1, count, -1),
@@ -125,23 +125,28 @@ def onward(
     `pictures`: uint8 [B, H, W, 3]. The episodes' beginning is long forgotten.
     """
     batch, count = len(history), history.shape[2] + blocks * BLOCK
-    frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count)
-    everyone = torch.zeros(batch, dtype=torch.long)
+    frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count, device=history.device)
+    everyone = torch.zeros_like(frames[:1]).expand(batch)
     unknown = history.new_zeros(*history.shape[:2], blocks * BLOCK, *history.shape[3:])
     return Stretch(
         NEAR_FRAMES,
         torch.cat([history, unknown], 2),
         _condition(play, everyone, everyone == 0, frames),
-        windows(keyboard, mouse, torch.arange(3, 3 + count)),
+        windows(keyboard, mouse, frames - NEAR_FRAMES + 3),
         to_pictures(pictures),
-        torch.zeros(batch, count, 4),
+        history.new_zeros(batch, count, 4),
     )
+
+
+def _episodes(play: LatentPlay, count: int, random: torch.Generator) -> Tensor:
+    """The numbers of random episodes: the same wherever the play is."""
+    return torch.randint(len(play.latents), (count,), generator=random).to(play.latents.device)
 
 
 def locate(pose: Tensor) -> Tensor:
     """x, y and degrees [..., 3] as what a network can tell: x and y of about unit spread over
     the maze, cosine and sine of the heading [..., 4]."""
-    place = (pose[..., :2] - torch.tensor(MAZE_CENTRE)) / MAZE_SPREAD
+    place = (pose[..., :2] - pose.new_tensor(MAZE_CENTRE)) / MAZE_SPREAD
     heading = pose[..., 2:].deg2rad()
     return torch.cat([place, heading.cos(), heading.sin()], -1)
 
@@ -162,5 +167,6 @@ def _condition(play: LatentPlay, chosen: Tensor, far: Tensor, frames: Tensor) ->
 
 def windows(keyboard: Tensor, mouse: Tensor, frames: Tensor, rows: int = 12) -> ActionWindows:
     """The rows each latent frame f sees, 4f - rows to 4f - 1, those before the first as it."""
-    index = (4 * frames[:, None] - rows + torch.arange(rows)).clamp(min=0)
+    row = torch.arange(rows, device=frames.device)
+    index = (4 * frames[:, None] - rows + row).clamp(min=0)
     return ActionWindows(keyboard[:, index], mouse[:, index])

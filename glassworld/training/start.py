@@ -12,6 +12,7 @@ from glassworld.engine.loading import load_world
 from glassworld.errors import CheckpointError
 from glassworld.specs import WAN_MEAN, WAN_STD
 from glassworld.training.forcing import WorldModel
+from glassworld.training.growth import can_grow, grow
 from glassworld.training.latents import fold
 from glassworld.training.vae import VAE
 
@@ -33,11 +34,13 @@ def start_vae(vae: VAE, folder: Path) -> None:
 def start_model(model: WorldModel, folder: Path) -> None:
     """Give `model` the transformer and the image tower of an exported world.
 
+    A transformer of fewer layers or hidden units is grown into this one (see `growth.py`).
+
     Raises:
-        CheckpointError: they have another size.
+        CheckpointError: they have a size that this one cannot come from.
     """
     networks = load_world(folder / "inference.yaml", None, folder).networks
-    if networks.dit.spec != model.dit.spec or networks.vision.spec != model.vision.spec:
+    if not can_grow(networks.dit.spec, model.dit.spec) or networks.vision.spec != model.vision.spec:
         raise CheckpointError(f"{folder}: its transformer has another size than the preset's")
-    model.dit.load_state_dict(networks.dit.state_dict())
+    grow(networks.dit, model.dit)
     model.vision.load_state_dict(networks.vision.state_dict())
