@@ -6,8 +6,9 @@ only if it does.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,31 +20,35 @@ from torch import Tensor
 
 from glassworld.bench.ceilings import median_seconds
 from glassworld.bench.conv3d import with_conv3d
+from glassworld.bench.kernels import slowest_kernels
 from glassworld.bench.products import products_share
 from glassworld.bench.roof import roof_points
 from glassworld.bench.sessions import key_to_frame_ms, several_sessions
 from glassworld.bench.startup import cold_start, compiled_starts
 from glassworld.bench.steady import Blocks, frames_per_block, idle, steady_state, warm
-from glassworld.engine.acceleration import EXACT, QUANTISED, accelerate, choose_attention
+from glassworld.engine.acceleration import EXACT, QUANTISED, accelerate
+from glassworld.engine.choices import choose_attention, choose_convolutions
 from glassworld.engine.compilation import compile_decoder
 from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import World
-from glassworld.models.vae_convs import TAPS, CausalConv, Memory, unfold_taps
+from glassworld.models.vae_convs import Memory
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_layers import Upsample
 
 TINY = "tiny decoder"
+COMPILED = "compiled decoder"
 WAYS = (  # what one would want to know first comes first: the time may be up before the last
-    EXACT,
+    (*EXACT, COMPILED),
     (*EXACT, "float8", TINY),
     (*EXACT, TINY),
-    (*EXACT, "float8"),
+    EXACT,
+    (*EXACT, COMPILED, "float8"),
     ("graphs",),
     (),
     (*EXACT, "int8"),
     ("layers",),
 )
-COMPARED_BLOCKS = 5  # until passes and decoding are captured and have been launched as graphs
+COMPARED_BLOCKS = 12  # until every pass over a full window has been launched as a captured graph
 MOST_DISTANCE = 0.05
 """Of the latents' spread: what rounding in half precision makes of a block, with room."""
 
@@ -95,7 +100,10 @@ def _way(rig: Rig, parts: tuple[str, ...], expected: list[Tensor]) -> Figures:
     world = rig.make()
     if TINY in parts:
         world = with_tiny_decoder(world, None)
-    accelerate(world, [part for part in parts if part != TINY])
+    accelerate(world, [part for part in parts if part not in (TINY, COMPILED)])
+    if COMPILED in parts:
+        compile_decoder(own_decoder(world), world.spec, "force")
+    _forget_memory(world)
     distance = distances(walk(world, rig), expected)
     exact = not QUANTISED.keys() & set(parts)
     if exact and max(distance) >= MOST_DISTANCE:
@@ -107,7 +115,23 @@ def _way(rig: Rig, parts: tuple[str, ...], expected: list[Tensor]) -> Figures:
         "block_ms_median": 1e3 * lane.median,
         "fps_median": frames_per_block(world) / lane.median,
         "key_to_frame_ms": key_to_frame_ms(world, rig.picture),
+        **_peak_memory(world),
+        "kernels": [asdict(kernel) for kernel in slowest_kernels(lane.session)],
     }
+
+
+def _forget_memory(world: World) -> None:
+    """Have the peak of the GPU's memory begin with what is needed now."""
+    gc.collect()
+    if world.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_memory(world: World) -> Figures:
+    if world.device.type != "cuda":
+        return {}
+    return {"peak_memory_mb": torch.cuda.max_memory_reserved() / 1e6}
 
 
 def walk(world: World, rig: Rig) -> list[Tensor]:
@@ -177,39 +201,17 @@ def _decoded(world: World) -> tuple[float, Tensor]:
 def convolution_ways(rig: Rig) -> Figures:
     """Each kind of the decoder's convolutions, done in the ways there are; milliseconds."""
     world = rig.make()
-    decoder = own_decoder(world)
-    weight = decoder.conv2.weight
-    rows, columns = world.spec.latent_size
-    found: Figures = {}
-    frames = 1
-    for name, layer in decoder.named_modules():
+    found: Figures = {
+        "causal": [{"shape": shape, **ways} for shape, ways in choose_convolutions(world).items()]
+    }
+    frames, rows, columns = 1, *world.spec.latent_size
+    for name, layer in own_decoder(world).named_modules():
         if isinstance(layer, Upsample):
             frames *= 2 if layer.time_conv is not None else 1
-            x = weight.new_ones(1, frames, rows, columns, layer.conv.in_channels)
+            x = layer.conv.weight.new_ones(1, frames, rows, columns, layer.conv.in_channels)
             found[name] = _upsampling_ways(layer, x, world.device)
             rows, columns = 2 * rows, 2 * columns
-        elif isinstance(layer, CausalConv) and layer.kernel_size == (3, 3):
-            x = weight.new_ones(1, frames + TAPS - 1, rows, columns, layer.in_channels // TAPS)
-            found[name] = _causal_ways(layer, x, world.device)
     return found
-
-
-def _causal_ways(layer: CausalConv, x: Tensor, device: torch.device) -> Figures:
-    frames = x.shape[1] - TAPS + 1
-    volume = unfold_taps(layer.weight, TAPS)
-    planes = x.permute(0, 4, 1, 2, 3)
-    last = volume.contiguous(memory_format=torch.channels_last_3d)
-    first, first_planes = volume.contiguous(), planes.contiguous()
-    pad = (0, 1, 1)
-    ways: dict[str, Callable[[], object]] = {
-        "folded": lambda: layer.convolve(x, frames),
-        "conv3d_channels_last": lambda: F.conv3d(planes, last, layer.bias, padding=pad),
-        "conv3d_channels_first": lambda: F.conv3d(first_planes, first, layer.bias, padding=pad),
-    }
-    shape = [layer.in_channels // TAPS, layer.out_channels, frames, *x.shape[2:4]]
-    return {"shape": shape} | {
-        f"{name}_ms": 1e3 * median_seconds(way, device) for name, way in ways.items()
-    }
 
 
 def _upsampling_ways(layer: Upsample, x: Tensor, device: torch.device) -> Figures:

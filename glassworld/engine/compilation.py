@@ -26,7 +26,7 @@ from glassworld.models.action import ActionModule
 from glassworld.models.attention import pointwise_attention
 from glassworld.models.dit import DiT
 from glassworld.models.layer import Layer
-from glassworld.models.vae_convs import Memory
+from glassworld.models.vae_convs import CausalConv, Memory
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.profiling.metadata import machine, versions
 from glassworld.specs import WorldSpec
@@ -62,7 +62,7 @@ def compile_decoder(decoder: VAEDecoder, spec: WorldSpec, mode: str) -> str:
         )
     with compiler_cache(folder, "vae_compile_mode: compiling failed here ({}); use none"):
         _compile_parts(decoder)
-        _decode_twice(decoder, spec)
+        _decode_until_settled(decoder, spec)
     (folder / COMPLETE).write_text(json.dumps(facts, indent=1))
     return ""
 
@@ -87,7 +87,9 @@ def compile_layers(dit: DiT, spec: WorldSpec, warm_up: Callable[[], None]) -> No
 
 
 def _decoder_facts(decoder: VAEDecoder, spec: WorldSpec) -> dict[str, Any]:
-    own = {"vae": asdict(spec.vae), "latent_size": spec.latent_size}
+    layers = [layer for layer in decoder.modules() if isinstance(layer, CausalConv)]
+    direct = [layer.name for layer in layers if layer.direct]
+    own = {"vae": asdict(spec.vae), "latent_size": spec.latent_size, "direct": direct}
     return _facts(decoder.conv2.weight, own)
 
 
@@ -145,14 +147,13 @@ def _compile_parts(decoder: VAEDecoder) -> None:
     parts: list[nn.Module] = [inner.conv1, inner.middle, inner.head, *inner.stages]
     for part in parts:
         part.compile(dynamic=False)
+    decoder.compiled = True
 
 
 @torch.inference_mode()
-def _decode_twice(decoder: VAEDecoder, spec: WorldSpec) -> None:
-    """Meet every shape that streaming has: the first latent frame, the second, and those after."""
+def _decode_until_settled(decoder: VAEDecoder, spec: WorldSpec) -> None:
+    """Two latent frames are not compiled (see `VAEDecoder`), the third is as all after it."""
     weight = decoder.conv2.weight
     rows, columns = spec.latent_size
-    latents = weight.new_zeros(1, spec.vae.latent_channels, 1, rows, columns)
-    memory = Memory()
-    for _ in range(3):
-        decoder.stream(latents, memory)
+    latents = weight.new_zeros(1, spec.vae.latent_channels, 3, rows, columns)
+    decoder.stream(latents, Memory())

@@ -93,11 +93,11 @@ def load_world(
     world = World(spec, networks, name, notice, precision.decoding)
     if tiny_decoder is not None:
         world = with_tiny_decoder(world, Path(tiny_decoder))
-    else:
+    make_faster(world, accelerate)  # which may choose what is compiled next
+    if tiny_decoder is None:
         assert isinstance(world.pipeline.decoder, VAEDecoder)
         compiled = compile_decoder(world.pipeline.decoder, spec, vae_compile_mode)
         world.note = "\n".join(filter(None, (notice, compiled)))
-    make_faster(world, accelerate)
     return world
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -46,12 +48,15 @@ class Decoder(nn.Module):
 class VAEDecoder(nn.Module):
     """Normalised latents to pixels."""
 
+    compiled = False  # set when its parts are
+
     def __init__(self, spec: VAESpec) -> None:
         super().__init__()
         self.spec = spec
         self.conv2 = nn.Conv2d(spec.latent_channels, spec.latent_channels, 1)
         self.decoder = Decoder(spec)
         name_causal_layers(self)
+        self.remembering = sum(isinstance(layer, CausalConv) for layer in self.modules())
 
     def forward(self, latents: Tensor, memory: Memory | None = None) -> Tensor:
         """Decode a clip, or its next latent frames, at once.
@@ -75,11 +80,18 @@ class VAEDecoder(nn.Module):
             x = self.project(x)
         frames = []
         for index in range(x.shape[1]):
-            with tag(tags.DECODE_FRAME, frame=index):
+            with tag(tags.DECODE_FRAME, frame=index), self.eagerly_until_settled(memory):
                 frames.append(self.decoder(x[:, index : index + 1], memory))
                 memory.first = False
         with tag(tags.DECODE_POST):
             return to_bytes(torch.cat(frames, 1))
+
+    def eagerly_until_settled(self, memory: Memory) -> AbstractContextManager[None]:
+        """The first two latent frames pass through layers that remember nothing yet: compiled,
+        each would be a version of its own, made at length and used once a session."""
+        if self.compiled and len(memory.frames) < self.remembering:
+            return torch.compiler.set_stance("force_eager")
+        return nullcontext()
 
     def denormalise(self, latents: Tensor) -> Tensor:
         x = latents.permute(0, 2, 3, 4, 1)

@@ -14,6 +14,7 @@ import tiny
 import torch
 
 from glassworld.bench.sections import (
+    COMPARED_BLOCKS,
     TINY,
     Rig,
     attention_ways,
@@ -52,7 +53,8 @@ def test_ways_to_be_faster_are_held_against_the_plain_world(rig: Rig) -> None:
     kept: list[set[str]] = []
     rig = replace(rig, keep=lambda figures: kept.append(set(figures)))
     found = ways_to_be_faster(rig, ways=((), ("attention",), ("graphs", TINY), ("speed",)))
-    assert found["plain"]["distance_in_spreads"] == [0] * 5
+    assert found["plain"]["distance_in_spreads"] == [0] * COMPARED_BLOCKS
+    assert found["plain"]["kernels"][0]["ms"] > 0
     assert all(found[way]["fps_median"] > 0 for way in ("plain", "attention", f"graphs+{TINY}"))
     assert "InputError" in found["speed"]["error"]
     assert kept[1] == {"plain", "attention"}
@@ -74,14 +76,16 @@ def test_distance_is_in_spreads() -> None:
 
 def test_every_convolution_of_the_decoder_is_timed(rig: Rig) -> None:
     found = convolution_ways(rig)
-    upsamplings = [ways for ways in found.values() if "four_small_ms" in ways]
-    assert [ways["shape"] for ways in upsamplings] == [
+    causal = [tuple(row["shape"]) for row in found.pop("causal")]
+    assert causal[0] == (16, 16, 1, 4, 6)
+    assert causal[-1] == (4, 3, 4, 32, 48)
+    assert len(causal) == len(set(causal)) == 6
+    assert [ways["shape"] for ways in found.values()] == [
         [16, 8, 2, 4, 6],
         [16, 8, 4, 8, 12],
         [8, 4, 4, 16, 24],
     ]
-    assert len(found) - len(upsamplings) == 1 + 4 + 4 * 4 + 1
-    assert found["decoder.head.conv"]["shape"] == [4, 3, 4, 32, 48]
+    assert all(ways["four_small_ms"] > 0 for ways in found.values())
 
 
 def test_the_script_records_a_failure_and_goes_on(tmp_path: Path) -> None:

@@ -14,12 +14,10 @@ import torch
 from torch._dynamo.utils import counters
 
 import glassworld
-from glassworld.engine.acceleration import (
-    accelerate,
-    choose_attention,
-)
+from glassworld.engine.acceleration import accelerate
 from glassworld.engine.actions import Action
 from glassworld.engine.batch import SessionBatch
+from glassworld.engine.choices import choose_attention, choose_convolutions, convolution_inputs
 from glassworld.engine.world import Session, World
 from glassworld.errors import InputError
 from glassworld.models.attention import attention, pointwise_attention
@@ -50,6 +48,24 @@ def test_graphs_are_left_out_on_a_cpu() -> None:
     session = world.start(tiny.picture())
     session.step(WALK)
     assert session.state.graphs is None
+
+
+def test_convolutions_by_either_way_are_the_same() -> None:
+    direct, folded = tiny.world(), tiny.world()
+    layers = [layer for layer, _ in convolution_inputs(direct, direct.pipeline.decoder)]
+    for layer in layers:
+        layer.direct = True
+    assert layers
+    assert_same_walk(direct.start(tiny.picture()), folded.start(tiny.picture()), blocks=3)
+
+
+def test_each_convolution_is_done_the_faster_way() -> None:
+    world = tiny.world()
+    measured = choose_convolutions(world)
+    assert measured
+    for layer, x in convolution_inputs(world, world.pipeline.decoder):
+        times = measured[x.shape[-1], layer.out_channels, x.shape[1] - 2, *x.shape[2:4]]
+        assert layer.direct == (times["conv3d"] < times["folded"])
 
 
 def test_passes_from_fixed_inputs_are_the_same() -> None:
@@ -129,5 +145,5 @@ def test_eight_bits_are_near(part: str, most: float) -> None:
 
 
 def test_an_unknown_part_is_named() -> None:
-    with pytest.raises(InputError, match="'speed': must be one of attention, layers, graphs, int8"):
+    with pytest.raises(InputError, match="'speed': must be one of attention, convolutions, layers"):
         accelerate(tiny.world(), ["speed"])

@@ -1,0 +1,42 @@
+"""Which kernels a steady block's time goes to; on a CPU, which operators."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from torch.profiler import ProfilerActivity, profile
+
+from glassworld.bench.steady import idle
+from glassworld.engine.world import Session
+
+BLOCKS = 2
+SHOWN = 30
+LONGEST_NAME = 120
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What one kind of kernel takes of a block, and how often it is launched."""
+
+    name: str
+    ms: float
+    count: float
+
+
+def slowest_kernels(session: Session, shown: int = SHOWN) -> list[Kernel]:
+    """Of a session's next blocks, the longest first; those in captured graphs are seen too."""
+    cuda = session.world.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
+    with profile(activities=activities) as recorded:
+        for _ in range(BLOCKS):
+            session.step(idle(session.world))
+    took: dict[str, float] = defaultdict(float)
+    count: dict[str, int] = defaultdict(int)
+    for event in recorded.events():
+        if (event.device_type.name == "CUDA") is cuda:
+            name = event.name[:LONGEST_NAME]
+            took[name] += event.time_range.elapsed_us() if cuda else event.self_cpu_time_total
+            count[name] += 1
+    order = sorted(took, key=took.__getitem__, reverse=True)
+    return [Kernel(name, took[name] / 1e3 / BLOCKS, count[name] / BLOCKS) for name in order[:shown]]
