@@ -237,6 +237,7 @@ def starts(rig: Rig) -> Figures:
     order = {"world": rig.arguments, "picture": str(picture), "accelerate": []}
     compiling = {**order, "accelerate": ["attention", "layers"]}
     plain: Figures = {**cold_start(order)}
+    rig.keep(plain)
     return plain | compiled_starts(compiling, rig.folder / "cache")
 
 

@@ -34,22 +34,32 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]
         """Take one step at each group's `lr`. Weights of one shape are made orthogonal together."""
         for group in self.param_groups:
-            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if "mean" not in state:
-                    state["mean"] = torch.zeros_like(weight)
-                mean = state["mean"].lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(mean, group["momentum"]).flatten(1)
-                alike[ahead.shape].append((weight, ahead))
-            for shape, pairs in alike.items():
-                size = _ADAM_SIZE * max(shape) ** 0.5
-                moves = orthogonal(torch.stack([ahead for _, ahead in pairs]))
-                for (weight, _), move in zip(pairs, moves, strict=True):
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.add_(move.view_as(weight), alpha=-group["lr"] * size)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            moves = self._moves(weights, group["momentum"])
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(weights, moves, alpha=-group["lr"])
+
+    def _moves(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
+        """Where each weight goes, at a learning rate of one."""
+        if not weights:
+            return []
+        for weight in weights:
+            if "mean" not in self.state[weight]:
+                self.state[weight]["mean"] = torch.zeros_like(weight)
+        means = [self.state[weight]["mean"] for weight in weights]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        ahead = torch._foreach_lerp(gradients, means, momentum)
+        alike: dict[torch.Size, list[int]] = defaultdict(list)
+        for index, direction in enumerate(ahead):
+            alike[direction.flatten(1).shape].append(index)
+        moves = list(ahead)
+        for shape, places in alike.items():
+            together = torch.stack([ahead[place].flatten(1) for place in places])
+            together = orthogonal(together) * (_ADAM_SIZE * max(shape) ** 0.5)
+            for place, move in zip(places, together, strict=True):
+                moves[place] = move.view_as(weights[place])
+        return moves
 
 
 def knows_bfloat16(device: str) -> bool:
