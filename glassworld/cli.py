@@ -161,7 +161,8 @@ def generate(
         str,
         _option(
             "accelerate",
-            "Of attention, layers, graphs (same results), int8, float8 (nearly); joined by commas. "
+            "Of attention, convolutions, layers, graphs (same results), int8, float8 (nearly); "
+            "joined by commas. "
             "layers compiles once and keeps it; graphs needs a GPU.",
             SPEED,
             "PART,...",

@@ -49,7 +49,9 @@ def run(
     vae_compile_mode: Annotated[str, typer.Option(help="auto, force or none.")] = "none",
     accelerate: Annotated[
         str,
-        typer.Option(help="Of attention, layers, graphs, int8, float8; joined by commas."),
+        typer.Option(
+            help="Of attention, convolutions, layers, graphs, int8, float8; joined by commas."
+        ),
     ] = "",
     tiny_decoder: Annotated[
         Path | None, typer.Option(help="Decode by these TAEHV weights (taew2_1).")

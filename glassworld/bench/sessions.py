@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from glassworld.bench.steady import frames_per_block, idle, warm
 from glassworld.engine.batch import SessionBatch
 from glassworld.engine.world import Picture, World
@@ -24,6 +26,8 @@ def key_to_frame_ms(world: World, picture: Picture) -> dict[str, float]:
     session, taken = warm(world, picture), []
     for index in range(KEYS):
         control = world.space.controls[index % len(world.space.controls)]
+        if world.device.type == "cuda":
+            torch.cuda.synchronize()  # the last block's update pass goes on after its frames
         began = time.perf_counter()
         frames = session.step(world.space.press((control.name,)))
         encode(frames[:1], "jpeg")

@@ -44,7 +44,8 @@ def play(
         str,
         typer.Option(
             metavar="PART,...",
-            help="Of attention, layers, graphs (same results), int8, float8 (nearly).",
+            help="Of attention, convolutions, layers, graphs (same results), "
+            "int8, float8 (nearly).",
         ),
     ] = "",
     tiny_decoder: Annotated[

@@ -30,6 +30,14 @@ def train(
     device: Annotated[
         str, typer.Option(help="`cpu` or `cuda`; on a GPU it computes in bfloat16.")
     ] = "cpu",
+    batch: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="The transformer's lessons a step, and at least as many first blocks; 0 for the "
+            "preset's, which is for a CPU. A GPU takes 256 in the time of a few.",
+        ),
+    ] = 0,
     gradient_checkpointing: Annotated[
         bool, typer.Option(help="Less memory for the transformer, a third more time.")
     ] = False,
@@ -53,11 +61,12 @@ def train(
     from glassworld.training.stages import train_world
 
     chosen = look_up(preset)
-    if gradient_checkpointing:
-        chosen = replace(chosen, dit=replace(chosen.dit, gradient_checkpointing=True))
+    recipe = replace(chosen.dit, gradient_checkpointing=gradient_checkpointing)
+    if batch:
+        recipe = replace(recipe, batch=batch, openings=max(batch, recipe.openings))
     if threads:
         torch.set_num_threads(threads)
-    train_world(chosen, Folders(writable_folder(output)), start, device)
+    train_world(replace(chosen, dit=recipe), Folders(writable_folder(output)), start, device)
     typer.echo(f"The world is in {output / 'world'}.")
 
 

@@ -32,8 +32,8 @@ class DiTRecipe:
     """
 
     dim: int = 192
-    ffn_dim: int = 512
-    layers: int = 6
+    ffn_dim: int = 1024
+    layers: int = 10
     heads: int = 4
     action_layers: int = 3
     action_heads: int = 2
