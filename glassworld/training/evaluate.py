@@ -188,31 +188,38 @@ def _second_block(simulator: Simulator, action: Action) -> tuple[Frame, Frame]:
 def drift(world: World, plan: Plan, real: Frame) -> dict[str, dict[str, float]]:
     """A minute of play and a minute without a key: the first five seconds against the last five.
 
+    `true_`: the simulator's own under the same actions, which may well lead to a plain wall.
     `real`: frames of the simulator [N, H, W, 3] to measure the distance to.
     """
     thumbnails = thumbs(real)
     scores = {}
     for name in ("playing", "standing"):
-        ends: dict[str, list[Frame]] = {"first": [], "last": []}
+        ends: dict[str, list[Frame]] = defaultdict(list)
         for index in track(range(plan.drift_starts), description=f"a minute, {name}"):
-            simulator = Simulator(plan.seed + 9_000 + index)
-            session = world.start(Image.fromarray(simulator.reset()))
-            simulator.close()
             rng = np.random.default_rng((plan.seed, 1, index))
             actions = random_actions(rng, plan.drift_blocks)
             if name == "standing":
                 actions = [STILL] * plan.drift_blocks
-            blocks = play_model(session, actions)
-            ends["first"].append(np.concatenate(blocks[:5]))
-            ends["last"].append(np.concatenate(blocks[-5:]))
-        row: dict[str, float] = {}
-        for end, runs in ends.items():
-            row[f"{end}_distance"] = mean(distance_to_real(run, thumbnails) for run in runs)
-            row[f"{end}_sharpness"] = mean(sharpness(run) for run in runs)
-            row[f"{end}_motion"] = mean(_motion(run) for run in runs)
-        row["real_sharpness"] = sharpness(real)
-        scores[name] = {key: round(value, 3) for key, value in row.items()}
+            simulator = Simulator(plan.seed + 9_000 + index)
+            truth = play_truth(simulator, actions)
+            simulator.close()
+            made = play_model(world.start(Image.fromarray(truth[0][0])), actions)
+            for prefix, blocks in (("", made), ("true_", truth)):
+                ends[f"{prefix}first"].append(np.concatenate(blocks[:5]))
+                ends[f"{prefix}last"].append(np.concatenate(blocks[-5:]))
+        scores[name] = _ends(ends, thumbnails)
+        scores[name]["real_sharpness"] = round(sharpness(real), 3)
     return scores
+
+
+def _ends(ends: dict[str, list[Frame]], thumbnails: NDArray[np.float32]) -> dict[str, float]:
+    """Means over the runs of what is measured at each end of a minute."""
+    row: dict[str, float] = {}
+    for end, runs in ends.items():
+        row[f"{end}_distance"] = mean(distance_to_real(run, thumbnails) for run in runs)
+        row[f"{end}_sharpness"] = mean(sharpness(run) for run in runs)
+        row[f"{end}_motion"] = mean(_motion(run) for run in runs)
+    return {key: round(value, 3) for key, value in row.items()}
 
 
 def _motion(frames: Frame) -> float:

@@ -21,6 +21,7 @@ BLOCK_COLUMNS = {
 """The world, the start picture held still, the world under opposite actions; of the views that
 moved alone; the same in SSIM."""
 DRIFT_COLUMNS = ("distance", "sharpness", "motion")
+ENDS = ("first", "last")
 
 
 def tables(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
@@ -61,8 +62,9 @@ def _drift(drift: Mapping[str, Mapping[str, float]]) -> Table:
     for name in DRIFT_COLUMNS:
         table.add_column(name, justify="right")
     for name, row in drift.items():
-        ends = (f"{row[f'first_{key}']:.1f}, {row[f'last_{key}']:.1f}" for key in DRIFT_COLUMNS)
-        table.add_row(name, *ends)
+        for title, kind in ((name, ""), ("the simulator", "true_")):
+            ends = ((row[f"{kind}{end}_{key}"] for end in ENDS) for key in DRIFT_COLUMNS)
+            table.add_row(title, *(", ".join(f"{value:.1f}" for value in pair) for pair in ends))
     real = next(iter(drift.values()))["real_sharpness"]
     table.caption = f"real frames: distance 0, sharpness {real:.1f}"
     return table

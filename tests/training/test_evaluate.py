@@ -88,7 +88,12 @@ def test_real_play_does_not_drift() -> None:
     simulator.reset()
     still = [simulator.step(Action((0, 0, 0, 0), (0, 0))) for _ in range(PLAN.drift_blocks)]
     simulator.close()
-    standing = drift(world(), PLAN, np.concatenate(still))["standing"]
+    scores = drift(world(), PLAN, np.concatenate(still))
+    for row in scores.values():
+        for end in ("first", "last"):
+            for what in ("sharpness", "motion"):
+                assert row[f"{end}_{what}"] == pytest.approx(row[f"true_{end}_{what}"], rel=0.01)
+    standing = scores["standing"]
     assert max(standing["first_distance"], standing["last_distance"]) < 0.1
     assert standing["first_sharpness"] == pytest.approx(standing["real_sharpness"], rel=0.01)
 
