@@ -32,11 +32,7 @@ def train(
     ] = "cpu",
     batch: Annotated[
         int,
-        typer.Option(
-            min=0,
-            help="The transformer's lessons a step, and at least as many first blocks; 0 for the "
-            "preset's, which is for a CPU. A GPU takes 256 in the time of a few.",
-        ),
+        typer.Option(min=0, help="Lessons a step; 0: the preset's, for a CPU. A GPU wants 256."),
     ] = 0,
     gradient_checkpointing: Annotated[
         bool, typer.Option(help="Less memory for the transformer, a third more time.")
