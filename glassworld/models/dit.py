@@ -24,6 +24,7 @@ from glassworld.models.kv_window import (
     Placement,
 )
 from glassworld.models.layer import BlockPlace, Layer, modulate
+from glassworld.models.learned import learned
 from glassworld.models.rope import rotary_3d, rotary_time
 from glassworld.models.sight import sights
 from glassworld.profiling import registry as tags
@@ -38,7 +39,7 @@ class Head(nn.Module):
         super().__init__()
         self.eps, self.patch = spec.eps, spec.patch
         self.head = nn.Linear(spec.dim, spec.patch**2 * spec.out_dim)
-        self.modulation = nn.Parameter(torch.randn(1, 2, spec.dim) / spec.dim**0.5)
+        self.modulation = learned(1, 2, spec.dim)
 
     def forward(self, x: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:
         """`x`: `[b, f, positions, dim]`, `time`: `[b, f or 1, dim]`. Returns `[b, c, f, h, w]`."""

@@ -20,6 +20,7 @@ from glassworld.models.attention import (
     join_heads,
 )
 from glassworld.models.kv_window import KeyValues, LayerCache, Placement
+from glassworld.models.learned import learned
 from glassworld.models.rope import Rotary
 from glassworld.models.sight import Sight
 from glassworld.profiling import registry as tags
@@ -81,7 +82,7 @@ class Layer(nn.Module):
             nn.GELU("tanh"),
             nn.Linear(spec.ffn_dim, spec.dim),
         )
-        self.modulation = nn.Parameter(torch.randn(1, 6, spec.dim) / spec.dim**0.5)
+        self.modulation = learned(1, 6, spec.dim)
 
     def modulations(self, time: Tensor) -> tuple[Modulation, Modulation]:
         """`time`: `[b, f or 1, 6, dim]`."""

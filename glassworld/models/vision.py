@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from glassworld.models.attention import attention, join_heads
+from glassworld.models.learned import learned
 from glassworld.specs import VisionSpec
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -57,8 +58,8 @@ class VisionTower(nn.Module):
         super().__init__()
         self.spec = spec
         self.patch_embedding = nn.Conv2d(3, spec.width, spec.patch, stride=spec.patch, bias=False)
-        self.cls_embedding = nn.Parameter(torch.randn(1, 1, spec.width) / spec.width**0.5)
-        self.pos_embedding = nn.Parameter(torch.randn(1, spec.tokens, spec.width) / spec.width**0.5)
+        self.cls_embedding = learned(1, 1, spec.width)
+        self.pos_embedding = learned(1, spec.tokens, spec.width)
         self.pre_norm = nn.LayerNorm(spec.width)
         self.transformer = nn.ModuleList(VisionLayer(spec) for _ in range(spec.layers))
 
