@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from inspect import signature
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +70,20 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     )
     assert "glassworld" in result.stdout.split()
     assert not {"torch", "numpy", "PIL", "av", "rich", "typer"} & set(result.stdout.split())
+
+
+def test_starting_and_profiling_load_no_compiler(tmp_path: Path) -> None:
+    code = (
+        "import sys, glassworld\n"
+        "from PIL import Image\n"
+        "world = glassworld.load_world()\n"
+        "session = world.start(Image.new('RGB', (96, 64)))\n"
+        f"with glassworld.profile({str(tmp_path / 'trace.json')!r}):\n"
+        "    session.step(world.space.press(()))\n"
+        "print(*sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert (tmp_path / "trace.json").stat().st_size > 100_000
+    assert not {"torch._dynamo", "torch._inductor", "sympy"} & set(result.stdout.split())

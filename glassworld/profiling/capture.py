@@ -111,13 +111,14 @@ def _at_blocks(capture: Capture, first: int, end: int) -> Callable[[], None]:
 
 
 def _profiler(mode: Mode) -> Any:
-    """The `full` profiler is the public one; `tags` records user scopes alone where it can."""
-    if mode == "full":
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if torch.cuda.is_available():
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        return torch.profiler.profile(activities=activities, profile_memory=True)
-    return _UserScopeProfile()
+    """What `torch.profiler.profile` is made of; `tags` records user scopes alone where it can.
+
+    That one imports torch's compiler before it starts: more than a second of standing still.
+    """
+    if mode == "tags":
+        return _UserScopeProfile()
+    device = "cuda" if torch.cuda.is_available() else None
+    return autograd_profiler.profile(use_device=device, profile_memory=True, use_kineto=True)
 
 
 class _UserScopeProfile(autograd_profiler.profile):
