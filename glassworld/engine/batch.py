@@ -50,7 +50,7 @@ class SessionBatch:
             session.hold(action)
         output = self.sessions[0].world.pipeline.run_together(self._states, self._networks)
         self._share_decoder()
-        return list(output.frames.wait().numpy())
+        return list(output.frames().numpy())
 
     def _joined(self) -> bool:
         """Whether no session has been rewound or gone on alone since the last block."""

@@ -156,4 +156,5 @@ def _decode_until_settled(decoder: VAEDecoder, spec: WorldSpec) -> None:
     weight = decoder.conv2.weight
     rows, columns = spec.latent_size
     latents = weight.new_zeros(1, spec.vae.latent_channels, 3, rows, columns)
-    decoder.stream(latents, Memory())
+    for _ in decoder.stream(latents, Memory()):
+        pass

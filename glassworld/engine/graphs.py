@@ -19,9 +19,12 @@ from glassworld.models.dit import DiT
 from glassworld.models.kv_window import KeyValues, LayerCache, Placement
 from glassworld.models.layer import BlockPlace
 from glassworld.models.rope import Rotary
-from glassworld.models.tiny_decoder import TinyDecoder
+from glassworld.models.streaming import StreamingDecoder
 from glassworld.models.vae_convs import Memory
-from glassworld.models.vae_decoder import VAEDecoder
+
+SETTLED = 3
+"""From which latent frame of a clip on decoding is captured: in the one before, for the first
+time, all layers remembered something."""
 
 Result = Tensor | None
 Call = Callable[[], Result]
@@ -78,7 +81,7 @@ class PassGraphs:
         self._input: PassInput | None = None
         self._passes: dict[PassKey, Call] = {}
         self._decoded = 0
-        self._latents: Tensor | None = None
+        self._latent: Tensor | None = None
         self._decode: Call | None = None
 
     def forward(
@@ -110,20 +113,20 @@ class PassGraphs:
             self._passes[key] = call
         return self._passes[key]()
 
-    def decode(self, decoder: VAEDecoder | TinyDecoder, latents: Tensor, memory: Memory) -> Tensor:
-        """`decoder.stream(...)`; what it returns is good until the next block."""
+    def frame(self, decoder: StreamingDecoder, x: Tensor, memory: Memory) -> Tensor:
+        """`decoder.frame(...)`; what it returns is good until the next latent frame."""
         self._decoded += not memory.first
-        if self._decoded < 2:
-            return decoder.stream(latents, memory)
-        if self._latents is None:
-            self._latents = latents.clone()
-        fixed = self._latents
-        fixed.copy_(latents)
+        if self._decoded < SETTLED:
+            return decoder.frame(x, memory)
+        if self._latent is None:
+            self._latent = x.clone()
+        fixed = self._latent
+        fixed.copy_(x)
         if self._decode is None:
-            self._decode = self._capture(lambda: decoder.stream(fixed, memory))
-        pictures = self._decode()
-        assert pictures is not None
-        return pictures
+            self._decode = self._capture(lambda: decoder.frame(fixed, memory))
+        pixels = self._decode()
+        assert pixels is not None
+        return pixels
 
     def _capture(self, call: Call) -> Call:
         """`call` as one launch; where there are no graphs, the call itself."""

@@ -5,9 +5,10 @@ Nothing here reads a value back from the device; the only copy to the host is of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,8 +21,7 @@ from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.action import ActionWindows
 from glassworld.models.dit import DiT
 from glassworld.models.layer import BlockPlace
-from glassworld.models.tiny_decoder import TinyDecoder
-from glassworld.models.vae_decoder import VAEDecoder
+from glassworld.models.streaming import StreamingDecoder
 from glassworld.models.vae_encoder import VAEEncoder
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
@@ -32,7 +32,15 @@ class BlockOutput(NamedTuple):
     """A finished block; `b` is 1, or the number of sessions that made it together."""
 
     latents: Tensor  # [b, c, f, h, w], on the device
-    frames: OnTheWay  # uint8 [b, pixel frames, H, W, 3], to the host
+    parts: list[OnTheWay]  # of each latent frame uint8 [b, 1 or 4, H, W, 3], to the host
+
+    def frames(self) -> Tensor:
+        """All of the block's frames `[b, pixel frames, H, W, 3]`, on the host."""
+        return torch.cat([part.wait() for part in self.parts], 1)
+
+
+OnFrames = Callable[[OnTheWay], None]
+"""Hears of a latent frame's pictures as soon as they are decoded, on a GPU: asked for."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Pipeline:
     """The networks of a world, run over a session's state."""
 
     def __init__(
-        self, spec: WorldSpec, dit: DiT, encoder: VAEEncoder, decoder: VAEDecoder | TinyDecoder
+        self, spec: WorldSpec, dit: DiT, encoder: VAEEncoder, decoder: StreamingDecoder
     ) -> None:
         self.spec, self.dit, self.encoder, self.decoder = spec, dit, encoder, decoder
         schedule = FlowSchedule(spec.timestep_shift)
@@ -82,16 +90,21 @@ class Pipeline:
         self.captures = False
         self.attention: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def run_block(self, state: SessionState) -> BlockOutput:
+    def run_block(self, state: SessionState, on_frames: OnFrames | None = None) -> BlockOutput:
         """Make the next block; `state.actions` already holds its rows."""
-        return self.run_together([state], state)
+        return self.run_together([state], state, on_frames)
 
     @torch.inference_mode()
-    def run_together(self, states: Sequence[SessionState], networks: NetworkState) -> BlockOutput:
+    def run_together(
+        self,
+        states: Sequence[SessionState],
+        networks: NetworkState,
+        on_frames: OnFrames | None = None,
+    ) -> BlockOutput:
         """Make the next block of every session in `states`.
 
         `networks` holds what the networks keep of all of them, in their order. They stand at the
-        same point of their windows (see `SessionBatch`).
+        same point of their windows (see `SessionBatch`). `on_frames` is called within.
         """
         frames, block = self.spec.frames_per_block, states[0].block
         if self.captures and networks.graphs is None:
@@ -99,15 +112,18 @@ class Pipeline:
         with self.attention(), tag(tags.BLOCK, block=block):
             given = Given.together([self.given(state, frames) for state in states])
             latents = self.denoise(states, networks, given)
+            parts = []  # on their way while the update pass, which nobody waits for, runs
             with tag(tags.VAE_DECODE, block=block):
-                pictures = self.decode(latents, networks)
-            on_the_way = OnTheWay(pictures)  # while the update pass, which nobody waits for, runs
+                for pictures in self.decode(latents, networks):
+                    parts.append(OnTheWay(pictures))
+                    if on_frames is not None:
+                        on_frames(parts[-1])
             with tag(tags.UPDATE_CACHE, block=block):
                 self.remember(latents, given, networks)
         for state in states:
             state.start += frames
             state.block += 1
-        return BlockOutput(latents, on_the_way)
+        return BlockOutput(latents, parts)
 
     def denoise(
         self, states: Sequence[SessionState], networks: NetworkState, given: Given
@@ -160,12 +176,11 @@ class Pipeline:
         flow: Tensor | None = self.dit(x, time, *where, output=output)
         return flow
 
-    def decode(self, latents: Tensor, networks: NetworkState) -> Tensor:
-        """The block's pictures, uint8 `[b, pixel frames, H, W, 3]`."""
-        latents = latents.to(self.decoder_dtype)
-        if networks.graphs is not None:
-            return networks.graphs.decode(self.decoder, latents, networks.decoder)
-        return self.decoder.stream(latents, networks.decoder)
+    def decode(self, latents: Tensor, networks: NetworkState) -> Iterator[Tensor]:
+        """The pictures of each latent frame, uint8 `[b, 1 or 4, H, W, 3]`."""
+        graphs, decoder = networks.graphs, self.decoder
+        frame = decoder.frame if graphs is None else partial(graphs.frame, decoder)
+        return decoder.stream(latents.to(self.decoder_dtype), networks.decoder, frame)
 
     @torch.inference_mode()
     def prefill(self, latents: Tensor, state: SessionState) -> None:

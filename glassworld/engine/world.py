@@ -27,13 +27,12 @@ from glassworld.engine.description import describe
 from glassworld.engine.latents import read_latents
 from glassworld.engine.noise import NoiseSource
 from glassworld.engine.pictures import load_picture
-from glassworld.engine.pipeline import Pipeline
+from glassworld.engine.pipeline import OnFrames, Pipeline
 from glassworld.engine.state import SessionState
 from glassworld.errors import InputError
 from glassworld.models.dit import DiT
-from glassworld.models.tiny_decoder import TinyDecoder
+from glassworld.models.streaming import StreamingDecoder
 from glassworld.models.vae_convs import Memory
-from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_encoder import VAEEncoder
 from glassworld.models.vision import VisionTower
 from glassworld.profiling import registry as tags
@@ -80,7 +79,7 @@ class Networks:
 
     dit: DiT
     encoder: VAEEncoder
-    decoder: VAEDecoder | TinyDecoder
+    decoder: StreamingDecoder
     vision: VisionTower
 
 
@@ -248,10 +247,14 @@ class Session:
         made = state.start - state.prefilled
         return spec.pixel_frames(made + spec.frames_per_block) - spec.pixel_frames(made)
 
-    def step(self, action: Action) -> Frames:
-        """The next block's frames `[n, H, W, 3]`, made while `action` is held."""
+    def step(self, action: Action, on_frames: OnFrames | None = None) -> Frames:
+        """The next block's frames `[n, H, W, 3]`, made while `action` is held.
+
+        `on_frames` is given each latent frame's pictures as soon as they are decoded: `wait()`
+        returns a tensor `[1, 1 or 4, H, W, 3]`. On a GPU do so in another thread.
+        """
         self.hold(action)
-        return self.advance()[0]
+        return self.advance(on_frames)[0]
 
     def hold(self, action: Action) -> None:
         """Have `action` held while the next block is made."""
@@ -259,10 +262,10 @@ class Session:
         keep = self.world.spec.dit.action.rows
         self.state.actions.append(held.keyboard, held.mouse, keep)
 
-    def advance(self) -> tuple[Frames, Tensor]:
+    def advance(self, on_frames: OnFrames | None = None) -> tuple[Frames, Tensor]:
         """The next block under the actions already in the state: its frames and latents."""
-        output = self.world.pipeline.run_block(self.state)
-        return output.frames.wait()[0].numpy(), output.latents
+        made = self.world.pipeline.run_block(self.state, on_frames)
+        return made.frames()[0].numpy(), made.latents
 
     def save(self) -> SessionState:
         """A copy of the state, to come back to with `restore`."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassworld.models.derived import Derived
+from glassworld.models.streaming import StreamingDecoder
 from glassworld.models.vae_convs import Memory, convolve
 from glassworld.models.vae_layers import interleave, phases
 from glassworld.profiling import registry as tags
@@ -82,7 +83,7 @@ class NarrowUp(nn.Conv2d):
         return interleave(four, self.out_channels)
 
 
-class TinyDecoder(nn.Module):
+class TinyDecoder(StreamingDecoder):
     """Normalised latents to pixels, one latent frame after another.
 
     The released file upsamples before its 1x1 convolutions and we after them: they look at one
@@ -106,26 +107,13 @@ class TinyDecoder(nn.Module):
             if isinstance(layer, MemoryBlock):
                 layer.name = name
 
-    def stream(self, latents: Tensor, memory: Memory) -> Tensor:
-        """Decode the next block of latents `[b, c, t, h, w]`.
-
-        Returns 8-bit pictures `[b, frames, 8h, 8w, 3]`: of the first latent frame one, then four.
-        """
+    def enter(self, latents: Tensor) -> Tensor:
         with tag(tags.DECODE_PRE):
             x = latents.permute(0, 2, 3, 4, 1).contiguous()
-            x = 3 * torch.tanh(x / 3)  # latents far out are taken for less so
-        frames = []
-        for index in range(x.shape[1]):
-            with tag(tags.DECODE_FRAME, frame=index):
-                made = self.frame(x[:, index : index + 1], memory)
-                frames.append(made[:, TIME_FACTOR - 1 :] if memory.first else made)
-                memory.first = False
-        with tag(tags.DECODE_POST):
-            pixels = torch.cat(frames, 1).float().clamp(0, 1)
-            return (255 * pixels).to(torch.uint8)
+            return 3 * torch.tanh(x / 3)  # latents far out are taken for less so
 
     def frame(self, x: Tensor, memory: Memory) -> Tensor:
-        """Four frames `[b, 4, 8h, 8w, 3]` in 0..1 of one latent frame `[b, 1, h, w, c]`."""
+        """Pixels about 0..1; of the four that the first latent frame makes, the last."""
         with tag(tags.DEC_CONV1):
             x = F.relu(self._convolve(x, FIRST))
         with tag(tags.DEC_UPSAMPLE):
@@ -135,7 +123,11 @@ class TinyDecoder(nn.Module):
                 elif int(name) not in (FIRST, HEAD):
                     x = layer(x)
         with tag(tags.DEC_HEAD):
-            return self._convolve(F.relu(x), HEAD)
+            pixels = self._convolve(F.relu(x), HEAD)
+        return pixels[:, TIME_FACTOR - 1 :] if memory.first else pixels
+
+    def to_bytes(self, pixels: Tensor) -> Tensor:
+        return (255 * pixels.float().clamp(0, 1)).to(torch.uint8)
 
     def _convolve(self, x: Tensor, index: int) -> Tensor:
         layer = self.decoder[str(index)]

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from glassworld.models.streaming import StreamingDecoder
 from glassworld.models.vae_convs import CausalConv, Memory, mix_channels, name_causal_layers
 from glassworld.models.vae_layers import Head, Middle, ResidualBlock, Upsample, statistics
 from glassworld.profiling import registry as tags
@@ -45,7 +46,7 @@ class Decoder(nn.Module):
             return self.head(x, memory)
 
 
-class VAEDecoder(nn.Module):
+class VAEDecoder(StreamingDecoder):
     """Normalised latents to pixels."""
 
     compiled = False  # set when its parts are
@@ -69,22 +70,17 @@ class VAEDecoder(nn.Module):
             memory.first = False
         return x.clamp(-1, 1).permute(0, 4, 1, 2, 3)
 
-    def stream(self, latents: Tensor, memory: Memory) -> Tensor:
-        """Decode the next block of latents `[b, c, t, h, w]`, one latent frame after another.
-
-        Returns 8-bit pictures `[b, frames, 8h, 8w, 3]`: (x + 1) * 127.5, clipped, truncated.
-        """
+    def enter(self, latents: Tensor) -> Tensor:
         with tag(tags.DECODE_PRE):
             x = self.denormalise(latents)
         with tag(tags.DECODE_CONV2):
-            x = self.project(x)
-        frames = []
-        for index in range(x.shape[1]):
-            with tag(tags.DECODE_FRAME, frame=index), self.eagerly_until_settled(memory):
-                frames.append(self.decoder(x[:, index : index + 1], memory))
-                memory.first = False
-        with tag(tags.DECODE_POST):
-            return to_bytes(torch.cat(frames, 1))
+            return self.project(x)
+
+    def frame(self, x: Tensor, memory: Memory) -> Tensor:
+        """Pixels about [-1, 1], not yet clipped."""
+        with self.eagerly_until_settled(memory):
+            pixels: Tensor = self.decoder(x, memory)
+        return pixels
 
     def eagerly_until_settled(self, memory: Memory) -> AbstractContextManager[None]:
         """The first two latent frames pass through layers that remember nothing yet: compiled,
@@ -101,7 +97,6 @@ class VAEDecoder(nn.Module):
     def project(self, x: Tensor) -> Tensor:
         return mix_channels(x, self.conv2)
 
-
-def to_bytes(pixels: Tensor) -> Tensor:
-    """[-1, 1] to 0..255 as the reference does: clipped, then truncated."""
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).clamp(0, 255).to(torch.uint8)
+    def to_bytes(self, pixels: Tensor) -> Tensor:
+        """As the reference does: (x + 1) * 127.5, clipped, then truncated."""
+        return ((pixels.float().clamp(-1, 1) + 1) * 127.5).clamp(0, 255).to(torch.uint8)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 MARGIN = 0.15
 """Seconds that a block should be ready before it is due."""
 
 CAUTION = 1.25
-"""The slowest of the last blocks, times this, is how long the next is expected to take."""
+"""The latest of the last blocks, times this, is how late the next is expected to be."""
 
 MOST_BEHIND = 2.0
 """Seconds of frames that a client may leave unseen before the server waits for it."""
@@ -27,9 +27,10 @@ class QueuedFrame(NamedTuple):
 class Playback:
     """Frames that wait, and the clock they are sent by.
 
-    A block is begun as late as is safe, so that it sees the newest action: when what is queued
-    lasts about as long as the slowest of the last blocks took, and never with more than one
-    block's frames waiting. Times are seconds of any steady clock.
+    Frames come in parts of a block, each as soon as it is made. A block is begun as late as is
+    safe, so that it sees the newest action: when what is queued lasts about as long as the last
+    blocks would have had it wait, and never with more than one block's frames waiting. Times are
+    seconds of any steady clock.
     """
 
     def __init__(self, frame_rate: int, block_frames: int) -> None:
@@ -49,7 +50,8 @@ class Playback:
         self._until = -1  # the last block that may be played while paused
         self._due: float | None = None
         self._sent = self._seen = frame
-        self._took: deque[float] = deque(maxlen=16)
+        self._added, self._late = 0, 0.0  # of the block that is being made
+        self._lates: deque[float] = deque(maxlen=16)
 
     def pause(self) -> None:
         self.playing, self._until, self._due = False, -1, None
@@ -67,18 +69,25 @@ class Playback:
         """The client has shown `frame`."""
         self._seen = max(self._seen, min(frame + 1, self._sent))
 
-    def add(self, frames: Iterable[QueuedFrame], took: float) -> None:
-        """Queue a block that took `took` seconds from being asked for."""
+    def add(self, frames: Sequence[QueuedFrame], after: float) -> None:
+        """Queue a part of a block, there `after` seconds from when the block was asked for."""
         self.queue.extend(frames)
+        # A later part is due later: it delays the block only by what goes beyond that.
+        self._late = max(self._late, after - self._added * self.period)
+        self._added += len(frames)
+
+    def block_done(self) -> None:
+        """All parts of the block have been added."""
         self.next_block += 1
-        self._took.append(took)
+        self._lates.append(self._late)
+        self._added, self._late = 0, 0.0
 
     @property
     def lead(self) -> float:
         """Seconds before the queue runs dry at which the next block should be begun."""
-        if not self._took:
+        if not self._lates:
             return self.block_seconds
-        return min(CAUTION * max(self._took) + MARGIN, self.block_seconds)
+        return min(CAUTION * max(self._lates) + MARGIN, self.block_seconds)
 
     def wants_block(self) -> bool:
         """Whether the next block should be begun now."""

@@ -15,7 +15,7 @@ from glassworld.play.channel import Channel
 from glassworld.play.hall import Hall
 from glassworld.play.pictures import encode
 from glassworld.play.playback import Playback, QueuedFrame
-from glassworld.play.walk import MadeBlock, Order, Walk
+from glassworld.play.walk import MadeBlock, Order, Part, Walk
 from glassworld.specs import TIME_FACTOR
 
 
@@ -54,22 +54,42 @@ class Projector:
             await self._until(lambda: self.walk is not None and self.playback.wants_block())
             walk, epoch, asked = self.walk, self.playback.epoch, time.perf_counter()
             assert walk is not None
-            block = await self.hall.worker.run(_job(walk, lambda: self.order))
-            made = time.perf_counter()
-            pictures = await asyncio.to_thread(encode, block.frames, self.encoding)
-            now = time.perf_counter()
+            parts = Parts()
+            making = asyncio.ensure_future(
+                self.hall.worker.run(_job(walk, lambda: self.order, parts))
+            )
+            making.add_done_callback(parts.end)
+            try:
+                encoding = await self._take_in(parts, epoch, asked)
+                block = await making
+            finally:
+                making.cancel()
+            took = time.perf_counter() - asked
             self.hall.metrics.block(block.seconds)
             if epoch == self.playback.epoch:
-                self.playback.add(self._framed(block, pictures), now - asked)
+                self.playback.block_done()
                 self.changed()
-                await self._report(block, asked, now - made, now - asked)
+                await self._report(block, asked, encoding, took)
             await self.after_block(walk, block)
 
-    def _framed(self, block: MadeBlock, pictures: list[bytes]) -> list[QueuedFrame]:
+    async def _take_in(self, parts: Parts, epoch: int, asked: float) -> float:
+        """Queue a block's frames as they are made; the seconds that encoding them took."""
+        place, encoding = 0, 0.0
+        while (part := await parts.next()) is not None:
+            pictures, seconds = await asyncio.to_thread(_encoded, part, self.encoding)
+            encoding += seconds
+            if epoch == self.playback.epoch:
+                frames = self._framed(part, place, pictures)
+                self.playback.add(frames, time.perf_counter() - asked)
+                self.changed()
+            place += len(pictures)
+        return encoding
+
+    def _framed(self, part: Part, place: int, pictures: list[bytes]) -> list[QueuedFrame]:
         queued = []
-        for index, picture in enumerate(pictures):
-            frame, number = block.first + index, block.number
-            header = wire.FrameHeader(wire.FRAME, self.encoding, index, number, frame, block.action)
+        for index, picture in enumerate(pictures, place):
+            frame, number = part.first + index, part.number
+            header = wire.FrameHeader(wire.FRAME, self.encoding, index, number, frame, part.action)
             queued.append(QueuedFrame(number, frame, header.pack() + picture))
         return queued
 
@@ -123,5 +143,32 @@ class Projector:
             self.walk = None
 
 
-def _job(walk: Walk, order: Callable[[], Order]) -> Callable[[], MadeBlock]:
-    return lambda: walk.make(order)
+class Parts:
+    """A block's parts, handed from the worker's thread to the event loop's."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Part | None] = asyncio.Queue()
+
+    def put(self, part: Part) -> None:
+        """From the worker's thread."""
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, part)
+
+    def end(self, _: object) -> None:
+        """From the loop's own: no part follows."""
+        self._queue.put_nowait(None)
+
+    async def next(self) -> Part | None:
+        """The next part; None after the last."""
+        return await self._queue.get()
+
+
+def _job(walk: Walk, order: Callable[[], Order], parts: Parts) -> Callable[[], MadeBlock]:
+    return lambda: walk.make(order, parts.put)
+
+
+def _encoded(part: Part, encoding: wire.Encoding) -> tuple[list[bytes], float]:
+    """A part's pictures encoded, once they are here, and the seconds that took."""
+    frames = part.frames.wait()[0].numpy()
+    began = time.perf_counter()
+    return encode(frames, encoding), time.perf_counter() - began

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from glassworld.engine.actions import Action
+from glassworld.engine.runtime import OnTheWay
 from glassworld.engine.state import SessionState
 from glassworld.engine.world import World
 from glassworld.errors import InputError
@@ -43,6 +44,16 @@ class Order(NamedTuple):
 
     id: int
     action: Action
+
+
+@dataclass(frozen=True)
+class Part:
+    """The frames of one latent frame of a block, perhaps still on their way from the device."""
+
+    number: int  # of the block
+    first: int  # frame of the block
+    action: int
+    frames: OnTheWay  # [1, n, H, W, 3]
 
 
 @dataclass(frozen=True)
@@ -92,8 +103,11 @@ class Walk:
         cuda = world.device.type == "cuda"
         self._synchronise: Callable[[], None] = torch.cuda.synchronize if cuda else _nothing
 
-    def make(self, order: Callable[[], Order]) -> MadeBlock:
-        """The next block, under the newest order at the moment when it is begun."""
+    def make(self, order: Callable[[], Order], hand_out: Callable[[Part], None]) -> MadeBlock:
+        """The next block, under the newest order at the moment when it is begun.
+
+        `hand_out` is given its parts as they are made.
+        """
         wanted, number, first = order(), self.session.state.block, self.made
         self._keep_snapshot(number)
         if self._capture is not None:
@@ -102,7 +116,9 @@ class Walk:
         begun = time.perf_counter()
         stop = listen(clock)
         try:
-            frames = self.session.step(wanted.action)
+            frames = self.session.step(
+                wanted.action, lambda part: hand_out(Part(number, first, wanted.id, part))
+            )
         finally:
             stop()
         seconds = time.perf_counter() - begun

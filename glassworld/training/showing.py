@@ -10,7 +10,7 @@ from torch import Tensor
 
 from glassworld.engine.scheduler import Step
 from glassworld.files import replacing
-from glassworld.models.vae_decoder import VAEDecoder, to_bytes
+from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.training.forcing import Player, WorldModel
 from glassworld.training.latents import LatentPlay
 from glassworld.training.run import generator
@@ -47,6 +47,8 @@ class Show:
             Image.fromarray(np.concatenate(rows)).save(path, "PNG")
 
     def _row(self, latents: Tensor) -> NDArray[np.uint8]:
-        frames = to_bytes(self.decoder(latents[None]).permute(0, 2, 3, 4, 1))[0].numpy()
+        frames = self.decoder.to_bytes(self.decoder(latents[None]).permute(0, 2, 3, 4, 1))[
+            0
+        ].numpy()
         moments = np.linspace(0, len(frames) - 1, COLUMNS).astype(int)
         return np.concatenate(list(frames[moments]), axis=1)

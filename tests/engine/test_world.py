@@ -14,6 +14,8 @@ from glassworld.engine.actions import Action, benchmark_actions
 from glassworld.engine.latents import save_latents
 from glassworld.engine.world import BlockReport, World
 from glassworld.errors import InputError
+from glassworld.profiling import registry as tags
+from glassworld.profiling.tags import listen
 
 FORWARD = Action((1, 0, 0, 0), (0, 0))
 LEFT = Action((0, 0, 0, 0), (0, -0.1))
@@ -58,6 +60,25 @@ def test_a_session_replayed_block_by_block_gives_the_same_frames(world: World) -
     )
     replayed = world.generate(tiny.picture(), 9, seed=9, actions=track, noise="blocks")
     assert np.array_equal(np.concatenate(frames), replayed.frames)
+
+
+def test_frames_are_handed_out_while_the_block_is_made(world: World) -> None:
+    session = world.start(tiny.picture(), seed=3)
+    heard: list[str | np.ndarray] = []
+    stop = listen(lambda pattern, fields, start, end: heard.append(pattern))
+    try:
+        for sizes in ([1, 4, 4], [4, 4, 4]):
+            heard.clear()
+            whole = session.step(FORWARD, lambda part: heard.append(part.wait()[0].numpy()))
+            parts = [each for each in heard if not isinstance(each, str)]
+            assert [len(part) for part in parts] == sizes
+            assert np.array_equal(np.concatenate(parts), whole)
+            kinds = [each if isinstance(each, str) else "part" for each in heard]
+            first, second = [at for at, kind in enumerate(kinds) if kind == "part"][:2]
+            assert tags.DECODE_FRAME in kinds[first:second]  # the next is decoded afterwards
+            assert kinds.index(tags.UPDATE_CACHE) > second
+    finally:
+        stop()
 
 
 def test_sessions_are_independent(world: World) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from glassworld.play.playback import Playback, QueuedFrame
+import pytest
 
-RATE, FRAMES = 12, 12
+from glassworld.play.playback import CAUTION, MARGIN, Playback, QueuedFrame
+
+RATE, FRAMES, PART = 12, 12, 4
 
 
 class Player:
-    """Runs a playback in steps of 5 ms; making a block takes `makes` seconds."""
+    """Runs a playback in steps of 5 ms; making a block takes `makes` seconds.
 
-    def __init__(self, makes: float, sees: bool = True) -> None:
+    Its frames are there when it is done, or with `parts` a third of them after each third.
+    """
+
+    def __init__(self, makes: float, sees: bool = True, parts: bool = False) -> None:
         self.playback, self.makes, self.sees = Playback(RATE, FRAMES), makes, sees
+        self.part = PART if parts else FRAMES
         self.now, self.number = 0.0, 0
-        self.making: tuple[float, float] | None = None
+        self.making: float | None = None  # since when
+        self.added = 0
         self.sent: list[tuple[float, int]] = []
         self.begun: list[float] = []
         self.most_queued = 0
@@ -28,16 +35,20 @@ class Player:
 
     def make(self) -> None:
         if self.making is None and self.playback.wants_block():
-            self.making = (self.now, self.now + self.makes)
+            self.making, self.added = self.now, 0
             self.begun.append(self.now)
-        if self.making is not None and self.now >= self.making[1]:
-            block = self.playback.next_block
-            first = self.number
-            self.number += FRAMES
-            frames = [QueuedFrame(block, first + index, b"") for index in range(FRAMES)]
-            self.playback.add(frames, self.now - self.making[0])
-            self.making = None
+        if self.making is None:
+            return
+        after = self.now - self.making
+        if after >= self.makes * (self.added + self.part) / FRAMES:
+            block, numbers = self.playback.next_block, range(self.number, self.number + self.part)
+            self.playback.add([QueuedFrame(block, each, b"") for each in numbers], after)
+            self.number += self.part
+            self.added += self.part
             self.most_queued = max(self.most_queued, len(self.playback.queue))
+        if self.added == FRAMES:
+            self.playback.block_done()
+            self.making = None
 
     def send(self) -> None:
         if not self.playback.may_send():
@@ -51,8 +62,9 @@ class Player:
         self.starved = not self.playback.queue
 
 
-def test_frames_keep_the_content_rate_without_stalls() -> None:
-    player = Player(makes=0.4)
+@pytest.mark.parametrize("parts", [False, True])
+def test_frames_keep_the_content_rate_without_stalls(parts: bool) -> None:
+    player = Player(makes=0.4, parts=parts)
     player.run(20)
     first, last = player.sent[0][0], player.sent[-1][0]
     assert abs((len(player.sent) - 1) / (last - first) - RATE) < 0.1
@@ -67,6 +79,26 @@ def test_at_most_one_block_waits_when_the_next_is_begun() -> None:
     player = Player(makes=0.05)
     player.run(20)
     assert player.most_queued < 1.4 * FRAMES  # a quick server begins late, to see the newest keys
+
+
+def test_parts_let_a_block_begin_later_and_see_newer_keys() -> None:
+    delays = []
+    for parts in (False, True):
+        player = Player(makes=0.6, parts=parts)
+        player.run(20)
+        shown = [now for now, number in player.sent if number % FRAMES == 0]
+        delays.append(max(b - a for a, b in zip(player.begun[4:], shown[4:], strict=False)))
+        assert player.playback.stalls == 0
+    assert delays[1] < delays[0] - 0.4  # its first frames are there after a third of the time
+
+
+def test_parts_that_come_too_slowly_delay_the_whole_block() -> None:
+    playback = Playback(RATE, FRAMES)
+    for place, after in ((0, 0.1), (PART, 0.6), (2 * PART, 0.7)):
+        playback.add([QueuedFrame(0, place + each, b"") for each in range(PART)], after)
+    playback.block_done()
+    late = 0.6 - PART / RATE  # of the second; the first would have allowed less
+    assert playback.lead == pytest.approx(CAUTION * late + MARGIN)
 
 
 def test_a_slow_server_stalls_and_says_so() -> None:
