@@ -7,56 +7,76 @@ alone, be saved and be rewound, and is taken in again with the next block made t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
 from glassworld.engine.actions import Action
+from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.state import NetworkState, SessionState
-from glassworld.engine.world import Frames, Session
+from glassworld.engine.world import Frames, Session, World
 from glassworld.errors import InputError
+
+Point = tuple[int, int, bool]
+
+
+def meeting_point(session: Session) -> Point:
+    """Sessions for which this is the same can make their next blocks together.
+
+    Those of one world can once their windows are full, before that if all have made as many blocks.
+    """
+    world, state = session.world, session.state
+    return id(world), min(state.start, world.spec.dit.window), state.decoder.first
 
 
 def can_join(sessions: Sequence[Session]) -> bool:
-    """Whether the sessions can make their next blocks together.
+    """Whether the sessions can make their next blocks together."""
+    return len({meeting_point(session) for session in sessions}) == 1
 
-    They can once their windows are full, and before that if all have made as many blocks.
-    """
-    worlds = {id(session.world) for session in sessions}
-    window = sessions[0].world.spec.dit.window
-    points = {
-        (min(session.state.start, window), session.state.decoder.first) for session in sessions
-    }
-    return len(worlds) == len(points) == 1
+
+def takes_batches(world: World) -> bool:
+    """Whether more than one session at once is no trouble: nothing is compiled or captured for
+    one, which would have to be done anew for every other number of them."""
+    pipeline = world.pipeline
+    return not (pipeline.captures or pipeline.dit.compiled or pipeline.decoder.compiled)
 
 
 class SessionBatch:
-    """Sessions that walk side by side.
-
-    The storage lives as long as any of the sessions; `session.restore(session.save())` gives one
-    that leaves its own.
-    """
+    """Sessions that walk side by side. Their storage lives as long as any of them is in it."""
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         """Raises `InputError` if they cannot make blocks together (see `can_join`)."""
         self.sessions = list(sessions)
         self._join()
 
-    def step(self, actions: Sequence[Action]) -> list[Frames]:
-        """Every session's next frames `[n, H, W, 3]`, each made while its own action is held."""
+    def step(self, actions: Sequence[Action], on_frames: OnFrames | None = None) -> list[Frames]:
+        """Every session's next frames `[n, H, W, 3]`, each made while its own action is held.
+
+        `on_frames` is what it is in `Session.step`, with all sessions' pictures `[b, n, H, W, 3]`.
+        """
         if not self._joined():
             self._join()
         for session, action in zip(self.sessions, actions, strict=True):
             session.hold(action)
-        output = self.sessions[0].world.pipeline.run_together(self._states, self._networks)
+        pipeline = self.sessions[0].world.pipeline
+        made = pipeline.run_together(self._states, self._networks, on_frames)
         self._share_decoder()
-        return list(output.frames().numpy())
+        return list(made.frames().numpy())
+
+    def part(self, staying: Collection[Session] = ()) -> None:
+        """Give the sessions storage of their own, but for those that are `staying`."""
+        for session in self.sessions:
+            if session not in staying and self._holds(session):
+                session.state = session.save()
+
+    def _holds(self, session: Session) -> bool:
+        """Whether what the networks keep of a session is still a row of this storage."""
+        return any(session.state.caches is row.caches for row in self._rows)
 
     def _joined(self) -> bool:
-        """Whether no session has been rewound or gone on alone since the last block."""
-        pairs = zip(self.sessions, self._states, strict=True)
-        slots = {state.start + state.shift for state in self._states}
-        return all(session.state is state for session, state in pairs) and len(slots) == 1
+        """Whether no session was rewound, joined others or went on alone since the last block."""
+        slots = {session.state.start + session.state.shift for session in self.sessions}
+        return len(slots) == 1 and all(map(self._holds, self.sessions))
 
     @torch.inference_mode()
     def _join(self) -> None:
@@ -71,8 +91,8 @@ class SessionBatch:
         for state in states[1:]:
             _turn(state, states[0].start + states[0].shift - state.start, sink)
         self._networks = NetworkState.together(states)
-        rows = self._networks.rows(len(states))
-        for state, row in zip(states, rows, strict=True):
+        self._rows = self._networks.rows(len(states))
+        for state, row in zip(states, self._rows, strict=True):
             state.caches, state.context, state.decoder = row.caches, row.context, row.decoder
             state.graphs = None
 

@@ -80,6 +80,7 @@ def compile_layers(dit: DiT, spec: WorldSpec, warm_up: Callable[[], None]) -> No
             setattr(layer, piece, torch.compile(getattr(layer, piece), dynamic=False))
         if isinstance(layer, ActionModule) and layer.mouse_attention is pointwise_attention:
             layer.mouse_attention = torch.compile(pointwise_attention, dynamic=False)
+    dit.compiled = True
     facts = _facts(dit.head.head.weight, {"dit": asdict(spec.dit), "grid": spec.token_grid})
     failed = "accelerate: compiling layers failed here ({}); leave out 'layers'"
     with compiler_cache(_folder(facts), failed):

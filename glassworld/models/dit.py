@@ -69,6 +69,8 @@ class VisualEmbedding(nn.Module):
 class DiT(nn.Module):
     """Noisy latents, condition, time, context and actions to flow (noise - x0)."""
 
+    compiled = False  # set when its layers are
+
     def __init__(self, spec: DiTSpec, gradient_checkpointing: bool = False) -> None:
         super().__init__()
         self.spec = spec

@@ -17,6 +17,8 @@ DecodeFrame = Callable[[Tensor, Memory], Tensor]
 class StreamingDecoder(nn.Module, ABC):
     """Latents to pictures, as soon as each latent frame is decoded."""
 
+    compiled = False  # set when its parts are
+
     def stream(
         self, latents: Tensor, memory: Memory, decode: DecodeFrame | None = None
     ) -> Iterator[Tensor]:

@@ -49,8 +49,6 @@ class Decoder(nn.Module):
 class VAEDecoder(StreamingDecoder):
     """Normalised latents to pixels."""
 
-    compiled = False  # set when its parts are
-
     def __init__(self, spec: VAESpec) -> None:
         super().__init__()
         self.spec = spec

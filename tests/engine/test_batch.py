@@ -67,6 +67,25 @@ def test_sessions_that_began_at_different_times(changes: dict[str, object]) -> N
     assert_same(batch.step(WALKS[:2])[1], expected[1][7])
 
 
+def test_batches_that_share_sessions_take_them_from_one_another() -> None:
+    world = tiny.world()
+    expected = [alone(world, index, 5) for index in range(3)]
+    first, second, third = sessions = [walk(world, index) for index in range(3)]
+    three = SessionBatch(sessions)
+    three.step(WALKS)
+    pair = SessionBatch([second, third])  # what `three` holds of them is out of date now
+    pair.step(WALKS[1:])
+    first.step(WALKS[0])
+    for index, frames in enumerate(three.step(WALKS)):
+        assert_same(frames, expected[index][2])
+    three.part(staying=[first])
+    for index, frames in enumerate(pair.step(WALKS[1:]), 1):
+        assert_same(frames, expected[index][3])
+    assert_same(first.step(WALKS[0]), expected[0][3])
+    for index, frames in enumerate(three.step(WALKS)):
+        assert_same(frames, expected[index][4])
+
+
 def test_sessions_that_do_not_fit_together() -> None:
     world = tiny.world()
     young, old = walk(world, 0), walk(world, 1)
