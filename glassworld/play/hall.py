@@ -15,6 +15,7 @@ from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.play.metrics import Metrics
 from glassworld.play.pictures import StartingPicture, gallery
+from glassworld.play.rounds import Rounds
 from glassworld.play.shelf import Shelf
 from glassworld.play.worker import Worker
 
@@ -66,6 +67,7 @@ class Hall:
     def __init__(self, seats: int = SEATS) -> None:
         self.seats, self.taken = seats, 0
         self.worker, self.shelf, self.metrics = Worker(), Shelf(), Metrics()
+        self.rounds = Rounds(self.worker)
         self.ready = asyncio.Event()
         self.world: World
         self.pictures: list[StartingPicture] = []

@@ -56,7 +56,7 @@ class Projector:
             assert walk is not None
             parts = Parts()
             making = asyncio.ensure_future(
-                self.hall.worker.run(_job(walk, lambda: self.order, parts))
+                self.hall.rounds.make(walk, lambda: self.order, parts.put)
             )
             making.add_done_callback(parts.end)
             try:
@@ -65,7 +65,7 @@ class Projector:
             finally:
                 making.cancel()
             took = time.perf_counter() - asked
-            self.hall.metrics.block(block.seconds)
+            self.hall.metrics.block(block.timing.seconds)
             if epoch == self.playback.epoch:
                 self.playback.block_done()
                 self.changed()
@@ -99,9 +99,9 @@ class Projector:
                 number=block.number,
                 frames=len(block.frames),
                 action=block.action,
-                seconds=block.seconds,
-                waited=max(0.0, block.begun - asked),
-                stages=[*block.stages, wire.StageTime("Encode", 1e3 * encoding)],
+                seconds=block.timing.seconds,
+                waited=max(0.0, block.timing.begun - asked),
+                stages=[*block.timing.stages, wire.StageTime("Encode", 1e3 * encoding)],
                 queued=len(self.playback.queue),
                 stalls=self.playback.stalls,
                 slow=took > len(block.frames) * self.playback.period,
@@ -139,7 +139,7 @@ class Projector:
     def leave(self) -> None:
         """End the walk, if there is one."""
         if self.walk is not None:
-            self.hall.worker.later(self.walk.close)
+            self.hall.rounds.end(self.walk)
             self.walk = None
 
 
@@ -163,12 +163,8 @@ class Parts:
         return await self._queue.get()
 
 
-def _job(walk: Walk, order: Callable[[], Order], parts: Parts) -> Callable[[], MadeBlock]:
-    return lambda: walk.make(order, parts.put)
-
-
 def _encoded(part: Part, encoding: wire.Encoding) -> tuple[list[bytes], float]:
     """A part's pictures encoded, once they are here, and the seconds that took."""
-    frames = part.frames.wait()[0].numpy()
+    frames = part.frames.wait()[part.row].numpy()
     began = time.perf_counter()
     return encode(frames, encoding), time.perf_counter() - began

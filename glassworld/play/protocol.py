@@ -171,7 +171,7 @@ class StageTime(Struct):
 
 
 class Block(_Message):
-    """A block has been made; its frames follow when they are due."""
+    """A block has been made; its frames are sent when due, the first perhaps before this."""
 
     number: int
     frames: int

@@ -5,9 +5,8 @@ All of it belongs to the worker's thread.
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from glassworld.engine.actions import Action
+from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.runtime import OnTheWay
 from glassworld.engine.state import SessionState
 from glassworld.engine.world import World
@@ -25,10 +24,9 @@ from glassworld.errors import InputError
 from glassworld.play.film import Film, Held, script
 from glassworld.play.pictures import StartingPicture
 from glassworld.play.protocol import StageTime
-from glassworld.play.stages import StageClock
 from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import profile
-from glassworld.profiling.tags import listen, tag
+from glassworld.profiling.tags import tag
 
 Frames = npt.NDArray[np.uint8]
 
@@ -53,7 +51,24 @@ class Part:
     number: int  # of the block
     first: int  # frame of the block
     action: int
-    frames: OnTheWay  # [1, n, H, W, 3]
+    frames: OnTheWay  # [b, n, H, W, 3], of all walks whose blocks are made together
+    row: int  # this one's
+
+
+class Timing(NamedTuple):
+    """When a block was begun (perf_counter), and the seconds that it and its stages took."""
+
+    begun: float
+    seconds: float
+    stages: list[StageTime]
+
+
+class Begun(NamedTuple):
+    """A block that is being made."""
+
+    number: int
+    first: int  # frame of the walk
+    order: Order
 
 
 @dataclass(frozen=True)
@@ -64,9 +79,7 @@ class MadeBlock:
     first: int  # frame of the walk
     action: int
     frames: Frames  # uint8 [n, H, W, 3]
-    begun: float  # perf_counter
-    seconds: float
-    stages: list[StageTime]
+    timing: Timing
     captured: bool  # the capture ended with it
     film_full: bool  # the recording is full and took it no more
 
@@ -100,38 +113,35 @@ class Walk:
         self._still: Frames = np.asarray(picture.image)
         self._snapshots: deque[Snapshot] = deque(maxlen=MOST_SNAPSHOTS)
         self._capture: Capturing | None = None
-        cuda = world.device.type == "cuda"
-        self._synchronise: Callable[[], None] = torch.cuda.synchronize if cuda else _nothing
 
-    def make(self, order: Callable[[], Order], hand_out: Callable[[Part], None]) -> MadeBlock:
-        """The next block, under the newest order at the moment when it is begun.
+    @property
+    def captures(self) -> bool:
+        """Whether its blocks are profiled."""
+        return self._capture is not None
 
-        `hand_out` is given its parts as they are made.
-        """
-        wanted, number, first = order(), self.session.state.block, self.made
+    def begin(self, order: Order) -> Begun:
+        """Prepare for the next block, which is made under `order`."""
+        number = self.session.state.block
         self._keep_snapshot(number)
         if self._capture is not None:
             self._capture.begin()
-        clock = StageClock(self._synchronise)
-        begun = time.perf_counter()
-        stop = listen(clock)
-        try:
-            frames = self.session.step(
-                wanted.action, lambda part: hand_out(Part(number, first, wanted.id, part))
-            )
-        finally:
-            stop()
-        seconds = time.perf_counter() - begun
-        self.held.append((wanted.action, len(frames)))
+        return Begun(number, self.made, order)
+
+    def step(self, actions: Sequence[Action], on_frames: OnFrames) -> list[Frames]:
+        """The frames of its next block, made alone."""
+        return [self.session.step(actions[0], on_frames)]
+
+    def end(self, begun: Begun, frames: Frames, timing: Timing) -> MadeBlock:
+        """Take in the block that has been made."""
+        self.held.append((begun.order.action, len(frames)))
         self.made += len(frames)
         self._still = frames[-1]
         full = self.film is not None and not self.film.write(frames)
         captured = self._capture is not None and self._capture.block_done()
         if captured:
             self._capture = None
-        return MadeBlock(
-            number, first, wanted.id, frames, begun, seconds, clock.stages, captured, full
-        )
+        number, first, (action, _) = begun
+        return MadeBlock(number, first, action, frames, timing, captured, full)
 
     def rewind(self, block: int) -> Snapshot:
         """Go back to before block `block`, or as far as there are snapshots."""
@@ -221,7 +231,3 @@ class Capturing:
 
     def close(self) -> None:
         self._stack.close()
-
-
-def _nothing() -> None:
-    """What waiting for the CPU takes."""
