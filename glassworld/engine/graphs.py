@@ -134,7 +134,8 @@ class PassGraphs:
             return call
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool):
+            # Other threads go on waiting for the frames before, which a global capture forbids.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 result = call()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
