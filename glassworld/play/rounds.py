@@ -23,7 +23,7 @@ from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.runtime import OnTheWay
 from glassworld.engine.world import Frames, Session
 from glassworld.play.stages import StageClock
-from glassworld.play.walk import MadeBlock, Order, Part, Timing, Walk
+from glassworld.play.walk import Begun, MadeBlock, Order, Part, Timing, Walk
 from glassworld.play.worker import Worker
 from glassworld.profiling.tags import listen
 
@@ -84,8 +84,11 @@ class Rounds:
                 batch = self._batch([each.walk.session for each in wanted])
                 wanted.sort(key=lambda each: batch.sessions.index(each.walk.session))
                 step = batch.step
-            for each, block in zip(wanted, _blocks(wanted, step), strict=True):
-                each.made.set_result(block)
+            begun = [each.walk.begin(each.order()) for each in wanted]
+            made, timing = _step(wanted, begun, step)
+            for each, block, frames in zip(wanted, begun, made, strict=True):
+                with _told([each]):  # a full disk is one player's trouble
+                    each.made.set_result(each.walk.end(block, frames, timing))
 
     def _batch(self, sessions: list[Session]) -> SessionBatch:
         """The batch of these sessions; others that hold any of them give way to it."""
@@ -127,9 +130,8 @@ def _sorting(wanted: Wanted) -> tuple[int, ...]:
     return (id(walk),) if alone else (0, *meeting_point(walk.session))
 
 
-def _blocks(wanted: list[Wanted], step: Step) -> list[MadeBlock]:
-    """The blocks that one step makes."""
-    begun = [each.walk.begin(each.order()) for each in wanted]
+def _step(wanted: list[Wanted], begun: list[Begun], step: Step) -> tuple[list[Frames], Timing]:
+    """Every walk's frames, their parts handed out as they are made."""
 
     def hand_out(frames: OnTheWay) -> None:
         for row, (each, block) in enumerate(zip(wanted, begun, strict=True)):
@@ -142,11 +144,7 @@ def _blocks(wanted: list[Wanted], step: Step) -> list[MadeBlock]:
         made = step([block.order.action for block in begun], hand_out)
     finally:
         stop()
-    timing = Timing(start, time.perf_counter() - start, clock.stages)
-    return [
-        each.walk.end(block, frames, timing)
-        for each, block, frames in zip(wanted, begun, made, strict=True)
-    ]
+    return made, Timing(start, time.perf_counter() - start, clock.stages)
 
 
 def _nothing() -> None:

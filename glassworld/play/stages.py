@@ -34,5 +34,8 @@ class StageClock:
         if name is not None:
             self._synchronise()
             now = time.perf_counter()
-            self.stages.append(StageTime(name.format(**fields), 1e3 * (now - self._mark)))
+            stage = StageTime(name.format(**fields), 1e3 * (now - self._mark))
+            if self.stages and self.stages[-1].name == stage.name:  # of another session
+                stage.ms += self.stages.pop().ms
+            self.stages.append(stage)
             self._mark = now

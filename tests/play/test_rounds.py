@@ -177,6 +177,26 @@ def test_what_goes_wrong_is_told_to_all_of_the_round_and_to_no_other() -> None:
     asyncio.run(play())
 
 
+def test_a_full_disk_is_the_trouble_of_whoever_records() -> None:
+    world = tiny.world()
+
+    async def play() -> None:
+        async with playing(world, 2) as players:
+            await players.make(0, 1)
+            players.walks[0].record()
+            film = players.walks[0].film
+            assert film is not None
+            film.close()  # as good as full
+            failed, made = await players.outcomes(0, 1)
+            assert isinstance(failed, ValueError)
+            assert isinstance(made, MadeBlock)
+            names = [stage.name for stage in made.timing.stages]
+            assert len(names) == len(set(names))  # of both sessions together
+            assert "Condition" in names
+
+    asyncio.run(play())
+
+
 def test_a_block_nobody_waits_for_any_more_is_not_begun() -> None:
     world = tiny.world()
 
