@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from glassworld.engine.runtime import Precision, cache_folder, pick_device
+from glassworld.engine.runtime import Precision, cache_folder, pick_device, synchronise
 from glassworld.files import replacing, writable_folder
 from glassworld.profiling.metadata import machine, versions
 
@@ -37,8 +37,7 @@ def median_seconds(
     for index in range(repeats + 2):
         began = time.perf_counter()
         run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronise(device)
         if index >= 2:
             seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)

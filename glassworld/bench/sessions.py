@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from glassworld.bench.steady import frames_per_block, idle, warm
 from glassworld.engine.batch import SessionBatch
-from glassworld.engine.runtime import OnTheWay
+from glassworld.engine.runtime import OnTheWay, synchronise
 from glassworld.engine.world import Picture, World
 from glassworld.play.pictures import encode
 
@@ -35,8 +33,7 @@ def key_to_frame_ms(world: World, picture: Picture) -> dict[str, float]:
 
     for index in range(KEYS):
         control = world.space.controls[index % len(world.space.controls)]
-        if world.device.type == "cuda":
-            torch.cuda.synchronize()  # the last block's update pass goes on after its frames
+        synchronise(world.device)  # the last block's update pass goes on after its frames
         began = time.perf_counter()
         session.step(world.space.press((control.name,)), send)
     return {"median": statistics.median(taken), "worst": max(taken)}

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-import torch
-
 from glassworld.engine.actions import Action
+from glassworld.engine.runtime import synchronise
 from glassworld.engine.world import Picture, Session, World
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import listen
@@ -111,12 +110,12 @@ def times_of(session: Session, kinds: dict[str, str]) -> dict[str, float]:
     """
     total = dict.fromkeys(kinds, 0.0)
     names = {pattern: name for name, pattern in kinds.items()}
-    cuda = session.world.device.type == "cuda"
+    device = session.world.device
 
     def heard(pattern: str, fields: dict[str, Any], start: float, end: float) -> None:
         if pattern in names:
-            if cuda:
-                torch.cuda.synchronize()
+            if device.type == "cuda":
+                synchronise(device)
                 end = time.perf_counter()
             total[names[pattern]] += end - start
 

@@ -54,6 +54,10 @@ class SessionBatch:
 
         `on_frames` is what it is in `Session.step`, with all sessions' pictures `[b, n, H, W, 3]`.
         """
+        if len(actions) != len(self.sessions):
+            raise InputError(f"{len(actions)} actions for {len(self.sessions)} sessions")
+        for session, action in zip(self.sessions, actions, strict=True):
+            session.world.space.fill(action, session.next_frames)  # all are checked, then held
         if not self._joined():
             self._join()
         for session, action in zip(self.sessions, actions, strict=True):
@@ -76,7 +80,11 @@ class SessionBatch:
     def _joined(self) -> bool:
         """Whether no session was rewound, joined others or went on alone since the last block."""
         slots = {session.state.start + session.state.shift for session in self.sessions}
-        return len(slots) == 1 and all(map(self._holds, self.sessions))
+        # A decoder's layer that began to remember while its session was alone does so elsewhere.
+        known = self._networks.decoder.frames.keys()
+        decoders = [session.state.decoder.frames.keys() for session in self.sessions]
+        same = len(slots) == 1 and all(names == known for names in decoders)
+        return same and all(map(self._holds, self.sessions))
 
     @torch.inference_mode()
     def _join(self) -> None:
@@ -93,7 +101,7 @@ class SessionBatch:
         self._networks = NetworkState.together(states)
         self._rows = self._networks.rows(len(states))
         for state, row in zip(states, self._rows, strict=True):
-            state.caches, state.context, state.decoder = row.caches, row.context, row.decoder
+            state.caches, state.decoder = row.caches, row.decoder
             state.graphs = None
 
     def _share_decoder(self) -> None:

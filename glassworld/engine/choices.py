@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from glassworld.engine.runtime import synchronise
 from glassworld.engine.world import World
 from glassworld.models.action import ActionModule
 from glassworld.models.attention import attention, pointwise_attention
@@ -83,8 +84,7 @@ def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     for _ in range(REPEATS):
         began = time.perf_counter()
         call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronise(device)
         taken.append(1e3 * (time.perf_counter() - began))
     return statistics.median(taken)
 

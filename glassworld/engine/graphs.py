@@ -76,6 +76,7 @@ class PassGraphs:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
         self._seen: set[PassKey] = set()
         self._input: PassInput | None = None
@@ -135,7 +136,11 @@ class PassGraphs:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads go on waiting for the frames before, which a global capture forbids.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            mode = "thread_local"
+            with (
+                torch.cuda.device(self._device),
+                torch.cuda.graph(graph, pool=self._pool, capture_error_mode=mode),
+            ):
                 result = call()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]

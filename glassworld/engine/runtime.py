@@ -90,15 +90,21 @@ class OnTheWay:
         if source.device.type == "cuda":
             self._tensor = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
             self._tensor.copy_(source, non_blocking=True)
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._arrived.record()
+            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._arrived.record(torch.cuda.current_stream(source.device))
 
-    def wait(self) -> Tensor:
-        """The tensor on the host."""
+    def wait(self, rows: slice = slice(None)) -> Tensor:
+        """The tensor on the host, or those `rows` of it."""
         if self._arrived is None:
-            return self._tensor
+            return self._tensor[rows]
         self._arrived.synchronize()
-        return self._tensor.clone()  # pinned memory is dear: the next block's needs it again
+        return self._tensor[rows].clone()  # pinned memory is dear: the next block's needs it again
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def session_bytes(spec: WorldSpec, size: int) -> int:

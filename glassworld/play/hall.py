@@ -94,6 +94,7 @@ class Hall:
 
     def close(self) -> None:
         self.worker.close()
+        self.rounds.close()
         self.shelf.close()
 
 

@@ -77,7 +77,7 @@ class Playback:
         self._added += len(frames)
 
     def block_done(self) -> None:
-        """All parts of the block have been added."""
+        """The part added last was the block's last."""
         self.next_block += 1
         self._lates.append(self._late)
         self._added, self._late = 0, 0.0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from starlette.websockets import WebSocketDisconnect
 
 from glassworld.engine.actions import Action
 from glassworld.errors import InputError
@@ -175,7 +177,7 @@ class Player:
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         """Something that takes its time beside the play."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(_unless_gone(work))
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
 
@@ -190,7 +192,18 @@ class Player:
 
     async def _offer(self, tape: Tape) -> None:
         rate = self.hall.world.spec.frame_rate
-        await self.channel.tell(await asyncio.to_thread(recorded, self.hall.shelf, tape, rate))
+        try:
+            done = await asyncio.to_thread(recorded, self.hall.shelf, tape, rate)
+        except OSError as error:
+            await self.channel.tell(wire.Notice(f"The recording could not be written: {error}"))
+            done = wire.Recording(on=False)
+        await self.channel.tell(done)
 
     async def _end_capture(self, path: Path) -> None:
         await self.channel.tell(await captured(self.hall.shelf, path))
+
+
+async def _unless_gone(work: Coroutine[Any, Any, None]) -> None:
+    """Do it; that the client has left meanwhile is no fault."""
+    with suppress(WebSocketDisconnect, TimeoutError):
+        await work

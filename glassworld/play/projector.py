@@ -55,9 +55,7 @@ class Projector:
             walk, epoch, asked = self.walk, self.playback.epoch, time.perf_counter()
             assert walk is not None
             parts = Parts()
-            making = asyncio.ensure_future(
-                self.hall.rounds.make(walk, lambda: self.order, parts.put)
-            )
+            making = self.hall.rounds.make(walk, lambda: self.order, parts.put)
             making.add_done_callback(parts.end)
             try:
                 encoding = await self._take_in(parts, epoch, asked)
@@ -67,20 +65,21 @@ class Projector:
             took = time.perf_counter() - asked
             self.hall.metrics.block(block.timing.seconds)
             if epoch == self.playback.epoch:
-                self.playback.block_done()
-                self.changed()
                 await self._report(block, asked, encoding, took)
             await self.after_block(walk, block)
 
     async def _take_in(self, parts: Parts, epoch: int, asked: float) -> float:
         """Queue a block's frames as they are made; the seconds that encoding them took."""
-        place, encoding = 0, 0.0
+        place, encoding, left = 0, 0.0, self.hall.world.spec.frames_per_block
         while (part := await parts.next()) is not None:
+            left -= 1
             pictures, seconds = await asyncio.to_thread(_encoded, part, self.encoding)
             encoding += seconds
             if epoch == self.playback.epoch:
                 frames = self._framed(part, place, pictures)
                 self.playback.add(frames, time.perf_counter() - asked)
+                if not left:
+                    self.playback.block_done()
                 self.changed()
             place += len(pictures)
         return encoding
@@ -165,6 +164,6 @@ class Parts:
 
 def _encoded(part: Part, encoding: wire.Encoding) -> tuple[list[bytes], float]:
     """A part's pictures encoded, once they are here, and the seconds that took."""
-    frames = part.frames.wait()[part.row].numpy()
+    frames = part.frames.wait(slice(part.row, part.row + 1))[0].numpy()
     began = time.perf_counter()
     return encode(frames, encoding), time.perf_counter() - began

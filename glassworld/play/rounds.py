@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
-
-import torch
 
 from glassworld.engine.actions import Action
 from glassworld.engine.batch import SessionBatch, meeting_point, takes_batches
 from glassworld.engine.pipeline import OnFrames
-from glassworld.engine.runtime import OnTheWay
+from glassworld.engine.runtime import OnTheWay, synchronise
 from glassworld.engine.world import Frames, Session
 from glassworld.play.stages import StageClock
 from glassworld.play.walk import Begun, MadeBlock, Order, Part, Timing, Walk
@@ -47,26 +47,39 @@ class Rounds:
         self._wanted: deque[Wanted] = deque()
         self._batches: list[SessionBatch] = []
 
-    async def make(
+    def make(
         self, walk: Walk, order: Callable[[], Order], hand_out: Callable[[Part], None]
-    ) -> MadeBlock:
-        """The walk's next block; `hand_out` is given its parts as they are made."""
+    ) -> asyncio.Future[MadeBlock]:
+        """The walk's next block, before whatever the worker is asked for after this call.
+
+        `hand_out` is given its parts as they are made.
+        """
         made: Future[MadeBlock] = Future()
         self._wanted.append(Wanted(walk, order, hand_out, made))
-        self._worker.later(self._run)  # unless an earlier round takes it along
+        self._worker.later(lambda: self._run(made))
         self._worker.waiting += 1
-        try:
-            return await asyncio.wrap_future(made)
-        finally:
-            self._worker.waiting -= 1
+        making = asyncio.wrap_future(made)
+        making.add_done_callback(self._waited)
+        return making
+
+    def _waited(self, _: object) -> None:
+        self._worker.waiting -= 1
 
     def end(self, walk: Walk) -> None:
         """Close a walk, once what was asked for before is done."""
         self._worker.later(lambda: self._close(walk))
 
+    def close(self) -> None:
+        """Give up what was asked for; the worker has been closed."""
+        while self._wanted:
+            self._wanted.popleft().made.cancel()
+
     # On the worker's thread
 
-    def _run(self) -> None:
+    def _run(self, made: Future[MadeBlock]) -> None:
+        """Make what waits, unless an earlier round took this one along."""
+        if made.running() or made.done():
+            return
         wanted = []
         while self._wanted:
             each = self._wanted.popleft()
@@ -79,16 +92,31 @@ class Rounds:
     def _make(self, wanted: list[Wanted]) -> None:
         """The blocks of walks that can join."""
         with _told(wanted):
-            step: Step = wanted[0].walk.step
-            if len(wanted) > 1:
-                batch = self._batch([each.walk.session for each in wanted])
-                wanted.sort(key=lambda each: batch.sessions.index(each.walk.session))
-                step = batch.step
-            begun = [each.walk.begin(each.order()) for each in wanted]
-            made, timing = _step(wanted, begun, step)
+            begun, made, timing = self._step(wanted)
             for each, block, frames in zip(wanted, begun, made, strict=True):
                 with _told([each]):  # a full disk is one player's trouble
                     each.made.set_result(each.walk.end(block, frames, timing))
+
+    def _step(self, wanted: list[Wanted]) -> tuple[list[Begun], list[Frames], Timing]:
+        """Every walk's frames, their parts handed out as they are made; sorts `wanted`."""
+        step: Step = wanted[0].walk.step
+        if len(wanted) > 1:
+            batch = self._batch([each.walk.session for each in wanted])
+            wanted.sort(key=lambda each: batch.sessions.index(each.walk.session))
+            step = batch.step
+        begun = [each.walk.begin(each.order()) for each in wanted]
+
+        def hand_out(frames: OnTheWay) -> None:
+            for row, (each, block) in enumerate(zip(wanted, begun, strict=True)):
+                each.hand_out(Part(block.number, block.first, block.order.id, frames, row))
+
+        clock = StageClock(partial(synchronise, wanted[0].walk.world.device))
+        start, stop = time.perf_counter(), listen(clock)
+        try:
+            made = step([block.order.action for block in begun], hand_out)
+        finally:
+            stop()
+        return begun, made, Timing(start, time.perf_counter() - start, clock.stages)
 
     def _batch(self, sessions: list[Session]) -> SessionBatch:
         """The batch of these sessions; others that hold any of them give way to it."""
@@ -104,12 +132,13 @@ class Rounds:
         """End the batches that hold any of these; nobody keeps what belongs to another."""
         for batch in list(self._batches):
             if set(batch.sessions) & set(sessions):
-                batch.part(staying=sessions)
                 self._batches.remove(batch)
+                batch.part(staying=sessions)
 
     def _close(self, walk: Walk) -> None:
-        self._part([walk.session])
-        walk.close()
+        session = walk.session
+        walk.close()  # gives memory back before the others in its batch take some
+        self._part([session])
 
 
 @contextmanager
@@ -118,6 +147,8 @@ def _told(wanted: Sequence[Wanted]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        # Its frames hold sessions, which the garbage collector takes for small.
+        traceback.clear_frames(error.__traceback__)
         for each in wanted:
             if not each.made.done():
                 each.made.set_exception(error)
@@ -128,24 +159,3 @@ def _sorting(wanted: Wanted) -> tuple[int, ...]:
     walk = wanted.walk
     alone = walk.captures or not takes_batches(walk.world)
     return (id(walk),) if alone else (0, *meeting_point(walk.session))
-
-
-def _step(wanted: list[Wanted], begun: list[Begun], step: Step) -> tuple[list[Frames], Timing]:
-    """Every walk's frames, their parts handed out as they are made."""
-
-    def hand_out(frames: OnTheWay) -> None:
-        for row, (each, block) in enumerate(zip(wanted, begun, strict=True)):
-            each.hand_out(Part(block.number, block.first, block.order.id, frames, row))
-
-    cuda = wanted[0].walk.world.device.type == "cuda"
-    clock = StageClock(torch.cuda.synchronize if cuda else _nothing)
-    start, stop = time.perf_counter(), listen(clock)
-    try:
-        made = step([block.order.action for block in begun], hand_out)
-    finally:
-        stop()
-    return made, Timing(start, time.perf_counter() - start, clock.stages)
-
-
-def _nothing() -> None:
-    """What waiting for the CPU takes."""

@@ -135,7 +135,7 @@ class Walk:
         """Take in the block that has been made."""
         self.held.append((begun.order.action, len(frames)))
         self.made += len(frames)
-        self._still = frames[-1]
+        self._still = frames[-1].copy()  # and not all the frames of the round
         full = self.film is not None and not self.film.write(frames)
         captured = self._capture is not None and self._capture.block_done()
         if captured:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -29,9 +30,15 @@ class Worker:
             self.waiting -= 1
 
     def later(self, job: Callable[[], None]) -> None:
-        """Run `job` after those that wait, without anyone waiting for it."""
-        self._thread.submit(job)
+        """Run `job` after those that wait, with nobody waiting for it but the log, if it fails."""
+        self._thread.submit(job).add_done_callback(_log_failure)
 
     def close(self) -> None:
         """Finish the job that runs and drop the others."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _log_failure(job: Future[None]) -> None:
+    error = None if job.cancelled() else job.exception()
+    if error is not None:
+        logging.getLogger(__name__).error("a job of the device's thread failed", exc_info=error)

@@ -86,6 +86,46 @@ def test_batches_that_share_sessions_take_them_from_one_another() -> None:
         assert_same(frames, expected[index][4])
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_sessions_go_on_alone_while_their_decoders_begin_to_remember(before: int) -> None:
+    world = tiny.world(frames_per_block=1)
+    expected = [alone(world, index, 4) for index in range(2)]
+    sessions = [walk(world, index) for index in range(2)]
+    batch = SessionBatch(sessions)
+    for _ in range(before):
+        batch.step(WALKS[:2])
+    for index, session in enumerate(sessions):
+        session.step(WALKS[index])
+    for block in range(before + 1, 4):
+        for index, frames in enumerate(batch.step(WALKS[:2])):
+            assert_same(frames, expected[index][block])
+
+
+def test_a_step_that_is_refused_leaves_everything_as_it_was() -> None:
+    world = tiny.world()
+    expected = [alone(world, index, 4) for index in range(2)]
+    batch = SessionBatch([walk(world, index) for index in range(2)])
+    with pytest.raises(InputError, match="1 actions for 2 sessions"):
+        batch.step(WALKS[:1])
+    with pytest.raises(InputError, match="keyboard numbers"):
+        batch.step([WALKS[0], Action((1,), (0, 0))])
+    for block in range(4):
+        for index, frames in enumerate(batch.step(WALKS[:2])):
+            assert_same(frames, expected[index][block])
+
+
+def test_a_session_that_parts_holds_nothing_of_the_others() -> None:
+    world = tiny.world()
+    first, second = sessions = [walk(world, index) for index in range(2)]
+    batch = SessionBatch(sessions)
+    batch.step(WALKS[:2])
+    batch.part(staying=[second])
+    state = first.state
+    held = [state.caches[0].self_attention.k, state.context[0].k]
+    for tensor in [*held, *state.decoder.frames.values()]:
+        assert tensor.untyped_storage().nbytes() <= tensor.nbytes + 64
+
+
 def test_sessions_that_do_not_fit_together() -> None:
     world = tiny.world()
     young, old = walk(world, 0), walk(world, 1)

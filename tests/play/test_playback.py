@@ -92,6 +92,18 @@ def test_parts_let_a_block_begin_later_and_see_newer_keys() -> None:
     assert delays[1] < delays[0] - 0.4  # its first frames are there after a third of the time
 
 
+def test_a_block_that_is_shown_is_done_though_its_caches_are_not() -> None:
+    playback = Playback(RATE, FRAMES)
+    for place in range(0, FRAMES, PART):
+        playback.add([QueuedFrame(0, place + each, b"") for each in range(PART)], 0.1)
+    playback.block_done()
+    playback.pause()
+    for _ in range(FRAMES):
+        playback.take(0.0)
+    playback.step()
+    assert playback.wants_block()
+
+
 def test_parts_that_come_too_slowly_delay_the_whole_block() -> None:
     playback = Playback(RATE, FRAMES)
     for place, after in ((0, 0.1), (PART, 0.6), (2 * PART, 0.7)):

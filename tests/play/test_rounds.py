@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
-from collections.abc import AsyncIterator, Coroutine
+import weakref
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -70,12 +72,11 @@ class Players:
         """The same, or what went wrong instead."""
         busy = threading.Event()
         self.worker.later(lambda: busy.wait(20) and None)
-        asked = [asyncio.ensure_future(self.block(index)) for index in indices]
-        await asyncio.sleep(0)
+        asked = [self.block(index) for index in indices]
         busy.set()
         return await asyncio.gather(*asked, return_exceptions=True)
 
-    def block(self, index: int) -> Coroutine[Any, Any, MadeBlock]:
+    def block(self, index: int) -> asyncio.Future[MadeBlock]:
         parts = self.parts[index]
         parts.clear()
         return self.rounds.make(self.walks[index], lambda: ORDERS[index], parts.append)
@@ -123,6 +124,9 @@ def test_whoever_comes_goes_back_or_leaves_disturbs_nobody() -> None:
                     assert_same(done.frames, expected[index][made[index]])
                     made[index] += 1
 
+            making = players.block(0)
+            players.worker.later(lambda: players.walks[0].rewind(0))  # asked for afterwards
+            assert_same((await making).frames, expected[0][0])
             for indices in ((0, 1), (0, 1), (0, 1), (2,), (2,), (2,), (0, 1, 2), (1, 2), (0,)):
                 await check(*indices)
             snapshot = await players.worker.run(lambda: players.walks[1].rewind(3))
@@ -197,6 +201,45 @@ def test_a_full_disk_is_the_trouble_of_whoever_records() -> None:
     asyncio.run(play())
 
 
+def test_what_a_failed_round_held_is_given_back_when_its_players_leave() -> None:
+    world = tiny.world()
+
+    async def play() -> None:
+        async with playing(world, 2) as players:
+            await players.make(0, 1)
+            sessions = [weakref.ref(each.session) for each in players.walks]
+            world.pipeline.decoder_dtype = "nonsense"  # type: ignore[assignment]
+            assert {type(each) for each in await players.outcomes(0, 1)} == {RuntimeError}
+            for each in players.walks:
+                players.rounds.end(each)
+            await players.worker.run(lambda: None)
+            assert [session() for session in sessions] == [None, None]
+
+    gc.collect()
+    gc.disable()  # which would not see that a GPU is full
+    try:
+        asyncio.run(play())
+    finally:
+        gc.enable()
+
+
+def test_a_worker_that_closes_leaves_nobody_waiting() -> None:
+    world = tiny.world()
+
+    async def play() -> None:
+        async with playing(world, 1) as players:
+            busy = threading.Event()
+            players.worker.later(lambda: busy.wait(20) and None)
+            making = players.block(0)
+            threading.Timer(0.2, busy.set).start()
+            players.worker.close()
+            players.rounds.close()
+            with pytest.raises(asyncio.CancelledError):
+                await making
+
+    asyncio.run(play())
+
+
 def test_a_block_nobody_waits_for_any_more_is_not_begun() -> None:
     world = tiny.world()
 
@@ -204,8 +247,7 @@ def test_a_block_nobody_waits_for_any_more_is_not_begun() -> None:
         async with playing(world, 2) as players:
             busy = threading.Event()
             players.worker.later(lambda: busy.wait(20) and None)
-            gone, stays = (asyncio.ensure_future(players.block(index)) for index in range(2))
-            await asyncio.sleep(0)
+            gone, stays = (players.block(index) for index in range(2))
             assert players.worker.waiting == 2
             gone.cancel()
             await asyncio.sleep(0)
