@@ -89,6 +89,8 @@ def run(
     }
     order = Order(arguments, split_parts(accelerate), tiny_decoder, blocks)
     before = regression.read() if compare else None
+    if json_file is not None:
+        writable_folder(json_file.parent)
     folder = None if plots is None else writable_folder(plots)
     console = Console()
     with console.status("measuring: this takes a few minutes") as status:

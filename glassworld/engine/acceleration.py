@@ -42,6 +42,8 @@ def check_parts(parts: Collection[str]) -> None:
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise InputError(f"accelerate {unknown[0]!r}: must be one of {', '.join(PARTS)}")
+    if len(QUANTISED.keys() & set(parts)) > 1:
+        raise InputError(f"accelerate: choose one of {' and '.join(QUANTISED)}")
 
 
 def accelerate(world: World, parts: Collection[str]) -> None:

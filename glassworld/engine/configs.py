@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 from torch import Tensor
 
+from glassworld.engine.action_spaces import action_space
 from glassworld.errors import CheckpointError, SpecError
 from glassworld.specs import (
     SPACE_FACTOR,
@@ -81,7 +82,7 @@ def world_spec(config: InferenceConfig, vae: VAESpec, vision: VisionSpec) -> Wor
         mode = str(settings["mode"])
         shape = [int(size) for size in settings["image_or_video_shape"]]
         rows, columns = shape[-2:]
-        return WorldSpec(
+        spec = WorldSpec(
             mode=mode,
             dit=dit_spec({**config.model, **_overrides(options)}, vision.width),
             vae=vae,
@@ -97,12 +98,25 @@ def world_spec(config: InferenceConfig, vae: VAESpec, vision: VisionSpec) -> Wor
             seed=int(settings.get("seed", 0)),
             frame_rate=int(settings.get("frame_rate", 12)),
         )
+        _check_mode(spec)
+        return spec
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from None
     except KeyError as error:
         raise SpecError(f"{path}: the setting {error} is missing") from None
-    except (TypeError, ValueError) as error:
-        raise SpecError(f"{path}: a setting has the wrong type ({error})") from None
+    except (TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise SpecError(f"{path}: a setting has the wrong type or value ({error})") from None
+
+
+def _check_mode(spec: WorldSpec) -> None:
+    """Raise `SpecError` if the model was made for other keys, or for no mouse."""
+    space, action = action_space(spec.mode), spec.dit.action
+    if len(space.keyboard) != action.keyboard_dim or (space.has_mouse and not action.mouse_dim):
+        mouse = "a mouse" if action.mouse_dim else "no mouse"
+        raise SpecError(
+            f"mode {spec.mode!r} does not fit the model, which knows {action.keyboard_dim} keys "
+            f"and {mouse}"
+        )
 
 
 def _overrides(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from glassworld.errors import InputError
+from glassworld.files import replacing
 from glassworld.specs import WorldSpec
 
 NAME = "latents"
@@ -18,10 +18,8 @@ NAME = "latents"
 
 def save_latents(path: str | Path, latents: Tensor) -> None:
     """Write latents `[1, c, T, h, w]`; the file appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    save_file({NAME: latents.contiguous()}, partial)
-    os.replace(partial, path)
+    with replacing(Path(path)) as partial:
+        save_file({NAME: latents.contiguous()}, partial)
 
 
 def read_latents(source: Tensor | str | Path | None, spec: WorldSpec) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from glassworld.errors import ImageError
 
 SMALLEST_SIDE = 16
+DAMAGED = (ValueError, TypeError, RuntimeError, SyntaxError, EOFError, struct.error)
+"""What Pillow's readers raise, beside an `OSError`, for files that somebody has damaged."""
+
 MOST_PIXELS = 64_000_000
 """Larger pictures are refused by their header, before anything of them is decoded."""
 
@@ -42,6 +46,8 @@ def load_picture(
         raise ImageError(_too_large(name)) from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from None
+    except DAMAGED as error:
+        raise ImageError(f"{name}: damaged or truncated: {error}") from None
 
 
 def _too_large(name: str) -> str:
@@ -62,7 +68,7 @@ def _checked(image: Image.Image, name: str) -> Image.Image:
 def _prepare(image: Image.Image, height: int, width: int, name: str) -> npt.NDArray[np.float32]:
     try:
         image = _to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except (OSError, *DAMAGED) as error:
         raise ImageError(f"{name}: damaged or truncated: {error}") from None
     # `crop` rounds the box's float edges to whole pixels, as the models' own preparation does;
     # `resize(box=...)` would not, and gives other pixels.

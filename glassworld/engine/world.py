@@ -251,7 +251,8 @@ class Session:
         """The next block's frames `[n, H, W, 3]`, made while `action` is held.
 
         `on_frames` is given each latent frame's pictures as soon as they are decoded: `wait()`
-        returns a tensor `[1, 1 or 4, H, W, 3]`. On a GPU do so in another thread.
+        returns a tensor `[1, 1 or 4, H, W, 3]`. On a GPU do so in another thread. It must not
+        raise: go back to a saved state if it did.
         """
         self.hold(action)
         return self.advance(on_frames)[0]

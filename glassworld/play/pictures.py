@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from glassworld.engine.pictures import load_picture
+from glassworld.engine.pictures import DAMAGED, load_picture
 from glassworld.errors import ImageError
 from glassworld.play.protocol import Encoding
 
@@ -39,7 +39,7 @@ def prepare(data: bytes, name: str, height: int, width: int) -> StartingPicture:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_too_large(name)) from None
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, *DAMAGED):
         raise ImageError(f"{name}: not a PNG, JPEG or WebP picture") from None
     if opened.width * opened.height > MOST_PIXELS:
         raise ImageError(_too_large(name))
@@ -56,7 +56,9 @@ def gallery(folder: Path, height: int, width: int) -> list[StartingPicture]:
     """The pictures in the folder `pictures` of a world's folder, or in that itself, by name."""
     own = folder / "pictures"
     among = own if own.is_dir() else folder
-    files = sorted(path for path in among.iterdir() if path.suffix.lower() in SUFFIXES)
+    files = sorted(
+        path for path in among.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
     return [
         prepare(path.read_bytes(), path.stem.replace("_", " "), height, width)
         for path in files[:MOST_PICTURES]

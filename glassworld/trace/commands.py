@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from glassworld.errors import InputError
 from glassworld.trace import question_commands
 from glassworld.trace.command_line import (
     Json,
@@ -51,6 +52,9 @@ def report(
     from glassworld.trace.page import page_path, write_page
     from glassworld.trace.terminal import show
 
+    page = html or page_path(trace)
+    for written in filter(None, (page, json)):
+        _spare(written, trace)
     analysis = load(trace)
     console = Console()
     show(console, analysis)
@@ -58,7 +62,6 @@ def report(
     if json:
         write_json(json, analysis)
         console.print(f"Analysis: {json}", soft_wrap=True, markup=False)
-    page = html or page_path(trace)
     write_page(page, analysis)
     console.print(f"Report: {page}", soft_wrap=True, markup=False)
 
@@ -145,6 +148,7 @@ def merge(
     from glassworld.trace.merge import merge as write
     from glassworld.trace.terminal import table
 
+    _spare(output, *traces)
     ranks = align(traces)
     count = write(traces, output, ranks)
     columns = ("rank", "clock offset ms", "collectives", "ms in them", "waited ms")
@@ -182,3 +186,9 @@ def open_trace(
     else:
         typer.echo(f"Open {address}\n(serving {trace} until it is fetched; Ctrl+C stops)")
     serve_once(trace, port)
+
+
+def _spare(written: Path, *traces: Path) -> None:
+    """Raise `InputError` if what is to be written would take the place of what is read."""
+    if any(written.resolve() == trace.resolve() for trace in traces):
+        raise InputError(f"{written}: is the trace that is read; name another file to write")

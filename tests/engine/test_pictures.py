@@ -106,8 +106,11 @@ def test_bad_pictures_are_named_with_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.png").write_bytes(b"")
     _noise(15, 64).save(tmp_path / "thin.png")
+    header = b"\x89PNG\r\n\x1a\n" + (5).to_bytes(4, "big") + b"IHDRabcde" + bytes(4)
+    (tmp_path / "short.png").write_bytes(header)
     for name, said in {
         "cut.png": "damaged or truncated",
+        "short.png": "damaged or truncated",
         "text.png": "not a picture",
         "empty.png": "not a picture",
         "thin.png": "15x64 pixels; at least 16",

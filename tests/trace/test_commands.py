@@ -11,7 +11,7 @@ import pytest
 from conftest import Clock, engine_run, write
 from typer.testing import CliRunner
 
-from glassworld.errors import TraceError
+from glassworld.errors import InputError, TraceError
 from glassworld.trace import analyze
 from glassworld.trace.commands import app
 from glassworld.trace.compare import compare
@@ -21,6 +21,16 @@ from glassworld.trace.serve import perfetto_address, serve_once
 
 def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_trace_is_not_replaced_by_what_is_made_of_it(run):
+    trace = run()
+    content = trace.read_bytes()
+    for command in (["report", trace, "--json", trace], ["merge", trace, trace, "-o", trace]):
+        result = invoke(*command)
+        assert isinstance(result.exception, InputError), result.output
+        assert "is the trace that is read" in str(result.exception)
+    assert trace.read_bytes() == content
 
 
 def test_report_writes_the_contract(run, tmp_path):
