@@ -115,6 +115,7 @@ class ActionModuleSpec:
     window: int = 3  # latent frames of actions that a latent frame sees
 
     def __post_init__(self) -> None:
+        require(self.heads > 0, "action module: heads_num must be positive")
         for name in ("keyboard_width", "mouse_width"):
             require(
                 getattr(self, name) % self.heads == 0,
@@ -147,6 +148,7 @@ class DiTSpec:
     sink: int = 0  # first latent frames that self-attention never forgets
 
     def __post_init__(self) -> None:
+        require(self.num_heads > 0, "transformer: num_heads must be positive")
         require(
             self.dim % (2 * self.num_heads) == 0,
             f"transformer: dim {self.dim} does not split into {self.num_heads} heads of even size",
@@ -191,6 +193,8 @@ class WorldSpec:
             f"frame size {self.height}x{self.width}: both must be positive multiples of {grid}",
         )
         require(self.frames_per_block > 0, "num_frame_per_block must be positive")
+        require(self.frame_rate > 0, "frame_rate must be positive")
+        require(self.timestep_shift > 0, "timestep_shift must be positive")
         require(
             self.frames_per_block <= self.dit.window - self.dit.sink,
             f"num_frame_per_block {self.frames_per_block} does not fit the attention window of "

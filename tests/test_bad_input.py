@@ -48,6 +48,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no model configuration": (lambda f: (f / "config/config.json").unlink(), "model_config"),
     "unknown mode": (_change_settings(mode="tetris"), "tetris"),
     "mode of other keys": (_change_settings(mode="gta_drive"), "which knows 4 keys and a mouse"),
+    "no frames a second": (_change_settings(frame_rate=0), "frame_rate must be positive"),
     "no image shape": (_change_settings(image_or_video_shape=[]), "wrong type or value"),
     "odd frame size": (_change_settings(image_or_video_shape=[1, 16, 12, 5, 6]), "inference.yaml"),
     "no transformer": (lambda f: (f / TRANSFORMER).unlink(), "no such checkpoint"),

@@ -18,6 +18,7 @@ import torch
 from torch.autograd import profiler as autograd_profiler
 
 from glassworld.errors import InputError
+from glassworld.files import replacing
 from glassworld.profiling import registry
 from glassworld.profiling.metadata import METADATA_KEY, metadata
 from glassworld.profiling.tags import listen, set_recording
@@ -42,6 +43,8 @@ def profile(
     if blocks is not None and not 0 <= blocks[0] < blocks[1]:
         raise InputError(f"profile blocks {blocks[0]}:{blocks[1]}: must be A:B with 0 <= A < B")
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the file to write the trace to")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"{path}: the folder {path.parent} does not exist or is not writable")
     capture = Capture(path, mode)
@@ -145,11 +148,9 @@ class _UserScopeProfile(autograd_profiler.profile):
 
 def _export(profiler: Any, path: Path, mode: Mode) -> None:
     """Write the profiler's trace with our metadata in it; the file appears whole."""
-    partial = path.with_name(path.name + ".partial.json")
-    profiler.export_chrome_trace(str(partial))
     facts = {METADATA_KEY: metadata(mode)}
-    text = partial.read_bytes()
-    head, brace, rest = text.partition(b"{")
-    joined = head + brace + json.dumps(facts)[1:-1].encode() + b"," + rest
-    partial.write_bytes(gzip.compress(joined, 6) if path.suffix == ".gz" else joined)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        profiler.export_chrome_trace(str(partial))
+        head, brace, rest = partial.read_bytes().partition(b"{")
+        joined = head + brace + json.dumps(facts)[1:-1].encode() + b"," + rest
+        partial.write_bytes(gzip.compress(joined, 6) if path.suffix == ".gz" else joined)

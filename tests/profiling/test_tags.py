@@ -183,3 +183,11 @@ def test_tags_step_aside_in_compiled_regions() -> None:
 
     compiled = torch.compile(double, backend="eager", fullgraph=True)
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
+
+
+def test_a_folder_is_no_trace(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder"), glassworld.profile(tmp_path):
+        pass
+    with glassworld.profile(tmp_path / "trace.json"):
+        pass
+    assert [each.name for each in tmp_path.iterdir()] == ["trace.json"]  # and nothing beside it
