@@ -57,7 +57,7 @@ class SessionBatch:
         if len(actions) != len(self.sessions):
             raise InputError(f"{len(actions)} actions for {len(self.sessions)} sessions")
         for session, action in zip(self.sessions, actions, strict=True):
-            session.world.space.fill(action, session.next_frames)  # all are checked, then held
+            session.world.space.fill(action, session.next_frames)  # refused before any is held
         if not self._joined():
             self._join()
         for session, action in zip(self.sessions, actions, strict=True):

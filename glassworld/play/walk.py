@@ -49,7 +49,7 @@ class Part:
     """The frames of one latent frame of a block, perhaps still on their way from the device."""
 
     number: int  # of the block
-    first: int  # frame of the block
+    first: int  # frame of the walk that the block begins with
     action: int
     frames: OnTheWay  # [b, n, H, W, 3], of all walks whose blocks are made together
     row: int  # this one's
