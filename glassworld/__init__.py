@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glassworld.engine.actions import Action, ActionTrack
     from glassworld.engine.loading import load_world
-    from glassworld.engine.world import Rollout, Session, World
+    from glassworld.engine.rollout import Rollout
+    from glassworld.engine.world import Session, World
     from glassworld.errors import InputError
     from glassworld.profiling.capture import profile
     from glassworld.profiling.tags import tag
@@ -38,7 +39,7 @@ _HOMES = {
     "Action": "glassworld.engine.actions",
     "ActionTrack": "glassworld.engine.actions",
     "InputError": "glassworld.errors",
-    "Rollout": "glassworld.engine.world",
+    "Rollout": "glassworld.engine.rollout",
     "Session": "glassworld.engine.world",
     "World": "glassworld.engine.world",
     "load_world": "glassworld.engine.loading",

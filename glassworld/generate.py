@@ -21,8 +21,9 @@ from glassworld.engine.latents import read_latents, save_latents
 from glassworld.engine.loading import EMBEDDED, load_world
 from glassworld.engine.overlay import draw_keys
 from glassworld.engine.pictures import load_picture
+from glassworld.engine.rollout import BlockReport, Rollout
 from glassworld.engine.video import write_video
-from glassworld.engine.world import BlockReport, Rollout, World
+from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
 from glassworld.files import writable_folder
 from glassworld.profiling import registry as tags

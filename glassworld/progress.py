@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from glassworld.engine.world import BlockReport
+    from glassworld.engine.rollout import BlockReport
 
 PLAIN_LINES = 10
 """Where nobody watches a bar (a file, a pipe), about so many lines are printed instead."""

@@ -13,8 +13,9 @@ import torch
 
 from glassworld.engine.actions import Action
 from glassworld.engine.pipeline import OnFrames
+from glassworld.engine.rollout import Frames
 from glassworld.engine.state import NetworkState, SessionState
-from glassworld.engine.world import Frames, Session, World
+from glassworld.engine.world import Session, World
 from glassworld.errors import InputError
 
 Point = tuple[int, int, bool]

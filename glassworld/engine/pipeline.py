@@ -106,24 +106,37 @@ class Pipeline:
         `networks` holds what the networks keep of all of them, in their order. They stand at the
         same point of their windows (see `SessionBatch`). `on_frames` is called within.
         """
+        parts = []
+
+        def show(latents: Tensor) -> None:
+            for pictures in self.decode(latents, networks):
+                parts.append(OnTheWay(pictures))
+                if on_frames is not None:
+                    on_frames(parts[-1])
+
+        return BlockOutput(self.make(states, networks, show), parts)
+
+    def make(
+        self,
+        states: Sequence[SessionState],
+        networks: NetworkState,
+        show: Callable[[Tensor], object],
+    ) -> Tensor:
+        """The block's latents. `show` has them decoded, before the update pass."""
         frames, block = self.spec.frames_per_block, states[0].block
         if self.captures and networks.graphs is None:
             networks.graphs = PassGraphs(self.device)
         with self.attention(), tag(tags.BLOCK, block=block):
             given = Given.together([self.given(state, frames) for state in states])
             latents = self.denoise(states, networks, given)
-            parts = []  # on their way while the update pass, which nobody waits for, runs
             with tag(tags.VAE_DECODE, block=block):
-                for pictures in self.decode(latents, networks):
-                    parts.append(OnTheWay(pictures))
-                    if on_frames is not None:
-                        on_frames(parts[-1])
+                show(latents)  # on their way while the update pass, which nobody waits for, runs
             with tag(tags.UPDATE_CACHE, block=block):
                 self.remember(latents, given, networks)
         for state in states:
             state.start += frames
             state.block += 1
-        return BlockOutput(latents, parts)
+        return latents
 
     def denoise(
         self, states: Sequence[SessionState], networks: NetworkState, given: Given

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -26,8 +25,10 @@ from glassworld.engine.conditions import ActionHistory, ImageLatents
 from glassworld.engine.description import describe
 from glassworld.engine.latents import read_latents
 from glassworld.engine.noise import NoiseSource
+from glassworld.engine.overlap import make_blocks
 from glassworld.engine.pictures import load_picture
 from glassworld.engine.pipeline import OnFrames, Pipeline
+from glassworld.engine.rollout import BlockReport, Frames, Rollout, collect
 from glassworld.engine.state import SessionState
 from glassworld.errors import InputError
 from glassworld.models.dit import DiT
@@ -40,37 +41,8 @@ from glassworld.profiling.metadata import describe_run
 from glassworld.profiling.tags import tag
 from glassworld.specs import WorldSpec
 
-Frames = npt.NDArray[np.uint8]
 Picture = str | Path | Image.Image
 Draw = Literal["run", "blocks"]
-
-
-@dataclass(frozen=True)
-class BlockReport:
-    """What `World.generate` tells its caller after each block."""
-
-    index: int
-    total: int
-    frames: Frames  # uint8 [n, H, W, 3]
-    seconds: float  # this block's, decoding included
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Wall-clock seconds of a rollout."""
-
-    first_block: float  # from the call until the first block's frames
-    blocks: tuple[float, ...]  # of each block, decoding included
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A generated run."""
-
-    frames: Frames  # uint8 [N, H, W, 3]
-    latents: Tensor  # [1, c, T, h, w] float32 on the CPU, initial latents included
-    actions: ActionTrack  # the rows of the frames made, one per pixel frame
-    timings: Timings
 
 
 @dataclass(frozen=True)
@@ -150,12 +122,14 @@ class World:
             session = Session(self, self._initialise(prepared))
             if initial is not None:
                 self.pipeline.prefill(initial, session.state)
-            frames, latents, timings = _run(session, blocks, began, on_block)
-        made = self.spec.pixel_frames(session.state.start)
+            turns = make_blocks(self.pipeline, session.state, range(blocks), ahead=noise == "run")
+            frames, latents, timings = collect(turns, blocks, began, on_block)
+        clip = torch.cat(latents if initial is None else [initial.float().cpu(), *latents], 2)
+        made = self.spec.pixel_frames(clip.shape[2])
         assert prepared.track is not None
         return Rollout(
             frames=np.concatenate(frames),
-            latents=torch.cat(latents if initial is None else [initial.float().cpu(), *latents], 2),
+            latents=clip,
             actions=prepared.track.rows(made - sum(map(len, frames)), made),
             timings=timings,
         )
@@ -268,6 +242,21 @@ class Session:
         made = self.world.pipeline.run_block(self.state, on_frames)
         return made.frames()[0].numpy(), made.latents
 
+    def run(self, actions: Iterable[Action]) -> Iterator[Frames]:
+        """The frames of one block for each of the actions, all known beforehand.
+
+        More frames a second than by `step` where the next block can be made while one is decoded;
+        the session may then be a block ahead of what was yielded. Ends with the actions.
+        """
+
+        def turns() -> Iterator[None]:
+            for action in actions:
+                self.hold(action)
+                yield
+
+        for made in make_blocks(self.world.pipeline, self.state, turns()):
+            yield made.frames()[0].numpy()
+
     def save(self) -> SessionState:
         """A copy of the state, to come back to with `restore`."""
         return self.state.copy()
@@ -275,28 +264,3 @@ class Session:
     def restore(self, state: SessionState) -> None:
         """Go back to a saved state; it stays good for further use."""
         self.state = state.copy()
-
-
-def _run(
-    session: Session,
-    total: int,
-    began: float,
-    on_block: Callable[[BlockReport], bool | None] | None,
-) -> tuple[list[Frames], list[Tensor], Timings]:
-    """Run up to `total` blocks: their frames, latents and times."""
-    frames: list[Frames] = []
-    latents: list[Tensor] = []
-    seconds: list[float] = []
-    first_block = 0.0
-    for index in range(total):
-        start = time.perf_counter()
-        made, block = session.advance()
-        frames.append(made)
-        latents.append(block.float().cpu())
-        end = time.perf_counter()
-        seconds.append(end - start)
-        first_block = first_block or end - began
-        report = BlockReport(index, total, made, seconds[-1])
-        if on_block is not None and on_block(report) is False:
-            break
-    return frames, latents, Timings(first_block, tuple(seconds))

@@ -20,8 +20,9 @@ from typing import NamedTuple
 from glassworld.engine.actions import Action
 from glassworld.engine.batch import SessionBatch, meeting_point, takes_batches
 from glassworld.engine.pipeline import OnFrames
+from glassworld.engine.rollout import Frames
 from glassworld.engine.runtime import OnTheWay, synchronise
-from glassworld.engine.world import Frames, Session
+from glassworld.engine.world import Session
 from glassworld.play.stages import StageClock
 from glassworld.play.walk import Begun, MadeBlock, Order, Part, Timing, Walk
 from glassworld.play.worker import Worker

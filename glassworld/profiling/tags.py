@@ -108,6 +108,11 @@ def set_recording(on: bool) -> None:
     _silent = not (_recording or _listeners)
 
 
+def heard() -> bool:
+    """Whether anybody records tags or listens to them."""
+    return not _silent
+
+
 def listen(listener: Listener) -> Callable[[], None]:
     """Have `listener` called at the end of every tag (live panels); returns the way to stop."""
     global _listeners, _silent

@@ -8,7 +8,8 @@ import tiny
 
 from glassworld.engine.actions import Action
 from glassworld.engine.batch import SessionBatch, can_join
-from glassworld.engine.world import Frames, Session, World
+from glassworld.engine.rollout import Frames
+from glassworld.engine.world import Session, World
 from glassworld.errors import InputError
 
 WALKS = [Action((1, 0, 0, 0), (0, 0.1)), Action((0, 1, 0, 0), (0.1, 0)), Action((0,) * 4, (0, 0))]

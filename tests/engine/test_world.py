@@ -12,7 +12,8 @@ import torch
 
 from glassworld.engine.actions import Action, benchmark_actions
 from glassworld.engine.latents import save_latents
-from glassworld.engine.world import BlockReport, World
+from glassworld.engine.rollout import BlockReport
+from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import listen

@@ -17,7 +17,8 @@ import pytest
 import tiny
 
 from glassworld.engine.actions import Action
-from glassworld.engine.world import Frames, World
+from glassworld.engine.rollout import Frames
+from glassworld.engine.world import World
 from glassworld.play.pictures import StartingPicture
 from glassworld.play.rounds import Rounds
 from glassworld.play.walk import MadeBlock, Order, Part, Walk

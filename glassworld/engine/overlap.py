@@ -1,0 +1,88 @@
+"""Blocks whose actions are known beforehand: each is decoded while the next one is made.
+
+The products of a small world are too small to gain from more than one core, so the transformer
+on half of the cores and the decoder on the others make more blocks a second than each in turn on
+all of them. A block's frames come later that way, which live play could not use.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from glassworld.engine.pipeline import BlockOutput, Pipeline
+from glassworld.engine.runtime import OnTheWay
+from glassworld.engine.state import SessionState
+from glassworld.profiling.tags import heard
+
+SMALL = 2**18
+"""Numbers in a block's tokens, up to which the transformer gains little from a second core."""
+
+
+def make_blocks(
+    pipeline: Pipeline, state: SessionState, turns: Iterable[object], ahead: bool = True
+) -> Generator[BlockOutput]:
+    """The session's next blocks, one for each of `turns`, which is read as they are begun.
+
+    With `ahead` the state may be a block ahead of what was yielded, and numbers may be rounded
+    otherwise than in live play. While tags are recorded or listened to, one thing is done after
+    another, so that each tag says what its part takes.
+    """
+    overlapped = ahead and overlaps(pipeline) and not heard()
+    make = _overlapped if overlapped else _in_turn
+    return make(pipeline, state, turns)
+
+
+def overlaps(pipeline: Pipeline) -> bool:
+    """Whether decoding beside the transformer pays: small worlds, on more than one core."""
+    spec = pipeline.spec
+    small = spec.frames_per_block * spec.tokens_per_frame * spec.dit.dim <= SMALL
+    cores = pipeline.device.type == "cpu" and torch.get_num_threads() > 1
+    return small and cores and not (pipeline.dit.compiled or pipeline.decoder.compiled)
+
+
+def _in_turn(
+    pipeline: Pipeline, state: SessionState, turns: Iterable[object]
+) -> Generator[BlockOutput]:
+    for _ in turns:
+        yield pipeline.run_block(state)
+
+
+def _overlapped(
+    pipeline: Pipeline, state: SessionState, turns: Iterable[object]
+) -> Generator[BlockOutput]:
+    """The first block as ever, because somebody waits for it; the others on two lanes."""
+    turns = iter(turns)
+    yield from _in_turn(pipeline, state, islice(turns, 1))
+
+    @torch.inference_mode()
+    def decoded(latents: Tensor) -> BlockOutput:
+        return BlockOutput(latents, [OnTheWay(x) for x in pipeline.decode(latents, state)])
+
+    with _half_of_the_threads() as others, ThreadPoolExecutor(1, initializer=others) as lane:
+        waiting: deque[Future[BlockOutput]] = deque()
+        for _ in turns:
+            with torch.inference_mode():
+                pipeline.make([state], state, lambda x: waiting.append(lane.submit(decoded, x)))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        for last in waiting:
+            yield last.result()
+
+
+@contextmanager
+def _half_of_the_threads() -> Iterator[Callable[[], None]]:
+    """Leave this thread half of torch's threads; yields what gives another one the others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads // 2)
+    try:
+        yield partial(torch.set_num_threads, threads - threads // 2)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,69 @@
+"""A run from its first block to its last, and what is told of it on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from glassworld.engine.actions import ActionTrack
+from glassworld.engine.pipeline import BlockOutput
+
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What `World.generate` tells its caller after each block."""
+
+    index: int
+    total: int
+    frames: Frames  # uint8 [n, H, W, 3]
+    seconds: float  # since the block before it, decoding included
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall-clock seconds of a rollout."""
+
+    first_block: float  # from the call until the first block's frames
+    blocks: tuple[float, ...]  # of each block, decoding included
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A generated run."""
+
+    frames: Frames  # uint8 [N, H, W, 3]
+    latents: Tensor  # [1, c, T, h, w] float32 on the CPU, initial latents included
+    actions: ActionTrack  # the rows of the frames made, one per pixel frame
+    timings: Timings
+
+
+def collect(
+    blocks: Generator[BlockOutput],
+    total: int,
+    began: float,
+    on_block: Callable[[BlockReport], bool | None] | None,
+) -> tuple[list[Frames], list[Tensor], Timings]:
+    """Up to `total` blocks, as they come: their frames, latents and times."""
+    frames: list[Frames] = []
+    latents: list[Tensor] = []
+    seconds: list[float] = []
+    first_block, end = 0.0, time.perf_counter()
+    with closing(blocks):
+        for index, made in enumerate(blocks):
+            frames.append(made.frames()[0].numpy())
+            latents.append(made.latents.float().cpu())
+            start, end = end, time.perf_counter()
+            seconds.append(end - start)
+            first_block = first_block or end - began
+            report = BlockReport(index, total, frames[-1], seconds[-1])
+            if on_block is not None and on_block(report) is False:
+                break
+    return frames, latents, Timings(first_block, tuple(seconds))

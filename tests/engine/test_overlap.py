@@ -1,0 +1,122 @@
+"""Blocks decoded while the next ones are made: the same run, in another thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from glassworld.engine.actions import Action
+from glassworld.engine.overlap import overlaps
+from glassworld.engine.rollout import BlockReport
+from glassworld.engine.world import World
+from glassworld.errors import InputError
+from glassworld.profiling.tags import listen
+
+FORWARD = Action((1, 0, 0, 0), (0, 0))
+LEFT = Action((0, 0, 0, 0), (0, -0.1))
+WALK = [FORWARD, LEFT, FORWARD, FORWARD, LEFT]
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2  # whatever the test did
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def world() -> World:
+    return tiny.world()
+
+
+@pytest.fixture
+def decoders(world: World) -> list[int]:
+    """Grows by the thread of each latent frame's decoding."""
+    threads: list[int] = []
+    world.networks.decoder.decoder.register_forward_hook(
+        lambda *_: threads.append(threading.get_ident())
+    )
+    return threads
+
+
+def test_all_blocks_but_the_first_are_decoded_beside_the_next(
+    world: World, decoders: list[int]
+) -> None:
+    here = threading.get_ident()
+    beside = world.generate(tiny.picture(), 15, seed=4)
+    assert [thread == here for thread in decoders] == [True] * 3 + [False] * 12
+    decoders.clear()
+    stop = listen(lambda *_: None)
+    try:
+        in_turn = world.generate(tiny.picture(), 15, seed=4)
+    finally:
+        stop()
+    assert set(decoders) == {here}
+    torch.testing.assert_close(beside.latents, in_turn.latents, rtol=0, atol=1e-4)
+    difference = np.abs(beside.frames.astype(int) - in_turn.frames)
+    assert difference.max() <= 1
+    assert len(beside.timings.blocks) == 5
+
+
+def test_a_run_with_the_noise_of_a_session_rounds_as_the_session_does(
+    world: World, decoders: list[int]
+) -> None:
+    world.generate(tiny.picture(), 6, seed=4, noise="blocks")
+    assert set(decoders) == {threading.get_ident()}
+
+
+def test_known_actions_make_the_frames_of_one_step_after_another(world: World) -> None:
+    stepping, running = (world.start(tiny.picture(), seed=2) for _ in range(2))
+    ran = list(running.run(WALK))
+    stepped = [stepping.step(action) for action in WALK]
+    assert [len(frames) for frames in ran] == [9, 12, 12, 12, 12]
+    for made, expected in zip(ran, stepped, strict=True):
+        assert np.abs(made.astype(int) - expected).max() <= 1
+    on = (session.step(LEFT).astype(int) for session in (running, stepping))
+    assert np.abs(next(on) - next(on)).max() <= 1
+
+
+def test_no_actions_make_no_frames(world: World) -> None:
+    session = world.start(tiny.picture())
+    assert list(session.run([])) == []
+    assert session.state.start == 0
+
+
+def test_a_stopped_run_holds_what_its_caller_heard_of(world: World) -> None:
+    heard: list[BlockReport] = []
+
+    def on_block(report: BlockReport) -> bool:
+        heard.append(report)
+        return len(heard) < 3
+
+    rollout = world.generate(tiny.picture(), 30, seed=4, on_block=on_block)
+    assert [report.index for report in heard] == [0, 1, 2]
+    assert np.array_equal(rollout.frames, np.concatenate([report.frames for report in heard]))
+    assert rollout.latents.shape[2] == 9
+    assert len(rollout.actions) == len(rollout.frames) == 33
+    whole = world.generate(tiny.picture(), 9, seed=4)
+    assert np.array_equal(rollout.actions.keyboard, whole.actions.keyboard)
+
+
+def test_an_action_that_is_refused_ends_the_run(world: World) -> None:
+    session = world.start(tiny.picture())
+    made = session.run([FORWARD, FORWARD, Action((1, 1), (0, 0))])
+    assert len(next(made)) == 9
+    with pytest.raises(InputError, match="keyboard"):
+        list(made)
+
+
+def test_one_core_or_a_large_world_do_one_thing_after_another(world: World) -> None:
+    assert overlaps(world.pipeline)
+    torch.set_num_threads(1)
+    assert not overlaps(world.pipeline)
+    torch.set_num_threads(2)
+    large = tiny.world(height=1024, width=1024)
+    assert not overlaps(large.pipeline)
