@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from glassworld.bench.ceilings import median_seconds
-from glassworld.bench.conv3d import with_conv3d
+from glassworld.bench.eager.world import as_released
 from glassworld.bench.kernels import slowest_kernels
 from glassworld.bench.products import products_share
 from glassworld.bench.roof import roof_points
@@ -70,9 +70,9 @@ class Rig:
 
 
 def steady(rig: Rig) -> Figures:
-    """The plain world beside its conv3d baseline; stages, layer kinds, memory of a session."""
+    """The plain world beside its eager baseline; stages, layer kinds, memory of a session."""
     world = rig.make()
-    figures = steady_state(world, with_conv3d(world), rig.picture, rig.blocks)
+    figures = steady_state(world, as_released(world), rig.picture, rig.blocks)
     session = warm(world, rig.picture)
     return {
         **figures,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 import tiny
 from release import write_release
@@ -17,7 +17,7 @@ from rich.console import Console
 
 from glassworld.bench import plots, regression
 from glassworld.bench.ceilings import measure, store
-from glassworld.bench.conv3d import Conv3dLayer, RepeatingUpsample, with_conv3d
+from glassworld.bench.eager.world import as_released
 from glassworld.bench.products import products_share
 from glassworld.bench.quality import distance
 from glassworld.bench.report import Order, full_benchmark, print_comparison, print_table
@@ -122,7 +122,7 @@ def test_a_slower_program_is_found(figures: dict[str, Any], tmp_path: Path) -> N
     assert not any(row.fell for row in same)
     slower = {**figures, "speedup": 0.7 * figures["speedup"]}
     fallen = [row.name for row in regression.compare(slower, before) if row.fell]
-    assert fallen == ["frames, times the conv3d baseline's"]
+    assert fallen == ["frames, times the eager baseline's"]
     console = Console(record=True, width=100)
     print_comparison(regression.compare(slower, before), before, console)
     assert console.export_text().count("slower") == 1
@@ -131,15 +131,20 @@ def test_a_slower_program_is_found(figures: dict[str, Any], tmp_path: Path) -> N
         regression.compare(other, before)
 
 
-def test_the_baseline_makes_the_same_frames() -> None:
-    world = tiny.world()
-    baseline = with_conv3d(world)
-    for kind in (Conv3dLayer, RepeatingUpsample):
-        assert any(isinstance(layer, kind) for layer in baseline.networks.decoder.modules())
-        assert not any(isinstance(layer, kind) for layer in world.networks.decoder.modules())
-    ours, theirs = (each.generate(tiny.picture(), 6).frames for each in (world, baseline))
-    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
-    assert baseline.networks.dit.head.head.weight is world.networks.dit.head.head.weight
+@pytest.mark.parametrize("dit", [{}, {"window": 9}, {"window": 7, "sink": 1}])
+def test_the_baseline_makes_the_same_frames(dit: dict[str, int]) -> None:
+    world = tiny.world(dit=dit)
+    baseline = as_released(world)
+    found = distance(world, baseline, tiny.picture())  # until frames have left the window
+    assert found["latents_in_spreads"] < 1e-6
+    assert found["psnr_db"] > 85
+    assert baseline.networks.dit.patch_embedding is world.networks.dit.patch_embedding
+
+
+def test_the_baseline_does_without_a_mouse() -> None:
+    runner = replace(tiny.DIT.action, keyboard_dim=7, mouse_dim=0)
+    world = tiny.world(mode="templerun", dit={"action": runner})
+    assert distance(world, as_released(world), tiny.picture())["latents_in_spreads"] < 1e-6
 
 
 def test_a_tiny_decoder_changes_frames_and_no_latents() -> None:

@@ -1,0 +1,25 @@
+"""The baseline: a world computed the way the released code computes it, operator by operator.
+
+The same weights and the same numbers, without anything this package does to be quick. What is
+done once, before the first block, is ours: the encoder, the image tower, the context's keys.
+The benchmark runs it beside ours in one process, and a test holds their numbers together.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from glassworld.bench.eager.decoder import EagerDecoder
+from glassworld.bench.eager.transformer import EagerDiT
+from glassworld.engine.world import Networks, World
+from glassworld.models.dit import DiT
+from glassworld.models.vae_decoder import VAEDecoder
+
+
+def as_released(world: World) -> World:
+    """The same world, computed as the released code does. Of one session at a time."""
+    own = world.networks
+    assert isinstance(own.decoder, VAEDecoder)
+    dit = cast(DiT, EagerDiT(own.dit))
+    networks = Networks(dit, own.encoder, EagerDecoder(own.decoder), own.vision)
+    return World(world.spec, networks, f"{world.name} (eager)")
