@@ -6,6 +6,7 @@ and the pipeline use follows from these; none is written down twice.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,10 +26,21 @@ WAN_STD = (
 )  # fmt: skip
 
 
+LARGEST_SIZE, MOST = 2**20, 1024
+"""Widths, and layers or frames of a window, far above any world's. Beyond them networks take all
+memory before their weights can be counted, and the weights' number no longer fits 64 bits."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise `SpecError(message)` unless the condition holds."""
     if not condition:
         raise SpecError(message)
+
+
+def require_sizes(what: str, most: int = LARGEST_SIZE, **sizes: int) -> None:
+    """Raise `SpecError` for a size that is not between 1 and `most`."""
+    for name, size in sizes.items():
+        require(0 < size <= most, f"{what}: {name} {size:.12g} must be between 1 and {most}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,8 @@ class VAESpec:
     std: tuple[float, ...] = WAN_STD
 
     def __post_init__(self) -> None:
-        require(self.width > 0 and self.residual_blocks > 0, "VAE: sizes must be positive")
+        require_sizes("VAE", width=self.width)
+        require_sizes("VAE", MOST, residual_blocks=self.residual_blocks)
         require(
             len(self.mean) == len(self.std) == self.latent_channels,
             f"VAE: need mean and std of {self.latent_channels} latent channels",
@@ -84,6 +97,15 @@ class VisionSpec:
     mlp_width: int = 5120
 
     def __post_init__(self) -> None:
+        require_sizes(
+            "image tower",
+            width=self.width,
+            heads=self.heads,
+            patch=self.patch,
+            image_size=self.image_size,
+            mlp_width=self.mlp_width,
+        )
+        require_sizes("image tower", MOST, layers=self.layers)
         require(
             self.width % self.heads == 0,
             f"image tower: width {self.width} is not divisible by {self.heads} heads",
@@ -115,13 +137,35 @@ class ActionModuleSpec:
     window: int = 3  # latent frames of actions that a latent frame sees
 
     def __post_init__(self) -> None:
-        require(self.heads > 0, "action module: heads_num must be positive")
-        for name in ("keyboard_width", "mouse_width"):
-            require(
-                getattr(self, name) % self.heads == 0,
-                f"action module: {name} {getattr(self, name)} does not split into "
-                f"{self.heads} heads",
-            )
+        require_sizes(
+            "action module",
+            keyboard_dim_in=self.keyboard_dim,
+            hidden_size=self.embed_width,
+            keyboard_hidden_dim=self.keyboard_width,
+            mouse_hidden_dim=self.mouse_width,
+            heads_num=self.heads,
+        )
+        require_sizes("action module", MOST, windows_size=self.window)
+        require(self.mouse_dim in (0, 2), "action module: mouse_dim_in must be 2, or no mouse")
+        require(
+            0 < self.rope_theta < math.inf,
+            f"action module: rope_theta {self.rope_theta} must be positive and finite",
+        )
+        width = self.keyboard_width
+        require(
+            width % (2 * self.heads) == 0,
+            f"action module: keyboard_hidden_dim {width} does not split into {self.heads} heads "
+            "of even size",
+        )
+        require(
+            self.mouse_width == width or not self.mouse_dim,
+            f"action module: mouse_hidden_dim {self.mouse_width} must be the keyboard's, {width}",
+        )
+        require(
+            0 <= self.turning_dims <= width // self.heads and self.turning_dims % 2 == 0,
+            f"action module: rope_dim_list begins with {self.turning_dims}, which must be even and "
+            f"at most the {width // self.heads} of a head",
+        )
 
     @cached_property
     def rows(self) -> int:
@@ -148,11 +192,21 @@ class DiTSpec:
     sink: int = 0  # first latent frames that self-attention never forgets
 
     def __post_init__(self) -> None:
-        require(self.num_heads > 0, "transformer: num_heads must be positive")
+        require_sizes(
+            "transformer",
+            dim=self.dim,
+            ffn_dim=self.ffn_dim,
+            num_heads=self.num_heads,
+            freq_dim=self.freq_dim,
+            out_dim=self.out_dim,
+        )
+        require_sizes("transformer", MOST, num_layers=self.num_layers, local_attn_size=self.window)
+        require(0 < self.eps < 1, f"transformer: eps {self.eps} must be between 0 and 1")
         require(
             self.dim % (2 * self.num_heads) == 0,
             f"transformer: dim {self.dim} does not split into {self.num_heads} heads of even size",
         )
+        require(self.freq_dim % 2 == 0, f"transformer: freq_dim {self.freq_dim} must be even")
         require(
             all(0 <= layer < self.num_layers for layer in self.action.layers),
             f"transformer: action layers {self.action.layers} of {self.num_layers} layers",
@@ -194,7 +248,7 @@ class WorldSpec:
         )
         require(self.frames_per_block > 0, "num_frame_per_block must be positive")
         require(self.frame_rate > 0, "frame_rate must be positive")
-        require(self.timestep_shift > 0, "timestep_shift must be positive")
+        require(0 < self.timestep_shift < math.inf, "timestep_shift must be positive and finite")
         require(
             self.frames_per_block <= self.dit.window - self.dit.sink,
             f"num_frame_per_block {self.frames_per_block} does not fit the attention window of "
@@ -209,10 +263,15 @@ class WorldSpec:
             "denoising_step_list must fall from step to step",
         )
         require(0 <= self.fresh_noise <= 1, "fresh_noise must be between 0 and 1")
+        require(0 <= self.context_noise <= 1000, "context_noise must be between 0 and 1000")
         require(
             self.dit.in_dim == 2 * self.vae.latent_channels + TIME_FACTOR,
             f"in_dim {self.dit.in_dim} is not twice the latent channels plus a mask of "
             f"{TIME_FACTOR}",
+        )
+        require(
+            self.dit.out_dim == self.vae.latent_channels,
+            f"out_dim {self.dit.out_dim} is not the {self.vae.latent_channels} latent channels",
         )
 
     @cached_property

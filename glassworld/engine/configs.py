@@ -42,7 +42,7 @@ def read_config(path: Path) -> InferenceConfig:
         inference = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise SpecError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise SpecError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(inference, dict):
         raise SpecError(f"{path}: not a mapping of settings")
@@ -60,7 +60,7 @@ def read_config(path: Path) -> InferenceConfig:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SpecError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
         raise SpecError(f"{path}: not an object of settings")

@@ -35,7 +35,7 @@ needs_manifest = pytest.mark.skipif(
     not MANIFEST.is_file(), reason="the released checkpoints' manifest is not beside this clone"
 )
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "_class_name": "CausalWanModel",
     "action_config": {
         "blocks": [0, 1],
@@ -61,7 +61,7 @@ CONFIG = {
     "out_dim": 16,
     "text_len": 512,
 }
-INFERENCE = {
+INFERENCE: dict[str, Any] = {
     "denoising_step_list": [1000, 666, 333],
     "warp_denoising_step": True,
     "seed": 5,
@@ -71,6 +71,7 @@ INFERENCE = {
     "mode": "universal",
     "model_kwargs": {"timestep_shift": 5.0, "model_config": "config"},
 }
+INFINITY, NAN = float("inf"), float("nan")
 DIT_FILE = "base_distilled_model/base_distill.safetensors"
 CLIP_FILE = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 
@@ -251,6 +252,8 @@ def test_pickles_of_more_than_tensors_are_refused(release: Path) -> None:
         ({"denoising_step_list": "many"}, "wrong type"),
         ({"model_kwargs": {"model_config": "nowhere"}}, "nowhere"),
         ({"model_kwargs": 3}, "mapping"),
+        ({"model_kwargs": {**INFERENCE["model_kwargs"], "timestep_shift": INFINITY}}, "shift"),
+        ({"context_noise": NAN}, "context_noise"),
     ],
 )
 def test_bad_configurations(release: Path, changes: dict[str, Any], message: str) -> None:
@@ -259,10 +262,57 @@ def test_bad_configurations(release: Path, changes: dict[str, Any], message: str
         load(release)
 
 
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("dim", [INFINITY, NAN, -64, 0, 33, 10**12, 10**400]),
+        ("ffn_dim", [INFINITY, NAN, -1, 0, 10**12]),
+        ("num_layers", [INFINITY, NAN, -1, 0, 10**9]),
+        ("num_heads", [INFINITY, NAN, -1, 0, 10**12]),
+        ("freq_dim", [INFINITY, NAN, -2, 0, 7, 10**12]),
+        ("out_dim", [INFINITY, NAN, -1, 0, 3, 10**12]),
+        ("local_attn_size", [INFINITY, NAN, 0, 10**9]),
+        ("eps", [INFINITY, NAN, -1, 0]),
+    ],
+)
+def test_sizes_that_no_transformer_has(release: Path, setting: str, values: list[float]) -> None:
+    for value in values:
+        config = json.dumps({**CONFIG, setting: value})
+        (release / "config" / "config.json").write_text(config)
+        with pytest.raises(SpecError, match=f"{setting}|wrong type or value") as caught:
+            load(release, random_weights=True)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("keyboard_dim_in", [INFINITY, -1, 0, 10**12]),
+        ("mouse_dim_in", [INFINITY, -1, 3, 10**12]),
+        ("hidden_size", [NAN, -1, 0, 10**12]),
+        ("keyboard_hidden_dim", [NAN, -2, 0, 2, 34, 10**12]),
+        ("mouse_hidden_dim", [NAN, -2, 0, 64, 10**12]),
+        ("heads_num", [INFINITY, -2, 0, 3, 32, 10**12]),
+        ("rope_theta", [INFINITY, NAN, -1, 0]),
+        ("rope_dim_list", [[-2], [3], [18], [INFINITY], [], 4]),
+        ("windows_size", [INFINITY, -1, 0, 10**9]),
+    ],
+)
+def test_sizes_that_no_action_module_has(release: Path, setting: str, values: list[Any]) -> None:
+    for value in values:
+        action = {**CONFIG["action_config"], setting: value}
+        config = json.dumps({**CONFIG, "action_config": action})
+        (release / "config" / "config.json").write_text(config)
+        with pytest.raises(SpecError, match=rf"{setting}|wrong type or value|heads of even") as bad:
+            load(release, random_weights=True)
+        assert "\n" not in str(bad.value)
+
+
 def test_files_that_are_no_configuration(release: Path) -> None:
-    (release / "inference.yaml").write_text("a: [")
-    with pytest.raises(SpecError, match="YAML"):
-        load(release)
+    for text in ("a: [", "[" * 10_000):
+        (release / "inference.yaml").write_text(text)
+        with pytest.raises(SpecError, match="YAML"):
+            load(release)
     (release / "inference.yaml").unlink()
     with pytest.raises(SpecError, match="no such"):
         load(release)
