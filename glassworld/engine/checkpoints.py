@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,13 @@ from glassworld.errors import CheckpointError
 from glassworld.models.vae_convs import TAPS, fold_taps, unfold_taps
 
 Tensors = dict[str, Tensor]
+
+STARTS = (b"PK\x03\x04", b"\x80")  # of what torch saves: a zip file, formerly a pickle
+DAMAGED = (
+    RuntimeError, EOFError, OSError, ValueError,
+    LookupError, TypeError, AttributeError, AssertionError, OverflowError, struct.error,
+)  # fmt: skip
+"""What torch raises for a file that is cut short, or begins like one of its own and is not."""
 
 SHOWN = 4  # names listed in an error before "and n more"
 
@@ -44,19 +52,23 @@ def read_tensors(path: Path) -> Tensors:
 
 def _read_pickle(path: Path) -> Tensors:
     try:
+        with path.open("rb") as file:
+            if not file.read(4).startswith(STARTS):
+                raise ValueError("neither a zip file nor a pickle")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of what is about to be refused below
             content = _load_mapped(path)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path}: a pickle of more than tensors, refused because loading it could run code; "
-            "save its state dict alone, best as safetensors"
+            f"{path}: damaged or a pickle of more than tensors, refused because loading it could "
+            "run code; save its state dict alone, best as safetensors"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else "ended too early"
         raise CheckpointError(f"{path}: truncated or not a checkpoint ({reason})") from None
     if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout is torch.strided
+        for name, tensor in content.items()
     ):
         raise CheckpointError(f"{path}: not a plain dictionary of named tensors")
     return content
@@ -78,7 +90,7 @@ _FUSED = (
 DIT_PREFIX = "model."
 
 
-def dit_from_released(tensors: Mapping[str, Tensor]) -> Tensors:
+def dit_from_released(tensors: Mapping[str, Tensor], source: Path = Path("transformer")) -> Tensors:
     """Released names to ours: the prefix goes, attention products are fused."""
     ours = {name.removeprefix(DIT_PREFIX): tensor for name, tensor in tensors.items()}
     for name in list(ours):
@@ -87,8 +99,13 @@ def dit_from_released(tensors: Mapping[str, Tensor]) -> Tensors:
             if not match:
                 continue
             names = [f"{match[1]}{part}{match[2]}" for part in parts]
-            if all(each in ours for each in names):
+            if not all(each in ours for each in names):
+                continue
+            try:
                 ours[f"{match[1]}{fused}{match[2]}"] = torch.cat([ours.pop(n) for n in names])
+            except RuntimeError:
+                listed = ", ".join(names)
+                raise CheckpointError(f"{source}: {listed} are of shapes that do not fit") from None
     return ours
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,9 +157,22 @@ def dit_spec(config: Mapping[str, Any], context_dim: int) -> DiTSpec:
     )
 
 
+@contextmanager
+def _sizing(source: Path, what: str) -> Iterator[None]:
+    """Say in one line that tensors lack a name, or have sizes that cannot be."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"{source}: not a {what} (no tensor {error})") from None
+    except SpecError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    except (IndexError, TypeError, ValueError, ArithmeticError):
+        raise CheckpointError(f"{source}: a {what} of an unknown layout") from None
+
+
 def vae_spec(tensors: Mapping[str, Tensor], source: Path) -> VAESpec:
     """The VAE's sizes, as its released tensors (by released names) show them."""
-    try:
+    with _sizing(source, "Wan 2.1 VAE"):
         width = tensors["encoder.conv1.weight"].shape[0]
         latent = tensors["conv2.weight"].shape[0]
         blocks: list[int] = []  # output width of each stage, and how many residual blocks it has
@@ -179,12 +193,10 @@ def vae_spec(tensors: Mapping[str, Tensor], source: Path) -> VAESpec:
                 blocks.append(out)
                 counts.append(1)
             opened = True
-    except KeyError as error:
-        raise CheckpointError(f"{source}: not a Wan 2.1 VAE (no tensor {error})") from None
-    if len(set(counts)) != 1 or any(out % width for out in blocks):
-        raise CheckpointError(f"{source}: a VAE of an unknown layout")
-    multiples = tuple(out // width for out in blocks)
-    return VAESpec(width, multiples, counts[0], tuple(temporal), latent)
+        if len(set(counts)) != 1 or any(out % width for out in blocks):
+            raise SpecError("a VAE of an unknown layout")
+        multiples = tuple(out // width for out in blocks)
+        return VAESpec(width, multiples, counts[0], tuple(temporal), latent)
 
 
 _STAGE = re.compile(r"encoder\.downsamples\.(\d+)\.")
@@ -192,23 +204,21 @@ _STAGE = re.compile(r"encoder\.downsamples\.(\d+)\.")
 
 def vision_spec(tensors: Mapping[str, Tensor], source: Path) -> VisionSpec:
     """The image tower's sizes, from its tensors without their prefix."""
-    try:
+    with _sizing(source, "CLIP image tower"):
         patch = tensors["patch_embedding.weight"]
         width, side = patch.shape[0], patch.shape[-1]
         tokens = tensors["pos_embedding"].shape[1]
         mlp = tensors["transformer.0.mlp.0.weight"].shape[0]
-    except KeyError as error:
-        raise CheckpointError(f"{source}: not a CLIP image tower (no tensor {error})") from None
-    layers = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("transformer."))
-    head_dim = CLIP_HEAD_DIM if width % CLIP_HEAD_DIM == 0 else VISION_HEAD_DIM
-    return VisionSpec(
-        width=width,
-        layers=layers,
-        heads=max(1, width // head_dim),
-        patch=side,
-        image_size=side * round((tokens - 1) ** 0.5),
-        mlp_width=mlp,
-    )
+        layers = [int(name.split(".")[1]) for name in tensors if name.startswith("transformer.")]
+        head_dim = CLIP_HEAD_DIM if width % CLIP_HEAD_DIM == 0 else VISION_HEAD_DIM
+        return VisionSpec(
+            width=width,
+            layers=1 + max(layers),
+            heads=max(1, width // head_dim),
+            patch=side,
+            image_size=side * round((tokens - 1) ** 0.5),
+            mlp_width=mlp,
+        )
 
 
 VISION_HEAD_DIM = 32  # of towers whose width does not split into CLIP's heads
@@ -285,7 +295,7 @@ def variant_spec(name: str) -> WorldSpec:
 def fitting_variant(tensors: Mapping[str, Tensor]) -> str:
     """Which released variant a transformer's tensors look like, as the end of an error."""
     keyboard = tensors.get("blocks.0.action_model.keyboard_embed.0.weight")
-    if keyboard is None:
+    if keyboard is None or keyboard.dim() != 2:
         return "; no action module is in it, so it fits no Matrix-Game-2 variant"
     for name, variant in VARIANTS.items():
         if variant.config["action_config"]["keyboard_dim_in"] == keyboard.shape[1]:

@@ -154,7 +154,7 @@ def _trained(
     released_vae = read_tensors(vae_file)
     vision = vision_from_released(read_tensors(vision_file))
     spec = world_spec(config, vae_spec(released_vae, vae_file), vision_spec(vision, vision_file))
-    dit = dit_from_released(read_tensors(checkpoint))
+    dit = dit_from_released(read_tensors(checkpoint), checkpoint)
     networks = _on_meta(spec)
     check_memory(spec, networks, device, precision)
 

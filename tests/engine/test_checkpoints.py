@@ -201,6 +201,11 @@ def damage(path: Path, **changes: Any) -> None:
             {"model.blocks.0.action_model.keyboard_embed.0.weight": torch.ones(8, 2)},
             "would fit gta_drive",
         ),
+        (
+            {"model.blocks.0.action_model.keyboard_embed.0.weight": torch.tensor(1.0)},
+            "no action module",
+        ),
+        ({"model.blocks.0.self_attn.k.bias": torch.tensor(1.0)}, "attn.k.bias.*do not fit"),
     ],
 )
 def test_tensors_that_do_not_fit(release: Path, changes: dict[str, Any], message: str) -> None:
@@ -222,6 +227,58 @@ def test_missing_and_truncated_files(release: Path, file: str) -> None:
     path.unlink()
     with pytest.raises(CheckpointError, match=path.name):
         load(release)
+
+
+NO_WEIGHTS = {  # what a wrong name or a failed download puts in a file's place
+    "text": b"hello world, these are no weights\n",
+    "table": b"name,shape\na,1\n",
+    "page": b"<!DOCTYPE html>\n<title>Not found</title>\n",
+    "pointer": b"version https://git-lfs.github.com/spec/v1\nsize 5\n",
+    "zeros": bytes(100),
+    "pickle's start": b"\x80\x02helloworld\n",
+}
+
+
+@pytest.mark.parametrize("file", ["Wan2.1_VAE.pth", CLIP_FILE])
+@pytest.mark.parametrize("case", NO_WEIGHTS)
+def test_files_that_are_no_weights(release: Path, file: str, case: str) -> None:
+    (release / file).write_bytes(NO_WEIGHTS[case])
+    with pytest.raises(CheckpointError, match=f"{file}: truncated or not a checkpoint") as caught:
+        load(release)
+    assert "\n" not in str(caught.value)
+
+
+def change(path: Path, **changes: Any) -> None:
+    torch.save({**torch.load(path, weights_only=True), **changes}, path)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("Wan2.1_VAE.pth", {"conv2.weight": torch.tensor(1.0)}, "VAE of an unknown layout"),
+        ("Wan2.1_VAE.pth", {"encoder.conv1.weight": torch.zeros(0)}, "unknown layout"),
+        ("Wan2.1_VAE.pth", {"conv2.weight": torch.zeros(4, 4)}, "mean and std of 4 latent"),
+        ("Wan2.1_VAE.pth", {"conv1.bias": torch.tensor(1.0)}, r"conv1.bias \[\] instead of"),
+        ("Wan2.1_VAE.pth", {"step": 3}, "not a plain dictionary of named tensors"),
+        ("Wan2.1_VAE.pth", {"a": torch.ones(2).to_sparse()}, "not a plain dictionary"),
+        (CLIP_FILE, {"visual.pos_embedding": torch.tensor(1.0)}, "tower of an unknown layout"),
+        (CLIP_FILE, {"visual.pos_embedding": torch.zeros(1, 0, 2)}, "tower of an unknown layout"),
+        (CLIP_FILE, {"visual.transformer.x.bias": torch.ones(1)}, "tower of an unknown layout"),
+        (
+            CLIP_FILE,  # whose last layer does not count
+            {f"visual.transformer.{10**8 + last}.a": torch.ones(1) for last in range(2)},
+            "layers 100000001 must be",
+        ),
+        (CLIP_FILE, {"visual.transformer.0.mlp.0.weight": None}, "not a plain dictionary"),
+    ],
+)
+def test_tensors_of_impossible_sizes(
+    release: Path, file: str, changes: dict[str, Any], message: str
+) -> None:
+    change(release / file, **changes)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(release)
+    assert str(caught.value).startswith(str(release / file))
 
 
 class Dangerous:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +77,27 @@ def test_a_file_that_does_not_fit_is_refused(weights: dict[str, Tensor], tmp_pat
     torch.save({**cut, "decoder.9.conv.0.weight": torch.zeros(2)}, tmp_path / "cut.pth")
     with pytest.raises(CheckpointError, match=r"missing: decoder.22.bias; 1 tensors of the wrong"):
         with_tiny_decoder(tiny.world(), tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"hello world, these are no weights\n", "neither a zip file nor a pickle"),
+        ({"decoder.22.bias": 3}, "not a plain dictionary of named tensors"),
+        ({"decoder.22.bias": torch.tensor(1.0)}, r"decoder.22.bias \[\] instead of \[3\]"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(
+    weights: dict[str, Tensor], tmp_path: Path, content: Any, said: str
+) -> None:
+    path = tmp_path / "tiny.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save({**weights, **content}, path)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        with_tiny_decoder(tiny.world(), path)
+    assert str(caught.value).startswith(str(path))
 
 
 def test_other_latents_are_refused() -> None:
