@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from glassworld.engine.acceleration import split_parts
-from glassworld.engine.action_files import NoiseOf, load_actions, recorded_noise
+from glassworld.engine.action_files import MOST_FRAMES, NoiseOf, load_actions, recorded_noise
 from glassworld.engine.actions import ActionTrack
 from glassworld.engine.latents import read_latents, save_latents
 from glassworld.engine.loading import EMBEDDED, load_world
@@ -156,8 +156,14 @@ def _prepare(options: GenerateOptions, world: World) -> _Job:
             f"num_output_frames {frames}: must be a positive multiple of the "
             f"{spec.frames_per_block} latent frames of a block"
         )
+    pixels = spec.pixel_frames(given + frames)
+    if pixels > MOST_FRAMES:
+        raise InputError(
+            f"num_output_frames {frames}: that is {pixels} pixel frames; "
+            f"ask for fewer, a run has at most {MOST_FRAMES}"
+        )
     if actions is not None:
-        actions = actions.fitted(world.space, spec.pixel_frames(given + frames))
+        actions = actions.fitted(world.space, pixels)
     blocks = frames // spec.frames_per_block
     recorded = _block_range(options.profile_blocks, blocks)
     return _Job(picture, frames, blocks, actions, initial, recorded, noise)

@@ -91,9 +91,12 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "frames not in blocks": (["--num_output_frames", "4"], "multiple of the 3"),
     "no frames": (["--num_output_frames", "0"], "multiple of the 3"),
     "negative frames": (["--num_output_frames", "-3"], "multiple of the 3"),
+    "absurdly many frames": (["--num_output_frames", "3" + "0" * 30], "at most 1000000"),
+    "frames for months": (["--num_output_frames", "30000000"], "is 119999997 pixel frames"),
     "few actions": (["--actions", "w*12", "--num_output_frames", "6"], "12 rows.*needs 21"),
     "too few actions for a block": (["--actions", "w*3"], "3 rows.*needs 9"),
     "unknown key": (["--actions", "w*12 x*12"], "unknown key 'x'"),
+    "keys held forever": (["--actions", "w*" + "9" * 5_000], "all together at most 1000000"),
     "no action file": (["--actions", "nowhere.csv"], "no such action file"),
     "no CUDA": (["--device", "cuda:99"], "try --device cpu"),
     "unknown device": (["--device", "abacus"], "must be cpu"),
@@ -147,6 +150,7 @@ def test_wrong_flags(
         ("forward,back\n1,0\n", "do not fit universal"),
         ("forward,back,left,right\n1,0,0,nan\n", "row 0, column 3 is nan"),
         ("forward,back,left,right\n1,0,0,2\n", "row 0, column 3 is 2"),
+        ("forward,back,left,right\n1,0,0," + "1" * 200_000, "not a table of numbers"),
     ],
 )
 def test_bad_action_files(

@@ -23,6 +23,8 @@ SUFFIXES = (".csv", ".json", ".txt")
 MOST_FRAMES = 1_000_000
 """More pixel frames than this (23 hours of play) are taken for a slip of the finger."""
 
+LENGTHS = f"a segment is at least 1 frame long, all together at most {MOST_FRAMES}"
+
 
 def load_actions(source: str | Path, space: ActionSpace) -> ActionTrack:
     """Read actions for `space` from a .csv, .json or .txt file, or from segments given directly.
@@ -102,8 +104,11 @@ def parse_segments(text: str, space: ActionSpace) -> ActionTrack:
 def _split_word(word: str) -> tuple[str, int]:
     keys, star, count = word.partition("*")
     if not keys or (star and not count.isdecimal()):
-        raise ActionError(f"segment {word!r} is not keys*frames, such as w+left*24")
-    return keys, int(count) if star else 1
+        raise ActionError(f"segment {word!r:.80} is not keys*frames, such as w+left*24")
+    try:
+        return keys, int(count) if star else 1
+    except ValueError:  # more digits than Python reads
+        raise ActionError(f"segment {word:.80}: {LENGTHS}") from None
 
 
 def _hold(segments: Iterable[tuple[str, int]], space: ActionSpace) -> ActionTrack:
@@ -112,16 +117,17 @@ def _hold(segments: Iterable[tuple[str, int]], space: ActionSpace) -> ActionTrac
     for keys, frames in segments:
         total += frames
         if frames < 1 or total > MOST_FRAMES:
-            raise ActionError(
-                f"segment {keys}*{frames}: a segment is at least 1 frame long, "
-                f"all together at most {MOST_FRAMES}"
-            )
+            raise ActionError(f"segment {f'{keys}*{frames}':.80}: {LENGTHS}")
         tracks.append(space.fill(space.press(keys), frames))
     return join_tracks(tracks)
 
 
 def _from_csv(text: str, space: ActionSpace) -> ActionTrack:
-    lines = [line for line in csv.reader(text.splitlines()) if any(cell.strip() for cell in line)]
+    try:
+        table = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise ActionError(f"not a table of numbers: {error}") from None
+    lines = [line for line in table if any(cell.strip() for cell in line)]
     if not lines:
         raise ActionError(f"empty; the first line names the columns: {','.join(space.columns)}")
     return _from_rows([cell.strip().lower() for cell in lines[0]], lines[1:], space)
@@ -132,7 +138,7 @@ def _from_rows(columns: list[Any], lines: list[Any], space: ActionSpace) -> Acti
     wanted = space.columns if any(name in columns for name in MOUSE_COLUMNS) else space.keyboard
     if sorted(map(str, columns)) != sorted(wanted):
         raise ActionError(
-            f"columns {','.join(map(str, columns))} do not fit {space.mode}, "
+            f"columns {','.join(map(str, columns)):.80} do not fit {space.mode}, "
             f"which has {','.join(space.columns)}"
         )
     if not lines:
@@ -159,7 +165,9 @@ def _from_json(text: str, space: ActionSpace) -> ActionTrack:
         raise ActionError(f"not JSON: {error}") from None
     if isinstance(content, dict):
         if content.get("mode", space.mode) != space.mode:
-            raise ActionError(f"actions of mode {content['mode']!r}, but the world is {space.mode}")
+            raise ActionError(
+                f"actions of mode {content['mode']!r:.40}, but the world is {space.mode}"
+            )
         if "segments" in content:
             content = content["segments"]
         elif "rows" in content:

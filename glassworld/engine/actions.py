@@ -183,7 +183,7 @@ class ActionSpace:
             if wanted in (control.name, control.key):
                 return control
         known = ", ".join(f"{control.key} {control.name}" for control in self.controls)
-        raise ActionError(f"unknown key {name!r}; {self.mode} knows: {known}")
+        raise ActionError(f"unknown key {name!r:.80}; {self.mode} knows: {known}")
 
 
 def join_tracks(tracks: Iterable[ActionTrack]) -> ActionTrack:
@@ -217,8 +217,8 @@ def benchmark_actions(space: ActionSpace, frames: int, seed: int) -> ActionTrack
 def _numbers(what: str, values: Any, low: float, high: float) -> tuple[float, ...]:
     try:
         numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        raise ActionError(f"{what}: {values!r} is not a sequence of numbers") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ActionError(f"{what}: {values!r:.80} is not a sequence of numbers") from None
     for number in numbers:
         if not (math.isfinite(number) and low <= number <= high):
             raise ActionError(f"{what}: {number} is out of range; numbers in [{low:g}, {high:g}]")
@@ -228,7 +228,7 @@ def _numbers(what: str, values: Any, low: float, high: float) -> tuple[float, ..
 def _table(what: str, values: Any, low: float, high: float) -> Rows:
     try:
         table = np.array(values, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ActionError(f"{what}: not a table of numbers with rows of one length") from None
     if table.ndim != 2 or table.size == 0:
         raise ActionError(f"{what}: shape {list(table.shape)} is not one row per pixel frame")

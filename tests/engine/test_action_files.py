@@ -110,6 +110,8 @@ def test_segments_hold_each_action_for_its_frames(words: list[tuple[str, int]]) 
         ("a.csv", "forward,back,left,right\n1,0,0,0\n1,x,0,0\n", "row 1.*not all numbers"),
         ("a.csv", "forward,back,left,right\n1,nan,0,0\n", "row 0, column 1 is nan"),
         ("a.csv", "forward,back,left,right\n1,0,0,1e300\n", "out of|must be in"),
+        ("a.csv", "forward,back,left,right\n1,0,0," + "1" * 200_000, "not a table.*field limit"),
+        ("a.csv", ",".join(map(str, range(9_000))), "do not fit universal"),
         ("a.json", "[[1,0,0,0],[7,0,0,0]]", "row 1, column 0 is 7"),
         ("a.json", "[[1,0,0]]", "row 0: 6 numbers"),
         ("a.json", "{", "not JSON"),
@@ -118,7 +120,12 @@ def test_segments_hold_each_action_for_its_frames(words: list[tuple[str, int]]) 
         ("a.json", '[{"keyboard":[0,0,0,1]},{"keyboard":[0,0,1]}]', "row 1"),
         ("a.json", '{"mode": "gta_drive", "segments": "w"}', "mode 'gta_drive'"),
         ("a.json", '[{"keys": "w", "frames": "many"}]', "frames"),
+        ("a.json", '[{"keys": "w", "frames": 1' + "0" * 400 + "}]", "at most 1000000"),
+        ("a.json", '{"keyboard": [[1' + "0" * 400 + ",0,0,0]]}", "not a table of numbers"),
         ("a.txt", " ", "no actions"),
+        ("a.txt", "w*" + "9" * 5_000, "at most 1000000"),
+        ("a.txt", "w*" + "9" * 4_000, "at most 1000000"),
+        ("a.txt", "w" * 5_000, "unknown key 'www"),
         ("a.txt", "w*0", "at least 1 frame"),
         ("a.txt", "w*99999999999", "at most"),
         ("a.txt", "w*-3", "not keys\\*frames"),
@@ -131,6 +138,12 @@ def test_bad_files_get_one_clear_line(tmp_path: Path, name: str, text: str, said
         load_actions(_file(tmp_path, name, text), UNIVERSAL)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_segments_of_too_many_digits_get_their_line_without_a_file() -> None:
+    with pytest.raises(ActionError, match="at most 1000000"):
+        load_actions("w*" + "9" * 5_000, UNIVERSAL)
 
 
 def test_a_missing_file_and_a_binary_one_are_named(tmp_path: Path) -> None:
