@@ -14,6 +14,7 @@ from glassworld.files import replacing
 from glassworld.specs import WorldSpec
 
 NAME = "latents"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def save_latents(path: str | Path, latents: Tensor) -> None:
@@ -45,7 +46,11 @@ def read_latents(source: Tensor | str | Path | None, spec: WorldSpec) -> Tensor 
             f"{name}: {latents.shape[2]} latent frames; must be a positive multiple of the "
             f"{spec.frames_per_block} of a block"
         )
-    if not torch.isfinite(latents).all():
+    if latents.dtype not in DTYPES:
+        raise InputError(
+            f"{name}: holds {latents.dtype}; must be one of {', '.join(map(str, DTYPES))}"
+        )
+    if not torch.isfinite(latents.float()).all():
         raise InputError(f"{name}: holds numbers that are not finite")
     return latents
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -109,6 +109,8 @@ class World:
         Raises an `InputError` before the first block if anything does not fit.
         """
         began = time.perf_counter()
+        if noise not in get_args(Draw):
+            raise InputError(f"noise {noise!r:.40}: must be one of {', '.join(get_args(Draw))}")
         blocks = self._blocks(num_latent_frames)
         initial = read_latents(initial_latents, self.spec)
         given = 0 if initial is None else initial.shape[2]

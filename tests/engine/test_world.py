@@ -216,9 +216,34 @@ def test_a_caller_can_end_a_run_after_a_block(world: World) -> None:
             {"num_latent_frames": 3, "initial_latents": torch.full((1, 16, 3, 4, 6), torch.nan)},
             "finite",
         ),
+        (
+            {
+                "num_latent_frames": 3,
+                "initial_latents": torch.full((1, 16, 3, 4, 6), 1e300, dtype=torch.float64),
+            },
+            "finite",
+        ),
+        ({"num_latent_frames": 3, "noise": "foo"}, "noise 'foo': must be one of run, blocks"),
+        ({"num_latent_frames": 3, "noise": None}, "noise None"),
         ({"num_latent_frames": 3, "actions": "missing.csv"}, "missing.csv"),
     ],
 )
 def test_bad_arguments(world: World, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         world.generate(tiny.picture(), **arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64, torch.int64])
+def test_initial_latents_of_other_kinds_of_numbers(
+    world: World, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    path = tmp_path / "latents.safetensors"
+    save_latents(path, torch.zeros(1, 16, 3, 4, 6).to(dtype))
+    with pytest.raises(InputError, match=rf"latents.safetensors: holds {dtype}; must be one of"):
+        world.generate(tiny.picture(), 3, initial_latents=path)
+
+
+def test_initial_latents_too_large_for_float32(world: World) -> None:
+    latents = torch.full((1, 16, 3, 4, 6), 1e300, dtype=torch.float64)
+    with pytest.raises(InputError, match="not finite"):
+        world.generate(tiny.picture(), 3, initial_latents=latents)
