@@ -46,8 +46,11 @@ class SessionBatch:
     """Sessions that walk side by side. Their storage lives as long as any of them is in it."""
 
     def __init__(self, sessions: Sequence[Session]) -> None:
-        """Raises `InputError` if they cannot make blocks together (see `can_join`)."""
+        """Raises `InputError` if they cannot make blocks together (see `can_join`), or if one is
+        there twice: a session makes each of its blocks once."""
         self.sessions = list(sessions)
+        if len(set(self.sessions)) < len(self.sessions):
+            raise InputError("these sessions are not all different; give each of them once")
         self._join()
 
     def step(self, actions: Sequence[Action], on_frames: OnFrames | None = None) -> list[Frames]:

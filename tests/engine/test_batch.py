@@ -135,3 +135,11 @@ def test_sessions_that_do_not_fit_together() -> None:
     with pytest.raises(InputError, match="cannot make a block together"):
         SessionBatch([young, old])
     assert not can_join([young, walk(tiny.world(), 0)])
+
+
+def test_a_session_cannot_be_in_a_batch_twice() -> None:
+    world = tiny.world()
+    first, second = walk(world, 0), walk(world, 1)
+    with pytest.raises(InputError, match="give each of them once"):
+        SessionBatch([first, second, first])
+    assert_same(first.step(WALKS[0]), alone(world, 0, 1)[0])  # it was left as it was
