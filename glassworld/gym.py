@@ -97,19 +97,26 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
 
     def _action(self, action: Any) -> Action:
         space = self.world.space
-        outside = ActionError(f"action: {action!r} is not in {self.action_space}")
-        if space.idle:
-            if not self.action_space.contains(action):
-                raise outside
-            return Action(tuple(float(key == action) for key in range(len(space.keyboard))))
         try:
-            mouse = None
-            if space.has_mouse:
-                vertical, horizontal = action["mouse"]
-                mouse = (float(vertical), float(horizontal))
-            return Action(tuple(float(key) for key in action["keyboard"]), mouse)
-        except (KeyError, IndexError, TypeError):
-            raise outside from None
+            if space.idle:
+                if not self.action_space.contains(action):
+                    raise ValueError
+                return Action(tuple(float(key == action) for key in range(len(space.keyboard))))
+            keyboard = _numbers(action["keyboard"], len(space.keyboard))
+            if not space.has_mouse:
+                return Action(keyboard)
+            vertical, horizontal = _numbers(action["mouse"], 2)
+            return Action(keyboard, (vertical, horizontal))
+        except (LookupError, TypeError, ValueError):
+            given = " ".join(repr(action).split())  # arrays take several lines
+            raise ActionError(f"action: {given:.200} is not in {self.action_space}") from None
+
+
+def _numbers(values: Any, count: int) -> tuple[float, ...]:
+    row = np.asarray(values)
+    if row.shape != (count,) or row.dtype.kind not in "biuf":
+        raise ValueError
+    return tuple(map(float, row))
 
 
 def _actions(world: World) -> gymnasium.Space:
