@@ -29,15 +29,32 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def writable_folder(path: Path) -> Path:
-    """`path`, made if it is not there; an `InputError` if nothing can be written into it."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable.{os.getpid()}"
+def check_writable(folder: Path) -> None:
+    """Raise `InputError` if nothing can be written into a folder, there or yet to be made.
+
+    Nothing is made: of a folder to be made, the one that it would lie in is tried.
+    """
+    with _refused(folder):
+        folder = folder.absolute()
+        nearest = next(each for each in (folder, *folder.parents) if each.exists())
+        probe = nearest / f".writable.{os.getpid()}"
         probe.touch()
         probe.unlink()
+
+
+def writable_folder(folder: Path) -> Path:
+    """`folder`, made if it is not there; an `InputError` if nothing can be written into it."""
+    check_writable(folder)
+    with _refused(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _refused(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written to ({error.strerror}); choose another output folder"
+            f"{folder}: cannot be written to ({error.strerror}); choose another output folder"
         ) from error
-    return path

@@ -25,7 +25,7 @@ from glassworld.engine.rollout import BlockReport, Rollout
 from glassworld.engine.video import write_video
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
-from glassworld.files import writable_folder
+from glassworld.files import check_writable, writable_folder
 from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import profile
 from glassworld.profiling.tags import tag
@@ -71,9 +71,10 @@ def run(options: GenerateOptions) -> bool:
     Everything that can be wrong is looked at before the work begins, and raises `InputError`.
     """
     console = Console()
-    folder = writable_folder(options.output_folder)
-    if options.save_latents is not None:
-        writable_folder(options.save_latents.parent)
+    latents, folder = options.save_latents, options.output_folder
+    folders = [folder] if latents is None else [folder, latents.parent]
+    for each in folders:
+        check_writable(each)
     with _memory_errors(), console.status("loading the world"):
         world = _load(options)
     if world.note:
@@ -81,6 +82,8 @@ def run(options: GenerateOptions) -> bool:
     if options.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
     job = _prepare(options, world)
+    for each in folders:  # not before: what cannot run makes none
+        writable_folder(each)
     with ExitStack() as stack:
         stack.enter_context(_memory_errors())
         if options.enable_profile:
@@ -104,8 +107,8 @@ def run(options: GenerateOptions) -> bool:
             job.noise.draw,
         )
         _export(rollout, world, folder, progress)
-    if options.save_latents is not None:
-        save_latents(options.save_latents, rollout.latents)
+    if latents is not None:
+        save_latents(latents, rollout.latents)
     _summarise(console, options, world.spec, rollout)
     return len(rollout.timings.blocks) == job.blocks
 

@@ -109,6 +109,9 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "blocks beyond": (["--enable_profile", "--profile_blocks", "50:51"], "blocks 0 to 49"),
     "no initial latents": (["--initial_latents", "nowhere.safetensors"], "no such file"),
     "unwritable folder": (["--output_folder", "/proc/outputs"], "choose another output folder"),
+    "a folder in a file": (["--output_folder", "/dev/null/out"], "choose another output folder"),
+    "unwritable latents": (["--save_latents", "/proc/new/a.safetensors"], "/proc/new: cannot be"),
+    "no picture here": (["--img_path", "nope.png"], "nope.png: no such picture"),
 }
 
 
@@ -176,3 +179,11 @@ def test_a_failed_run_leaves_the_last_one(tmp_path: Path, release: list[str]) ->
     video.write_bytes(b"yesterday's")
     assert inference([*release, "--num_output_frames", "5"]) == 2
     assert video.read_bytes() == b"yesterday's"
+
+
+def test_what_cannot_run_makes_no_folder(tmp_path: Path, release: list[str]) -> None:
+    latents = tmp_path / "kept" / "latents.safetensors"
+    flags = ["--save_latents", str(latents), "--img_path", str(tmp_path / "nope.png")]
+    before = sorted(tmp_path.rglob("*"))
+    assert inference([*release, *flags]) == 2
+    assert sorted(tmp_path.rglob("*")) == before
