@@ -37,10 +37,13 @@ UsageError: Any = typer.BadParameter.__base__  # typer keeps click out of its pu
 
 COMPLETION = ("install_completion", "show_completion")  # options of the root command alone
 
+EITHER_SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}
+"""Of options: --enable_profile is --enable-profile, in every command."""
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], **EITHER_SPELLING},
     help="Play Matrix-Game-2 world models, and see where every millisecond goes.",
     epilog="**Start here:** `glassworld generate --enable-profile`, then open outputs/demo.mp4.",
 )
@@ -176,9 +179,14 @@ def generate(
         bool, _option("enable-profile", "Write profile_trace.json with every tag.", SPEED)
     ] = False,
     profile_mode: Annotated[
-        str,
-        _option("profile-mode", "Operators too, or tags alone (cheap).", SPEED, "full|tags"),
-    ] = "full",
+        str | None,
+        _option(
+            "profile-mode",
+            "Operators too, or tags alone (cheap). Default: full.",
+            SPEED,
+            "full|tags",
+        ),
+    ] = None,
     profile_blocks: Annotated[
         str | None, _option("profile-blocks", "Record blocks A to B-1 only.", SPEED, "A:B")
     ] = None,
@@ -220,7 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def inference(arguments: Sequence[str] | None = None) -> int:
     """`python inference.py ...`: `generate` with the flags' familiar underscores."""
     familiar = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    familiar.command(epilog=_examples("python inference.py", "_"))(generate)
+    epilog = _examples("python inference.py", "_")
+    familiar.command(epilog=epilog, context_settings=EITHER_SPELLING)(generate)
     command = get_command(familiar)
     for option in command.params:
         option.opts = [f"--{name.removeprefix('--').replace('-', '_')}" for name in option.opts]

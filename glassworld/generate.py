@@ -27,7 +27,7 @@ from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
 from glassworld.files import check_writable, writable_folder
 from glassworld.profiling import registry as tags
-from glassworld.profiling.capture import profile
+from glassworld.profiling.capture import check_mode, profile
 from glassworld.profiling.tags import tag
 from glassworld.progress import BlockProgress
 from glassworld.specs import TIME_FACTOR, WorldSpec
@@ -61,7 +61,7 @@ class GenerateOptions:
     accelerate: str = ""
     tiny_decoder: Path | None = None
     enable_profile: bool = False
-    profile_mode: str = "full"
+    profile_mode: str | None = None
     profile_blocks: str | None = None
 
 
@@ -71,6 +71,7 @@ def run(options: GenerateOptions) -> bool:
     Everything that can be wrong is looked at before the work begins, and raises `InputError`.
     """
     console = Console()
+    _check_profile(options)
     latents, folder = options.save_latents, options.output_folder
     folders = [folder] if latents is None else [folder, latents.parent]
     for each in folders:
@@ -88,7 +89,7 @@ def run(options: GenerateOptions) -> bool:
         stack.enter_context(_memory_errors())
         if options.enable_profile:
             stack.enter_context(
-                profile(folder / TRACE, cast("Mode", options.profile_mode), job.recorded)
+                profile(folder / TRACE, cast("Mode", options.profile_mode or "full"), job.recorded)
             )
         interrupt = stack.enter_context(_Interrupt(console))
         progress = stack.enter_context(BlockProgress(console))
@@ -111,6 +112,15 @@ def run(options: GenerateOptions) -> bool:
         save_latents(latents, rollout.latents)
     _summarise(console, options, world.spec, rollout)
     return len(rollout.timings.blocks) == job.blocks
+
+
+def _check_profile(options: GenerateOptions) -> None:
+    """Raise `InputError` for a mode that there is not, and for flags that would do nothing."""
+    if options.profile_mode is not None:
+        check_mode(options.profile_mode)
+    for name in ("profile_mode", "profile_blocks"):
+        if getattr(options, name) is not None and not options.enable_profile:
+            raise InputError(f"{name}: does nothing without --enable_profile; give both or neither")
 
 
 @dataclass(frozen=True)
@@ -195,12 +205,15 @@ def _sample_picture() -> Path:
 def _block_range(text: str | None, blocks: int) -> tuple[int, int] | None:
     if text is None:
         return None
-    first, colon, end = text.partition(":")
-    if not (colon and first.isdecimal() and end.isdecimal() and int(first) < int(end)):
-        raise InputError(f"profile_blocks {text!r}: must be A:B with 0 <= A < B")
-    if int(first) >= blocks:
-        raise InputError(f"profile_blocks {text!r}: this run has blocks 0 to {blocks - 1}")
-    return int(first), int(end)
+    try:
+        first, end = map(int, text.split(":"))
+    except ValueError:
+        first = end = 0
+    if not 0 <= first < end:
+        raise InputError(f"profile_blocks {text!r:.80}: must be A:B with 0 <= A < B")
+    if first >= blocks:
+        raise InputError(f"profile_blocks {text!r:.80}: this run has blocks 0 to {blocks - 1}")
+    return first, end
 
 
 def _export(rollout: Rollout, world: World, folder: Path, progress: BlockProgress) -> None:

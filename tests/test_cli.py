@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -124,6 +125,15 @@ def test_the_same_seed_gives_the_same_video_and_dashes_work(
     assert main(["generate", *dashed, "--save-latents", str(runs[1])]) == 0
     first, second = (load_file(path)["latents"] for path in runs)
     np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+@pytest.mark.parametrize("flag", ["--profile_mode", "--profile-mode"])
+@pytest.mark.parametrize("run", [inference, lambda flags: main(["generate", *flags])])
+def test_both_commands_take_both_spellings(
+    flag: str, run: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([flag, "some_mode"]) == 2
+    assert "'some_mode': must be one of full, tags" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("actions", "pixels"), [("w*9", 9), ("w*12 w+left*24", 33), ("d*45", 45)])

@@ -38,8 +38,7 @@ def profile(
     Raises `InputError` for an unknown mode, an empty range of blocks, a second capture at once,
     or a folder that cannot be written to.
     """
-    if mode not in MODES:
-        raise InputError(f"profile mode {mode!r}: must be one of {', '.join(MODES)}")
+    check_mode(mode)
     if blocks is not None and not 0 <= blocks[0] < blocks[1]:
         raise InputError(f"profile blocks {blocks[0]}:{blocks[1]}: must be A:B with 0 <= A < B")
     path = Path(path)
@@ -59,6 +58,12 @@ def profile(
         except InputError:  # nothing ran: what an earlier run left at `path` stays
             capture.discard()
             raise
+
+
+def check_mode(mode: str) -> None:
+    """Raise `InputError` for a mode that there is not."""
+    if mode not in MODES:
+        raise InputError(f"profile mode {mode!r}: must be one of {', '.join(MODES)}")
 
 
 class Capture:
