@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from rich.console import Console
@@ -27,9 +25,9 @@ from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
 from glassworld.files import check_writable, writable_folder
 from glassworld.profiling import registry as tags
-from glassworld.profiling.capture import check_mode, profile
+from glassworld.profiling.capture import Capture, check_mode, profile
 from glassworld.profiling.tags import tag
-from glassworld.progress import BlockProgress
+from glassworld.progress import BlockProgress, Interrupt
 from glassworld.specs import TIME_FACTOR, WorldSpec
 
 if TYPE_CHECKING:
@@ -85,13 +83,13 @@ def run(options: GenerateOptions) -> bool:
     job = _prepare(options, world)
     for each in folders:  # not before: what cannot run makes none
         writable_folder(each)
+    capture = None
     with ExitStack() as stack:
         stack.enter_context(_memory_errors())
         if options.enable_profile:
-            stack.enter_context(
-                profile(folder / TRACE, cast("Mode", options.profile_mode or "full"), job.recorded)
-            )
-        interrupt = stack.enter_context(_Interrupt(console))
+            mode = cast("Mode", options.profile_mode or "full")
+            capture = stack.enter_context(profile(folder / TRACE, mode, job.recorded))
+        interrupt = stack.enter_context(Interrupt(console))
         progress = stack.enter_context(BlockProgress(console))
 
         def on_block(report: BlockReport) -> bool:
@@ -110,7 +108,7 @@ def run(options: GenerateOptions) -> bool:
         _export(rollout, world, folder, progress)
     if latents is not None:
         save_latents(latents, rollout.latents)
-    _summarise(console, options, world.spec, rollout)
+    _summarise(console, options, world.spec, rollout, capture)
     return len(rollout.timings.blocks) == job.blocks
 
 
@@ -228,23 +226,31 @@ def _export(rollout: Rollout, world: World, folder: Path, progress: BlockProgres
 
 
 def _summarise(
-    console: Console, options: GenerateOptions, spec: WorldSpec, rollout: Rollout
+    console: Console,
+    options: GenerateOptions,
+    spec: WorldSpec,
+    rollout: Rollout,
+    capture: Capture | None,
 ) -> None:
     """Where things are, how fast it was, what to look at next."""
 
     folder = options.output_folder
+    traced = capture is not None and capture.written
 
     def line(name: str, text: object) -> None:
         console.print(f"{name:<12} {text}", highlight=False, soft_wrap=True, markup=False)
 
-    report = _report(console, folder / TRACE) if options.enable_profile else ""
+    report = _report(console, folder / TRACE) if traced else ""
     line("video", folder / VIDEO)
     line("with keys", folder / KEYS_VIDEO)
     if options.save_latents is not None:
         line("latents", options.save_latents)
-    if options.enable_profile:
+    if traced:
         line("trace", folder / TRACE)
         line("report", report)
+    elif capture is not None:
+        earlier = f"; {folder / TRACE} is of an earlier run" if (folder / TRACE).exists() else ""
+        line("trace", f"none, the run ended before blocks {options.profile_blocks}{earlier}")
     first, blocks = rollout.timings.first_block, rollout.timings.blocks
     line("first block", f"{first:.2f} s from the picture to the first frames")
     if len(blocks) > 1:
@@ -252,7 +258,7 @@ def _summarise(
         line(
             "speed", f"{frames / sum(blocks[1:]):.1f} frames per second after it, decoding included"
         )
-    if options.enable_profile:
+    if traced:
         line("next", "open the report in a browser, or the trace at https://ui.perfetto.dev")
         line("", "or in chrome://tracing; more: glassworld trace --help")
     else:
@@ -273,28 +279,6 @@ def _report(console: Console, trace: Path) -> str:
         return f"not written: {error}"
     show_top(console, analysis)
     return str(page_path(trace))
-
-
-class _Interrupt:
-    """Ctrl-C once asks the run to end after this block, twice aborts it."""
-
-    def __init__(self, console: Console) -> None:
-        self.asked = False
-        self._console = console
-
-    def __enter__(self) -> Self:
-        self._before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-        if kind is KeyboardInterrupt:
-            self._console.print("aborted")
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, self._before)
-        self._console.print("ending after this block; Ctrl-C again aborts")
 
 
 @contextmanager

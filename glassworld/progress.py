@@ -1,9 +1,10 @@
-"""What a person sees while a video is being made."""
+"""What a person sees while a video is being made, and how they end it."""
 
 from __future__ import annotations
 
+import signal
 import time
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -60,3 +61,25 @@ class BlockProgress:
     def stage(self, name: str) -> None:
         """Name what is going on now."""
         self._bar.update(self._task, description=name)
+
+
+class Interrupt:
+    """Ctrl-C once asks the run to end after this block, twice aborts it."""
+
+    def __init__(self, console: Console) -> None:
+        self.asked = False
+        self._console = console
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+        if kind is KeyboardInterrupt:
+            self._console.print("aborted")
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, self._before)
+        self._console.print("ending after this block; Ctrl-C again aborts")

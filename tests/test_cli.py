@@ -165,12 +165,11 @@ def test_only_the_asked_blocks_are_recorded(tmp_path: Path, release: list[str]) 
     }
 
 
-def test_ctrl_c_ends_after_the_block_with_a_video_and_a_trace(
-    tmp_path: Path, release: list[str]
-) -> None:
-    flags = ["--output_folder", str(tmp_path), "--num_output_frames", "600", "--enable_profile"]
+def _stopped(release: list[str], folder: Path, *flags: str) -> str:
+    """What a long run says that Ctrl-C ends in its first blocks."""
+    flags = (*flags, "--num_output_frames", "600", "--enable_profile", "--profile_mode", "tags")
     run = subprocess.Popen(
-        [sys.executable, "inference.py", *release, *flags, "--profile_mode", "tags"],
+        [sys.executable, "inference.py", *release, *flags, "--output_folder", str(folder)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -184,8 +183,30 @@ def test_ctrl_c_ends_after_the_block_with_a_video_and_a_trace(
     said, _ = run.communicate(timeout=300)
     assert run.returncode == 130
     assert "ending after this block" in said
+    return said
+
+
+def test_ctrl_c_ends_after_the_block_with_a_video_and_a_trace(
+    tmp_path: Path, release: list[str]
+) -> None:
+    _stopped(release, tmp_path)
     made = len(_frames(tmp_path / "demo.mp4"))
     assert len(_frames(tmp_path / "demo_icon.mp4")) == made
     blocks = {n for n in _events(tmp_path / "profile_trace.json") if n.startswith("2.3_Block_")}
     assert made == 12 * len(blocks) - 3
     assert len(blocks) < 200
+
+
+def test_a_run_that_ends_before_the_asked_blocks_says_so_and_leaves_an_earlier_trace(
+    tmp_path: Path, release: list[str]
+) -> None:
+    trace = tmp_path / "profile_trace.json"
+    said = _stopped(release, tmp_path, "--profile_blocks", "198:199")
+    assert "trace        none, the run ended before blocks 198:199\n" in said
+    assert "report" not in said
+    trace.write_text("yesterday's")
+    said = _stopped(release, tmp_path, "--profile_blocks", "198:199")
+    assert f"blocks 198:199; {trace} is of an earlier run\n" in said
+    assert "report" not in said
+    assert trace.read_text() == "yesterday's"
+    assert not (tmp_path / "profile_trace_report.html").exists()

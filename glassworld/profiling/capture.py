@@ -30,11 +30,12 @@ MODES: tuple[Mode, ...] = ("full", "tags")
 @contextmanager
 def profile(
     path: str | Path, mode: Mode = "full", blocks: tuple[int, int] | None = None
-) -> Iterator[None]:
+) -> Iterator[Capture]:
     """Record what happens inside and write the trace to `path` (gzipped if it ends in .gz).
 
     `blocks` (first, end) records only those blocks of the run. The file appears whole, also when
-    the stretch ends by an exception; only an `InputError` leaves the file of an earlier run.
+    the stretch ends by an exception; only an `InputError`, or a run that ends before block
+    `first`, leaves the file of an earlier run: the capture's `written` says so afterwards.
     Raises `InputError` for an unknown mode, an empty range of blocks, a second capture at once,
     or a folder that cannot be written to.
     """
@@ -54,10 +55,12 @@ def profile(
         else:
             stack.callback(_at_blocks(capture, *blocks))
         try:
-            yield
+            yield capture
         except InputError:  # nothing ran: what an earlier run left at `path` stays
             capture.discard()
             raise
+        if blocks is not None and not capture.reached:
+            capture.discard()
 
 
 def check_mode(mode: str) -> None:
@@ -76,6 +79,8 @@ class Capture:
             raise InputError(f"{path}: another capture is running; only one can at a time")
         self.path, self.mode = path, mode
         self.running = False
+        self.reached = False  # one of the wanted blocks has been made
+        self.written = False
         self.profiler: Any = None
         Capture.active = True
 
@@ -102,6 +107,7 @@ class Capture:
         Capture.active = False
         if self.profiler is not None:
             _export(self.profiler, self.path, self.mode)
+            self.written = True
 
 
 def _at_blocks(capture: Capture, first: int, end: int) -> Callable[[], None]:
@@ -112,8 +118,10 @@ def _at_blocks(capture: Capture, first: int, end: int) -> Callable[[], None]:
             starts = not first or fields["block"] == first - 1
             if starts and capture.profiler is None:
                 capture.start()
-        if pattern == registry.BLOCK and fields["block"] == end - 1:
-            capture.stop()
+        if pattern == registry.BLOCK and first <= fields["block"] < end:
+            capture.reached = True
+            if fields["block"] == end - 1:
+                capture.stop()
 
     return listen(heard)
 

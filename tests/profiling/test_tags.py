@@ -109,6 +109,18 @@ def test_only_the_wanted_blocks(tmp_path: Path) -> None:
     assert blocks == {"2.3_Block_1", "2.3_Block_2"}
 
 
+@pytest.mark.parametrize("first", [0, 1, 2, 5])
+def test_a_run_that_ends_before_the_wanted_blocks_leaves_an_earlier_trace(
+    tmp_path: Path, first: int
+) -> None:
+    path = tmp_path / "t.json"
+    path.write_text("yesterday")
+    with glassworld.profile(path, "tags", (first, 9)) as capture:
+        tiny.world().generate(tiny.picture(), 6)
+    assert capture.written == (first < 2)
+    assert (path.read_text() == "yesterday") == (first >= 2)
+
+
 def test_own_tags_and_record_function_are_seen(tmp_path: Path) -> None:
     with (
         glassworld.profile(tmp_path / "t.json"),
