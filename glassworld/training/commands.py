@@ -51,7 +51,6 @@ def train(
 
     import torch
 
-    from glassworld.files import writable_folder
     from glassworld.training.presets import Folders
     from glassworld.training.presets import preset as look_up
     from glassworld.training.stages import train_world
@@ -62,7 +61,7 @@ def train(
         recipe = replace(recipe, batch=batch, openings=max(batch, recipe.openings))
     if threads:
         torch.set_num_threads(threads)
-    train_world(replace(chosen, dit=recipe), Folders(writable_folder(output)), start, device)
+    train_world(replace(chosen, dit=recipe), Folders(output), start, device)
     typer.echo(f"The world is in {output / 'world'}.")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from glassworld.engine.runtime import keep_freed_memory, pick_device
+from glassworld.files import writable_folder
 from glassworld.training.collect import Collection, collect, contact_sheet, load
 from glassworld.training.dataset import Play
 from glassworld.training.dit import train_transformer
@@ -14,7 +15,7 @@ from glassworld.training.forcing import WorldModel
 from glassworld.training.latents import encode_play, normalise
 from glassworld.training.presets import Folders, Preset
 from glassworld.training.showing import Show
-from glassworld.training.start import start_model, start_vae
+from glassworld.training.start import check_start, start_model, start_vae
 from glassworld.training.vae import VAE, train_decoder, train_vae
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 1000
@@ -86,10 +87,16 @@ def prepare_model(preset: Preset, start: Path | None) -> WorldModel:
 def train_world(
     preset: Preset, folders: Folders, start: Path | None = None, device: str = "cpu"
 ) -> None:
-    """All stages, from play to an exported world; from an earlier world if `start` names one."""
+    """All stages, from play to an exported world; from an earlier world if `start` names one.
+
+    Raises `InputError` before the first stage for a device, a world to start from or a folder
+    that cannot be used.
+    """
     target = pick_device(device)
     keep_freed_memory()
-    folders.root.mkdir(parents=True, exist_ok=True)
+    if start is not None:
+        check_start(start, preset)
+    writable_folder(folders.root)
     collect_play(preset, folders)
     vae = prepare_vae(preset, folders, start, target)
     play = encode_play(vae.to(target), folders.play, folders.latents)

@@ -4,17 +4,27 @@ Half-precision weights are enough to go on from; only the optimizers' moments an
 what training alone asks the model begin anew.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from glassworld.engine.loading import load_world
+from glassworld.engine.world import Networks
 from glassworld.errors import CheckpointError
-from glassworld.specs import WAN_MEAN, WAN_STD
+from glassworld.specs import WAN_MEAN, WAN_STD, DiTSpec, VAESpec, VisionSpec
 from glassworld.training.forcing import WorldModel
 from glassworld.training.growth import can_grow, grow
 from glassworld.training.latents import fold
+from glassworld.training.presets import Preset
 from glassworld.training.vae import VAE
+
+
+def check_start(folder: Path, preset: Preset) -> None:
+    """Raise `InputError` unless a training of this preset can start from the world in `folder`."""
+    networks = _networks(folder)
+    _check_vae(folder, networks.encoder.spec, preset.vae.spec)
+    _check_model(folder, networks, preset.dit.spec, preset.dit.vision)
 
 
 def start_vae(vae: VAE, folder: Path) -> None:
@@ -23,9 +33,8 @@ def start_vae(vae: VAE, folder: Path) -> None:
     Raises:
         CheckpointError: the world's VAE has another size.
     """
-    networks = load_world(folder / "inference.yaml", None, folder).networks
-    if networks.encoder.spec.stage_widths != vae.encoder.spec.stage_widths:
-        raise CheckpointError(f"{folder}: its VAE has another size than the preset's")
+    networks = _networks(folder)
+    _check_vae(folder, networks.encoder.spec, vae.encoder.spec)
     vae.encoder.load_state_dict(networks.encoder.state_dict())
     vae.decoder.load_state_dict(networks.decoder.state_dict())
     fold(vae, torch.tensor(WAN_MEAN), torch.tensor(WAN_STD))
@@ -39,8 +48,21 @@ def start_model(model: WorldModel, folder: Path) -> None:
     Raises:
         CheckpointError: they have a size that this one cannot come from.
     """
-    networks = load_world(folder / "inference.yaml", None, folder).networks
-    if not can_grow(networks.dit.spec, model.dit.spec) or networks.vision.spec != model.vision.spec:
-        raise CheckpointError(f"{folder}: its transformer has another size than the preset's")
+    networks = _networks(folder)
+    _check_model(folder, networks, model.dit.spec, model.vision.spec)
     grow(networks.dit, model.dit)
     model.vision.load_state_dict(networks.vision.state_dict())
+
+
+def _networks(folder: Path) -> Networks:
+    return load_world(folder / "inference.yaml", None, folder).networks
+
+
+def _check_vae(folder: Path, start: VAESpec, wanted: VAESpec) -> None:
+    if replace(start, mean=wanted.mean, std=wanted.std) != wanted:
+        raise CheckpointError(f"{folder}: its VAE has another size than the preset's")
+
+
+def _check_model(folder: Path, start: Networks, dit: DiTSpec, vision: VisionSpec) -> None:
+    if not can_grow(start.dit.spec, dit) or start.vision.spec != vision:
+        raise CheckpointError(f"{folder}: its transformer has another size than the preset's")

@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from small import SMALL, latent_play, small_model
 
+from glassworld.cli import main
 from glassworld.engine.actions import Action
 from glassworld.engine.loading import load_world
 from glassworld.engine.scheduler import FlowSchedule
@@ -20,9 +21,10 @@ from glassworld.training.forcing import Noisy, Player, WorldModel, forward, trai
 from glassworld.training.histories import Shares, draw_lesson, redrawn
 from glassworld.training.latents import encode_play, fold
 from glassworld.training.muon import orthogonal
+from glassworld.training.presets import preset
 from glassworld.training.run import Run, Schedule, generator
 from glassworld.training.samples import at_rest, draw
-from glassworld.training.start import start_model, start_vae
+from glassworld.training.start import check_start, start_model, start_vae
 from glassworld.training.vae import VAE, VAERecipe
 
 
@@ -162,6 +164,34 @@ def test_a_training_refuses_a_world_of_another_size(tmp_path: Path) -> None:
         start_model(WorldModel(recipe.spec, recipe.vision), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [("missing", "missing/inference.yaml: no such configuration"), ("small", "another size")],
+)
+def test_the_command_looks_at_the_start_before_anything_else(
+    tmp_path: Path, start: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "small").mkdir()
+    export_world(VAE(VAERecipe(width=4).spec), small_model(), SMALL, tmp_path / "small")
+    flags = ["--preset", "smoke", "--output", str(tmp_path / "run")]
+    assert main(["train", *flags, "--start", str(tmp_path / start)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_fits_is_taken(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    fitting = replace(preset("smoke"), dit=SMALL)
+    export_world(VAE(fitting.vae.spec), small_model(), SMALL, tmp_path)
+    check_start(tmp_path, fitting)
+    deeper = VAE(replace(fitting.vae, residual_blocks=2).spec)
+    export_world(deeper, small_model(), SMALL, tmp_path)
+    with pytest.raises(CheckpointError, match="its VAE has another size"):
+        check_start(tmp_path, fitting)
+
+
 def test_orthogonal_brings_singular_values_near_one() -> None:
     random = torch.Generator().manual_seed(0)
     for shape in ((3, 16, 48), (2, 48, 16)):
@@ -241,7 +271,7 @@ def test_measures_know_turns_and_sameness() -> None:
 def test_the_smoke_preset_makes_a_world_and_repeats_nothing(tmp_path: Path) -> None:
     pytest.importorskip("vizdoom")
     pytest.importorskip("matplotlib")
-    from glassworld.training.presets import Folders, preset
+    from glassworld.training.presets import Folders
     from glassworld.training.stages import train_world
 
     folders = Folders(tmp_path)
