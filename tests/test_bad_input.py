@@ -190,3 +190,15 @@ def test_what_cannot_run_makes_no_folder(tmp_path: Path, release: list[str]) -> 
     before = sorted(tmp_path.rglob("*"))
     assert inference([*release, *flags]) == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("flags", [["--accelerate", "layers"], ["--vae_compile_mode", "force"]])
+def test_compiling_where_nothing_can_be_kept(
+    flags: list[str],
+    tmp_path: Path,
+    release: list[str],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    _refused([*release, *flags], "cannot be written to .*set XDG_CACHE_HOME", tmp_path, capsys)

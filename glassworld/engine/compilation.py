@@ -47,7 +47,7 @@ def compile_decoder(decoder: VAEDecoder, spec: WorldSpec, mode: str) -> str:
     "none" leaves the decoder as it is. "force" compiles now (minutes) and keeps the result.
     "auto" uses a kept result that fits this machine, these versions and this network, and else
     leaves the decoder as it is. Raises `InputError` for an unknown mode, a compiler that fails
-    and a cache folder that others can write to.
+    and a cache folder that others can write to, or that we cannot.
     """
     if mode not in COMPILE_MODES:
         raise InputError(f"vae_compile_mode {mode!r}: must be one of {', '.join(COMPILE_MODES)}")
@@ -55,11 +55,13 @@ def compile_decoder(decoder: VAEDecoder, spec: WorldSpec, mode: str) -> str:
         return ""
     facts = _decoder_facts(decoder, spec)
     folder = _folder(facts)
-    if mode == "auto" and not (folder / COMPLETE).is_file():
+    if mode == "auto" and not os.path.isfile(folder / COMPLETE):  # nor one that is not ours to read
         return (
             "vae_compile_mode auto: nothing compiled is stored for this world and machine, so "
             "the decoder runs as it is; --vae_compile_mode force compiles it once"
         )
+    if mode == "auto" and not os.access(folder, os.W_OK):
+        return f"vae_compile_mode auto: {_unwritable(folder)}, so the decoder runs as it is"
     with compiler_cache(folder, "vae_compile_mode: compiling failed here ({}); use none"):
         _compile_parts(decoder)
         _decode_until_settled(decoder, spec)
@@ -75,15 +77,15 @@ def compile_layers(dit: DiT, spec: WorldSpec, warm_up: Callable[[], None]) -> No
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = GRAPHS
-    for layer in dit.modules():
-        for piece in PIECES.get(type(layer), ()):
-            setattr(layer, piece, torch.compile(getattr(layer, piece), dynamic=False))
-        if isinstance(layer, ActionModule) and layer.mouse_attention is pointwise_attention:
-            layer.mouse_attention = torch.compile(pointwise_attention, dynamic=False)
-    dit.compiled = True
     facts = _facts(dit.head.head.weight, {"dit": asdict(spec.dit), "grid": spec.token_grid})
     failed = "accelerate: compiling layers failed here ({}); leave out 'layers'"
     with compiler_cache(_folder(facts), failed):
+        for layer in dit.modules():
+            for piece in PIECES.get(type(layer), ()):
+                setattr(layer, piece, torch.compile(getattr(layer, piece), dynamic=False))
+            if isinstance(layer, ActionModule) and layer.mouse_attention is pointwise_attention:
+                layer.mouse_attention = torch.compile(pointwise_attention, dynamic=False)
+        dit.compiled = True
         warm_up()
 
 
@@ -115,11 +117,20 @@ def _key(facts: dict[str, Any]) -> str:
 
 def _make_private(folder: Path) -> None:
     """Make the folder, readable by this user alone; refuse one that somebody else prepared."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if hasattr(os, "getuid"):
+    advice = "set XDG_CACHE_HOME to a folder that can, or do without compiling"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise InputError(f"{folder}: others can write to this folder of code; remove it")
+    except OSError as error:
+        raise InputError(f"{_unwritable(folder)} ({error.strerror}); {advice}") from None
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        raise InputError(f"{folder}: others can write to this folder of code; remove it")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{_unwritable(folder)}; {advice}")
+
+
+def _unwritable(folder: Path) -> str:
+    return f"{folder}: what is compiled is kept here, which cannot be written to"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import tiny
 import torch
 
 import glassworld
+from glassworld.engine.acceleration import accelerate
 from glassworld.engine.compilation import compile_decoder
 from glassworld.errors import InputError
 
@@ -67,3 +68,36 @@ def test_a_folder_that_others_can_write_to_is_refused(cache: Path) -> None:
     folder.chmod(0o777)
     with pytest.raises(InputError, match="others can write"):
         compile_decoder(world.networks.decoder, world.spec, "auto")
+
+
+def test_where_nothing_can_be_kept_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    world = tiny.world()
+    assert "nothing compiled is stored" in compile_decoder(
+        world.networks.decoder, world.spec, "auto"
+    )
+    said = "^/dev/null/cache/glassworld/compiled/.* cannot be written to .* set XDG_CACHE_HOME"
+    with pytest.raises(InputError, match=said):
+        compile_decoder(world.networks.decoder, world.spec, "force")
+    with pytest.raises(InputError, match=said):
+        accelerate(world, ["layers"])
+    assert not world.networks.dit.compiled
+    assert world.start(tiny.picture()).step(world.space.press("w")).shape[0] == 9
+
+
+def test_a_cache_that_can_only_be_read_is_left_alone(cache: Path) -> None:
+    world = tiny.world()
+    from glassworld.engine.compilation import _decoder_facts, _folder
+
+    folder = _folder(_decoder_facts(world.networks.decoder, world.spec))
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "complete.json").write_text("{}")
+    folder.chmod(0o500)
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    note = compile_decoder(world.networks.decoder, world.spec, "auto")
+    assert note.startswith(f"vae_compile_mode auto: {folder}")
+    assert note.endswith("so the decoder runs as it is")
+    assert not world.networks.decoder.compiled
+    with pytest.raises(InputError, match="cannot be written to; set XDG_CACHE_HOME"):
+        compile_decoder(world.networks.decoder, world.spec, "force")
