@@ -22,7 +22,8 @@ _TINY_MS = 0.001
 class Change:
     """A tag's time per instance in two runs; milliseconds, shares of the time before.
 
-    `path` is of patterns, with the step or layer filled in that the tag itself stands for.
+    `path` is of patterns, with the step or layer filled in that the tag itself stands for; around
+    the tag it names only what both runs have.
     `noise` is the standard error of `change`, from the repeated instances; None where either run
     has fewer than three, so nothing can be said. `verdict`: slower, faster, same or unknown.
     """
@@ -40,11 +41,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All tags in both runs, the largest change first, and those in only one of them."""
+    """All tags in both runs, the largest change first, and those in only one of them.
+
+    `on_gpu` says what is compared: GPU busy time where both runs have it, else CPU time.
+    """
 
     changes: list[Change]
     only_before: list[str]
     only_after: list[str]
+    on_gpu: bool
 
     def regressions(self, over: float) -> list[Change]:
         """The tags that became slower by more than the share `over` and more than the noise."""
@@ -56,7 +61,9 @@ def compare(before: Analysis, after: Analysis) -> Comparison:
 
     Raises `TraceError` if they have no tag in common.
     """
-    first, second = _samples(before), _samples(after)
+    on_gpu = before.on_gpu and after.on_gpu
+    shared = set(before.tree.patterns) & set(after.tree.patterns)
+    first, second = _samples(before, shared, on_gpu), _samples(after, shared, on_gpu)
     both = [path for path in first if path in second]
     if not both:
         raise TraceError(
@@ -68,27 +75,39 @@ def compare(before: Analysis, after: Analysis) -> Comparison:
         sorted(changes, key=lambda change: -abs(change.total_ms)),
         [" > ".join(path) for path in first if path not in second],
         [" > ".join(path) for path in second if path not in first],
+        on_gpu,
     )
 
 
-def _samples(analysis: Analysis) -> dict[tuple[str, ...], Floats]:
-    """The instances' times of every path, each in order of time."""
+def _samples(analysis: Analysis, shared: set[str], on_gpu: bool) -> dict[tuple[str, ...], Floats]:
+    """The instances' times of every path, each in order of time.
+
+    The path of a tag that is `shared` names of those around it only the shared ones: a part of a
+    run lacks the tags that were open when its recording began.
+    """
     tree = analysis.tree
-    groups, times = tree.by_pattern, analysis.time_ns(np.arange(len(tree))) / 1e6
+    groups, times = tree.by_pattern, (analysis.device.busy if on_gpu else tree.cpu_ns) / 1e6
+    paths = []
+    for group in range(len(groups)):
+        path = groups.path(group, tree.patterns)
+        known = tuple(tag for tag in path if tag in shared)
+        paths.append(known if path[-1] in shared else path)
+    place = {path: i for i, path in enumerate(dict.fromkeys(paths))}
+    of = np.array([place[path] for path in paths], dtype=np.int64)[groups.of]
     index = np.full(len(tree), -1)
     for dimension in INDEXED:
         having = [f"{{{dimension}}}" in pattern for pattern in tree.patterns]
         mine = np.array(having, dtype=bool)[tree.pattern]
         index[mine] = tree.dims[dimension][mine]
-    order = np.lexsort((tree.rows["start"], index, groups.of))
-    keys = np.stack([groups.of[order], index[order]])
+    order = np.lexsort((tree.rows["start"], index, of))
+    keys = np.stack([of[order], index[order]])
     bounds = np.flatnonzero((np.diff(keys, axis=1) != 0).any(axis=0)) + 1
     samples = {}
     for members in np.split(order, bounds) if len(order) else []:
-        path = groups.path(int(groups.of[members[0]]), tree.patterns)
+        *around, own = paths[groups.of[members[0]]]
         number = f"{index[members[0]]}"
-        own = path[-1].replace("{step}", number).replace("{layer}", number)
-        samples[(*path[:-1], own)] = times[members]
+        own = own.replace("{step}", number).replace("{layer}", number)
+        samples[(*around, own)] = times[members]
     return samples
 
 

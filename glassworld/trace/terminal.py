@@ -162,4 +162,5 @@ def comparison_table(comparison: Comparison, most: int = 25) -> Table:
         for c in comparison.changes[:most]
     ]
     columns = ("tag", "before ms", "after ms", "change", "noise", "verdict", "in all ms")
-    return table("9. What changed between the two runs?", columns, rows)
+    kind = "GPU busy time" if comparison.on_gpu else "CPU time"
+    return table(f"9. What changed between the two runs? ({kind})", columns, rows)

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import Clock, engine_run, write
+from conftest import Clock, Gpu, engine_run, write
 from typer.testing import CliRunner
 
 from glassworld.errors import InputError, TraceError
@@ -147,6 +147,40 @@ def test_noise_is_no_regression_but_a_slow_step_is(run):
     worst = compare(analyze(before), analyze(slower)).regressions(0.05)
     assert worst[0].path[-1] == "2.3.{block}_Denoising_Step_1_t{timestep}"
     assert worst[0].total_ms == pytest.approx(8 * 4 * 0.2, rel=0.1)
+
+
+def test_a_run_compares_with_a_part_of_one(run, tmp_path):
+    """What was open when the recording began is not in the trace: the part starts at a block."""
+    slower = engine_run(slow=lambda layer, **_: 200.0 if layer >= 0 else 0.0)
+    outer = ("1", "2_Pipeline", "2.1_", "3_")
+    part = [e for e in slower if not e["name"].startswith(outer)]
+    whole, blocks = run(), write(tmp_path / "part.json", part)
+    there = compare(analyze(whole), analyze(blocks))
+    assert there.regressions(0.05)[0].path == ("2.3_Block_{block}",)
+    assert all(path.startswith(outer) for path in there.only_before)
+    assert "1_Data_Preparation > 1.2_VAE_Encode_FirstFrame" in there.only_before
+    assert there.only_after == []
+    assert invoke("compare", whole, blocks, "--fail-over", "5%").exit_code == 1
+    back = compare(analyze(blocks), analyze(whole))
+    assert {change.path for change in back.changes} == {change.path for change in there.changes}
+
+
+def test_gpu_time_is_not_compared_with_cpu_time(tmp_path):
+    def trace(name, *kinds):
+        gpu = Gpu()
+        for _ in range(4):
+            with gpu.tag("step"):
+                gpu.launch("gemm", 500.0)
+                gpu.wait(100)
+        return write(tmp_path / name, [e for e in gpu.events if e["cat"] in kinds])
+
+    full = trace("full.json", "user_annotation", "cuda_runtime", "kernel")
+    tags = trace("tags.json", "user_annotation")
+    (change,) = compare(analyze(full), analyze(tags)).changes
+    assert change.verdict == "same"
+    assert change.before_ms == change.after_ms == pytest.approx(0.102)
+    assert "(CPU time)" in invoke("compare", full, tags).output
+    assert "(GPU busy time)" in invoke("compare", full, full).output
 
 
 def test_nothing_in_common_cannot_be_compared(run, tmp_path):
