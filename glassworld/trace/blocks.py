@@ -38,7 +38,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Step:
-    """A denoising step over all blocks."""
+    """A denoising step over all blocks; `values_ms` are those of `blocks`, in order of time."""
 
     step: int
     timestep: int
@@ -48,6 +48,7 @@ class Step:
     max_ms: float
     first_block_ms: float
     values_ms: tuple[float, ...]
+    blocks: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ def steps(analysis: Analysis) -> list[Step]:
                 max_ms=float(times.max()),
                 first_block_ms=float(times[0]),
                 values_ms=tuple(times.round(4).tolist()),
+                blocks=tuple(tree.dims["block"][found[mine]].tolist()),
             )
         )
     return made

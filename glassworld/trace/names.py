@@ -14,15 +14,17 @@ DIMENSIONS = ("block", "step", "timestep", "layer", "frame")
 
 _FIELD = re.compile(r"\\\{(\w+)\\\}")
 _SECTION = re.compile(r"(\d+(?:\.\d+)?)(\.\d+)*(?=_)")
-_NUMBER_OR_HASH = re.compile(r"\b[0-9a-z]{40,}\b|\d+(?:\.\d+)*")
-_OWN_BLOCK = re.compile(r"2\.3\.(\d+)_")
+_NUMBER_OR_HASH = re.compile(r"\b((?=\d*[a-z])[0-9a-z]{40,})\b|\d+(?:\.\d+)*")
+_INDEX = r"\d{1,9}"
+"""What counts blocks and their like; a longer number is no index and fits no table of them."""
+_OWN_BLOCK = re.compile(rf"2\.3\.({_INDEX})_")
 
 
 @cache
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     """Each registered pattern with the regular expression of its names."""
     return tuple(
-        (pattern, re.compile(_FIELD.sub(r"(?P<\1>\\d+)", re.escape(pattern))))
+        (pattern, re.compile(_FIELD.sub(lambda m: f"(?P<{m[1]}>{_INDEX})", re.escape(pattern))))
         for pattern in REGISTRY
     )
 
@@ -45,5 +47,5 @@ def fold(name: str) -> tuple[str, dict[str, int]]:
     rest = name[section.end() :] if section else name
     kept = section.group(1) + (".{n}" if section.group(2) else "") if section else ""
     block = _OWN_BLOCK.match(name)
-    folded = kept + _NUMBER_OR_HASH.sub(lambda m: m[0] if len(m[0]) >= 40 else "{n}", rest)
+    folded = kept + _NUMBER_OR_HASH.sub(lambda m: m[1] or "{n}", rest)
     return folded, {"block": int(block.group(1))} if block else {}

@@ -1,6 +1,7 @@
 """The commands and the comparison."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -147,6 +148,23 @@ def test_noise_is_no_regression_but_a_slow_step_is(run):
     worst = compare(analyze(before), analyze(slower)).regressions(0.05)
     assert worst[0].path[-1] == "2.3.{block}_Denoising_Step_1_t{timestep}"
     assert worst[0].total_ms == pytest.approx(8 * 4 * 0.2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("number", "rows"),
+    [("9" * 9, 6), ("9" * 10, 5), ("9" * 400, 5), ("9" * 5000, 5), ("-3", 5), ("0", 6)],
+    ids=lambda value: f"{value}"[:12],
+)
+def test_absurd_and_repeated_numbers_in_names_cost_nothing(tmp_path, number, rows):
+    """They neither stop the report nor make a table as large as the number."""
+    events = engine_run(blocks=6)
+    for event in events:
+        for old in ("2.3_Block_3", "2.3.3_", "_Step_2_", "Layer_2"):
+            event["name"] = event["name"].replace(old, re.sub(r"\d(?=_?$)", number, old))
+    path, out = write(tmp_path / "absurd.json", events), tmp_path / "out.json"
+    result = invoke("report", path, "--json", out)
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(out.read_text())["blocks"]) == rows
 
 
 def test_a_run_compares_with_a_part_of_one(run, tmp_path):

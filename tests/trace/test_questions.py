@@ -51,6 +51,12 @@ def test_a_persons_own_tags_fold_by_their_digits():
     assert fold("step[EXTEND bs=15 toks=15360]")[0] == "step[EXTEND bs={n} toks={n}]"
 
 
+@pytest.mark.parametrize("number", ["9" * 10, "9" * 400, "9" * 5000, "-1"])
+def test_a_number_that_counts_nothing_is_no_index(number):
+    assert fold(f"2.3_Block_{number}") == (f"2.3_Block_{'-' * (number < '0')}{{n}}", {})
+    assert fold(f"step block={number}")[0].endswith("{n}")
+
+
 def test_the_released_models_work_is_counted_right():
     tokens, model = 3 * 880, RELEASED["model"]
     window = 4 * tokens * 6 * 880 * model["dim"] + 4 * tokens * 257 * model["dim"]

@@ -156,3 +156,16 @@ def test_the_page_of_a_long_run_stays_small_and_asks_for_nothing(tmp_path):
     page = path.read_text()
     assert len(page.encode()) < 2_000_000
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", page)
+
+
+@needs_browser
+def test_dots_and_columns_bear_the_numbers_of_their_blocks_and_steps(opened, tmp_path):
+    """A part of a run begins at any block, and a step may be missing."""
+    events = engine_run(blocks=6)
+    cut = next(i for i, e in enumerate(events) if e["name"] == "2.3_Block_3")
+    part = [e for e in events[cut:] if "Denoising_Step_0" not in e["name"]]
+    page = opened(write(tmp_path / "part.json", part))
+    dots = page.locator("#steps circle title").all_text_contents()
+    assert [dot.partition(":")[0] for dot in dots] == ["block 3", "block 4", "block 5"] * 2
+    heads = page.locator(".heat thead th").all_text_contents()
+    assert heads == ["block", "step 1", "step 2", "encode", "update", "decode"]

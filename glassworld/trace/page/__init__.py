@@ -28,7 +28,7 @@ from glassworld.trace.views import QUESTIONS, blamed
 _HERE = Path(__file__).parent
 _SCRIPTS = ("base.js", "icicle.js", "charts.js", "sections.js")
 MOST_TAGS, MOST_OPERATORS, MOST_HELD = 1500, 40, 24
-MOST_TABLES, MOST_UNDER_A_TAG = 60, 15
+MOST_TABLES, MOST_UNDER_A_TAG, MOST_STEPS = 60, 15, 100
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
@@ -150,11 +150,13 @@ def _heat(analysis: Analysis) -> list[list[float]]:
     row_of = np.full(len(tree) + 1, -1)
     row_of[found] = np.arange(len(found))
     steps = tree.where(tags.DENOISING_STEP)
-    width = int(tree.dims["step"][steps].max(initial=-1)) + 1
-    columns = [(steps, tree.dims["step"][steps])]
+    numbers, which = np.unique(tree.dims["step"][steps], return_inverse=True)
+    shown = which < MOST_STEPS
+    width = min(MOST_STEPS, len(numbers))
+    columns = [(steps[shown], which[shown])]
     for pattern in (tags.CONDITION_ENCODE, tags.UPDATE_CACHE, tags.VAE_DECODE):
         parts = tree.where(pattern)
-        columns.append((parts, np.full(len(parts), width + len(columns) - 1, dtype=np.int32)))
+        columns.append((parts, np.full(len(parts), width + len(columns) - 1)))
     heat = np.zeros((len(found), width + 3))
     for instances, column in columns:
         row = row_of[tree.ancestor(instances, tags.BLOCK)]

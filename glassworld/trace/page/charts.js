@@ -69,8 +69,8 @@ function stepPlot(width) {
     add("line", { x1: x(q(0)), x2: x(q(1)), y1: at, y2: at, stroke: "var(--dim)" });
     add("rect", { x: x(q(.25)), y: at - 10, width: Math.max(2, x(q(.75)) - x(q(.25))), height: 20, rx: 3, fill: "var(--denoise)", opacity: .7 });
     add("line", { x1: x(q(.5)), x2: x(q(.5)), y1: at - 13, y2: at + 13, stroke: "var(--ink)", "stroke-width": 2 });
-    s.values_ms.forEach((value, block) => add("circle", { cx: x(value), cy: at, r: 2.5, fill: "var(--ink)", opacity: .45 },
-      svg("title", {}, `block ${block}: ${ms(value)}`)));
+    s.values_ms.forEach((value, i) => add("circle", { cx: x(value), cy: at, r: 2.5, fill: "var(--ink)", opacity: .45 },
+      svg("title", {}, `block ${s.blocks[i]}: ${ms(value)}`)));
   });
   const floor = steps.length * high + 20;
   add("text", { x: left, y: floor }, "0");
@@ -80,7 +80,7 @@ function stepPlot(width) {
 
 function heatMap() {
   const columns = data.heat[0].length;
-  const names = [...Array(columns - 3).keys()].map(i => `step ${i}`).concat("encode", "update", "decode");
+  const names = data.steps.slice(0, columns - 3).map(s => `step ${s.step}`).concat("encode", "update", "decode");
   const middle = names.map((_, c) => {
     const sorted = data.heat.map(row => row[c]).filter(value => value > 0).sort((a, b) => a - b);
     return sorted[Math.floor(sorted.length / 2)] || 1;
@@ -101,7 +101,7 @@ function layerPlot(width) {
   const drawn = canvas(width, 96);
   each.forEach((value, i) => drawn.append(svg("rect", { x: i * wide + 1, y: 76 - 72 * value / most, width: Math.max(1, wide - 3), height: 72 * value / most, fill: "var(--denoise)", rx: 2 },
     svg("title", {}, `${data.layers[i].name}: ${ms(value)} per pass`))));
-  drawn.append(svg("text", { x: 0, y: 92 }, "layer 0"), svg("text", { x: width, y: 92, "text-anchor": "end" }, `layer ${each.length - 1}`));
+  drawn.append(svg("text", { x: 0, y: 92 }, data.layers[0].name), svg("text", { x: width, y: 92, "text-anchor": "end" }, data.layers.at(-1).name));
   return drawn;
 }
 
