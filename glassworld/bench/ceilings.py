@@ -79,13 +79,21 @@ def measure(device_name: str, dtype_name: str | None) -> dict[str, Any]:
 
 
 def store(device_name: str, measured: dict[str, Any]) -> Path:
-    """Add a measurement to the stored ones, under device and transformer's precision.
+    """Add a measurement to the stored ones, under kind of device and transformer's precision.
 
-    Returns their file.
+    Returns their file; one that was damaged is begun anew.
     """
     path = writable_folder(cache_folder()) / FILE
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    known[f"{device_name}:{measured['dtype']}"] = measured
+    known = _stored(path)
+    known[f"{pick_device(device_name).type}:{measured['dtype']}"] = measured
     with replacing(path) as partial:
         partial.write_text(json.dumps(known, indent=1))
     return path
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}

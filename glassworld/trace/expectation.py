@@ -19,7 +19,7 @@ from glassworld.trace.work import Config, Work
 class Ceilings:
     """What the machine was measured to do: GFLOP/s of products and convolutions, GB/s of copies.
 
-    `machine` is the processor or GPU they were measured on.
+    `machine` is what they were measured on, "" if that was not written down.
     """
 
     key: str
@@ -60,9 +60,9 @@ def run_config(metadata: dict[str, object]) -> Config | None:
     return config
 
 
-def run_machine(metadata: dict[str, object]) -> str:
-    """What ran the run: the name of its GPU or processor, "" if the trace does not say."""
-    return _machine(_ours(metadata).get("machine"))
+def run_machine(metadata: dict[str, object], config: Config) -> str:
+    """What ran the run: its GPU, or its processor and their cores; "" if the trace has it not."""
+    return _machine(_ours(metadata).get("machine"), _device(config))
 
 
 def _ours(metadata: dict[str, object]) -> dict[str, Any]:
@@ -75,8 +75,18 @@ def _ours(metadata: dict[str, object]) -> dict[str, Any]:
     return ours if isinstance(ours, dict) else {}
 
 
-def _machine(facts: object) -> str:
-    return str(facts.get("gpu") or facts.get("processor") or "") if isinstance(facts, dict) else ""
+def _machine(facts: object, device: str) -> str:
+    if not isinstance(facts, dict):
+        return ""
+    if device != "cpu":
+        return str(facts.get("gpu") or "")
+    cores = f", {facts['cores']} cores" if "cores" in facts else ""
+    return f"{facts['processor']}{cores}" if facts.get("processor") else ""
+
+
+def _device(config: Config) -> str:
+    """The kind of device the run was on."""
+    return str(config.get("device", "cpu")).split(":")[0]
 
 
 def bytes_per_number(config: Config) -> int:
@@ -84,17 +94,30 @@ def bytes_per_number(config: Config) -> int:
     return 4 if config.get("dtype") == "float32" else 2
 
 
-def read_ceilings(config: Config) -> Ceilings | None:
-    """The stored ceilings for the run's device and precision; None if none were measured."""
+def read_ceilings(metadata: dict[str, object]) -> Ceilings | None:
+    """The stored ceilings for the run's machine and precision; None if none were measured."""
+    config = run_config(metadata)
+    found = stored_ceilings(config) if config else None
+    if config and found:
+        machines = {found.machine, run_machine(metadata, config)} - {""}
+        return found if len(machines) < 2 else None
+    return None
+
+
+def stored_ceilings(config: Config) -> Ceilings | None:
+    """The stored ceilings for the run's kind of device and precision, whatever the machine.
+
+    None if there are none, also where their file is damaged: then they have to be measured anew.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    device = str(config.get("device", "cpu")).split(":")[0]
+    device = _device(config)
     key = f"{device}:{config.get('dtype', 'float32')}"
     try:
         found = json.loads((cache / "glassworld" / "ceilings.json").read_text())[key]
         names = ("matmul_gflops", "conv_gflops", "copy_gbps")
         products, convolutions, copies = (float(found[name]) for name in names)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    if min(products, convolutions, copies) <= 0:
+    if not all(0 < rate < float("inf") for rate in (products, convolutions, copies)):
         return None
-    return Ceilings(key, products, convolutions, copies, _machine(found.get("machine")))
+    return Ceilings(key, products, convolutions, copies, _machine(found.get("machine"), device))

@@ -54,7 +54,7 @@ def expected_table(analysis: Analysis) -> list[Expected]:
     if not any(measured.values()):
         return []
     config = run_config(analysis.trace.metadata)
-    ceilings = read_ceilings(config) if config else None
+    ceilings = read_ceilings(analysis.trace.metadata)
     done = run_work(analysis, config) if config else {}
     ideal = {tag: sum(w.flops for w in parts) for tag, parts in done.items()}
     if config and ceilings:

@@ -8,7 +8,7 @@ import numpy as np
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analysis import Analysis
-from glassworld.trace.expectation import read_ceilings, run_config, run_machine
+from glassworld.trace.expectation import read_ceilings, run_config, run_machine, stored_ceilings
 
 OVERHEAD_SHARE = 0.05
 HIDDEN_SHARE = 0.05
@@ -97,17 +97,18 @@ def _machine(analysis: Analysis) -> list[str]:
     share = analysis.trace.overhead_ns / analysis.window_ns if analysis.window_ns else 0.0
     if share > OVERHEAD_SHARE:
         made.append(f"the profiler itself took {share:.0%} of the window and inflated the run")
-    config = run_config(analysis.trace.metadata)
-    ceilings = read_ceilings(config) if config else None
-    ran_on = run_machine(analysis.trace.metadata)
-    if config and ceilings is None:
-        made.append(
-            "no ceilings are stored for this device and precision, so expected times are shares "
-            "of the FLOPs only: measure them with `glassworld bench ceilings`"
+    metadata = analysis.trace.metadata
+    config = run_config(metadata)
+    if config and read_ceilings(metadata) is None:
+        others = stored_ceilings(config)
+        lacking = (
+            f"the run was on {run_machine(metadata, config)}, the ceilings stored here were "
+            f"measured on {others.machine}"
+            if others
+            else "no ceilings are stored for this device and precision"
         )
-    elif ceilings and ran_on and ceilings.machine and ran_on != ceilings.machine:
         made.append(
-            f"the run was on {ran_on}, the ceilings were measured on {ceilings.machine}: expected "
-            "times are those of the latter"
+            f"{lacking}, so expected times are shares of the FLOPs only: where the run was, "
+            "measure them with `glassworld bench ceilings`"
         )
     return made

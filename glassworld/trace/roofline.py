@@ -49,7 +49,7 @@ def roofline(analysis: Analysis) -> list[RoofPoint]:
     config = run_config(analysis.trace.metadata)
     if config is None:
         return []
-    size, ceilings = bytes_per_number(config), read_ceilings(config)
+    size, ceilings = bytes_per_number(config), read_ceilings(analysis.trace.metadata)
     denoise, update = passes(analysis, config)
     done = decodes(analysis, config)
     for tag in denoise | update:

@@ -194,3 +194,15 @@ def test_ceilings_are_stored_for_the_report(
     path = store("cpu", measure("cpu", "float32"))
     stored = json.loads(path.read_text())["cpu:float32"]
     assert min(stored["matmul_gflops"], stored["copy_gbps"], stored["conv_gflops"]) > 0
+
+
+@pytest.mark.parametrize("damaged", ["", '{"cpu:float32": {"matmul', "[1]", "[" * 100_000])
+def test_a_damaged_store_of_ceilings_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    small_ceilings(monkeypatch, tmp_path)
+    path = store("cpu", {"dtype": "float32"})
+    path.write_text(damaged)
+    store("cpu", {"dtype": "bfloat16"})
+    store("cpu:0", {"dtype": "float32"})  # its number is no part of what a report asks for
+    assert sorted(json.loads(path.read_text())) == ["cpu:bfloat16", "cpu:float32"]

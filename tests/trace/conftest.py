@@ -186,11 +186,11 @@ def small_pieces(monkeypatch):
 def ceilings(tmp_path, monkeypatch):
     """Stores ceilings for float32 on the CPU: GFLOP/s of products and convolutions, GB/s."""
 
-    def store(matmul=100.0, conv=50.0, copy=10.0, machine=None):
+    def store(matmul=100.0, conv=50.0, copy=10.0, machine=None, device="cpu"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         (tmp_path / "glassworld").mkdir(exist_ok=True)
         measured = {"matmul_gflops": matmul, "conv_gflops": conv, "copy_gbps": copy}
-        stored = {"cpu:float32": measured | ({"machine": machine} if machine else {})}
+        stored = {f"{device}:float32": measured | ({"machine": machine} if machine else {})}
         (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored))
 
     return store

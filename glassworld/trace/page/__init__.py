@@ -17,7 +17,7 @@ from glassworld.trace import blocks, questions
 from glassworld.trace.advice import advise
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.bound import bound
-from glassworld.trace.expectation import read_ceilings, run_config
+from glassworld.trace.expectation import read_ceilings
 from glassworld.trace.expected import expected_table
 from glassworld.trace.export import rows_json
 from glassworld.trace.notes import notes
@@ -62,8 +62,7 @@ def write_page(path: Path, analysis: Analysis) -> None:
 def page_data(analysis: Analysis) -> dict[str, Any]:
     """What the page shows."""
     trace = analysis.trace
-    config = run_config(trace.metadata)
-    ceilings = read_ceilings(config) if config else None
+    ceilings = read_ceilings(trace.metadata)
     update, verdict = questions.update_cost(analysis), bound(analysis)
     speed = blocks.pace(analysis)
     return {

@@ -102,7 +102,7 @@ function operators() {
 }
 function expected() {
   const known = data.expected.some(e => e.expected_ms != null);
-  const machine = data.ceilings ? `at ${digits(data.ceilings.matmul_gflops)} GFLOP/s of products, ${digits(data.ceilings.conv_gflops)} of convolutions, ${digits(data.ceilings.copy_gbps)} GB/s` : "no ceilings measured: shares of the FLOPs";
+  const machine = data.ceilings ? `at ${digits(data.ceilings.matmul_gflops)} GFLOP/s of products, ${digits(data.ceilings.conv_gflops)} of convolutions, ${digits(data.ceilings.copy_gbps)} GB/s` : "no ceilings of its machine measured: shares of the FLOPs";
   const rows = data.expected.map(e => [e.row.startsWith(" ") ? el("span", { class: "indent" }, e.row.trim()) : el("b", {}, e.row), ms(e.measured_ms), percent(e.share),
     ...(known ? [ms(e.expected_ms), percent(e.expected_share), percent(e.roof_share)] : [percent(e.expected_share)]), e.guide || "–"]);
   const columns = ["", "measured", "share", ...(known ? ["expected", "share", "of the ceiling"] : ["expected share"]), "the guide's"];
@@ -112,7 +112,7 @@ function expected() {
     compared.length ? el("h3", {}, "Measured (bar) against expected (line)") : null,
     compared.length ? bars(compared.map(e => ({ name: e.tag, label: e.row.trim(), value: e.measured_ms, mark: e.expected_ms, text: ms(e.measured_ms) })), Math.max(...compared.map(e => e.measured_ms), 1e-9)) : null);
 }
-const roofline = () => answer("roofline", data.ceilings ? "dots: size is time, the dashed line is what is left below the roof" : "no ceilings measured, so no roof is drawn: glassworld bench ceilings",
+const roofline = () => answer("roofline", data.ceilings ? "dots: size is time, the dashed line is what is left below the roof" : "no ceilings of the run's machine measured, so no roof is drawn: glassworld bench ceilings",
   chart("Roofline: FLOP/s over FLOPs per byte", roofPlot), numbers("Numbers", table(
     ["tag", "time", "GFLOP", "GFLOP/s", "FLOP/byte", "roof", "reached", "bound by"],
     data.roofline.map(r => [short(r.tag), ms(r.ms), digits(r.gflop), digits(r.gflops), digits(r.intensity), digits(r.roof_gflops), percent(r.roof_share), r.bound || "–"]),
@@ -131,7 +131,7 @@ function reading() {
   const rows = [["CPU", "how long a tag was open on its thread; its own: outside the tags inside it"],
     ["GPU busy", "the union of what a tag's launches ran on the GPU, wherever and whenever that was"],
     ["GPU idle", "between the first and the last operation of each instance, the rest"],
-    ["expected", "the run's work, counted from its configuration, at the ceilings measured on this machine"]];
+    ["expected", "the run's work, counted from its configuration, at the ceilings measured on its machine"]];
   return section("reading", "How to read the figures", "", el("dl", {}, ...rows.flatMap(([term, text]) => [el("dt", {}, term), el("dd", {}, text)])));
 }
 const SECTIONS = { stages, blocks, steps, model, ops: operators, decoder, update, expected, roofline, gaps, memory };
