@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from glassworld.trace.analysis import Analysis
+    from glassworld.trace.views import Question
 
 TracePath = Annotated[Path, typer.Argument(help="A trace: .json or .json.gz from torch.profiler.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 TagsOnly = Annotated[
     bool, typer.Option("--tags-only", help="Read the tags alone: faster; no operators, no GPU.")
 ]
-Most = Annotated[int, typer.Option("-n", "--most", min=1, help="How many rows to show.")]
+ROWS = 25
+Most = Annotated[
+    int | None,
+    typer.Option(
+        "-n", "--most", min=1, help="How many rows.", show_default=f"{ROWS}, with --json all"
+    ),
+]
 
 
 def load(path: Path, tags_only: bool = False) -> Analysis:
@@ -38,18 +43,6 @@ def load(path: Path, tags_only: bool = False) -> Analysis:
         return analyze(path, lambda read: progress.update(task, completed=read), tags_only)
 
 
-def answer(as_json: bool, rows: Sequence[Any], table: Table, empty: str) -> None:
-    """Print result rows as JSON or as a table; `empty` says why there are none."""
-    from rich.console import Console
-
-    if as_json:
-        print_json(rows)
-    elif rows:
-        Console().print(table)
-    else:
-        Console().print(empty, markup=False)
-
-
 def print_json(rows: Sequence[Any]) -> None:
     """Print result rows (dataclasses) as one JSON list."""
     import msgspec
@@ -59,15 +52,20 @@ def print_json(rows: Sequence[Any]) -> None:
     typer.echo(msgspec.json.encode(rows_json(rows)))
 
 
-def show_question(name: str, analysis: Analysis, as_json: bool, most: int = 1000) -> None:
-    """Print the answer to the question of that name."""
+def show_question(
+    asked: Question, analysis: Analysis, as_json: bool, most: int | None = None
+) -> None:
+    """Print the answer to a question: as JSON, or as a table of at most so many rows."""
     from rich.console import Console
 
     from glassworld.trace.terminal import show_answer
-    from glassworld.trace.views import question
 
-    asked = question(name)
     if as_json:
         print_json(asked.rows(analysis)[:most])
-    elif not show_answer(Console(), asked, analysis, most):
+    elif not show_answer(Console(), asked, analysis, most, "with -n"):
         Console().print(f"{asked.title} {asked.missing}.", markup=False)
+
+
+def limit(most: int | None, as_json: bool) -> int | None:
+    """How many rows there may be: by default all for programs, few for people."""
+    return most or (None if as_json else ROWS)

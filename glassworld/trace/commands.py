@@ -14,9 +14,10 @@ from glassworld.trace.command_line import (
     Most,
     TagsOnly,
     TracePath,
-    answer,
+    limit,
     load,
     print_json,
+    show_question,
 )
 
 app = typer.Typer(
@@ -67,16 +68,16 @@ def report(
 
 
 @app.command()
-def top(trace: TracePath, most: Most = 15, tags_only: TagsOnly = False, json: Json = False) -> None:
+def top(
+    trace: TracePath, most: Most = None, tags_only: TagsOnly = False, json: Json = False
+) -> None:
     """The slowest tags, by the time outside the tags inside them.
 
     Example: `glassworld trace top outputs/profile_trace.json -n 5`
     """
-    from glassworld.trace.questions import top as slowest
-    from glassworld.trace.terminal import tags_table
+    from glassworld.trace.views import SLOWEST
 
-    rows = slowest(load(trace, tags_only), most)
-    answer(json, rows, tags_table(rows), "No tags in this trace; see `glassworld trace ops`.")
+    show_question(SLOWEST, load(trace, tags_only), json, limit(most, json))
 
 
 app.add_typer(question_commands.app)
@@ -144,6 +145,8 @@ def merge(
 
     Example: `glassworld trace merge rank0.json rank1.json -o both.json`
     """
+    from rich.console import Console
+
     from glassworld.trace.merge import align
     from glassworld.trace.merge import merge as write
     from glassworld.trace.terminal import table
@@ -151,14 +154,16 @@ def merge(
     _spare(output, *traces)
     ranks = align(traces)
     count = write(traces, output, ranks)
+    if json:
+        print_json(ranks)
+        return
     columns = ("rank", "clock offset ms", "collectives", "ms in them", "waited ms")
     rows = [
         (f"{r.rank} {r.path}", r.offset_ms, r.collectives, r.collective_ms, r.waited_ms)
         for r in ranks
     ]
-    answer(json, ranks, table("9. Who waits for whom?", columns, rows), "")
-    if not json:
-        typer.echo(f"{count:,} events: {output}")
+    Console().print(table("9. Who waits for whom?", columns, rows))
+    typer.echo(f"{count:,} events: {output}")
 
 
 @app.command(name="open", rich_help_panel=TOOLS)

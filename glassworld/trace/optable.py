@@ -90,17 +90,18 @@ def kernel_rows(analysis: Analysis, tag: str | None = None) -> list[KernelRow]:
 
 def model_kernels(analysis: Analysis) -> list[KernelRow]:
     """The GPU operations of the diffusion model, or of the whole trace where it has none."""
-    return kernel_rows(analysis, _model(analysis))
+    return kernel_rows(analysis, model_tag(analysis))
 
 
-def _model(analysis: Analysis) -> str | None:
+def model_tag(analysis: Analysis) -> str | None:
+    """The diffusion model's tag, if the trace has it."""
     has_model = any(row.pattern == tags.DIFFUSION_FORWARD for row in analysis.patterns)
     return tags.DIFFUSION_FORWARD if has_model else None
 
 
 def model_operators(analysis: Analysis) -> list[OperatorRow]:
     """The operators of the diffusion model, or of the whole trace where it has none."""
-    return operator_rows(analysis, _model(analysis))
+    return operator_rows(analysis, model_tag(analysis))
 
 
 def matching_groups(analysis: Analysis, tag: str) -> Ints:

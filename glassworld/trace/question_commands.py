@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,11 +11,14 @@ from glassworld.trace.command_line import (
     Json,
     Most,
     TracePath,
-    answer,
+    limit,
     load,
     print_json,
     show_question,
 )
+
+if TYPE_CHECKING:
+    from glassworld.trace.analysis import Analysis
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -55,7 +59,9 @@ ANSWERS = {
 
 def _register(name: str) -> None:
     def command(trace: TracePath, json: Json = False) -> None:
-        show_question(name, load(trace), json)
+        from glassworld.trace.views import question
+
+        show_question(question(name), load(trace), json)
 
     example = f"\n\n    Example: `glassworld trace {name} outputs/profile_trace.json`"
     app.command(name=name, help=ANSWERS[name] + example, rich_help_panel=PANEL)(command)
@@ -71,7 +77,7 @@ def ops(
     tag: Annotated[
         str | None, typer.Argument(help="A tag's name or part of it; the whole trace if left out.")
     ] = None,
-    most: Most = 25,
+    most: Most = None,
     json: Json = False,
 ) -> None:
     """Which operators does a tag call? (question 4)
@@ -81,14 +87,8 @@ def ops(
     Example: `glassworld trace ops outputs/profile_trace.json DiT_Self_Attention`
     """
     from glassworld.trace.optable import operator_rows
-    from glassworld.trace.terminal import table
-    from glassworld.trace.views import question
 
-    rows = operator_rows(load(trace), tag)
-    asked = question("ops")
-    title = f"Operators under {tag}" if tag else "Operators of the whole trace"
-    made = table(title, asked.columns, map(asked.cells, rows[:most]))
-    answer(json, rows, made, "No operators here (a tags-only trace?).")
+    _show_under("Operators", "ops", tag, operator_rows, load(trace), json, limit(most, json))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -97,7 +97,7 @@ def kernels(
     tag: Annotated[
         str | None, typer.Argument(help="A tag's name or part of it; the whole trace if left out.")
     ] = None,
-    most: Most = 25,
+    most: Most = None,
     json: Json = False,
 ) -> None:
     """Which kernels does a tag run on the GPU? (question 4)
@@ -107,14 +107,27 @@ def kernels(
     Example: `glassworld trace kernels outputs/profile_trace.json VAE_Decode`
     """
     from glassworld.trace.optable import kernel_rows
-    from glassworld.trace.terminal import table
+
+    _show_under("Kernels", "kernels", tag, kernel_rows, load(trace), json, limit(most, json))
+
+
+def _show_under(
+    what: str,
+    name: str,
+    tag: str | None,
+    rows_of: Callable[[Analysis, str | None], Sequence[Any]],
+    analysis: Analysis,
+    as_json: bool,
+    most: int | None,
+) -> None:
+    """Print the answer to a question about one tag, or about the whole trace."""
+    from dataclasses import replace
+
     from glassworld.trace.views import question
 
-    rows = kernel_rows(load(trace), tag)
-    asked = question("kernels")
-    title = f"Kernels under {tag}" if tag else "Kernels of the whole trace"
-    made = table(title, asked.columns, map(asked.cells, rows[:most]))
-    answer(json, rows, made, "No GPU operations here.")
+    title = f"{what} under {tag}" if tag else f"{what} of the whole trace"
+    asked = replace(question(name), title=title, rows=lambda analysis: rows_of(analysis, tag))
+    show_question(asked, analysis, as_json, most)
 
 
 for _name in ("decoder", "update", "expected", "roofline"):
@@ -143,14 +156,16 @@ def advice(trace: TracePath, json: Json = False) -> None:
 
 
 @app.command(rich_help_panel=PANEL)
-def gaps(trace: TracePath, most: Most = 20, json: Json = False) -> None:
+def gaps(trace: TracePath, most: Most = None, json: Json = False) -> None:
     """Where does the GPU idle, and who is to blame? (question 9)
 
     The longest stretches without GPU work, and what the CPU did until the launch that ended each.
 
     Example: `glassworld trace gaps outputs/profile_trace.json -n 5`
     """
-    show_question("gaps", load(trace), json, most)
+    from glassworld.trace.views import question
+
+    show_question(question("gaps"), load(trace), json, limit(most, json))
 
 
 _register("memory")

@@ -149,6 +149,6 @@ def update_cost(analysis: Analysis) -> list[UpdateCost]:
     return [UpdateCost(ms, number, ms / passes if passes else 0.0, ms / run if run else None)]
 
 
-def top(analysis: Analysis, most: int = 15) -> list[TagRow]:
-    """The tags with the most time of their own, by pattern."""
-    return sorted(analysis.patterns, key=lambda row: -analysis.own_ms(row))[:most]
+def top(analysis: Analysis) -> list[TagRow]:
+    """The tags by the time of their own, by pattern, the slowest first."""
+    return sorted(analysis.patterns, key=lambda row: -analysis.own_ms(row))

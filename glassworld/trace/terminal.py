@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from glassworld.trace.compare import Comparison
-from glassworld.trace.facts import TagRow
 from glassworld.trace.findings import Finding
 
 if TYPE_CHECKING:
@@ -53,7 +52,11 @@ def show(console: Console, analysis: Analysis) -> None:
     show_advice(console, advise(analysis))
     unanswered = []
     for question in QUESTIONS:
-        if not show_answer(console, question, analysis, question.most):
+        tag = question.under(analysis)
+        more = " ".join(
+            filter(None, ("glassworld trace", question.command, analysis.trace.path, tag))
+        )
+        if not show_answer(console, question, analysis, question.most, more):
             unanswered.append(question)
     if unanswered:
         console.print("\n[bold]Not answered by this trace[/bold]")
@@ -86,16 +89,21 @@ def _show_head(console: Console, analysis: Analysis) -> None:
         console.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
 
 
-def show_answer(console: Console, question: Question, analysis: Analysis, most: int) -> bool:
-    """One question's table and remarks; False where the trace has no answer."""
+def show_answer(
+    console: Console, question: Question, analysis: Analysis, most: int | None, more: str
+) -> bool:
+    """One question's table and remarks; False where the trace has no answer.
+
+    Of more rows than `most` it says that `more` shows them.
+    """
     rows = question.rows(analysis)
     if not rows:
         return False
     console.print()
     console.print(table(question.title, question.columns, map(question.cells, rows[:most])))
-    if len(rows) > most:
-        more = f"... {len(rows) - most:,} more: glassworld trace {question.command}"
-        console.print(more, style="dim", highlight=False)
+    if most is not None and len(rows) > most:
+        left = f"... {len(rows) - most:,} more: {more}"
+        console.print(left, style="dim", highlight=False, soft_wrap=True, markup=False)
     for remark in question.remarks(analysis):
         console.print(escape(remark), style="dim", highlight=False)
     return True
@@ -106,7 +114,7 @@ def show_top(console: Console, analysis: Analysis) -> None:
     from glassworld.trace.advice import advise
     from glassworld.trace.views import question
 
-    show_answer(console, question("stages"), analysis, 8)
+    show_answer(console, question("stages"), analysis, 8, "glassworld trace stages")
     show_advice(console, advise(analysis)[:3])
 
 
@@ -124,27 +132,6 @@ def show_advice(console: Console, findings: list[Finding]) -> None:
             f"{escape(finding.what)} ({finding.measured}). {escape(finding.change)}.{gain}",
             highlight=False,
         )
-
-
-def tags_table(rows: list[TagRow]) -> Table:
-    """The slowest tags."""
-    return table(
-        "Slowest tags, by the time outside the tags inside them",
-        ("tag", "count", "CPU ms", "own CPU", "GPU busy", "own GPU", "GPU idle", "kernels"),
-        [
-            (
-                r.name,
-                r.instances,
-                r.cpu_ms,
-                r.self_cpu_ms,
-                r.gpu_busy_ms,
-                r.gpu_self_ms,
-                r.gpu_idle_ms,
-                r.gpu_kernels,
-            )
-            for r in rows
-        ],
-    )
 
 
 def comparison_table(comparison: Comparison, most: int = 25) -> Table:

@@ -11,7 +11,7 @@ from glassworld.trace import blocks, questions
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.expected import expected_table, guide_note
 from glassworld.trace.gaps import Gap
-from glassworld.trace.optable import model_kernels, model_operators
+from glassworld.trace.optable import model_kernels, model_operators, model_tag
 from glassworld.trace.roofline import roofline
 from glassworld.trace.terminal import number, percent
 
@@ -21,7 +21,8 @@ class Question:
     """A question of the report; `missing` says why a trace may have no answer.
 
     `rows` are the answer, `cells` turns one of them into a line under `columns`, `remarks` are
-    sentences beside it. A report shows the first `most` rows.
+    sentences beside it. A report shows the first `most` rows; `under` is the tag that its command
+    must be given to show all of them.
     """
 
     command: str
@@ -32,6 +33,7 @@ class Question:
     cells: Callable[[Any], tuple[object, ...]]
     remarks: Callable[[Analysis], list[str]] = lambda analysis: []
     most: int = 20
+    under: Callable[[Analysis], str | None] = lambda analysis: None
 
 
 def _part(part: questions.Part) -> tuple[object, ...]:
@@ -138,6 +140,7 @@ QUESTIONS = (
         ("operator", "calls", "CPU ms", "own CPU ms", "GPU ms", "share"),
         lambda r: (r.name, r.calls, r.cpu_ms, r.self_cpu_ms, r.gpu_ms, percent(r.share)),
         most=12,
+        under=model_tag,
     ),
     Question(
         "kernels",
@@ -147,6 +150,7 @@ QUESTIONS = (
         ("kernel", "calls", "GPU ms", "share"),
         lambda k: (k.name[:90], k.calls, k.ms, percent(k.share)),
         most=12,
+        under=model_tag,
     ),
     Question(
         "decoder",
@@ -189,7 +193,7 @@ QUESTIONS = (
     Question(
         "roofline",
         "7. How close to the machine's roof is each tag?",
-        "no configuration of the engine in this trace, so its work cannot be counted",
+        "no configuration of the engine in this trace, or no part whose work is counted",
         roofline,
         ("tag", "ms", "GFLOP", "GFLOP/s", "FLOP/byte", "roof GFLOP/s", "reached", "bound by"),
         lambda p: (
@@ -228,6 +232,26 @@ QUESTIONS = (
         most=8,
     ),
 )
+
+
+SLOWEST = Question(
+    "top",
+    "Slowest tags, by the time outside the tags inside them",
+    "no tags in this trace; see `glassworld trace ops`",
+    questions.top,
+    ("tag", "count", "CPU ms", "own CPU", "GPU busy", "own GPU", "GPU idle", "kernels"),
+    lambda r: (
+        r.name,
+        r.instances,
+        r.cpu_ms,
+        r.self_cpu_ms,
+        r.gpu_busy_ms,
+        r.gpu_self_ms,
+        r.gpu_idle_ms,
+        r.gpu_kernels,
+    ),
+)
+"""What `top` shows: no question of the report, but asked like one."""
 
 
 def question(command: str) -> Question:

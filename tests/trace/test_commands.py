@@ -65,6 +65,47 @@ def test_every_table_is_also_json(run, command):
     assert "Traceback" not in shown.output
 
 
+@pytest.mark.parametrize("command", ["top", "ops", "kernels", "gaps"])
+def test_the_number_of_rows_holds_for_tables_and_for_json(tmp_path, command):
+    gpu = Gpu()
+    for i in range(40):
+        kind = "".join(chr(ord("a") + int(digit)) for digit in f"{i:02d}")
+        with gpu.tag(f"step {kind}"), gpu.op_range(f"aten::{kind}"):
+            gpu.launch(f"gemm_{kind}", 50.0)
+        gpu.wait(1000.0)
+    trace = write(tmp_path / "gpu.json", gpu.events)
+    everything = json.loads(invoke(command, trace, "--json").output)
+    assert len(everything) >= 39
+    assert json.loads(invoke(command, trace, "--json", "-n", 3).output) == everything[:3]
+    for asked, shown in (((), 25), (("-n", 3), 3), (("-n", 100), len(everything))):
+        output = invoke(command, trace, *asked).output
+        left = len(everything) - shown
+        assert (f"... {left} more" in output) == (left > 0)
+
+
+def test_all_blocks_of_a_long_run_are_shown(tmp_path):
+    clock = Clock()
+    for block in range(1200):
+        with clock.tag(f"2.3_Block_{block}"):
+            clock.wait(100)
+    trace = write(tmp_path / "long.json", clock.events)
+    assert len(json.loads(invoke("blocks", trace, "--json").output)) == 1200
+    assert "\n1199 " in invoke("blocks", trace).output
+
+
+def test_what_the_report_leaves_out_is_shown_by_the_command_it_names(tmp_path):
+    clock = Clock()
+    with clock.tag("DiffusionModel_Forward"):
+        for i in range(20):
+            clock.op(f"aten::{'abcdefghijklmnopqrst'[i]}", 100)
+    clock.wait(1)
+    clock.op("aten::other", 100)
+    trace = write(tmp_path / "model.json", clock.events)
+    [hint] = re.findall(r"8 more: glassworld trace (.*)", invoke("report", trace).output)
+    shown = invoke(*hint.split(), "--json").output
+    assert len(json.loads(shown)) == 20
+
+
 def test_each_of_the_nine_questions_has_a_command_that_teaches():
     overview = invoke("--help").output
     taught = ""
