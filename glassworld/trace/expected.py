@@ -19,6 +19,7 @@ GUIDE_BLOCKS, GUIDE_STEPS = 50, 50
 class Expected:
     """A row of the table; work and what follows from it are None without a configuration.
 
+    In a trace of a few blocks, which lacks the loop's own tag, the loop is the sum of its parts.
     `share` is of preparation, inference and post-processing together; `expected_share` is the
     same of the expected times (of the FLOPs, without ceilings); `roof_share` is how much of the
     ceiling the measured time reaches.
@@ -36,6 +37,13 @@ class Expected:
 
 
 _OUTER = (tags.DATA_PREPARATION, tags.PIPELINE_INFERENCE, tags.VIDEO_POSTPROCESSING)
+_IN_LOOP = (
+    tags.CACHE_INIT,
+    tags.CONDITION_ENCODE,
+    tags.DENOISING_STEP,
+    tags.VAE_DECODE,
+    tags.UPDATE_CACHE,
+)
 _ROWS = (
     ("data preparation", tags.DATA_PREPARATION, "about 1 %"),
     ("inference loop", tags.PIPELINE_INFERENCE, "98 %"),
@@ -53,6 +61,8 @@ def expected_table(analysis: Analysis) -> list[Expected]:
     measured = {tag: total_ms(analysis, tag) for _, tag, _ in _ROWS}
     if not any(measured.values()):
         return []
+    if not measured[tags.PIPELINE_INFERENCE]:
+        measured[tags.PIPELINE_INFERENCE] = sum(measured[tag] for tag in _IN_LOOP)
     config = run_config(analysis.trace.metadata)
     ceilings = read_ceilings(analysis.trace.metadata)
     done = run_work(analysis, config) if config else {}
@@ -60,7 +70,7 @@ def expected_table(analysis: Analysis) -> list[Expected]:
     if config and ceilings:
         size = bytes_per_number(config)
         ideal = {t: sum(ceilings.ideal_ms(w, size) for w in parts) for t, parts in done.items()}
-    whole = sum(measured[tag] for tag in _OUTER) or 1.0
+    whole = sum(measured[tag] for tag in _OUTER)
     sum_ideal = sum(ideal.get(tag, 0.0) for tag in _OUTER) or 1.0
     made = []
     for name, tag, guide in _ROWS:

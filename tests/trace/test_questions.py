@@ -286,6 +286,16 @@ def test_ceilings_turn_work_into_time(run, ceilings):
     assert all(row.expected_ms is not None for row in rows.values())
 
 
+def test_a_part_of_a_run_has_shares_of_a_whole(tmp_path):
+    """Recorded from a block on, it has the loop's parts but not the loop's own tag."""
+    part = [e for e in engine_run() if not e["name"].startswith(("1", "2_", "2.1_", "3_"))]
+    rows = {row.row.strip(): row for row in expected_table(analyze(write(tmp_path / "p", part)))}
+    inner = [rows[name] for name in ("denoising", "VAE decode", "cache update")]
+    assert sum(row.share for row in inner) == pytest.approx(1)
+    assert rows["inference loop"].measured_ms == pytest.approx(sum(r.measured_ms for r in inner))
+    assert rows["inference loop"].share == 1
+
+
 def test_no_tag_is_above_the_roof_of_what_it_reached(run, ceilings):
     ceilings(matmul=100.0, conv=50.0, copy=1.0)
     points = {point.tag: point for point in roofline(analyze(run()))}
