@@ -10,6 +10,9 @@ import numpy as np
 from glassworld.profiling import registry as tags
 from glassworld.trace.analysis import Analysis
 
+OF_A_BLOCK = "of a block"
+"""The unit of what is measured against `scale_ms`."""
+
 MATTERS = 0.005
 """A finding that promises a gain must promise this share of the whole trace's time."""
 
@@ -76,6 +79,7 @@ class Rule:
     def findings(self, analysis: Analysis) -> list[Finding]:
         """What the trace gives this rule to say."""
         least = MATTERS * analysis.window_ns / 1e6
+        blockless = self.unit == OF_A_BLOCK and not len(analysis.tree.where(tags.BLOCK))
         return [
             Finding(
                 self.name,
@@ -83,7 +87,7 @@ class Rule:
                 found.what,
                 found.value,
                 self.threshold,
-                self.unit,
+                "of the trace" if blockless else self.unit,
                 found.change or self.change,
                 found.gain_ms or 0.0,
             )

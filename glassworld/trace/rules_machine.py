@@ -8,7 +8,7 @@ import numpy as np
 
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.bound import IDLE_SHARE, SYNC_SHARE, bound
-from glassworld.trace.findings import Evidence, Rule, scale_ms
+from glassworld.trace.findings import OF_A_BLOCK, Evidence, Rule, scale_ms
 from glassworld.trace.memory import peaks
 from glassworld.trace.optable import kernel_rows
 from glassworld.trace.roofline import roofline
@@ -163,7 +163,7 @@ RULES = (
         "one gap in the GPU's work is this much of a block (of the trace, without blocks) and "
         "far beyond the run's other gaps",
         0.20,
-        "of a block",
+        OF_A_BLOCK,
         "move this work off the launching thread, or do it before the run",
         _gpu_stalls,
     ),

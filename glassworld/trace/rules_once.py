@@ -14,7 +14,7 @@ import numpy as np
 
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.blocks import PARTS, deviation
-from glassworld.trace.findings import Evidence, Rule, scale_ms
+from glassworld.trace.findings import OF_A_BLOCK, Evidence, Rule, scale_ms
 from glassworld.trace.tables import Codes, Floats, Ints
 
 LEAST_INSTANCES = 3  # fewer have no median that one of them does not move
@@ -184,7 +184,7 @@ RULES = (
         "one instance of a tag spends this much of a block more outside its parts than its kind "
         "does, or a pause as long precedes it",
         0.20,
-        "of a block",
+        OF_A_BLOCK,
         "look for a wait at this moment: I/O, a lock, garbage collection, another process on the "
         "machine",
         _stalls,
@@ -194,7 +194,7 @@ RULES = (
         "one instance of a tag takes this much of a block longer than its kind, no single part "
         "of it being at fault",
         0.20,
-        "of a block",
+        OF_A_BLOCK,
         "everything was slow for a while: look for another process, a lower clock, memory that "
         "ran short",
         _slow_instances,
@@ -203,7 +203,7 @@ RULES = (
         "slow-start",
         "an instance in the first block spends this much of a block more than later ones",
         0.50,
-        "of a block",
+        OF_A_BLOCK,
         "warm up once before the run: compilation, tuning and first allocations happen here; or "
         "it is a stall",
         _slow_start,

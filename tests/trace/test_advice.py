@@ -187,6 +187,7 @@ def test_a_gpu_stall_is_found_with_what_the_cpu_did(tmp_path):
     found = only(gpu_trace(tmp_path, lay_out))
     assert found.rule == "gpu-stall"
     assert "aten::nonzero" in found.what
+    assert "of the trace, threshold 20%" in found.measured  # it has no blocks
     queued = 60 * 0.3 - (60 * 0.012 + 15)  # what the GPU still had to do when the stall began
     assert found.gain_ms == pytest.approx(12 - queued, rel=0.01)
 
