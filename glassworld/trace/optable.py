@@ -11,7 +11,9 @@ from glassworld.errors import TraceError
 from glassworld.profiling import registry as tags
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.names import fold
-from glassworld.trace.tables import Ints
+from glassworld.trace.tables import Codes, Ints, Mask
+
+NEARLY_ALL = 0.9  # of the GPU's busy time, launched by operators: then nothing need be said
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,7 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
     `tag` is a name, a pattern or part of one. Raises `TraceError` if no tag matches.
     """
     table = analysis.operators
-    chosen = np.ones(len(table), dtype=bool)
-    if tag is not None:
-        chosen = np.isin(table.group, matching_groups(analysis, tag))
+    chosen = _under(analysis, table.group, tag)
     whole = float((table.gpu_outermost if analysis.on_gpu else table.outermost)[chosen].sum())
     rows = []
     for name in np.unique(table.name[chosen]):
@@ -67,15 +67,33 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
     return sorted(rows, key=lambda r: (-r.share, -r.gpu_ms, -r.cpu_ms))
 
 
+def launched_by_operators(analysis: Analysis, tag: str | None = None) -> list[str]:
+    """How much of the GPU's busy time operators launched, where that is not nearly all of it.
+
+    A graph's replay is one call of the runtime, and some libraries launch by themselves.
+    """
+    if analysis.gpu is None:
+        return []
+    table, busy = analysis.operators, float(analysis.gpu.busy_ns)
+    if tag is not None:
+        groups = matching_groups(analysis, tag)
+        busy = 1e6 * sum(analysis.patterns[group].gpu_self_ms for group in groups)
+    launched = int(table.gpu_outermost[_under(analysis, table.group, tag)].sum())
+    if launched >= NEARLY_ALL * busy:
+        return []
+    return [
+        f"Operators launched {launched / busy:.0%} of the GPU's busy time, and shares are of that; "
+        "the rest was launched outside of any, as graphs are."
+    ]
+
+
 def kernel_rows(analysis: Analysis, tag: str | None = None) -> list[KernelRow]:
     """GPU operations by name under every tag that `tag` names (all: None), slowest first.
 
     Raises `TraceError` if no tag matches.
     """
     table = analysis.kernels
-    chosen = np.ones(len(table.name), dtype=bool)
-    if tag is not None:
-        chosen = np.isin(table.group, matching_groups(analysis, tag))
+    chosen = _under(analysis, table.group, tag)
     names, where = np.unique(table.name[chosen], return_inverse=True)
     calls = np.bincount(where, table.calls[chosen], minlength=len(names))
     spent = np.bincount(where, table.total[chosen], minlength=len(names)) / 1e6
@@ -102,6 +120,13 @@ def model_tag(analysis: Analysis) -> str | None:
 def model_operators(analysis: Analysis) -> list[OperatorRow]:
     """The operators of the diffusion model, or of the whole trace where it has none."""
     return operator_rows(analysis, model_tag(analysis))
+
+
+def _under(analysis: Analysis, group: Codes, tag: str | None) -> Mask:
+    """Which rows of a table by `group` lie under the tags that `tag` names; all if None."""
+    if tag is None:
+        return np.ones(len(group), dtype=bool)
+    return np.isin(group, matching_groups(analysis, tag))
 
 
 def matching_groups(analysis: Analysis, tag: str) -> Ints:

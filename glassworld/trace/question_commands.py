@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
 import typer
 
@@ -16,9 +16,6 @@ from glassworld.trace.command_line import (
     print_json,
     show_question,
 )
-
-if TYPE_CHECKING:
-    from glassworld.trace.analysis import Analysis
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -86,9 +83,16 @@ def ops(
 
     Example: `glassworld trace ops outputs/profile_trace.json DiT_Self_Attention`
     """
-    from glassworld.trace.optable import operator_rows
+    from glassworld.trace.optable import launched_by_operators, operator_rows
+    from glassworld.trace.views import question
 
-    _show_under("Operators", "ops", tag, operator_rows, load(trace), json, limit(most, json))
+    asked = replace(
+        question("ops"),
+        title=f"Which operators does {tag or 'the whole trace'} call?",
+        rows=lambda analysis: operator_rows(analysis, tag),
+        remarks=lambda analysis: launched_by_operators(analysis, tag),
+    )
+    show_question(asked, load(trace), json, limit(most, json))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -107,27 +111,14 @@ def kernels(
     Example: `glassworld trace kernels outputs/profile_trace.json VAE_Decode`
     """
     from glassworld.trace.optable import kernel_rows
-
-    _show_under("Kernels", "kernels", tag, kernel_rows, load(trace), json, limit(most, json))
-
-
-def _show_under(
-    what: str,
-    name: str,
-    tag: str | None,
-    rows_of: Callable[[Analysis, str | None], Sequence[Any]],
-    analysis: Analysis,
-    as_json: bool,
-    most: int | None,
-) -> None:
-    """Print the answer to a question about one tag, or about the whole trace."""
-    from dataclasses import replace
-
     from glassworld.trace.views import question
 
-    title = f"{what} under {tag}" if tag else f"{what} of the whole trace"
-    asked = replace(question(name), title=title, rows=lambda analysis: rows_of(analysis, tag))
-    show_question(asked, analysis, as_json, most)
+    asked = replace(
+        question("kernels"),
+        title=f"Which kernels does {tag or 'the whole trace'} run?",
+        rows=lambda analysis: kernel_rows(analysis, tag),
+    )
+    show_question(asked, load(trace), json, limit(most, json))
 
 
 for _name in ("decoder", "update", "expected", "roofline"):

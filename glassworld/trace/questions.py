@@ -71,7 +71,7 @@ def stages(analysis: Analysis) -> list[Part]:
     whole, rest = sum(analysis.ms(row) for row in chosen), ""
     while len(chosen) == 1:
         inside = [row for row in rows if row.path[:-1] == chosen[0].path]
-        if sum(analysis.ms(row) for row in inside) < DESCEND * analysis.ms(chosen[0]):
+        if not inside or sum(map(analysis.ms, inside)) < DESCEND * analysis.ms(chosen[0]):
             break
         whole, rest = analysis.ms(chosen[0]), f"(the rest of {chosen[0].name})"
         chosen = inside

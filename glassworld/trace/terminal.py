@@ -129,7 +129,7 @@ def show_advice(console: Console, findings: list[Finding]) -> None:
         gain = f" Gain: up to {finding.gain_ms:,.1f} ms." if finding.gain_ms else ""
         console.print(
             f"  [red]{finding.rule}[/red] [bold]{escape(finding.tag)}[/bold] "
-            f"{escape(finding.what)} ({finding.measured}). {escape(finding.change)}.{gain}",
+            f"{escape(finding.what)} ({finding.measured}): {escape(finding.change)}.{gain}",
             highlight=False,
         )
 
@@ -148,6 +148,6 @@ def comparison_table(comparison: Comparison, most: int = 25) -> Table:
         )
         for c in comparison.changes[:most]
     ]
-    columns = ("tag", "before ms", "after ms", "change", "noise", "verdict", "in all ms")
+    columns = ("tag", "before\nms", "after\nms", "change", "noise", "verdict", "in all\nms")
     kind = "GPU busy time" if comparison.on_gpu else "CPU time"
     return table(f"9. What changed between the two runs? ({kind})", columns, rows)

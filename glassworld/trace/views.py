@@ -11,7 +11,12 @@ from glassworld.trace import blocks, questions
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.expected import expected_table, guide_note
 from glassworld.trace.gaps import Gap
-from glassworld.trace.optable import model_kernels, model_operators, model_tag
+from glassworld.trace.optable import (
+    launched_by_operators,
+    model_kernels,
+    model_operators,
+    model_tag,
+)
 from glassworld.trace.roofline import roofline
 from glassworld.trace.terminal import number, percent
 
@@ -139,6 +144,7 @@ QUESTIONS = (
         model_operators,
         ("operator", "calls", "CPU ms", "own CPU ms", "GPU ms", "share"),
         lambda r: (r.name, r.calls, r.cpu_ms, r.self_cpu_ms, r.gpu_ms, percent(r.share)),
+        lambda analysis: launched_by_operators(analysis, model_tag(analysis)),
         most=12,
         under=model_tag,
     ),
@@ -178,7 +184,7 @@ QUESTIONS = (
         "7. Where does the time go, against what should be expected?",
         "no stages of the engine in this trace",
         expected_table,
-        ("", "ms", "share", "expected ms", "expected share", "of the ceiling", "the guide"),
+        ("", "ms", "share", "expected\nms", "expected\nshare", "of the\nceiling", "the guide"),
         lambda e: (
             e.row,
             e.measured_ms,
@@ -195,7 +201,16 @@ QUESTIONS = (
         "7. How close to the machine's roof is each tag?",
         "no configuration of the engine in this trace, or no part whose work is counted",
         roofline,
-        ("tag", "ms", "GFLOP", "GFLOP/s", "FLOP/byte", "roof GFLOP/s", "reached", "bound by"),
+        (
+            "tag",
+            "ms",
+            "GFLOP",
+            "GFLOP/s",
+            "FLOPs\nper byte",
+            "roof\nGFLOP/s",
+            "reached",
+            "bound by",
+        ),
         lambda p: (
             p.tag,
             p.ms,
@@ -236,10 +251,10 @@ QUESTIONS = (
 
 SLOWEST = Question(
     "top",
-    "Slowest tags, by the time outside the tags inside them",
+    "Which tags are the slowest, without the tags inside them?",
     "no tags in this trace; see `glassworld trace ops`",
     questions.top,
-    ("tag", "count", "CPU ms", "own CPU", "GPU busy", "own GPU", "GPU idle", "kernels"),
+    ("tag", "count", "CPU\nms", "own\nCPU", "GPU\nbusy", "own\nGPU", "GPU\nidle", "kernels"),
     lambda r: (
         r.name,
         r.instances,

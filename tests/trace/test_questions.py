@@ -9,7 +9,7 @@ from glassworld.trace.bound import bound
 from glassworld.trace.expected import expected_table, guide_note
 from glassworld.trace.names import fold
 from glassworld.trace.notes import notes
-from glassworld.trace.optable import kernel_rows, operator_rows
+from glassworld.trace.optable import kernel_rows, launched_by_operators, operator_rows
 from glassworld.trace.roofline import roofline
 from glassworld.trace.work import decode_frame, encode_frames, total, transformer_pass, update_pass
 
@@ -284,6 +284,28 @@ def test_ceilings_turn_work_into_time(run, ceilings):
     assert decode.expected_ms == pytest.approx(decode.gflop * 20, rel=0.01)
     assert decode.expected_ms < decode.gflop * 20  # its attention is a product
     assert all(row.expected_ms is not None for row in rows.values())
+
+
+def test_a_lone_tag_is_the_slowest_stage_however_short(tmp_path):
+    clock = Clock()
+    with clock.tag("mine"):
+        pass
+    [part] = questions.stages(analyze(write(tmp_path / "lone.json", clock.events)))
+    assert (part.name, part.ms, part.count) == ("mine", 0, 1)
+
+
+def test_operators_say_how_much_of_the_gpus_time_is_theirs(tmp_path):
+    """A graph's kernels have no operator: shares of the operators' are no shares of the run."""
+    gpu = Gpu()
+    with gpu.tag("replay"):
+        gpu.launch("graph", 900)
+    with gpu.tag("head"), gpu.op_range("aten::mm"):
+        gpu.launch("gemm", 100)
+    analysis = analyze(write(tmp_path / "gpu.json", gpu.events, config=None))
+    [remark] = launched_by_operators(analysis)
+    assert "launched 10% of the GPU" in remark
+    assert launched_by_operators(analysis, "head") == []
+    assert "launched 0% of the GPU" in launched_by_operators(analysis, "replay")[0]
 
 
 def test_a_part_of_a_run_has_shares_of_a_whole(tmp_path):
