@@ -20,6 +20,7 @@ OUTLIER_SHARE = 0.15  # and at least this much longer than the median
 PARTS = (tags.DENOISING_STEP, tags.CONDITION_ENCODE, tags.UPDATE_CACHE, tags.VAE_DECODE)
 REASONS = 3
 FRAMES_PER_LATENT = 4
+MOST_FPS = 1e6  # nothing plays that fast: a rate beyond it is a damaged one
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,13 @@ def pace(analysis: Analysis) -> Pace | None:
     config = run_config(analysis.trace.metadata)
     rate = config.get("frame_rate") if config else None
     later = analysis.tree.where(tags.BLOCK)[1:]
-    if config is None or not isinstance(rate, int | float) or rate <= 0 or not len(later):
+    if config is None or not isinstance(rate, int | float) or not len(later):
         return None
     ms = float(np.median(analysis.tree.cpu_ns[later])) / 1e6
     frames = FRAMES_PER_LATENT * config["frames_per_block"]
-    return Pace(ms, 1000 * frames / rate, 1000 * frames / ms, float(rate)) if ms else None
+    if not (ms > 0 and frames > 0 and 0 < rate < MOST_FPS):
+        return None
+    return Pace(ms, 1000 * frames / rate, 1000 * frames / ms, float(rate))
 
 
 def drift(analysis: Analysis) -> float | None:

@@ -193,7 +193,7 @@ def encode_frames(config: Config, first: bool) -> Work:
     widths, temporal = vae["stage_widths"], vae["temporal"]
     channels, height, width = config["latent_shape"]
     points = height * width * 4 ** len(temporal)
-    frames = 1 if first else 2 ** sum(temporal)
+    frames = 1 if first else 2 ** sum(map(bool, temporal))
     made, entering = _convolution(27, 3, widths[0], frames * points), widths[0]
     for stage, out in enumerate(widths):
         made += _residual(entering, out, frames * points)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
+from glassworld.trace.blocks import pace
 from glassworld.trace.export import analysis_json
 from glassworld.trace.nesting import nest
 from glassworld.trace.reader import read
@@ -125,6 +126,23 @@ def test_a_configuration_of_any_values_counts_work_or_does_not(tmp_path, key, br
     document = analysis_json(analyze(path))
     assert len(document["expected"]) == 8
     assert document["blocks"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"frame_rate": 10**400},
+        {"frame_rate": float("nan")},
+        {"frame_rate": -12},
+        {"frame_rate": 12, "frames_per_block": 0},
+        {"vae": CONFIG["vae"] | {"temporal": [10**12, True, True]}},
+    ],
+    ids=repr,
+)
+def test_absurd_numbers_in_a_configuration_stop_nothing(tmp_path, broken):
+    analysis = analyze(write(tmp_path / "run.json", engine_run(blocks=2), config=CONFIG | broken))
+    assert len(analysis_json(analysis)["expected"]) == 8
+    assert pace(analysis) is None
 
 
 def test_a_broken_event_loses_only_itself(tmp_path, small_pieces):
