@@ -102,21 +102,17 @@ def compare(
     from rich.console import Console
 
     from glassworld.trace.compare import compare as compare_runs
-    from glassworld.trace.terminal import comparison_table
+    from glassworld.trace.terminal import show_comparison
 
     limit = _share(fail_over) if fail_over is not None else None
     comparison = compare_runs(load(before), load(after))
-    console = Console()
     if json:
         print_json(comparison.changes)
     else:
-        console.print(comparison_table(comparison))
-        for where, only in (("before", comparison.only_before), ("after", comparison.only_after)):
-            if only:
-                console.print(f"only {where}: {', '.join(only)}", style="dim", markup=False)
+        show_comparison(Console(), comparison)
     worse = comparison.regressions(limit) if limit is not None else []
     if worse:
-        names = ", ".join(change.path[-1] for change in worse[:5])
+        names = ", ".join(list(dict.fromkeys(change.path[-1] for change in worse))[:5])
         typer.echo(f"slower by more than {fail_over}: {names}", err=True)
         raise typer.Exit(1)
 
@@ -163,6 +159,8 @@ def merge(
         for r in ranks
     ]
     Console().print(table("9. Who waits for whom?", columns, rows))
+    if not all(rank.collectives for rank in ranks):
+        typer.echo("No collectives on all ranks: the traces are laid to begin together.")
     typer.echo(f"{count:,} events: {output}")
 
 

@@ -1,4 +1,4 @@
-"""Dynamic tag names folded into patterns, and the numbers in them.
+"""Dynamic tag names folded into patterns, and the numbers in them; tags of one name told apart.
 
 The engine's own tags fold by the registry, everybody else's by their digits.
 """
@@ -6,6 +6,8 @@ The engine's own tags fold by the registry, everybody else's by their digits.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Collection
 from functools import cache, lru_cache
 
 from glassworld.profiling.registry import REGISTRY
@@ -49,3 +51,17 @@ def fold(name: str) -> tuple[str, dict[str, int]]:
     block = _OWN_BLOCK.match(name)
     folded = kept + _NUMBER_OR_HASH.sub(lambda m: m[1] or "{n}", rest)
     return folded, {"block": int(block.group(1))} if block else {}
+
+
+def places(paths: Collection[tuple[str, ...]]) -> list[str]:
+    """What tells each of the paths, all different, from others that end in the same name.
+
+    That is the innermost tag around the last one that is not in all of them; "" where there is
+    but one, or no such tag.
+    """
+    ends = Counter(path[-1] for path in paths)
+    around = Counter((path[-1], tag) for path in paths for tag in set(path))
+    return [
+        next((tag for tag in path[-2::-1] if around[path[-1], tag] < ends[path[-1]]), "")
+        for path in paths
+    ]

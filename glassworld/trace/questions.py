@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from glassworld.profiling import registry as tags
 from glassworld.trace.analysis import Analysis
 from glassworld.trace.facts import TagRow
+from glassworld.trace.names import places
 
 STAGES = (
     tags.DATA_PREPARATION,
@@ -30,6 +31,13 @@ class Part:
     share: float
     count: int
     cpu_ms: float
+
+
+@dataclass(frozen=True)
+class SlowTag(TagRow):
+    """`within` tells it from tags of its name in other places; "" where there are none."""
+
+    within: str
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,8 @@ def update_cost(analysis: Analysis) -> list[UpdateCost]:
     return [UpdateCost(ms, number, ms / passes if passes else 0.0, ms / run if run else None)]
 
 
-def top(analysis: Analysis) -> list[TagRow]:
+def top(analysis: Analysis) -> list[SlowTag]:
     """The tags by the time of their own, by pattern, the slowest first."""
-    return sorted(analysis.patterns, key=lambda row: -analysis.own_ms(row))
+    rows = sorted(analysis.patterns, key=lambda row: -analysis.own_ms(row))
+    each = zip(rows, places([row.path for row in rows]), strict=True)
+    return [SlowTag(**vars(row), within=place) for row, place in each]

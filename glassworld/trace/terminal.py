@@ -11,6 +11,7 @@ from rich.table import Table
 
 from glassworld.trace.compare import Comparison
 from glassworld.trace.findings import Finding
+from glassworld.trace.names import places
 
 if TYPE_CHECKING:
     from glassworld.trace.analysis import Analysis
@@ -134,11 +135,12 @@ def show_advice(console: Console, findings: list[Finding]) -> None:
         )
 
 
-def comparison_table(comparison: Comparison, most: int = 25) -> Table:
-    """Question 9: two runs."""
+def show_comparison(console: Console, comparison: Comparison, most: int = 25) -> None:
+    """Question 9: two runs, and the tags that only one of them has."""
+    within = places([change.path for change in comparison.changes])
     rows = [
         (
-            " > ".join(c.path[-2:]),
+            f"{c.path[-1]} in {place}" if place else c.path[-1],
             c.before_ms,
             c.after_ms,
             f"{100 * c.change:+.1f} %",
@@ -146,8 +148,14 @@ def comparison_table(comparison: Comparison, most: int = 25) -> Table:
             c.verdict,
             f"{c.total_ms:+,.2f}",
         )
-        for c in comparison.changes[:most]
+        for c, place in zip(comparison.changes[:most], within, strict=False)
     ]
     columns = ("tag", "before\nms", "after\nms", "change", "noise", "verdict", "in all\nms")
     kind = "GPU busy time" if comparison.on_gpu else "CPU time"
-    return table(f"9. What changed between the two runs? ({kind})", columns, rows)
+    console.print(table(f"9. What changed between the two runs? ({kind})", columns, rows))
+    left = len(comparison.changes) - most
+    if left > 0:
+        console.print(f"... {left:,} more: with --json", style="dim", highlight=False)
+    for where, only in (("before", comparison.only_before), ("after", comparison.only_after)):
+        if only:
+            console.print(f"only {where}: {', '.join(only)}", style="dim", markup=False)

@@ -256,7 +256,7 @@ SLOWEST = Question(
     questions.top,
     ("tag", "count", "CPU\nms", "own\nCPU", "GPU\nbusy", "own\nGPU", "GPU\nidle", "kernels"),
     lambda r: (
-        r.name,
+        f"{r.name} in {r.within}" if r.within else r.name,
         r.instances,
         r.cpu_ms,
         r.self_cpu_ms,

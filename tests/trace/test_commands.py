@@ -224,6 +224,13 @@ def test_a_run_compares_with_a_part_of_one(run, tmp_path):
     assert {change.path for change in back.changes} == {change.path for change in there.changes}
 
 
+def test_tags_of_one_name_are_told_apart_in_a_comparison(run):
+    shown = invoke("compare", run("a.json"), run("b.json")).output
+    assert "DiT_Layer_0 in" in shown
+    changes = json.loads(invoke("compare", run("a.json"), run("b.json"), "--json").output)
+    assert f"... {len(changes) - 25} more: with --json" in shown
+
+
 def test_gpu_time_is_not_compared_with_cpu_time(tmp_path):
     def trace(name, *kinds):
         gpu = Gpu()
@@ -285,3 +292,8 @@ def test_ranks_are_merged_on_one_clock(tmp_path):
     assert both.coverage.attributed == 8
     starts = both.tree.rows["start"]
     assert starts[0] == starts[1]
+
+
+def test_ranks_without_collectives_are_laid_to_begin_together(run, tmp_path):
+    output = tmp_path / "both.json"
+    assert "laid to begin together" in invoke("merge", run(), run(), "-o", output).output

@@ -286,6 +286,17 @@ def test_ceilings_turn_work_into_time(run, ceilings):
     assert all(row.expected_ms is not None for row in rows.values())
 
 
+def test_slow_tags_of_one_name_are_told_apart_by_where_they_are(run):
+    found = {(row.name, row.within) for row in questions.top(analyze(run(blocks=2)))}
+    attention = {within for name, within in found if name == "DiT_Self_Attention"}
+    assert attention == {
+        "Generator_Forward",
+        "Generator_Forward_Final",
+        "2.3.{block}_Update_KV_Cache",
+    }
+    assert ("VAE_Dec_Head", "") in found
+
+
 def test_a_lone_tag_is_the_slowest_stage_however_short(tmp_path):
     clock = Clock()
     with clock.tag("mine"):
