@@ -54,8 +54,9 @@ def report(
     from glassworld.trace.terminal import show
 
     page = html or page_path(trace)
-    for written in filter(None, (page, json)):
-        _spare(written, trace)
+    _check_output(page, trace)
+    if json:
+        _check_output(json, trace, page)
     analysis = load(trace)
     console = Console()
     show(console, analysis)
@@ -147,7 +148,7 @@ def merge(
     from glassworld.trace.merge import merge as write
     from glassworld.trace.terminal import table
 
-    _spare(output, *traces)
+    _check_output(output, *traces)
     ranks = align(traces)
     count = write(traces, output, ranks)
     if json:
@@ -191,7 +192,13 @@ def open_trace(
     serve_once(trace, port)
 
 
-def _spare(written: Path, *traces: Path) -> None:
-    """Raise `InputError` if what is to be written would take the place of what is read."""
-    if any(written.resolve() == trace.resolve() for trace in traces):
-        raise InputError(f"{written}: is the trace that is read; name another file to write")
+def _check_output(written: Path, *others: Path) -> None:
+    """Raise `InputError` before the work if a file cannot be written, or would replace another."""
+    if any(written.resolve() == other.resolve() for other in others):
+        raise InputError(
+            f"{written}: is read or written by this command already; name another file"
+        )
+    if written.is_dir():
+        raise InputError(f"{written}: is a folder; name the file to write")
+    if not written.parent.is_dir():
+        raise InputError(f"{written}: the folder {written.parent} does not exist; make it first")

@@ -136,8 +136,9 @@ def matching_groups(analysis: Analysis, tag: str) -> Ints:
     part = re.compile(re.escape(tag), re.IGNORECASE)
     hits = set(exact or [i for i, row in enumerate(patterns) if part.search(row.pattern)])
     if not hits:
-        known = ", ".join(row.name for row in analysis.patterns[:8])
-        raise TraceError(f"{tag}: no such tag in {analysis.trace.path}; it has {known} ...")
+        known = ", ".join(row.name for row in patterns[:8]) or "none at all"
+        more = " ..." if len(patterns) > 8 else ""
+        raise TraceError(f"{tag}: no such tag in {analysis.trace.path}; it has {known}{more}")
     for group, parent in enumerate(analysis.pattern_parents):
         if parent in hits:
             hits.add(group)

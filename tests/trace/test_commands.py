@@ -30,8 +30,33 @@ def test_a_trace_is_not_replaced_by_what_is_made_of_it(run):
     for command in (["report", trace, "--json", trace], ["merge", trace, trace, "-o", trace]):
         result = invoke(*command)
         assert isinstance(result.exception, InputError), result.output
-        assert "is the trace that is read" in str(result.exception)
+        assert "is read or written by this command" in str(result.exception)
     assert trace.read_bytes() == content
+
+
+def test_what_cannot_be_written_is_said_before_anything_is(run, tmp_path):
+    trace, page = run(), tmp_path / "page.html"
+    for command in (
+        ["report", trace, "--html", page, "--json", page],
+        ["report", trace, "--html", page, "--json", tmp_path],
+        ["report", trace, "--html", tmp_path / "none" / "page.html"],
+        ["report", trace, "--html", page, "--json", tmp_path / "none" / "out.json"],
+        ["merge", trace, run("other.json"), "-o", tmp_path / "none" / "both.json"],
+    ):
+        result = invoke(*command)
+        assert isinstance(result.exception, InputError), result.output
+        assert "\n" not in str(result.exception)
+        assert result.output == ""
+        assert not page.exists()
+
+
+def test_a_tag_that_is_not_there_is_one_clear_line(run, tmp_path):
+    bare = [e for e in engine_run(blocks=1) if e["cat"] != "user_annotation"]
+    untagged = write(tmp_path / "untagged.json", bare)
+    for trace, has in ((run(blocks=1), "it has 1_Data_Preparation"), (untagged, "none at all")):
+        result = invoke("ops", trace, "Nowhere")
+        assert isinstance(result.exception, TraceError)
+        assert has in str(result.exception)
 
 
 def test_report_writes_the_contract(run, tmp_path):
