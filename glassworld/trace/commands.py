@@ -58,13 +58,14 @@ def report(
     if json:
         _check_output(json, trace, page)
     analysis = load(trace)
+    write_page(page, analysis)  # first: whoever reads on in a pager may leave it early
+    if json:
+        write_json(json, analysis)
     console = Console()
     show(console, analysis)
     console.print()
     if json:
-        write_json(json, analysis)
         console.print(f"Analysis: {json}", soft_wrap=True, markup=False)
-    write_page(page, analysis)
     console.print(f"Report: {page}", soft_wrap=True, markup=False)
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from glassworld.trace.views import Question
 
 
+TINY = 1e-4  # of milliseconds a tenth of a microsecond, which is what rounding leaves
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A table whose first column is text and whose others are numbers."""
     made = Table(
@@ -31,10 +34,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 def number(value: object) -> str:
-    """A number with as many digits as one reads."""
+    """A number with as many digits as one reads; what is next to nothing is 0."""
     if value is None:
         return "-"
     if isinstance(value, float):
+        if abs(value) < TINY:
+            return "0"
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else f"{value}"
 

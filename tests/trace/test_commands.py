@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -48,6 +50,20 @@ def test_what_cannot_be_written_is_said_before_anything_is(run, tmp_path):
         assert "\n" not in str(result.exception)
         assert result.output == ""
         assert not page.exists()
+
+
+def test_a_report_is_written_though_its_reader_leaves_early(run, tmp_path):
+    page = tmp_path / "page.html"
+    command = [sys.executable, "-m", "glassworld", "trace", "report", run(), "--html", page]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+        running.stdout.close()
+    assert page.stat().st_size > 10_000
+
+
+def test_what_rounding_leaves_is_no_number(run):
+    shown = invoke("blocks", run(blocks=12)).output
+    assert "outlier" in shown
+    assert not re.search(r"\de-\d\d", shown)
 
 
 def test_a_tag_that_is_not_there_is_one_clear_line(run, tmp_path):
