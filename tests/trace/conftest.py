@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from glassworld.trace import source
+from glassworld.trace.commands import app
 
 CONFIG = {
     "mode": "universal",
@@ -46,6 +48,11 @@ CONFIG = {
     "dtype": "float32",
     "device": "cpu",
 }
+
+
+def invoke(*arguments):
+    """`glassworld trace` with these arguments."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 class Clock:
