@@ -203,7 +203,7 @@ def first_steps(analysis: Analysis) -> list[FirstStep]:
     block, step = tree.dims["block"][found], tree.dims["step"][found]
     first, opening = step == step.min(initial=0), block == block.min(initial=0)
     cases = (
-        ("the first step", first & ~opening, ~first & ~opening),
+        ("in later blocks the first step", first & ~opening, ~first & ~opening),
         ("the first block's steps", opening, ~opening),
     )
     return [

@@ -8,6 +8,7 @@ from glassworld.trace import analyze, blocks, questions, tables
 from glassworld.trace.bound import bound
 from glassworld.trace.names import fold
 from glassworld.trace.optable import kernel_rows, launched_by_operators, operator_rows
+from glassworld.trace.views import first_step_sentence
 
 
 @pytest.mark.parametrize("pattern", REGISTRY)
@@ -78,6 +79,8 @@ def test_a_first_block_that_warms_up_is_no_property_of_the_first_step(run):
     assert not first.significant
     assert opening.significant
     assert opening.times == pytest.approx(2, rel=0.05)
+    assert first_step_sentence(first).startswith("In later blocks the first step takes ")
+    assert first_step_sentence(opening).startswith("The first block's steps take ")
 
 
 def test_stages_of_another_program_are_its_outermost_tags_with_parts(tmp_path):
