@@ -21,9 +21,13 @@ from glassworld.engine.pipeline import BlockOutput, Pipeline
 from glassworld.engine.runtime import OnTheWay
 from glassworld.engine.state import SessionState
 from glassworld.profiling.tags import heard
+from glassworld.specs import WorldSpec
 
 SMALL = 2**18
 """Numbers in a block's tokens, up to which the transformer gains little from a second core."""
+
+LEAST_SHARE = 0.2
+"""Of the decoder's work that the transformer must have, or half of the cores would wait for it."""
 
 
 def make_blocks(
@@ -41,11 +45,29 @@ def make_blocks(
 
 
 def overlaps(pipeline: Pipeline) -> bool:
-    """Whether decoding beside the transformer pays: small worlds, on more than one core."""
+    """Whether decoding beside the transformer pays: on more than one core, in small worlds."""
     spec = pipeline.spec
+    transformer, decoder = work(spec)
     small = spec.frames_per_block * spec.tokens_per_frame * spec.dit.dim <= SMALL
+    fitting = small and transformer > LEAST_SHARE * decoder
     cores = pipeline.device.type == "cpu" and torch.get_num_threads() > 1
-    return small and cores and not (pipeline.dit.compiled or pipeline.decoder.compiled)
+    return fitting and cores and not (pipeline.dit.compiled or pipeline.decoder.compiled)
+
+
+def work(spec: WorldSpec) -> tuple[int, int]:
+    """Multiplications of a block in the transformer's large products and the decoder's residual
+    blocks: all that matters, for a comparison."""
+    dit, vae = spec.dit, spec.vae
+    passes = len(spec.denoising_steps) + 1
+    layers = dit.num_layers * (8 * dit.dim**2 + 2 * dit.dim * dit.ffn_dim)
+    transformer = passes * spec.frames_per_block * spec.tokens_per_frame * layers
+    rows, columns = spec.latent_size
+    pixels, decoder = spec.frames_per_block * rows * columns, 0
+    for index, width in enumerate(vae.stage_widths[::-1]):
+        decoder += 2 * (vae.residual_blocks + 1) * 27 * width**2 * pixels
+        if index < len(vae.temporal):
+            pixels *= 8 if vae.temporal[::-1][index] else 4
+    return transformer, decoder
 
 
 def _in_turn(

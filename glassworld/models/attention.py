@@ -15,6 +15,8 @@ from glassworld.models.quantised import QuantisedLinear
 from glassworld.models.rope import Rotary
 from glassworld.models.sight import Sight
 
+FEW = 64  # queries times keys of a sequence that counts as short
+
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -24,13 +26,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     `q`: `[b, heads, queries, d]`; `k`, `v`: `[b, heads, keys, d]`; `mask`: boolean, true where a
     query may look, broadcast to `[b, heads, queries, keys]`. Returns `[b, heads, queries, d]`.
     """
-    if q.requires_grad and q.device.type == "cpu":
+    if q.device.type == "cpu" and (q.requires_grad or q.shape[-2] * k.shape[-2] <= FEW):
         return attention_by_products(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def attention_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`attention` spelled out: torch's fused kernel has a slow way back on processors."""
+    """`attention` spelled out.
+
+    On processors torch's fused kernel has a slow way back, and many short sequences, the mouse's,
+    take it twice as long on two threads and come out otherwise than on one.
+    """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)

@@ -11,11 +11,13 @@ import tiny
 import torch
 
 from glassworld.engine.actions import Action
-from glassworld.engine.overlap import overlaps
+from glassworld.engine.overlap import overlaps, work
 from glassworld.engine.rollout import BlockReport
 from glassworld.engine.world import World
 from glassworld.errors import InputError
+from glassworld.models.attention import attention
 from glassworld.profiling.tags import listen
+from glassworld.specs import ActionModuleSpec, DiTSpec, VAESpec, VisionSpec, WorldSpec
 
 FORWARD = Action((1, 0, 0, 0), (0, 0))
 LEFT = Action((0, 0, 0, 0), (0, -0.1))
@@ -33,7 +35,8 @@ def two_threads() -> Iterator[None]:
 
 @pytest.fixture
 def world() -> World:
-    return tiny.world()
+    """Of a transformer that has enough to do beside the decoder."""
+    return tiny.world(dit={"ffn_dim": 2048})
 
 
 @pytest.fixture
@@ -113,10 +116,31 @@ def test_an_action_that_is_refused_ends_the_run(world: World) -> None:
         list(made)
 
 
-def test_one_core_or_a_large_world_do_one_thing_after_another(world: World) -> None:
+def test_what_does_not_gain_does_one_thing_after_another(world: World) -> None:
     assert overlaps(world.pipeline)
     torch.set_num_threads(1)
     assert not overlaps(world.pipeline)
     torch.set_num_threads(2)
-    large = tiny.world(height=1024, width=1024)
-    assert not overlaps(large.pipeline)
+    assert not overlaps(tiny.world(dit={"ffn_dim": 2048}, height=1024, width=2048).pipeline)
+    assert not overlaps(tiny.world().pipeline)  # little to do beside the decoder
+
+
+def test_work_of_the_released_size() -> None:
+    """29.7 TFLOP of linear layers and 22.9 of decoding, some of it elsewhere."""
+    dit = DiTSpec(ActionModuleSpec(tuple(range(15)), 4))
+    spec = WorldSpec(mode="universal", dit=dit, vae=VAESpec(), vision=VisionSpec())
+    transformer, decoder = work(spec)
+    assert 2 * transformer == pytest.approx(29.7e12, rel=0.2)
+    assert 2 * decoder == pytest.approx(22.9e12, rel=0.3)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(3, 3), (3, 9), (3, 15), (72, 216)])
+def test_attention_does_not_depend_on_the_number_of_threads(queries: int, keys: int) -> None:
+    q, k, v = (torch.randn(24, 2, n, 64) for n in (queries, keys, keys))
+    two = attention(q, k, v)
+    torch.set_num_threads(1)
+    one = attention(q, k, v)
+    torch.set_num_threads(2)
+    assert torch.equal(one, two)
+    expected = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    torch.testing.assert_close(one.double(), expected, rtol=0, atol=1e-5)
