@@ -81,6 +81,16 @@ def keep_freed_memory() -> None:
         library.mallopt(M_TOP_PAD, 64 * 2**20)
 
 
+def leave_a_core() -> None:
+    """Have products of this thread leave one core to the rest of the program, where there are two.
+
+    Threads that wait for one another stand still whenever anything else takes a core from one of
+    them. A number given by OMP_NUM_THREADS stays.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+
+
 class OnTheWay:
     """A tensor on its way to the host, while the device goes on with what was asked for after."""
 

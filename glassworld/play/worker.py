@@ -1,4 +1,8 @@
-"""The one thread that owns the device."""
+"""The one thread that owns the device.
+
+Pictures are encoded and sent beside it, often for a browser on the same machine: a core is left
+to them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from glassworld.engine.runtime import leave_a_core
 
 Result = TypeVar("Result")
 
@@ -18,7 +24,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._thread = ThreadPoolExecutor(1, "device", leave_a_core)
         self.waiting = 0
 
     async def run(self, job: Callable[[], Result]) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -25,6 +26,7 @@ from glassworld.bench.scaling import over_the_run
 from glassworld.bench.startup import cold_start
 from glassworld.bench.steady import warm
 from glassworld.engine.tiny_decoding import with_tiny_decoder
+from glassworld.engine.world import Networks, World
 from glassworld.errors import InputError
 
 
@@ -145,6 +147,21 @@ def test_the_baseline_does_without_a_mouse() -> None:
     runner = replace(tiny.DIT.action, keyboard_dim=7, mouse_dim=0)
     world = tiny.world(mode="templerun", dit={"action": runner})
     assert distance(world, as_released(world), tiny.picture())["latents_in_spreads"] < 1e-6
+
+
+def test_the_baseline_runs_in_half_precision() -> None:
+    world = tiny.world()
+    own = world.networks
+    halves = Networks(
+        copy.deepcopy(own.dit).bfloat16(),
+        own.encoder,
+        copy.deepcopy(own.decoder).half(),
+        own.vision,
+    )
+    half = World(world.spec, halves, "half")
+    found = distance(half, as_released(half), tiny.picture())
+    assert 0 < found["latents_in_spreads"] < 0.05
+    assert found["psnr_db"] > 30
 
 
 def test_a_tiny_decoder_changes_frames_and_no_latents() -> None:

@@ -78,8 +78,11 @@ def rms_norm(x: Tensor, eps: float) -> Tensor:
     return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).type_as(x)
 
 
-def layer_norm(x: Tensor, eps: float) -> Tensor:
-    return F.layer_norm(x.float(), x.shape[-1:], eps=eps).type_as(x)
+def layer_norm(
+    x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    weight, bias = (None if y is None else y.float() for y in (weight, bias))
+    return F.layer_norm(x.float(), x.shape[-1:], weight, bias, eps).type_as(x)
 
 
 def rotate(x: Tensor, place: Place) -> Tensor:
@@ -172,7 +175,8 @@ class EagerLayer(nn.Module):
             y = self.modulated(x, parts[0], parts[1])
             x = x + self.gated(self.self_attention(y, place, cache), parts[2])
         with tag(tags.CROSS_ATTENTION):
-            x = x + self.cross_attention(own.norm3(x.float()).type_as(x), context)
+            y = layer_norm(x, own.norm3.eps, own.norm3.weight, own.norm3.bias)
+            x = x + self.cross_attention(y, context)
         if self.actions is not None:
             x = self.actions(x, windows, place, cache)
         with tag(tags.FEED_FORWARD):
