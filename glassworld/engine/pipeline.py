@@ -32,7 +32,7 @@ class BlockOutput(NamedTuple):
     """A finished block; `b` is 1, or the number of sessions that made it together."""
 
     latents: Tensor  # [b, c, f, h, w], on the device
-    parts: list[OnTheWay]  # of each latent frame uint8 [b, 1 or 4, H, W, 3], to the host
+    parts: list[OnTheWay]  # of latent frames uint8 [b, n, H, W, 3], to the host
 
     def frames(self) -> Tensor:
         """All of the block's frames `[b, pixel frames, H, W, 3]`, on the host."""
@@ -90,9 +90,11 @@ class Pipeline:
         self.captures = False
         self.attention: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def run_block(self, state: SessionState, on_frames: OnFrames | None = None) -> BlockOutput:
+    def run_block(
+        self, state: SessionState, on_frames: OnFrames | None = None, at_once: int = 1
+    ) -> BlockOutput:
         """Make the next block; `state.actions` already holds its rows."""
-        return self.run_together([state], state, on_frames)
+        return self.run_together([state], state, on_frames, at_once)
 
     @torch.inference_mode()
     def run_together(
@@ -100,16 +102,18 @@ class Pipeline:
         states: Sequence[SessionState],
         networks: NetworkState,
         on_frames: OnFrames | None = None,
+        at_once: int = 1,
     ) -> BlockOutput:
         """Make the next block of every session in `states`.
 
         `networks` holds what the networks keep of all of them, in their order. They stand at the
-        same point of their windows (see `SessionBatch`). `on_frames` is called within.
+        same point of their windows (see `SessionBatch`). `on_frames` is called within, for every
+        latent frame or as many as are decoded `at_once`.
         """
         parts = []
 
         def show(latents: Tensor) -> None:
-            for pictures in self.decode(latents, networks):
+            for pictures in self.decode(latents, networks, at_once):
                 parts.append(OnTheWay(pictures))
                 if on_frames is not None:
                     on_frames(parts[-1])
@@ -189,11 +193,12 @@ class Pipeline:
         flow: Tensor | None = self.dit(x, time, *where, output=output)
         return flow
 
-    def decode(self, latents: Tensor, networks: NetworkState) -> Iterator[Tensor]:
-        """The pictures of each latent frame, uint8 `[b, 1 or 4, H, W, 3]`."""
+    def decode(self, latents: Tensor, networks: NetworkState, at_once: int = 1) -> Iterator[Tensor]:
+        """The pictures of each latent frame, uint8 `[b, 1 or 4, H, W, 3]`, or of `at_once`."""
         graphs, decoder = networks.graphs, self.decoder
         frame = decoder.frame if graphs is None else partial(graphs.frame, decoder)
-        return decoder.stream(latents.to(self.decoder_dtype), networks.decoder, frame)
+        x = latents.to(self.decoder_dtype)
+        return decoder.stream(x, networks.decoder, frame, at_once)
 
     @torch.inference_mode()
     def prefill(self, latents: Tensor, state: SessionState) -> None:

@@ -21,11 +21,11 @@ from torch import Tensor
 from glassworld.engine.action_files import load_actions
 from glassworld.engine.action_spaces import action_space
 from glassworld.engine.actions import Action, ActionTrack, benchmark_actions
+from glassworld.engine.ahead import make_blocks
 from glassworld.engine.conditions import ActionHistory, ImageLatents
 from glassworld.engine.description import describe
 from glassworld.engine.latents import read_latents
 from glassworld.engine.noise import NoiseSource
-from glassworld.engine.overlap import make_blocks
 from glassworld.engine.pictures import load_picture
 from glassworld.engine.pipeline import OnFrames, Pipeline
 from glassworld.engine.rollout import BlockReport, Frames, Rollout, collect

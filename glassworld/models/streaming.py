@@ -20,14 +20,18 @@ class StreamingDecoder(nn.Module, ABC):
     compiled = False  # set when its parts are
 
     def stream(
-        self, latents: Tensor, memory: Memory, decode: DecodeFrame | None = None
+        self,
+        latents: Tensor,
+        memory: Memory,
+        decode: DecodeFrame | None = None,
+        at_once: int = 1,
     ) -> Iterator[Tensor]:
         """Decode the next latents `[b, c, t, h, w]`, one latent frame after another.
 
         Yields 8-bit pictures `[b, n, 8h, 8w, 3]` of each latent frame: n is 1 for the first of a
-        clip, then 4. `decode` takes the place of `self.frame`.
+        clip, then 4; or of `at_once` of them. `decode` takes the place of `self.frame`.
         """
-        for index, x in enumerate(self.enter(latents).split(1, 1)):
+        for index, x in enumerate(self.enter(latents).split(at_once, 1)):
             with tag(tags.DECODE_FRAME, frame=index):
                 pixels = (decode or self.frame)(x, memory)
                 memory.first = False
@@ -41,7 +45,7 @@ class StreamingDecoder(nn.Module, ABC):
 
     @abstractmethod
     def frame(self, x: Tensor, memory: Memory) -> Tensor:
-        """The pixels `[b, n, 8h, 8w, 3]` of one latent frame `[b, 1, h, w, c]`."""
+        """The pixels `[b, n, 8h, 8w, 3]` of the next latent frames `[b, t, h, w, c]`."""
 
     @abstractmethod
     def to_bytes(self, pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Blocks decoded while the next ones are made: the same run, in another thread."""
+"""Blocks whose actions are known: the same run, decoded at once and beside the next block."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import tiny
 import torch
 
 from glassworld.engine.actions import Action
-from glassworld.engine.overlap import overlaps, work
-from glassworld.engine.rollout import BlockReport
+from glassworld.engine.ahead import is_small, overlaps, work
+from glassworld.engine.rollout import BlockReport, Rollout
+from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.attention import attention
@@ -41,7 +42,7 @@ def world() -> World:
 
 @pytest.fixture
 def decoders(world: World) -> list[int]:
-    """Grows by the thread of each latent frame's decoding."""
+    """Grows by the thread of each decoding."""
     threads: list[int] = []
     world.networks.decoder.decoder.register_forward_hook(
         lambda *_: threads.append(threading.get_ident())
@@ -49,19 +50,24 @@ def decoders(world: World) -> list[int]:
     return threads
 
 
+def listened_to(world: World, frames: int) -> Rollout:
+    """A run as it is while somebody listens to its tags."""
+    stop = listen(lambda *_: None)
+    try:
+        return world.generate(tiny.picture(), frames, seed=4)
+    finally:
+        stop()
+
+
 def test_all_blocks_but_the_first_are_decoded_beside_the_next(
     world: World, decoders: list[int]
 ) -> None:
     here = threading.get_ident()
     beside = world.generate(tiny.picture(), 15, seed=4)
-    assert [thread == here for thread in decoders] == [True] * 3 + [False] * 12
+    assert [thread == here for thread in decoders] == [True, False, False, False, False]
     decoders.clear()
-    stop = listen(lambda *_: None)
-    try:
-        in_turn = world.generate(tiny.picture(), 15, seed=4)
-    finally:
-        stop()
-    assert set(decoders) == {here}
+    in_turn = listened_to(world, 15)
+    assert decoders == [here] * 15
     torch.testing.assert_close(beside.latents, in_turn.latents, rtol=0, atol=1e-4)
     difference = np.abs(beside.frames.astype(int) - in_turn.frames)
     assert difference.max() <= 1
@@ -72,7 +78,7 @@ def test_a_run_with_the_noise_of_a_session_rounds_as_the_session_does(
     world: World, decoders: list[int]
 ) -> None:
     world.generate(tiny.picture(), 6, seed=4, noise="blocks")
-    assert set(decoders) == {threading.get_ident()}
+    assert decoders == [threading.get_ident()] * 6
 
 
 def test_known_actions_make_the_frames_of_one_step_after_another(world: World) -> None:
@@ -119,10 +125,24 @@ def test_an_action_that_is_refused_ends_the_run(world: World) -> None:
 def test_what_does_not_gain_does_one_thing_after_another(world: World) -> None:
     assert overlaps(world.pipeline)
     torch.set_num_threads(1)
+    assert is_small(world.pipeline)
     assert not overlaps(world.pipeline)
     torch.set_num_threads(2)
-    assert not overlaps(tiny.world(dit={"ffn_dim": 2048}, height=1024, width=2048).pipeline)
+    assert not is_small(tiny.world(dit={"ffn_dim": 2048}, height=1024, width=2048).pipeline)
+    assert is_small(tiny.world().pipeline)
     assert not overlaps(tiny.world().pipeline)  # little to do beside the decoder
+
+
+@pytest.mark.parametrize("tiny_decoder", [False, True])
+def test_a_block_decoded_at_once_is_that_of_frame_after_frame(tiny_decoder: bool) -> None:
+    world = tiny.world()
+    if tiny_decoder:
+        world = with_tiny_decoder(world, None)
+    at_once = world.generate(tiny.picture(), 9, seed=4)
+    one_by_one = listened_to(world, 9)
+    assert torch.equal(at_once.latents, one_by_one.latents)
+    assert at_once.frames.shape == (33, 32, 48, 3)
+    assert np.abs(at_once.frames.astype(int) - one_by_one.frames).max() <= 1
 
 
 def test_work_of_the_released_size() -> None:
