@@ -255,9 +255,8 @@ def _summarise(
     line("first block", f"{first:.2f} s from the picture to the first frames")
     if len(blocks) > 1:
         frames = len(rollout.frames) - spec.pixel_frames(spec.frames_per_block)
-        line(
-            "speed", f"{frames / sum(blocks[1:]):.1f} frames per second after it, decoding included"
-        )
+        speed = f"{frames / sum(blocks[1:]):.1f} frames per second after it, decoding included"
+        line("speed", f"{speed}, while recorded" if traced else speed)
     if traced:
         line("next", "open the report in a browser, or the trace at https://ui.perfetto.dev")
         line("", "or in chrome://tracing; more: glassworld trace --help")
