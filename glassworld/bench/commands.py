@@ -67,7 +67,7 @@ def run(
     ] = False,
     json_file: _Json = None,
 ) -> None:
-    """Frames per second with decoding, beside a eager baseline; start, stages, sessions, memory.
+    """Frames per second with decoding, beside an eager baseline; start, stages, sessions, memory.
 
     The embedded world by default. With --compare the exit code is 1 if it became slower.
     """
