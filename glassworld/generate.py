@@ -20,6 +20,7 @@ from glassworld.engine.loading import EMBEDDED, load_world
 from glassworld.engine.overlay import draw_keys
 from glassworld.engine.pictures import load_picture
 from glassworld.engine.rollout import BlockReport, Rollout
+from glassworld.engine.runtime import check_room
 from glassworld.engine.video import write_video
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
@@ -173,6 +174,7 @@ def _prepare(options: GenerateOptions, world: World) -> _Job:
             f"num_output_frames {frames}: that is {pixels} pixel frames; "
             f"ask for fewer, a run has at most {MOST_FRAMES}"
         )
+    check_room(spec, pixels)
     if actions is not None:
         actions = actions.fitted(world.space, pixels)
     blocks = frames // spec.frames_per_block

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import yaml
 from laid_out import CLIP_FILE, CONFIG, DIT_FILE, INFERENCE, lay_out, load
 from safetensors.torch import load_file, save_file
 
 from glassworld.engine.loading import load_world
+from glassworld.engine.runtime import check_room
 from glassworld.errors import CheckpointError, InputError, SpecError
 
 INFINITY, NAN = float("inf"), float("nan")
@@ -247,3 +249,9 @@ def test_too_little_memory_is_said_beforehand(
     monkeypatch.setattr("glassworld.engine.runtime._free_bytes", lambda device: 1000)
     with pytest.raises(InputError, match=r"needs .* GB .* 0\.0 GB are free"):
         load(release)
+
+
+def test_a_run_that_no_memory_holds_is_said_beforehand() -> None:
+    check_room(tiny.SPEC, 9)
+    with pytest.raises(InputError, match=r"1000000000000 pixel frames need 9216000\.0 GB"):
+        check_room(tiny.SPEC, 10**12)
