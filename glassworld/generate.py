@@ -20,7 +20,7 @@ from glassworld.engine.loading import EMBEDDED, load_world
 from glassworld.engine.overlay import draw_keys
 from glassworld.engine.pictures import load_picture
 from glassworld.engine.rollout import BlockReport, Rollout
-from glassworld.engine.runtime import check_room
+from glassworld.engine.runtime import check_room, threads_beside_others, using_threads
 from glassworld.engine.video import write_video
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
@@ -87,6 +87,8 @@ def run(options: GenerateOptions) -> bool:
     capture = None
     with ExitStack() as stack:
         stack.enter_context(_memory_errors())
+        if job.noise.draw == "blocks":  # a replay rounds as the live walk did
+            stack.enter_context(using_threads(threads_beside_others()))
         if options.enable_profile:
             mode = cast("Mode", options.profile_mode or "full")
             capture = stack.enter_context(profile(folder / TRACE, mode, job.recorded))

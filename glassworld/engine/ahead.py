@@ -8,9 +8,8 @@ to gain from a second core leave half of the cores to the decoder.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.pipeline import BlockOutput, Pipeline
-from glassworld.engine.runtime import OnTheWay
+from glassworld.engine.runtime import OnTheWay, using_threads
 from glassworld.engine.state import SessionState
 from glassworld.profiling.tags import heard
 from glassworld.specs import WorldSpec
@@ -95,7 +94,9 @@ def _overlapped(
     def decoded(latents: Tensor) -> BlockOutput:
         return BlockOutput(latents, [OnTheWay(x) for x in pipeline.decode(latents, state, frames)])
 
-    with _half_of_the_threads() as others, ThreadPoolExecutor(1, initializer=others) as lane:
+    threads = torch.get_num_threads()
+    mine, others = threads // 2, partial(torch.set_num_threads, threads - threads // 2)
+    with using_threads(mine), ThreadPoolExecutor(1, initializer=others) as lane:
         waiting: deque[Future[BlockOutput]] = deque()
         for _ in turns:
             with torch.inference_mode():
@@ -104,14 +105,3 @@ def _overlapped(
                 yield waiting.popleft().result()
         for last in waiting:
             yield last.result()
-
-
-@contextmanager
-def _half_of_the_threads() -> Iterator[Callable[[], None]]:
-    """Leave this thread half of torch's threads; yields what gives another one the others."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads // 2)
-    try:
-        yield partial(torch.set_num_threads, threads - threads // 2)
-    finally:
-        torch.set_num_threads(threads)

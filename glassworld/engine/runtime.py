@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,14 +83,25 @@ def keep_freed_memory() -> None:
         library.mallopt(M_TOP_PAD, 64 * 2**20)
 
 
-def leave_a_core() -> None:
-    """Have products of this thread leave one core to the rest of the program, where there are two.
+def threads_beside_others() -> int:
+    """How many of torch's threads leave a core to the rest of the program, where there are two.
 
     Threads that wait for one another stand still whenever anything else takes a core from one of
     them. A number given by OMP_NUM_THREADS stays.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    threads = torch.get_num_threads()
+    return threads if "OMP_NUM_THREADS" in os.environ else max(1, threads - 1)
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Have so many threads do what is asked for from this one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class OnTheWay:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from glassworld.engine.runtime import leave_a_core
+import torch
+
+from glassworld.engine.runtime import threads_beside_others
 
 Result = TypeVar("Result")
 
@@ -24,7 +26,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "device", leave_a_core)
+        self._thread = ThreadPoolExecutor(1, "device", _leave_a_core)
         self.waiting = 0
 
     async def run(self, job: Callable[[], Result]) -> Result:
@@ -42,6 +44,10 @@ class Worker:
     def close(self) -> None:
         """Finish the job that runs and drop the others."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_a_core() -> None:
+    torch.set_num_threads(threads_beside_others())
 
 
 def _log_failure(job: Future[None]) -> None:
