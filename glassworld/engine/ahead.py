@@ -86,7 +86,7 @@ def _in_turn(
 def _overlapped(
     pipeline: Pipeline, state: SessionState, turns: Iterable[object]
 ) -> Generator[BlockOutput]:
-    """The first block as ever, because somebody waits for it; the others on two lanes."""
+    """The first block alone, because somebody waits for it; the others on two lanes."""
     turns, frames = iter(turns), pipeline.spec.frames_per_block
     yield from _in_turn(pipeline, state, islice(turns, 1), frames)
 
@@ -96,10 +96,10 @@ def _overlapped(
 
     threads = torch.get_num_threads()
     mine, others = threads // 2, partial(torch.set_num_threads, threads - threads // 2)
-    with using_threads(mine), ThreadPoolExecutor(1, initializer=others) as lane:
+    with ThreadPoolExecutor(1, initializer=others) as lane:
         waiting: deque[Future[BlockOutput]] = deque()
         for _ in turns:
-            with torch.inference_mode():
+            with torch.inference_mode(), using_threads(mine):  # not while the caller has its turn
                 pipeline.make([state], state, lambda x: waiting.append(lane.submit(decoded, x)))
             if len(waiting) > 1:
                 yield waiting.popleft().result()

@@ -248,16 +248,24 @@ class Session:
         """The frames of one block for each of the actions, all known beforehand.
 
         More frames a second than by `step` where the next block can be made while one is decoded;
-        the session may then be a block ahead of what was yielded. Ends with the actions.
+        the session may then be a block ahead of what was yielded. An action that does not fit
+        raises its `InputError` after the frames of those before it.
         """
+        refused: list[InputError] = []
 
         def turns() -> Iterator[None]:
             for action in actions:
-                self.hold(action)
+                try:
+                    self.hold(action)
+                except InputError as error:
+                    refused.append(error)
+                    return
                 yield
 
         for made in make_blocks(self.world.pipeline, self.state, turns()):
             yield made.frames()[0].numpy()
+        if refused:
+            raise refused[0]
 
     def save(self) -> SessionState:
         """A copy of the state, to come back to with `restore`."""

@@ -114,12 +114,16 @@ def test_a_stopped_run_holds_what_its_caller_heard_of(world: World) -> None:
     assert np.array_equal(rollout.actions.keyboard, whole.actions.keyboard)
 
 
-def test_an_action_that_is_refused_ends_the_run(world: World) -> None:
-    session = world.start(tiny.picture())
-    made = session.run([FORWARD, FORWARD, Action((1, 1), (0, 0))])
-    assert len(next(made)) == 9
+def test_an_action_that_is_refused_comes_after_the_frames_before_it(world: World) -> None:
+    made = world.start(tiny.picture()).run([FORWARD, FORWARD, Action((1, 1), (0, 0)), LEFT])
+    assert [len(next(made)) for _ in range(2)] == [9, 12]
     with pytest.raises(InputError, match="keyboard"):
-        list(made)
+        next(made)
+
+
+def test_the_caller_keeps_its_threads(world: World) -> None:
+    for _ in world.start(tiny.picture()).run(WALK):
+        assert torch.get_num_threads() == 2
 
 
 def test_what_does_not_gain_does_one_thing_after_another(world: World) -> None:
@@ -154,8 +158,8 @@ def test_work_of_the_released_size() -> None:
     assert 2 * decoder == pytest.approx(22.9e12, rel=0.3)
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(3, 3), (3, 9), (3, 15), (72, 216)])
-def test_attention_does_not_depend_on_the_number_of_threads(queries: int, keys: int) -> None:
+@pytest.mark.parametrize(("queries", "keys"), [(3, 3), (3, 9), (3, 15)])
+def test_short_attention_does_not_depend_on_the_number_of_threads(queries: int, keys: int) -> None:
     q, k, v = (torch.randn(24, 2, n, 64) for n in (queries, keys, keys))
     two = attention(q, k, v)
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """The transformer as the released code computes it.
 
-Queries, keys and values by a product each; norms and modulations step by step in float32;
+Queries, keys and values by a product each; norms in float32 and modulations step by step;
 rotations in float64, their table laid out anew for every layer; windows of keys and values
 shifted by a copy when a frame leaves; every token with keyboard keys of its own; an update pass
 that goes to the end.
