@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from glassworld.models.attention import Attend, Heads, RMSNorm, attend_window, attention
+from glassworld.models.dense import Dense, feed_forward
 from glassworld.models.kv_window import LayerCache, Placement
 from glassworld.models.rope import Rotary
 from glassworld.profiling import registry as tags
@@ -53,27 +54,25 @@ class ActionModule(nn.Module):
         mouse, keyboard = spec.mouse_width, spec.keyboard_width
         if spec.mouse_dim:
             self.mouse_mlp = nn.Sequential(
-                nn.Linear(dim + spec.rows * spec.mouse_dim, mouse),
-                nn.GELU("tanh"),
-                nn.Linear(mouse, mouse),
+                *feed_forward(dim + spec.rows * spec.mouse_dim, mouse, mouse),
                 nn.LayerNorm(mouse),
             )
-            self.t_qkv = nn.Linear(mouse, 3 * mouse, bias=False)
+            self.t_qkv = Dense(mouse, 3 * mouse, bias=False)
             # Stored in released checkpoints, never applied: see `unit_rms`.
             self.img_attn_q_norm = RMSNorm(mouse // spec.heads, eps)
             self.img_attn_k_norm = RMSNorm(mouse // spec.heads, eps)
-            self.proj_mouse = nn.Linear(mouse, dim, bias=False)
+            self.proj_mouse = Dense(mouse, dim, bias=False)
         self.has_mouse = bool(spec.mouse_dim)
         self.keyboard_embed = nn.Sequential(
             nn.Linear(spec.keyboard_dim, spec.embed_width),
             nn.SiLU(),
             nn.Linear(spec.embed_width, spec.embed_width),
         )
-        self.mouse_attn_q = nn.Linear(dim, keyboard, bias=False)  # the keyboard's queries
+        self.mouse_attn_q = Dense(dim, keyboard, bias=False)  # the keyboard's queries
         self.keyboard_attn_kv = nn.Linear(spec.rows * spec.embed_width, 2 * keyboard, bias=False)
         self.key_attn_q_norm = RMSNorm(keyboard // spec.heads, eps)
         self.key_attn_k_norm = RMSNorm(keyboard // spec.heads, eps)
-        self.proj_keyboard = nn.Linear(keyboard, dim, bias=False)
+        self.proj_keyboard = Dense(keyboard, dim, bias=False)
 
     def forward(self, x: Tensor, shared: ActionPass, cache: LayerCache | None) -> Tensor:
         windows, rotary = shared.windows, shared.rotary

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from glassworld.models.dense import Dense
 from glassworld.models.kv_window import KeyValues, KVWindow, Placement
 from glassworld.models.quantised import QuantisedLinear
 from glassworld.models.rope import Rotary
@@ -114,10 +115,10 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = Dense(dim, 3 * dim)
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
-        self.o = nn.Linear(dim, dim)
+        self.o = Dense(dim, dim)
 
     def project(self, x: Tensor, rotary: Rotary) -> Heads:
         """`x`: `[b, tokens, dim]`."""
@@ -143,11 +144,11 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, heads: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
-        self.q = nn.Linear(dim, dim)
+        self.q = Dense(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
-        self.o = nn.Linear(dim, dim)
+        self.o = Dense(dim, dim)
 
     def keys(self, context: Tensor) -> KeyValues:
         """`context`: `[b, n, dim]`."""

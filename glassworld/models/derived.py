@@ -20,6 +20,10 @@ class Derived:
     def __init__(self) -> None:
         self._kept: dict[object, tuple[Stamp, Tensor]] = {}
 
+    def __deepcopy__(self, _: object) -> Derived:
+        """A copied layer derives its own: what is laid out for oneDNN cannot be copied."""
+        return Derived()
+
     def of(self, weight: Tensor, make: Callable[[Tensor], Tensor], key: object = None) -> Tensor:
         """`make(weight)`; `key` tells several forms of a weight apart."""
         kept = self._kept.get(key)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from glassworld.models.action import ActionWindows
+from glassworld.models.dense import Dense
 from glassworld.models.kv_window import (
     KeyValues,
     KVWindow,
@@ -38,7 +39,7 @@ class Head(nn.Module):
     def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
         self.eps, self.patch = spec.eps, spec.patch
-        self.head = nn.Linear(spec.dim, spec.patch**2 * spec.out_dim)
+        self.head = Dense(spec.dim, spec.patch**2 * spec.out_dim)
         self.modulation = learned(1, 2, spec.dim)
 
     def forward(self, x: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -19,6 +19,7 @@ from glassworld.models.attention import (
     attend_window,
     join_heads,
 )
+from glassworld.models.dense import feed_forward
 from glassworld.models.kv_window import KeyValues, LayerCache, Placement
 from glassworld.models.learned import learned
 from glassworld.models.rope import Rotary
@@ -77,11 +78,7 @@ class Layer(nn.Module):
         self.norm3 = nn.LayerNorm(spec.dim, spec.eps)
         self.cross_attn = CrossAttention(spec.dim, spec.num_heads, spec.eps)
         self.action_model = ActionModule(spec.action, spec.dim, spec.eps) if has_actions else None
-        self.ffn = nn.Sequential(
-            nn.Linear(spec.dim, spec.ffn_dim),
-            nn.GELU("tanh"),
-            nn.Linear(spec.ffn_dim, spec.dim),
-        )
+        self.ffn = nn.Sequential(*feed_forward(spec.dim, spec.ffn_dim, spec.dim))
         self.modulation = learned(1, 6, spec.dim)
 
     def modulations(self, time: Tensor) -> tuple[Modulation, Modulation]:

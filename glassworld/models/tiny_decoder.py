@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from glassworld.models.derived import Derived
 from glassworld.models.streaming import StreamingDecoder
-from glassworld.models.vae_convs import Memory, convolve
+from glassworld.models.vae_convs import Memory, convolve, laid_out
 from glassworld.models.vae_layers import interleave, phases
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
@@ -79,7 +79,8 @@ class NarrowUp(nn.Conv2d):
         self.derived = Derived()
 
     def forward(self, x: Tensor) -> Tensor:
-        four = convolve(x, self.derived.of(self.weight, phases), None, 1)
+        weight = laid_out(self.derived.of(self.weight, phases), x, 1, self.derived)
+        four = convolve(x, weight, None, 1)
         return interleave(four, self.out_channels)
 
 

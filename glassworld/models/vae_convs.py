@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glassworld.models import onednn
 from glassworld.models.derived import Derived
 
 TAPS = 3  # the temporal kernel of every causal convolution
@@ -85,10 +86,39 @@ def volume(weight: Tensor) -> Tensor:
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0, stride: int = 1
 ) -> Tensor:
-    """Apply a 2-D convolution to every frame of `[b, t, h, w, c]`."""
-    pictures = x.flatten(0, 1).permute(0, 3, 1, 2)
-    pictures = F.conv2d(pictures, weight, bias, stride, padding)
-    return pictures.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+    """Apply a 2-D convolution to every frame of `[b, t, h, w, c]`.
+
+    The stride of a weight that was laid out is 1.
+    """
+    pictures = as_pictures(x)
+    if weight.is_mkldnn:
+        pictures = onednn.convolve(pictures, weight, bias, padding)
+    else:
+        pictures = F.conv2d(pictures, weight, bias, stride, padding)
+    # Of 16 pictures and more torch's convolutions without oneDNN answer with channels first.
+    return pictures.permute(0, 2, 3, 1).contiguous().unflatten(0, x.shape[:2])
+
+
+def as_pictures(x: Tensor) -> Tensor:
+    """Frames `[b, t, h, w, c]` as a batch of channels-last pictures, in the same storage."""
+    return x.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def laid_out(
+    weight: Tensor, x: Tensor, padding: int, derived: Derived, key: object = None
+) -> Tensor:
+    """The weight as oneDNN wants it to `convolve` frames like `x`, kept; where it does not, as is.
+
+    `key` tells the weights apart that a layer convolves with.
+    """
+    if not onednn.suits(x, weight, x.shape[:-1].numel() * weight.numel()):
+        return weight
+    pictures = as_pictures(x)
+    return derived.of(
+        weight,
+        lambda weight: onednn.lay_out_convolution(weight, pictures, padding),
+        ("laid out", key),
+    )
 
 
 def mix_channels(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -146,12 +176,15 @@ class CausalConv(nn.Conv2d):
         count = self.at_once(frames)
         seen = range(count + TAPS - 1)
         taps = torch.cat([x[:, tap : tap + frames : count] for tap in seen], -1)
+        side = self.kernel_size[0] // 2
         if count == 1:
-            return convolve(taps, self.weight, self.bias, self.kernel_size[0] // 2)
+            weight = laid_out(self.weight, taps, side, self.derived)
+            return convolve(taps, weight, self.bias, side)
         weight = self.derived.of(self.weight, lambda weight: band(weight, count), count)
+        weight = laid_out(weight, taps, side, self.derived, count)
         assert self.bias is not None
         bias = self.derived.of(self.bias, lambda bias: bias.repeat(count), ("bias", count))
-        y = convolve(taps, weight, bias, self.kernel_size[0] // 2)
+        y = convolve(taps, weight, bias, side)
         return y.unflatten(-1, (count, -1)).movedim(-2, 2).flatten(1, 2)
 
     def convolve_directly(self, x: Tensor) -> Tensor:

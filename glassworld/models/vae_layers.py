@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from glassworld.models.attention import attention
 from glassworld.models.derived import Derived
-from glassworld.models.vae_convs import CausalConv, Memory, convolve, mix_channels
+from glassworld.models.vae_convs import CausalConv, Memory, convolve, laid_out, mix_channels
 from glassworld.specs import VAESpec
 
 
@@ -159,7 +159,7 @@ class Upsample(nn.Module):
         if self.time_conv is not None:
             x = self.time_conv(x, memory)
         assert self.conv.bias is not None
-        weight = self.derived.of(self.conv.weight, phases)
+        weight = laid_out(self.derived.of(self.conv.weight, phases), x, 1, self.derived)
         bias = self.derived.of(self.conv.bias, lambda bias: bias.repeat(4), "bias")
         four = convolve(x, weight, bias, 1)
         return interleave(four, self.conv.out_channels)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from glassworld.models.dense import Dense, feed_forward
 from glassworld.models.quantised import QuantisedLinear, quantise, quantise_layers
 
 
@@ -24,7 +25,7 @@ def test_rows_are_within_half_a_step(dtype: torch.dtype, step: float) -> None:
 @pytest.mark.parametrize(("dtype", "most"), [(torch.int8, 0.02), (torch.float8_e4m3fn, 0.06)])
 def test_a_layer_is_near_the_exact_one(dtype: torch.dtype, most: float) -> None:
     torch.manual_seed(0)
-    linear, x = nn.Linear(64, 48), torch.randn(2, 20, 64)
+    linear, x = Dense(64, 48), torch.randn(2, 20, 64)
     layer = QuantisedLinear(linear, dtype)
     with torch.inference_mode():
         exact, near = linear(x), layer(x)
@@ -33,11 +34,20 @@ def test_a_layer_is_near_the_exact_one(dtype: torch.dtype, most: float) -> None:
         torch.testing.assert_close(layer(x, first=16), near[..., 16:])
 
 
+def test_the_activation_stays() -> None:
+    torch.manual_seed(0)
+    exact, x = nn.Sequential(*feed_forward(64, 96, 64)), torch.randn(20, 64)
+    with torch.inference_mode():
+        expected = exact(x)
+        quantise_layers(exact, torch.int8)
+        assert (exact(x) - expected).square().mean().sqrt() < 0.05 * expected.std()
+
+
 def test_layers_of_a_few_rows_and_of_odd_widths_are_spared() -> None:
     network = nn.ModuleDict(
         {
-            "ffn": nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32)),
-            "odd": nn.Linear(24, 32),
+            "ffn": nn.Sequential(*feed_forward(32, 64, 32)),
+            "odd": Dense(24, 32),
             "keyboard_embed": nn.Sequential(nn.Linear(32, 32)),
             "keyboard_attn_kv": nn.Linear(32, 32),
         }

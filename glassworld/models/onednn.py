@@ -1,0 +1,70 @@
+"""Products and convolutions on a processor, by oneDNN and with weights laid out ahead.
+
+torch gives float32 products to another library, which keeps to AVX2 on processors of some makers:
+half of what they can do. And it lays out a convolution's weights anew in every call, or does small
+ones without oneDNN. Switched off together with oneDNN by `torch.backends.mkldnn.enabled = False`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+LEAST = 1_500_000  # multiplications from which such a call pays
+MOST_KEPT = 2**20  # numbers in a weight of which a second copy, laid out, costs nothing to speak of
+
+
+@cache
+def _has_operators() -> bool:
+    """Whether this torch brings what its own compiler calls on a processor."""
+    known = torch.ops.mkldnn
+    return hasattr(known, "_linear_pointwise") and hasattr(known, "_convolution_pointwise")
+
+
+def suits(x: Tensor, weight: Tensor, work: int) -> bool:
+    """Whether these operators take them, and it pays for so many multiplications.
+
+    They take float32 on a processor, without gradients and uncompiled.
+    """
+    return (
+        work >= LEAST
+        and x.device.type == "cpu"
+        and x.dtype is torch.float32 is weight.dtype
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.enabled)
+        and _has_operators()
+    )
+
+
+def lay_out_product(weight: Tensor) -> Tensor:
+    """The weight of a linear layer `[out, in]`; a large one as it is."""
+    if weight.numel() > MOST_KEPT:
+        return weight
+    return torch.ops.mkldnn._reorder_linear_weight(weight)
+
+
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+    """x W^T + bias for `x` `[..., in]`; with `gelu` followed by GELU in its tanh form."""
+    then, form = ("gelu", "tanh") if gelu else ("none", "")
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, then, [], form)
+
+
+def lay_out_convolution(weight: Tensor, pictures: Tensor, padding: int) -> Tensor:
+    """The weight `[out, in, h, w]` of a convolution over such pictures; a large one as it is."""
+    if weight.numel() > MOST_KEPT:
+        return weight
+    sides, ones, size = [padding, padding], [1, 1], list(pictures.shape)
+    dense = weight.to_mkldnn()
+    return torch._C._nn.mkldnn_reorder_conv2d_weight(dense, sides, ones, ones, 1, size)  # type: ignore[call-arg]
+
+
+def convolve(pictures: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """`pictures`: `[n, in, h, w]`, channels last."""
+    sides, ones = [padding, padding], [1, 1]
+    return torch.ops.mkldnn._convolution_pointwise.default(
+        pictures, weight, bias, sides, ones, ones, 1, "none", [], ""
+    )
