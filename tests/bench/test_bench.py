@@ -25,6 +25,7 @@ from glassworld.bench.report import Order, full_benchmark, print_comparison, pri
 from glassworld.bench.scaling import over_the_run
 from glassworld.bench.startup import cold_start
 from glassworld.bench.steady import warm
+from glassworld.engine.acceleration import accelerate
 from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import Networks, World
 from glassworld.errors import InputError
@@ -140,7 +141,10 @@ def test_the_baseline_makes_the_same_frames(dit: dict[str, int]) -> None:
     found = distance(world, baseline, tiny.picture())  # until frames have left the window
     assert found["latents_in_spreads"] < 1e-6
     assert found["psnr_db"] > 85
-    assert baseline.networks.dit.patch_embedding is world.networks.dit.patch_embedding
+    theirs, ours = baseline.networks.dit.patch_embedding, world.networks.dit.patch_embedding
+    assert theirs.weight is ours.weight
+    accelerate(world, ["int8"])
+    assert distance(world, baseline, tiny.picture())["latents_in_spreads"] > 1e-4  # of ours alone
 
 
 def test_the_baseline_does_without_a_mouse() -> None:

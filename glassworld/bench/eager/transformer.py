@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from glassworld.models.action import ActionModule, ActionWindows
+from glassworld.models.dense import Dense
 from glassworld.models.dit import DiT
 from glassworld.models.kv_window import KeyValues
 from glassworld.models.layer import Layer
@@ -65,6 +66,18 @@ class EagerCache:
     self_attention: ShiftingWindow
     mouse: ShiftingWindow | None = None
     keyboard: ShiftingWindow | None = None
+
+
+def dense(x: Tensor, layer: Dense) -> Tensor:
+    """By torch's product, and the activation as an operator of its own."""
+    x = F.linear(x, layer.weight, layer.bias)
+    return F.gelu(x, approximate="tanh") if layer.gelu else x
+
+
+def in_turn(x: Tensor, layers: nn.Sequential) -> Tensor:
+    for layer in layers:
+        x = dense(x, layer) if isinstance(layer, Dense) else layer(x)
+    return x
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -133,22 +146,25 @@ class EagerActions(nn.Module):
         own, heads = self.own, self.spec.heads
         hidden = rearrange(x, "b (f p) c -> (b p) f c", f=place.frames)
         moves = moves.flatten(2).repeat_interleave(len(hidden) // len(x), 0)
-        qkv = own.t_qkv(own.mouse_mlp(torch.cat([hidden, moves], -1)))
+        qkv = dense(in_turn(torch.cat([hidden, moves], -1), own.mouse_mlp), own.t_qkv)
         q, k, v = rearrange(qkv, "b f (three h d) -> three b f h d", three=3, h=heads)
         q, k = (rotate_time(rms_norm(y, own.eps), place.start, self.spec) for y in (q, k))
         mixed = attend(q, *window.put(k, v, place.start))
-        return own.proj_mouse(rearrange(mixed, "(b p) f h d -> b (f p) (h d)", b=len(x)))
+        mixed = rearrange(mixed, "(b p) f h d -> b (f p) (h d)", b=len(x))
+        return dense(mixed, own.proj_mouse)
 
     def keyboard(self, x: Tensor, keys: Tensor, place: Place, window: ShiftingWindow) -> Tensor:
         own, heads = self.own, self.spec.heads
         kv = own.keyboard_attn_kv(own.keyboard_embed(keys).flatten(2))
         k, v = rearrange(kv, "b f (two h d) -> two b f h d", two=2, h=heads)
-        q = rearrange(own.mouse_attn_q(x), "b (f p) (h d) -> (b p) f h d", f=place.frames, h=heads)
+        q = dense(x, own.mouse_attn_q)
+        q = rearrange(q, "b (f p) (h d) -> (b p) f h d", f=place.frames, h=heads)
         q, k = (rotate_time(rms_norm(y, own.eps), place.start, self.spec) for y in (q, k))
         positions = len(q) // len(x)
         seen = (y.repeat_interleave(positions, 0) for y in window.put(k, v, place.start))
         mixed = attend(q, *seen)
-        return own.proj_keyboard(rearrange(mixed, "(b p) f h d -> b (f p) (h d)", b=len(x)))
+        mixed = rearrange(mixed, "(b p) f h d -> b (f p) (h d)", b=len(x))
+        return dense(mixed, own.proj_keyboard)
 
 
 class EagerLayer(nn.Module):
@@ -180,7 +196,8 @@ class EagerLayer(nn.Module):
         if self.actions is not None:
             x = self.actions(x, windows, place, cache)
         with tag(tags.FEED_FORWARD):
-            return x + self.gated(own.ffn(self.modulated(x, parts[3], parts[4])), parts[5])
+            y = in_turn(self.modulated(x, parts[3], parts[4]), own.ffn)
+            return x + self.gated(y, parts[5])
 
     def modulated(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         y = layer_norm(x, self.own.eps).unflatten(1, (shift.shape[1], -1))
@@ -199,12 +216,15 @@ class EagerLayer(nn.Module):
         k = rms_norm(k, own.norm_k.eps) * own.norm_k.weight
         q, k, v = (y.unflatten(-1, (own.heads, -1)) for y in (q, k, v))
         q, k = rotate(q, place), rotate(k, place)
-        return own.o(attend(q, *cache.self_attention.put(k, v, place.start)).flatten(2))
+        seen = attend(q, *cache.self_attention.put(k, v, place.start))
+        return dense(seen.flatten(2), own.o)
 
     def cross_attention(self, x: Tensor, context: KeyValues) -> Tensor:
         own = self.own.cross_attn
-        q = (rms_norm(own.q(x), own.norm_q.eps) * own.norm_q.weight).unflatten(-1, (own.heads, -1))
-        return own.o(attend(q, context.k.transpose(1, 2), context.v.transpose(1, 2)).flatten(2))
+        q = rms_norm(dense(x, own.q), own.norm_q.eps) * own.norm_q.weight
+        q = q.unflatten(-1, (own.heads, -1))
+        seen = attend(q, context.k.transpose(1, 2), context.v.transpose(1, 2))
+        return dense(seen.flatten(2), own.o)
 
 
 class EagerDiT(nn.Module):
@@ -269,6 +289,6 @@ class EagerDiT(nn.Module):
         head, patch = self.own.head, self.spec.patch
         shift, scale = (head.modulation.unsqueeze(1) + embedded.unsqueeze(2)).chunk(2, 2)
         y = layer_norm(tokens, head.eps).unflatten(1, (place.frames, -1))
-        y = head.head(y * (1 + scale) + shift)
+        y = dense(y * (1 + scale) + shift, head.head)
         form = "b f (r c) (p q ch) -> b ch f (r p) (c q)"
         return rearrange(y, form, r=place.grid[0], c=place.grid[1], p=patch, q=patch)

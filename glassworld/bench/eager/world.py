@@ -7,6 +7,7 @@ The benchmark runs it beside ours in one process, and a test holds their numbers
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
 from glassworld.bench.eager.decoder import EagerDecoder
@@ -17,9 +18,13 @@ from glassworld.models.vae_decoder import VAEDecoder
 
 
 def as_released(world: World) -> World:
-    """The same world, computed as the released code does. Of one session at a time."""
+    """The same world, computed as the released code does. Of one session at a time.
+
+    Its weights are shared, its layers are not: what is done to the world's changes nothing here.
+    """
     own = world.networks
     assert isinstance(own.decoder, VAEDecoder)
-    dit = cast(DiT, EagerDiT(own.dit))
+    layers = copy.deepcopy(own.dit, {id(weight): weight for weight in own.dit.parameters()})
+    dit = cast(DiT, EagerDiT(layers))
     networks = Networks(dit, own.encoder, EagerDecoder(own.decoder), own.vision)
     return World(world.spec, networks, f"{world.name} (eager)")
