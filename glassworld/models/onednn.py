@@ -20,7 +20,8 @@ MOST_KEPT = 2**20  # numbers in a weight of which a second copy, laid out, costs
 def _has_operators() -> bool:
     """Whether this torch brings what its own compiler calls on a processor."""
     known = torch.ops.mkldnn
-    return hasattr(known, "_linear_pointwise") and hasattr(known, "_convolution_pointwise")
+    names = ("_linear_pointwise", "_convolution_pointwise", "_convolution_pointwise_")
+    return all(hasattr(known, name) for name in names)
 
 
 def suits(x: Tensor, weight: Tensor, work: int) -> bool:
@@ -62,9 +63,16 @@ def lay_out_convolution(weight: Tensor, pictures: Tensor, padding: int) -> Tenso
     return torch._C._nn.mkldnn_reorder_conv2d_weight(dense, sides, ones, ones, 1, size)  # type: ignore[call-arg]
 
 
-def convolve(pictures: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """`pictures`: `[n, in, h, w]`, channels last."""
-    sides, ones = [padding, padding], [1, 1]
-    return torch.ops.mkldnn._convolution_pointwise.default(
-        pictures, weight, bias, sides, ones, ones, 1, "none", [], ""
-    )
+def convolve(
+    pictures: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: int,
+    onto: Tensor | None = None,
+) -> Tensor:
+    """`pictures`: `[n, in, h, w]`, channels last; with `onto` the result is added there."""
+    known, sides, ones = torch.ops.mkldnn, [padding, padding], [1, 1]
+    given = (pictures, weight, bias, sides, ones, ones, 1)
+    if onto is None:
+        return known._convolution_pointwise.default(*given, "none", [], "")
+    return known._convolution_pointwise_.binary(onto, *given, "add", 1.0, None, [], None)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ from glassworld.models import onednn
 from glassworld.models.derived import Derived
 
 TAPS = 3  # the temporal kernel of every causal convolution
+LARGE = 2**19  # numbers of an output that is added up tap by tap
 LANES = 16  # output channels that a convolution takes as much time for as for one of them
 
 
@@ -78,6 +80,11 @@ def unfold_taps(weight: Tensor, taps: int) -> Tensor:
     return weight.reshape(out, taps, channels // taps, height, width).transpose(1, 2).contiguous()
 
 
+def one_tap(weight: Tensor, tap: int) -> Tensor:
+    """Of a folded weight, what the frame `TAPS - 1 - tap` before an output's own goes through."""
+    return weight.chunk(TAPS, 1)[tap].contiguous(memory_format=torch.channels_last)
+
+
 def volume(weight: Tensor) -> Tensor:
     """A folded weight as a conv3d's, its channels last."""
     return unfold_taps(weight, TAPS).contiguous(memory_format=torch.channels_last_3d)
@@ -111,7 +118,7 @@ def laid_out(
 
     `key` tells the weights apart that a layer convolves with.
     """
-    if not onednn.suits(x, weight, x.shape[:-1].numel() * weight.numel()):
+    if not onednn_takes(x, weight):
         return weight
     pictures = as_pictures(x)
     return derived.of(
@@ -119,6 +126,11 @@ def laid_out(
         lambda weight: onednn.lay_out_convolution(weight, pictures, padding),
         ("laid out", key),
     )
+
+
+def onednn_takes(x: Tensor, weight: Tensor) -> bool:
+    """Whether to convolve frames `[b, t, h, w, c]` by oneDNN itself."""
+    return onednn.suits(x, weight, x.shape[:-1].numel() * weight.numel())
 
 
 def mix_channels(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -174,6 +186,9 @@ class CausalConv(nn.Conv2d):
         if self.direct:
             return self.convolve_directly(x)
         count = self.at_once(frames)
+        large = len(x) * frames * x.shape[2:4].numel() * self.out_channels >= LARGE
+        if count == 1 and large and onednn_takes(x, self.weight):
+            return self.convolve_tap_by_tap(x, frames)
         seen = range(count + TAPS - 1)
         taps = torch.cat([x[:, tap : tap + frames : count] for tap in seen], -1)
         side = self.kernel_size[0] // 2
@@ -186,6 +201,17 @@ class CausalConv(nn.Conv2d):
         bias = self.derived.of(self.bias, lambda bias: bias.repeat(count), ("bias", count))
         y = convolve(taps, weight, bias, side)
         return y.unflatten(-1, (count, -1)).movedim(-2, 2).flatten(1, 2)
+
+    def convolve_tap_by_tap(self, x: Tensor, frames: int) -> Tensor:
+        """What each tap sees, added up in place: taps side by side would leave the caches."""
+        side, mixed, bias = self.kernel_size[0] // 2, None, self.bias
+        for tap in range(TAPS):
+            seen = x[:, tap : tap + frames]
+            weight = self.derived.of(self.weight, partial(one_tap, tap=tap), ("tap", tap))
+            weight = laid_out(weight, seen, side, self.derived, ("tap", tap))
+            mixed, bias = onednn.convolve(as_pictures(seen), weight, bias, side, mixed), None
+        assert mixed is not None
+        return mixed.permute(0, 2, 3, 1).unflatten(0, (len(x), frames))
 
     def convolve_directly(self, x: Tensor) -> Tensor:
         weight = self.derived.of(self.weight, volume, "volume")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from glassworld.models import onednn
 from glassworld.models.dense import Dense
-from glassworld.models.vae_convs import CausalConv
+from glassworld.models.vae_convs import TAPS, CausalConv, Memory
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_layers import Upsample
 
@@ -107,6 +107,22 @@ def test_the_decoder_is_the_same_without_it() -> None:
         expected = decoder(latents)
         with without_onednn():
             torch.testing.assert_close(decoder(latents), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [onednn.MOST_KEPT, 0])
+def test_large_outputs_are_added_up_tap_by_tap(
+    kept: int, monkeypatch: pytest.MonkeyPatch, calls: list[str]
+) -> None:
+    monkeypatch.setattr(onednn, "MOST_KEPT", kept)
+    torch.manual_seed(0)
+    conv, x = CausalConv(16, 24), torch.randn(2, 6, 48, 64, 16)
+    memory, other = Memory(), Memory()
+    with torch.inference_mode():
+        parts = [conv(part, memory) for part in (x[:, :5], x[:, 5:])]
+        assert len(calls) == TAPS + (kept > 0)  # the second output is small
+        with without_onednn():
+            close(torch.cat(parts, 1), conv(x, other))
+    assert torch.equal(memory.frames[""], other.frames[""])
 
 
 def test_convolutions_are_torchs(calls: list[str]) -> None:
