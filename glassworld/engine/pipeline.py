@@ -36,7 +36,7 @@ class BlockOutput(NamedTuple):
 
     def frames(self) -> Tensor:
         """All of the block's frames `[b, pixel frames, H, W, 3]`, on the host."""
-        return torch.cat([part.wait() for part in self.parts], 1)
+        return joined([part.wait() for part in self.parts], 1)
 
 
 OnFrames = Callable[[OnTheWay], None]
@@ -65,8 +65,8 @@ class Given:
         )
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+def joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
 class Pipeline:
