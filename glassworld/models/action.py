@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from glassworld.models.attention import Attend, Heads, RMSNorm, attend_window, attention
 from glassworld.models.dense import Dense, feed_forward
 from glassworld.models.kv_window import LayerCache, Placement
+from glassworld.models.norms import rms_norm
 from glassworld.models.rope import Rotary
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
@@ -39,11 +39,6 @@ class ActionPass(NamedTuple):
     visible: Tensor | None  # [f, f]: which frame sees which, without rings
 
 
-def unit_rms(x: Tensor, eps: float) -> Tensor:
-    """RMS norm per head, without the weight: the reference stores one and does not apply it."""
-    return F.rms_norm(x, x.shape[-1:], eps=eps)
-
-
 class ActionModule(nn.Module):
     """Adds what mouse and keyboard say to the tokens `[b, f, positions, dim]`."""
 
@@ -58,7 +53,7 @@ class ActionModule(nn.Module):
                 nn.LayerNorm(mouse),
             )
             self.t_qkv = Dense(mouse, 3 * mouse, bias=False)
-            # Stored in released checkpoints, never applied: see `unit_rms`.
+            # Stored in released checkpoints, never applied: its norms have no weight.
             self.img_attn_q_norm = RMSNorm(mouse // spec.heads, eps)
             self.img_attn_k_norm = RMSNorm(mouse // spec.heads, eps)
             self.proj_mouse = Dense(mouse, dim, bias=False)
@@ -97,7 +92,7 @@ class ActionModule(nn.Module):
         moves = mouse.flatten(2)[:, :, None].expand(-1, -1, x.shape[2], -1)
         qkv = self.t_qkv(self.mouse_mlp(torch.cat([x, moves], -1)))
         qkv = rearrange(qkv, "b f p (three h d) -> three b p h f d", three=3, h=self.heads)
-        q, k = rotary.turn(unit_rms(qkv[:2], self.eps)).flatten(1, 2)
+        q, k = rotary.turn(rms_norm(qkv[:2], self.eps)).flatten(1, 2)
         return Heads(q, k, qkv[2].flatten(0, 1))
 
     def mouse_out(self, x: Tensor, seen: Tensor) -> Tensor:
@@ -108,9 +103,9 @@ class ActionModule(nn.Module):
         """Every token attends to the window's frames, one key each: `[b, heads, p * f, d]`."""
         kv = self.keyboard_attn_kv(self.keyboard_embed(keyboard).flatten(2))
         k, v = rearrange(kv, "b f (two h d) -> two b h 1 f d", two=2, h=self.heads)
-        k = rotary.turn(unit_rms(k, self.eps))
+        k = rotary.turn(rms_norm(k, self.eps))
         q = rearrange(self.mouse_attn_q(x), "b f p (h d) -> b h p f d", h=self.heads)
-        q = rotary.turn(unit_rms(q, self.eps)).flatten(2, 3)
+        q = rotary.turn(rms_norm(q, self.eps)).flatten(2, 3)
         return Heads(q, k.squeeze(2), v.squeeze(2))
 
     def keyboard_out(self, x: Tensor, seen: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from glassworld.models.dense import Dense
 from glassworld.models.kv_window import KeyValues, KVWindow, Placement
+from glassworld.models.norms import rms_norm
 from glassworld.models.quantised import QuantisedLinear
 from glassworld.models.rope import Rotary
 from glassworld.models.sight import Sight
@@ -90,7 +91,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.eps, self.weight)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from glassworld.models.attention import attention
 from glassworld.models.derived import Derived
+from glassworld.models.norms import unit_norm
 from glassworld.models.vae_convs import CausalConv, Memory, convolve, laid_out, mix_channels
 from glassworld.specs import VAESpec
 
@@ -25,7 +26,7 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.gamma.shape, self.gamma.to(x.dtype), eps=1e-24)
+        return unit_norm(x, self.gamma)
 
 
 @lru_cache
