@@ -247,7 +247,8 @@ def _call(command: Any, arguments: Sequence[str] | None, name: str) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":  # a group alone: its message is its help
             error.show()
         else:
-            print(f"error: {error.format_message()} (see {name} --help)", file=sys.stderr)
+            where = error.ctx.command_path if error.ctx else name
+            print(f"error: {error.format_message()} (see {where} --help)", file=sys.stderr)
         return 2
     except SystemExit as end:
         code = end.code

@@ -73,6 +73,28 @@ def test_commands_of_other_folders_are_mounted(
     assert "completion" not in said
 
 
+@pytest.mark.parametrize(
+    ("run", "arguments", "where"),
+    [
+        (main, ["gnerate"], "glassworld"),
+        (main, ["generate", "--sed", "1"], "glassworld generate"),
+        (main, ["trace", "tpo"], "glassworld trace"),
+        (main, ["trace", "top", "a.json", "-n", "0"], "glassworld trace top"),
+        (main, ["bench", "spede"], "glassworld bench"),
+        (main, ["eval", "--nowhere"], "glassworld eval"),
+        (inference, ["--sed", "1"], "inference.py"),
+    ],
+)
+def test_an_error_of_usage_names_the_help_of_the_command_one_was_in(
+    run: Callable[[list[str]], int],
+    arguments: list[str],
+    where: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.rstrip().endswith(f"(see {where} --help)")
+
+
 def test_the_familiar_flags_and_the_dashed_ones_are_the_same(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
