@@ -106,13 +106,21 @@ def show_answer(
     if not rows:
         return False
     console.print()
-    console.print(table(question.title, question.columns, map(question.cells, rows[:most])))
+    console.print(_answer(question, analysis, rows[:most]))
     if most is not None and len(rows) > most:
         left = f"... {len(rows) - most:,} more: {more}"
         console.print(left, style="dim", highlight=False, soft_wrap=True, markup=False)
     for remark in question.remarks(analysis):
         console.print(escape(remark), style="dim", highlight=False)
     return True
+
+
+def _answer(question: Question, analysis: Analysis, rows: Sequence[object]) -> Table:
+    """The rows under those columns that say something of this trace."""
+    left_out = () if analysis.on_gpu else question.gpu_columns
+    shown = [i for i, column in enumerate(question.columns) if column not in left_out]
+    lines = [[cells[i] for i in shown] for cells in map(question.cells, rows)]
+    return table(question.title, [question.columns[i] for i in shown], lines)
 
 
 def show_top(console: Console, analysis: Analysis) -> None:

@@ -26,8 +26,8 @@ class Question:
     """A question of the report; `missing` says why a trace may have no answer.
 
     `rows` are the answer, `cells` turns one of them into a line under `columns`, `remarks` are
-    sentences beside it. A report shows the first `most` rows; `under` is the tag that its command
-    must be given to show all of them.
+    sentences beside it. `gpu_columns` are left out where nothing ran on a GPU. A report shows the
+    first `most` rows; `under` is the tag that its command must be given to show all of them.
     """
 
     command: str
@@ -37,6 +37,7 @@ class Question:
     columns: tuple[str, ...]
     cells: Callable[[Any], tuple[object, ...]]
     remarks: Callable[[Analysis], list[str]] = lambda analysis: []
+    gpu_columns: tuple[str, ...] = ()
     most: int = 20
     under: Callable[[Analysis], str | None] = lambda analysis: None
 
@@ -46,6 +47,7 @@ def _part(part: questions.Part) -> tuple[object, ...]:
 
 
 _PART = ("tag", "ms", "share", "count", "CPU ms")
+_PART_GPU = ("CPU ms",)  # without one, "ms" is CPU time already
 
 
 def _block_remarks(analysis: Analysis) -> list[str]:
@@ -94,6 +96,7 @@ QUESTIONS = (
         questions.stages,
         _PART,
         _part,
+        gpu_columns=_PART_GPU,
     ),
     Question(
         "blocks",
@@ -136,6 +139,7 @@ QUESTIONS = (
         questions.transformer,
         _PART,
         _part,
+        gpu_columns=_PART_GPU,
     ),
     Question(
         "ops",
@@ -145,6 +149,7 @@ QUESTIONS = (
         ("operator", "calls", "CPU ms", "own CPU ms", "GPU ms", "share"),
         lambda r: (r.name, r.calls, r.cpu_ms, r.self_cpu_ms, r.gpu_ms, percent(r.share)),
         lambda analysis: launched_by_operators(analysis, model_tag(analysis)),
+        gpu_columns=("GPU ms",),
         most=12,
         under=model_tag,
     ),
@@ -165,6 +170,7 @@ QUESTIONS = (
         questions.decoder,
         _PART,
         _part,
+        gpu_columns=_PART_GPU,
     ),
     Question(
         "update",
@@ -244,6 +250,7 @@ QUESTIONS = (
         lambda analysis: analysis.held,
         ("tag", "on", "peak MiB", "kept MiB"),
         lambda m: (m.tag, "CPU" if m.device < 0 else f"GPU {m.device}", m.peak_mib, m.kept_mib),
+        gpu_columns=("on",),
         most=8,
     ),
 )
@@ -265,6 +272,7 @@ SLOWEST = Question(
         r.gpu_idle_ms,
         r.gpu_kernels,
     ),
+    gpu_columns=("GPU\nbusy", "own\nGPU", "GPU\nidle", "kernels"),
 )
 """What `top` shows: no question of the report, but asked like one."""
 

@@ -116,6 +116,28 @@ def test_the_number_of_rows_holds_for_tables_and_for_json(tmp_path, command):
         assert (f"... {left} more" in output) == (left > 0)
 
 
+@pytest.mark.parametrize(
+    ("command", "heading"),
+    [
+        ("top", "kernels"),
+        ("top", "GPU"),
+        ("stages", "CPU ms"),
+        ("model", "CPU ms"),
+        ("decoder", "CPU ms"),
+        ("ops", "GPU ms"),
+        ("report", "GPU ms"),
+    ],
+)
+def test_columns_of_the_gpu_are_shown_where_there_is_one(run, tmp_path, command, heading):
+    """Without one they would be zeros, or the CPU's time twice."""
+    gpu = Gpu()
+    for tag in ("DiT_Feed_Forward", "VAE_Dec_Head"):
+        with gpu.tag(tag), gpu.op_range("aten::mm"):
+            gpu.launch("gemm", 300)
+    assert heading in invoke(command, write(tmp_path / "gpu.json", gpu.events)).output
+    assert heading not in invoke(command, run(blocks=2)).output
+
+
 def test_all_blocks_of_a_long_run_are_shown(tmp_path):
     clock = Clock()
     for block in range(1200):

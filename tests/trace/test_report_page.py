@@ -149,6 +149,12 @@ def test_the_tree_shows_cpu_busy_or_idle_time(opened, tmp_path):
     assert "gemm" in page.inner_text("#ops")
 
 
+@needs_browser
+def test_the_page_explains_gpu_figures_where_there_are_some(opened, run, tmp_path):
+    assert "GPU idle" in opened(gpu_run(tmp_path)).inner_text("#reading")
+    assert "GPU" not in opened(run()).inner_text("#reading")
+
+
 def test_the_page_of_a_long_run_stays_small_and_asks_for_nothing(tmp_path):
     trace = write(tmp_path / "long.json", engine_run(blocks=50, steps=tuple(range(1000, 0, -20))))
     path = tmp_path / "page.html"

@@ -129,8 +129,8 @@ function missing() {
 }
 function reading() {
   const rows = [["CPU", "how long a tag was open on its thread; its own: outside the tags inside it"],
-    ["GPU busy", "the union of what a tag's launches ran on the GPU, wherever and whenever that was"],
-    ["GPU idle", "between the first and the last operation of each instance, the rest"],
+    ...(data.onGpu ? [["GPU busy", "the union of what a tag's launches ran on the GPU, wherever and whenever that was"],
+      ["GPU idle", "between the first and the last operation of each instance, the rest"]] : []),
     ["expected", "the run's work, counted from its configuration, at the ceilings measured on its machine"]];
   return section("reading", "How to read the figures", "", el("dl", {}, ...rows.flatMap(([term, text]) => [el("dt", {}, term), el("dd", {}, text)])));
 }
