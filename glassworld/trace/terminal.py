@@ -12,6 +12,7 @@ from rich.table import Table
 from glassworld.trace.compare import Comparison
 from glassworld.trace.findings import Finding
 from glassworld.trace.names import places
+from glassworld.trace.wrapping import Name
 
 if TYPE_CHECKING:
     from glassworld.trace.analysis import Analysis
@@ -20,17 +21,28 @@ if TYPE_CHECKING:
 
 TINY = 1e-4  # of milliseconds a tenth of a microsecond, which is what rounding leaves
 
+NOTHING = (None, "", "-")
+"""What a column that says nothing is full of."""
+
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A table whose first column is text and whose others are numbers."""
+    """A table of names, which the first column holds, and numbers."""
     made = Table(
         title=escape(title), title_justify="left", box=None, pad_edge=False, title_style="bold"
     )
+    lines = [(Name(f"{first}"), *others) for first, *others in rows]
     for i, column in enumerate(columns):
-        made.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        made.add_row(*(escape(cell) if isinstance(cell, str) else number(cell) for cell in row))
+        names = any(isinstance(line[i], Name) for line in lines)
+        made.add_column(column, justify="left" if names else "right", overflow="fold")
+    for line in lines:
+        made.add_row(*map(_cell, line))
     return made
+
+
+def _cell(value: object) -> Name | str:
+    if isinstance(value, Name):
+        return value
+    return escape(value) if isinstance(value, str) else number(value)
 
 
 def number(value: object) -> str:
@@ -118,9 +130,14 @@ def show_answer(
 def _answer(question: Question, analysis: Analysis, rows: Sequence[object]) -> Table:
     """The rows under those columns that say something of this trace."""
     left_out = () if analysis.on_gpu else question.gpu_columns
-    shown = [i for i, column in enumerate(question.columns) if column not in left_out]
-    lines = [[cells[i] for i in shown] for cells in map(question.cells, rows)]
-    return table(question.title, [question.columns[i] for i in shown], lines)
+    lines = [question.cells(row) for row in rows]
+    shown = [
+        i
+        for i, column in enumerate(question.columns)
+        if column not in left_out and any(line[i] not in NOTHING for line in lines)
+    ]
+    cells = [[line[i] for i in shown] for line in lines]
+    return table(question.title, [question.columns[i] for i in shown], cells)
 
 
 def show_top(console: Console, analysis: Analysis) -> None:

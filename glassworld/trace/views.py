@@ -19,6 +19,7 @@ from glassworld.trace.optable import (
 )
 from glassworld.trace.roofline import roofline
 from glassworld.trace.terminal import number, percent
+from glassworld.trace.wrapping import Name
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,14 @@ def blamed(gap: Gap) -> str:
     if gap.queued:
         return "(launched long before: waits on the GPU)"
     return gap.culprit or "(nothing recorded)"
+
+
+def _start_of(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _end_of(text: str, most: int) -> str:
+    return text if len(text) <= most else f"...{text[3 - most :]}"
 
 
 def _guide(analysis: Analysis) -> list[str]:
@@ -159,7 +168,7 @@ QUESTIONS = (
         "no GPU operations in this trace",
         model_kernels,
         ("kernel", "calls", "GPU ms", "share"),
-        lambda k: (k.name[:90], k.calls, k.ms, percent(k.share)),
+        lambda k: (_start_of(k.name, 90), k.calls, k.ms, percent(k.share)),
         most=12,
         under=model_tag,
     ),
@@ -207,20 +216,10 @@ QUESTIONS = (
         "7. How close to the machine's roof is each tag?",
         "no configuration of the engine in this trace, or no part whose work is counted",
         roofline,
-        (
-            "tag",
-            "ms",
-            "GFLOP",
-            "GFLOP/s",
-            "FLOPs\nper byte",
-            "roof\nGFLOP/s",
-            "reached",
-            "bound by",
-        ),
+        ("tag", "ms", "GFLOP/s", "FLOPs\n/byte", "roof\nGFLOP/s", "reached", "bound by"),
         lambda p: (
             p.tag,
             p.ms,
-            p.gflop,
             p.gflops,
             p.intensity,
             p.roof_gflops,
@@ -235,11 +234,11 @@ QUESTIONS = (
         lambda analysis: analysis.gaps,
         ("CPU meanwhile", "ms", "at ms", "tag", "next on the GPU"),
         lambda g: (
-            blamed(g)[-70:],
+            _end_of(blamed(g), 70),
             g.ms,
             g.start_ms,
-            g.tag[:40],
-            g.next_op[:40],
+            g.tag and Name(_start_of(g.tag, 40)),
+            Name(_start_of(g.next_op, 40)),
         ),
         most=8,
     ),
