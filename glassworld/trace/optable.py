@@ -48,22 +48,24 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
     """
     table = analysis.operators
     chosen = _under(analysis, table.group, tag)
-    whole = float((table.gpu_outermost if analysis.on_gpu else table.outermost)[chosen].sum())
-    rows = []
-    for name in np.unique(table.name[chosen]):
-        mine = chosen & (table.name == name)
-        cpu, gpu = int(table.total[mine].sum()), int(table.gpu[mine].sum())
-        outer = (table.gpu_outermost if analysis.on_gpu else table.outermost)[mine].sum()
-        rows.append(
-            OperatorRow(
-                analysis.trace.names[name],
-                int(table.calls[mine].sum()),
-                cpu / 1e6,
-                int(table.own[mine].sum()) / 1e6,
-                gpu / 1e6,
-                float(outer) / whole if whole else 0.0,
-            )
+    outermost = table.gpu_outermost if analysis.on_gpu else table.outermost
+    names, where = np.unique(table.name[chosen], return_inverse=True)
+    calls, total, own, gpu, outer = (
+        np.bincount(where, column[chosen], minlength=len(names))
+        for column in (table.calls, table.total, table.own, table.gpu, outermost)
+    )
+    whole = float(outer.sum()) or 1.0
+    rows = [
+        OperatorRow(
+            analysis.trace.names[name],
+            int(calls[i]),
+            float(total[i]) / 1e6,
+            float(own[i]) / 1e6,
+            float(gpu[i]) / 1e6,
+            float(outer[i]) / whole,
         )
+        for i, name in enumerate(names.tolist())
+    ]
     return sorted(rows, key=lambda r: (-r.share, -r.gpu_ms, -r.cpu_ms))
 
 

@@ -117,8 +117,9 @@ def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
     """Long pauses between two tags of a kind, in a tag that runs too rarely to have one."""
     tree, scale = analysis.tree, scale_ms(analysis)
     number = np.bincount(tree.pattern, minlength=len(tree.patterns))
-    for pattern in tree.patterns:
-        found = tree.where(pattern)
+    in_time = np.argsort(tree.rows["start"], kind="stable")
+    for members in _members(tree.pattern[in_time]):
+        found = in_time[members]
         inside = found[tree.forest.parent[found] >= 0]
         around = tree.forest.parent[inside]
         rare = number[tree.pattern[around]] < LEAST_INSTANCES

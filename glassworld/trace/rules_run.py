@@ -41,37 +41,55 @@ def _slow_layers(analysis: Analysis) -> Iterable[Evidence]:
     layers, row = np.unique(tree.dims["layer"][found], return_inverse=True)
     if len(layers) < LEAST_LAYERS:
         return
-    best = _fastest_parts(analysis, found, row, len(layers))
+    layer, part, best = _fastest_parts(analysis, found, row)
+    others = median_of_others(part, best)
+    known = np.isfinite(others)
+    mine, usual = (
+        np.bincount(layer[known], ms[known], minlength=len(layers)).tolist()
+        for ms in (best, others)
+    )
     count = len(found) / len(layers)
-    for i, layer in enumerate(layers):
-        others = np.delete(best, i, axis=0)
-        known = np.isfinite(best[i]) & np.isfinite(others).any(axis=0)
-        with_part = np.where(np.isfinite(others), others, np.nan)[:, known]
-        usual = float(np.nanmedian(with_part, axis=0).sum()) if known.any() else 0.0
-        mine = float(best[i, known].sum())
+    for i, number in enumerate(layers.tolist()):
         yield Evidence(
-            tags.LAYER.format(layer=layer),
-            f"takes {mine:.2f} ms at best where the same parts take {usual:.2f} in others",
-            mine / usual if usual else 0.0,
-            (mine - usual) * count,
+            tags.LAYER.format(layer=number),
+            f"takes {mine[i]:.2f} ms at best where the same parts take {usual[i]:.2f} in others",
+            mine[i] / usual[i] if usual[i] else 0.0,
+            (mine[i] - usual[i]) * count,
         )
 
 
-def _fastest_parts(analysis: Analysis, found: Ints, row: Ints, layers: int) -> Floats:
-    """Per layer (rows) and kind of part (columns), the fastest instance in ms; inf if none.
+def _fastest_parts(analysis: Analysis, found: Ints, row: Ints) -> tuple[Ints, Ints, Floats]:
+    """For each layer and kind of part in it: both by number, and the fastest instance in ms.
 
-    The last column is the time outside any part. The fastest, because other load on the machine
+    The time outside any part is one more kind. The fastest, because other load on the machine
     only ever adds time.
     """
     tree = analysis.tree
-    best = np.full((layers, len(tree.patterns) + 1), np.inf)
     row_of = np.full(len(tree) + 1, -1)
     row_of[found] = row
-    children = np.flatnonzero(row_of[tree.forest.parent] >= 0)
-    where = (row_of[tree.forest.parent[children]], tree.pattern[children])
-    np.minimum.at(best, where, analysis.time_ns(children) / 1e6)
-    np.minimum.at(best, (row, np.full(len(row), len(tree.patterns))), analysis.own_ns(found) / 1e6)
-    return best
+    parents = row_of[tree.forest.parent]
+    children = np.flatnonzero(parents >= 0)
+    kinds = len(tree.patterns) + 1
+    inside = parents[children] * kinds + tree.pattern[children]
+    keys = np.concatenate((inside, row * kinds + kinds - 1))
+    both, which = np.unique(keys, return_inverse=True)
+    best = np.full(len(both), np.inf)
+    times = np.concatenate((analysis.time_ns(children), analysis.own_ns(found)))
+    np.minimum.at(best, which, times / 1e6)
+    return both // kinds, both % kinds, best
+
+
+def median_of_others(group: Ints, values: Floats) -> Floats:
+    """For each value the median of the others in its group; infinite where it is alone."""
+    order = np.lexsort((values, group))
+    _, first, size = np.unique(group[order], return_index=True, return_counts=True)
+    start, left = np.repeat(first, size), np.repeat(size - 1, size)
+    rank = np.arange(len(values)) - start
+    middle = [at + (at >= rank) for at in ((left - 1) // 2, left // 2)]  # without the value itself
+    below, above = (values[order][np.minimum(start + at, len(values) - 1)] for at in middle)
+    medians = np.empty(len(values))
+    medians[order] = np.where(left > 0, (below + above) / 2, np.inf)
+    return medians
 
 
 def _drift(analysis: Analysis) -> Iterable[Evidence]:
