@@ -62,7 +62,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Rule:
-    """One piece of advice; `fires_when` says in words what `evidence` measures."""
+    """One piece of advice; `fires_when` says in words what `evidence` measures.
+
+    `change` is for any program, `engine_change` what the engine has for it, said of its own runs.
+    """
 
     name: str
     fires_when: str
@@ -70,6 +73,7 @@ class Rule:
     unit: str
     change: str
     evidence: Callable[[Analysis], Iterable[Evidence]]
+    engine_change: str = ""
 
     @property
     def limit(self) -> str:
@@ -80,6 +84,9 @@ class Rule:
         """What the trace gives this rule to say."""
         least = MATTERS * analysis.window_ns / 1e6
         blockless = self.unit == OF_A_BLOCK and not len(analysis.tree.where(tags.BLOCK))
+        change = self.change
+        if self.engine_change and not tags.REGISTRY.keys().isdisjoint(analysis.tree.patterns):
+            change = f"{change}; here: {self.engine_change}"
         return [
             Finding(
                 self.name,
@@ -88,7 +95,7 @@ class Rule:
                 found.value,
                 self.threshold,
                 "of the trace" if blockless else self.unit,
-                found.change or self.change,
+                found.change or change,
                 found.gain_ms or 0.0,
             )
             for found in self.evidence(analysis)

@@ -181,9 +181,9 @@ RULES = (
         "the GPU idles this share of the time and operations start within 50 us of their launch",
         IDLE_SHARE,
         "of the time",
-        "torch.compile or graph capture (vae_compile_mode for the decoder), or more work per "
-        "launch: more sessions in a batch",
+        "torch.compile or graph capture, or more work per launch: a larger batch",
         _launches,
+        "--accelerate graphs, --vae_compile_mode force for the decoder, more sessions in a batch",
     ),
     Rule(
         "sync-bound",
@@ -226,16 +226,16 @@ RULES = (
         "a device's memory is allocated to this share at the peak",
         0.90,
         "of the memory",
-        "lower resolution, fewer num_output_frames, a smaller local_attn_size; in training, "
-        "gradient checkpointing",
+        "a smaller batch or a lower resolution; in training, gradient checkpointing",
         _memory,
+        "fewer --num_output_frames, a smaller local_attn_size",
     ),
     Rule(
         "far-from-roof",
         "a tag that takes over 15 % of the trace takes this many times as long as at its roof",
         8.0,
         "times its roof",
-        "small operators and copies between them: torch.compile (vae_compile_mode for the "
+        "small operators and copies between them: torch.compile (--vae_compile_mode for the "
         "decoder), another attention backend, more work per call",
         _roof,
     ),

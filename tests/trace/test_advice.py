@@ -208,6 +208,23 @@ def test_launches_that_come_too_late_are_found(tmp_path):
     assert found.value == pytest.approx(0.9, abs=0.05)
 
 
+@pytest.mark.parametrize(("tag", "ours"), [("step", False), ("DiffusionModel_Forward", True)])
+def test_flags_of_the_engine_are_advice_about_its_own_runs_alone(tmp_path, tag, ours):
+    gpu = Gpu()
+    with gpu.tag(tag):
+        for _ in range(100):
+            gpu.launch("add", 5)
+            gpu.wait(40)
+        gpu.memory(95 * 2**30, 0)
+    properties = [{"id": 0, "totalGlobalMem": 100 * 2**30}]
+    path = write(tmp_path / "gpu.json", gpu.events, config=None, deviceProperties=properties)
+    changes = {finding.rule: finding.change for finding in advise(analyze(path))}
+    assert "torch.compile" in changes["launch-bound"]
+    assert ("--accelerate graphs" in changes["launch-bound"]) == ours
+    assert ("--num_output_frames" in changes["memory-full"]) == ours
+    assert ("_mode" in "".join(changes.values())) == ours
+
+
 def test_a_gpu_stall_is_found_with_what_the_cpu_did(tmp_path):
     def lay_out(gpu):
         healthy(gpu)
