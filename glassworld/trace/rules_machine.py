@@ -181,7 +181,7 @@ RULES = (
         "the GPU idles this share of the time and operations start within 50 us of their launch",
         IDLE_SHARE,
         "of the time",
-        "torch.compile or graph capture, or more work per launch: a larger batch",
+        "compile (torch.compile), capture graphs, or give each launch more work: a larger batch",
         _launches,
         "--accelerate graphs, --vae_compile_mode force for the decoder, more sessions in a batch",
     ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from glassworld.trace.compare import Comparison
@@ -79,7 +80,7 @@ def show(console: Console, analysis: Analysis) -> None:
     if unanswered:
         console.print("\n[bold]Not answered by this trace[/bold]")
     for question in unanswered:
-        console.print(f"  {question.title} [dim]{escape(question.missing)}.[/dim]", highlight=False)
+        _print_indented(console, f"{question.title} [dim]{escape(question.missing)}.[/dim]", 2)
 
 
 def _show_head(console: Console, analysis: Analysis) -> None:
@@ -158,11 +159,22 @@ def show_advice(console: Console, findings: list[Finding]) -> None:
     console.print("[bold]8. What should I do about it?[/bold]")
     for finding in findings:
         gain = f" Gain: up to {finding.gain_ms:,.1f} ms." if finding.gain_ms else ""
-        console.print(
-            f"  [red]{finding.rule}[/red] [bold]{escape(finding.tag)}[/bold] "
-            f"{escape(finding.what)} ({finding.measured}): {escape(finding.change)}.{gain}",
-            highlight=False,
+        evidence = (
+            f"[red]{finding.rule}[/red] [bold]{escape(finding.tag)}[/bold] "
+            f"{escape(finding.what)} ({finding.measured})"
         )
+        _print_indented(console, evidence, 2)
+        _print_indented(console, f"{escape(_sentence(finding.change))}{gain}", 4)
+
+
+def _sentence(text: str) -> str:
+    """The text with a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _print_indented(console: Console, text: str, spaces: int) -> None:
+    """The lines of a paragraph all begin there, those that a narrow terminal makes too."""
+    console.print(Padding(text, (0, 0, 0, spaces), expand=False), highlight=False)
 
 
 def show_comparison(console: Console, comparison: Comparison, most: int = 25) -> None:

@@ -67,3 +67,16 @@ def test_what_was_cut_off_a_name_is_marked_and_names_begin_at_the_left(tmp_path)
     assert gaps.count("...") >= 3
     assert re.search(r"^\.\.\.", gaps, re.MULTILINE)
     assert re.search(r"  a_tag_of_", gaps)
+
+
+def test_lines_of_advice_and_of_what_is_missing_stay_indented(run):
+    trace = run(slow=lambda layer, **_: 900.0 if layer == 2 else 0.0)
+    shown = invoke("report", trace).output.splitlines()
+    heading = next(i for i, line in enumerate(shown) if line.startswith("8. "))
+    finding = shown[heading + 1 : shown.index("", heading)]
+    assert finding[0].startswith("  slow-layer DiT_Layer_2 takes")
+    assert finding[-1].startswith("    ")
+    assert "Gain: up to" in " ".join(finding)
+    missing = shown[shown.index("Not answered by this trace") + 1 : -2]
+    assert len(missing) > 3
+    assert all(line.startswith("  ") for line in (*finding, *missing))
