@@ -1,18 +1,13 @@
 """What was planted in a run is named, by the rule that is for it; a healthy run gets no advice."""
 
 import random
-import time
-from itertools import product
 from pathlib import Path
-from string import ascii_lowercase
 
-import numpy as np
 import pytest
-from conftest import CONFIG, Clock, Gpu, engine_run, write
+from conftest import CONFIG, Gpu, engine_run, write
 
 from glassworld.trace import analyze
 from glassworld.trace.advice import RULES, advise
-from glassworld.trace.rules_run import median_of_others
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
 needs_traces = pytest.mark.skipif(not TRACES.is_dir(), reason="shared/traces is not here")
@@ -130,31 +125,6 @@ def test_a_slow_step_and_a_slow_layer_are_found_on_a_loaded_machine(run, seed):
         ("slow-step", "Denoising_Step_2_t714"),
         ("slow-layer", "DiT_Layer_1"),
     }
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_median_of_the_others_is_that_of_the_values_without_one(seed):
-    chance = np.random.default_rng(seed)
-    group, values = chance.integers(0, 12, 40), chance.integers(0, 9, 40) / 4
-    medians = median_of_others(group, values)
-    for i in range(40):
-        others = np.delete(values, i)[np.delete(group, i) == group[i]]
-        assert medians[i] == (np.median(others) if len(others) else np.inf)
-
-
-@pytest.mark.parametrize(("layer", "length"), [("DiT_Layer_{}", 3), ("outer", 4)])
-def test_thousands_of_layers_or_of_names_take_no_quadratic_time(tmp_path, layer, length):
-    """Every layer was held against a table of all layers and names, every name against all tags."""
-    clock = Clock()
-    with clock.tag("DiffusionModel_Forward"):
-        for number, letters in enumerate(product(ascii_lowercase[:12], repeat=length)):
-            with clock.tag(layer.format(number)), clock.tag("part_" + "".join(letters)):
-                clock.wait(100)
-            clock.wait(1)
-    analysis = analyze(write(tmp_path / "many.json", clock.events))
-    start = time.process_time()
-    advise(analysis)
-    assert time.process_time() - start < 2
 
 
 def test_growing_blocks_are_found(run):
