@@ -9,6 +9,8 @@ from pathlib import Path
 
 from glassworld.errors import InputError
 
+ANOTHER = "choose another output folder"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -29,12 +31,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, advice: str = ANOTHER) -> None:
     """Raise `InputError` if nothing can be written into a folder, there or yet to be made.
 
-    Nothing is made: of a folder to be made, the one that it would lie in is tried.
+    Nothing is made: of a folder to be made, the one that it would lie in is tried. The error ends
+    with `advice`.
     """
-    with _refused(folder):
+    with _refused(folder, advice):
         folder = folder.absolute()
         nearest = next(each for each in (folder, *folder.parents) if each.exists())
         probe = nearest / f".writable.{os.getpid()}"
@@ -42,19 +45,17 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
 
 
-def writable_folder(folder: Path) -> Path:
+def writable_folder(folder: Path, advice: str = ANOTHER) -> Path:
     """`folder`, made if it is not there; an `InputError` if nothing can be written into it."""
-    check_writable(folder)
-    with _refused(folder):
+    check_writable(folder, advice)
+    with _refused(folder, advice):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 @contextmanager
-def _refused(folder: Path) -> Iterator[None]:
+def _refused(folder: Path, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written to ({error.strerror}); choose another output folder"
-        ) from error
+        raise InputError(f"{folder}: cannot be written to ({error.strerror}); {advice}") from error

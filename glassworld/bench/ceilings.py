@@ -89,12 +89,21 @@ def measure(device_name: str, dtype_name: str | None) -> dict[str, Any]:
     }
 
 
+def store_folder() -> Path:
+    """Where ceilings are kept, made if it is not there; an `InputError` if none can be kept.
+
+    Measuring takes a while: whoever is going to store asks first.
+    """
+    advice = "the machine's ceilings are kept there; set XDG_CACHE_HOME to a folder that can"
+    return writable_folder(cache_folder(), advice)
+
+
 def store(device_name: str, measured: dict[str, Any]) -> Path:
     """Add a measurement to the stored ones, under kind of device and transformer's precision.
 
     Returns their file; one that was damaged is begun anew.
     """
-    path = writable_folder(cache_folder()) / FILE
+    path = store_folder() / FILE
     known = _stored(path)
     known[f"{pick_device(device_name).type}:{measured['dtype']}"] = measured
     with replacing(path) as partial:

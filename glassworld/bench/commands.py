@@ -20,8 +20,12 @@ def ceilings(device: _Device = "cpu", dtype: _Dtype = None, json_file: _Json = N
     """Measure what this machine can do at best, and store it for reports and benchmarks."""
     from rich.console import Console
 
-    from glassworld.bench.ceilings import measure, store
+    from glassworld.bench.ceilings import measure, store, store_folder
+    from glassworld.files import writable_folder
 
+    store_folder()
+    if json_file is not None:
+        writable_folder(json_file.parent)
     console = Console()
     with console.status("products, copies, convolutions"):
         measured = measure(device, dtype)

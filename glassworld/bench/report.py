@@ -57,6 +57,7 @@ def full_benchmark(order: Order, say: Say, plots_folder: Path | None = None) -> 
 
     With `plots_folder`, also how a block's time scales; `scaling.svg` and `roofline.svg` go there.
     """
+    ceilings.store_folder()
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "grey.png"
         Image.fromarray(np.full((64, 96, 3), 128, np.uint8)).save(picture)

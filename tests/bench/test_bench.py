@@ -25,6 +25,7 @@ from glassworld.bench.report import Order, full_benchmark, print_comparison, pri
 from glassworld.bench.scaling import over_the_run
 from glassworld.bench.startup import cold_start
 from glassworld.bench.steady import warm
+from glassworld.cli import main
 from glassworld.engine.acceleration import accelerate
 from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import Networks, World
@@ -215,6 +216,38 @@ def test_ceilings_are_stored_for_the_report(
     path = store("cpu", measure("cpu", "float32"))
     stored = json.loads(path.read_text())["cpu:float32"]
     assert min(stored["matmul_gflops"], stored["copy_gbps"], stored["conv_gflops"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("cache", "flags", "said"),
+    [
+        ("/dev/null/cache", [], "ceilings are kept there; set XDG_CACHE_HOME"),
+        ("", ["--json", "/dev/null/more/c.json"], "choose another output folder"),
+    ],
+)
+def test_ceilings_that_cannot_be_kept_are_not_measured(
+    cache: str,
+    flags: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small_ceilings(monkeypatch, Path(cache) if cache else tmp_path)
+    assert main(["bench", "ceilings", *flags]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: /dev/null/")
+    assert said in printed.err
+    assert not printed.out
+    assert not list(tmp_path.rglob("ceilings.json"))
+
+
+def test_a_benchmark_that_cannot_keep_the_ceilings_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
+        full_benchmark(Order(), pytest.fail)
 
 
 @pytest.mark.parametrize("damaged", ["", '{"cpu:float32": {"matmul', "[1]", "[" * 100_000])
