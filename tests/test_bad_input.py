@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,15 @@ def _change_settings(**changes: object) -> Callable[[Path], None]:
     return damage
 
 
+def _made_for_runs(folder: Path) -> None:
+    """The mode of seven keys, and a model that knows as many but has a mouse."""
+    _change_settings(mode="templerun")(folder)
+    path = folder / "config" / "config.json"
+    settings = json.loads(path.read_text())
+    settings["action_config"]["keyboard_dim_in"] = 7
+    path.write_text(json.dumps(settings))
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no configuration": (lambda f: (f / "inference.yaml").unlink(), "no such configuration"),
     "configuration is no YAML": (
@@ -48,6 +58,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no model configuration": (lambda f: (f / "config/config.json").unlink(), "model_config"),
     "unknown mode": (_change_settings(mode="tetris"), "tetris"),
     "mode of other keys": (_change_settings(mode="gta_drive"), "which knows 4 keys and a mouse"),
+    "mode without the model's mouse": (_made_for_runs, "knows 7 keys and a mouse"),
     "no frames a second": (_change_settings(frame_rate=0), "frame_rate must be positive"),
     "no image shape": (_change_settings(image_or_video_shape=[]), "wrong type or value"),
     "odd frame size": (_change_settings(image_or_video_shape=[1, 16, 12, 5, 6]), "inference.yaml"),

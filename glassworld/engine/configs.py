@@ -110,9 +110,9 @@ def world_spec(config: InferenceConfig, vae: VAESpec, vision: VisionSpec) -> Wor
 
 
 def _check_mode(spec: WorldSpec) -> None:
-    """Raise `SpecError` if the model was made for other keys, or for no mouse."""
+    """Raise `SpecError` if the model was made for other keys, or only one of them has a mouse."""
     space, action = action_space(spec.mode), spec.dit.action
-    if len(space.keyboard) != action.keyboard_dim or (space.has_mouse and not action.mouse_dim):
+    if (len(space.keyboard), space.has_mouse) != (action.keyboard_dim, bool(action.mouse_dim)):
         mouse = "a mouse" if action.mouse_dim else "no mouse"
         raise SpecError(
             f"mode {spec.mode!r} does not fit the model, which knows {action.keyboard_dim} keys "
