@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,7 +34,7 @@ def load_actions(source: str | Path, space: ActionSpace) -> ActionTrack:
     """
     path = Path(source)
     if path.suffix.lower() not in SUFFIXES and isinstance(source, str):
-        return parse_segments(source, space)
+        return _given_directly(source, space)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -45,6 +46,15 @@ def load_actions(source: str | Path, space: ActionSpace) -> ActionTrack:
         return read(text, space)
     except ActionError as error:
         raise ActionError(f"{path}: {error}") from None
+
+
+def _given_directly(text: str, space: ActionSpace) -> ActionTrack:
+    try:
+        return parse_segments(text, space)
+    except ActionError:
+        if os.path.isfile(text):  # unlike Path's, no error for a text that no file could be called
+            raise ActionError(f"{text}: action files are {', '.join(SUFFIXES)}") from None
+        raise
 
 
 class NoiseOf(NamedTuple):
@@ -180,7 +190,9 @@ def _from_json(text: str, space: ActionSpace) -> ActionTrack:
             return track.fitted(space, len(track))
     if isinstance(content, str):
         return parse_segments(content, space)
-    if isinstance(content, list) and content:
+    if content == []:
+        raise ActionError("no actions; give rows, objects or segments such as w*12")
+    if isinstance(content, list):
         return _from_list(content, space)
     raise ActionError("neither a list of rows nor an object with 'rows' or 'segments'")
 

@@ -115,7 +115,9 @@ def test_segments_hold_each_action_for_its_frames(words: list[tuple[str, int]]) 
         ("a.json", "[[1,0,0,0],[7,0,0,0]]", "row 1, column 0 is 7"),
         ("a.json", "[[1,0,0]]", "row 0: 6 numbers"),
         ("a.json", "{", "not JSON"),
-        ("a.json", "[]", "neither a list of rows"),
+        ("a.json", "[]", "no actions"),
+        ("a.json", '{"segments": []}', "no actions"),
+        ("a.json", "{}", "neither a list of rows"),
         ("a.json", "[1, 2]", "mixes kinds"),
         ("a.json", '[{"keyboard":[0,0,0,1]},{"keyboard":[0,0,1]}]', "row 1"),
         ("a.json", '{"mode": "gta_drive", "segments": "w"}', "mode 'gta_drive'"),
@@ -152,6 +154,12 @@ def test_a_missing_file_and_a_binary_one_are_named(tmp_path: Path) -> None:
     (tmp_path / "noise.csv").write_bytes(bytes(range(128, 256)))
     with pytest.raises(ActionError, match="cannot be read as text"):
         load_actions(tmp_path / "noise.csv", UNIVERSAL)
+
+
+def test_a_file_of_another_kind_is_not_taken_for_keys(tmp_path: Path) -> None:
+    path = _file(tmp_path, "walk.yaml", "w*12")
+    with pytest.raises(ActionError, match=r"walk\.yaml: action files are \.csv, \.json, \.txt$"):
+        load_actions(str(path), UNIVERSAL)
 
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "actions.md"
