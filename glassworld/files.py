@@ -53,6 +53,19 @@ def writable_folder(folder: Path, advice: str = ANOTHER) -> Path:
     return folder
 
 
+def check_file(path: Path) -> None:
+    """Raise `InputError` if no file can be written at `path`; nothing is made."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the file to write")
+    check_writable(path.parent)
+
+
+def writable_file(path: Path) -> None:
+    """Make the folder of a file to be written; an `InputError` if the file cannot be."""
+    check_file(path)
+    writable_folder(path.parent)
+
+
 @contextmanager
 def _refused(folder: Path, advice: str) -> Iterator[None]:
     try:

@@ -24,7 +24,7 @@ from glassworld.engine.runtime import check_room, threads_beside_others, using_t
 from glassworld.engine.video import write_video
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
-from glassworld.files import check_writable, writable_folder
+from glassworld.files import check_file, check_writable, writable_file, writable_folder
 from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import Capture, check_mode, profile
 from glassworld.profiling.tags import tag
@@ -72,9 +72,9 @@ def run(options: GenerateOptions) -> bool:
     console = Console()
     _check_profile(options)
     latents, folder = options.save_latents, options.output_folder
-    folders = [folder] if latents is None else [folder, latents.parent]
-    for each in folders:
-        check_writable(each)
+    check_writable(folder)
+    if latents is not None:
+        check_file(latents)
     with _memory_errors(), console.status("loading the world"):
         world = _load(options)
     if world.note:
@@ -82,8 +82,9 @@ def run(options: GenerateOptions) -> bool:
     if options.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
     job = _prepare(options, world)
-    for each in folders:  # not before: what cannot run makes none
-        writable_folder(each)
+    writable_folder(folder)  # not before: what cannot run makes none
+    if latents is not None:
+        writable_file(latents)
     capture = None
     with ExitStack() as stack:
         stack.enter_context(_memory_errors())
@@ -237,7 +238,6 @@ def _summarise(
     capture: Capture | None,
 ) -> None:
     """Where things are, how fast it was, what to look at next."""
-
     folder = options.output_folder
     traced = capture is not None and capture.written
 

@@ -126,6 +126,7 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "unwritable folder": (["--output_folder", "/proc/outputs"], "choose another output folder"),
     "a folder in a file": (["--output_folder", "/dev/null/out"], "choose another output folder"),
     "unwritable latents": (["--save_latents", "/proc/new/a.safetensors"], "/proc/new: cannot be"),
+    "latents in a folder's place": (["--save_latents", "."], "is a folder; name the file"),
     "no picture here": (["--img_path", "nope.png"], "nope.png: no such picture"),
 }
 

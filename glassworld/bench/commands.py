@@ -21,11 +21,11 @@ def ceilings(device: _Device = "cpu", dtype: _Dtype = None, json_file: _Json = N
     from rich.console import Console
 
     from glassworld.bench.ceilings import measure, store, store_folder
-    from glassworld.files import writable_folder
+    from glassworld.files import writable_file
 
     store_folder()
     if json_file is not None:
-        writable_folder(json_file.parent)
+        writable_file(json_file)
     console = Console()
     with console.status("products, copies, convolutions"):
         measured = measure(device, dtype)
@@ -80,7 +80,7 @@ def run(
     from glassworld.bench import regression
     from glassworld.bench.report import Order, full_benchmark, print_comparison, print_table
     from glassworld.engine.acceleration import split_parts
-    from glassworld.files import writable_folder
+    from glassworld.files import writable_file, writable_folder
 
     arguments: dict[str, Any] = {
         "config_path": config_path and str(config_path),
@@ -94,7 +94,7 @@ def run(
     order = Order(arguments, split_parts(accelerate), tiny_decoder, blocks)
     before = regression.read() if compare else None
     if json_file is not None:
-        writable_folder(json_file.parent)
+        writable_file(json_file)
     folder = None if plots is None else writable_folder(plots)
     console = Console()
     with console.status("measuring: this takes a few minutes") as status:

@@ -91,13 +91,15 @@ def evaluate(
 
     from glassworld.engine.loading import load_world
     from glassworld.engine.video import write_video
-    from glassworld.files import replacing
+    from glassworld.files import replacing, writable_file
     from glassworld.training import evaluate as evaluation
     from glassworld.training.collect import play
     from glassworld.training.scorecard import tables
 
     config = None if world is None else world / "inference.yaml"
     loaded = load_world(config, None, world)
+    for path in filter(None, (json, strip, video)):
+        writable_file(path)
     plan = evaluation.Plan(starts=starts, drift_starts=minutes)
     held_out = play(HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)).frames
     scores: dict[str, dict[str, object]] = {}

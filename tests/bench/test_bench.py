@@ -223,6 +223,7 @@ def test_ceilings_are_stored_for_the_report(
     [
         ("/dev/null/cache", [], "ceilings are kept there; set XDG_CACHE_HOME"),
         ("", ["--json", "/dev/null/more/c.json"], "choose another output folder"),
+        ("", ["--json", "/dev"], "is a folder; name the file to write"),
     ],
 )
 def test_ceilings_that_cannot_be_kept_are_not_measured(
@@ -236,7 +237,7 @@ def test_ceilings_that_cannot_be_kept_are_not_measured(
     small_ceilings(monkeypatch, Path(cache) if cache else tmp_path)
     assert main(["bench", "ceilings", *flags]) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith("error: /dev/null/")
+    assert printed.err.startswith("error: /dev")
     assert said in printed.err
     assert not printed.out
     assert not list(tmp_path.rglob("ceilings.json"))

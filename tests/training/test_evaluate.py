@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from glassworld.cli import main
 from glassworld.engine.actions import Action
 
 pytest.importorskip("vizdoom")
@@ -114,3 +115,11 @@ def test_the_command_measures_the_embedded_world(tmp_path: Path) -> None:
     with Image.open(strip) as picture:
         assert picture.size == (12 * 96, 6 * 64)
     assert video.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("option", ["--json", "--strip", "--video"])
+def test_what_cannot_be_written_is_said_before_measuring(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", option, str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}: is a folder; name the file to write\n"
