@@ -39,6 +39,8 @@ def split_parts(text: str) -> list[str]:
 
 def check_parts(parts: Collection[str]) -> None:
     """Raises `InputError` for a part that is not there."""
+    if isinstance(parts, str):  # its letters would be parts
+        raise InputError(f"accelerate {parts!r}: give a list of parts, such as ['attention']")
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise InputError(f"accelerate {unknown[0]!r}: must be one of {', '.join(PARTS)}")

@@ -166,6 +166,8 @@ class ActionSpace:
 
     def fill(self, action: Action, frames: int) -> ActionTrack:
         """`action` for `frames` pixel frames, checked against the mode."""
+        if not isinstance(action, Action):
+            raise ActionError(f"action {action!r:.80}: not an Action; space.press('w') makes one")
         if len(action.keyboard) != len(self.keyboard):
             raise ActionError(
                 f"action: {len(action.keyboard)} keyboard numbers, but {self.mode} has "

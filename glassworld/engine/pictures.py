@@ -31,6 +31,9 @@ def load_picture(
     """
     if isinstance(image, Image.Image):
         return _prepare(_checked(image, "picture"), height, width, "picture")
+    if not isinstance(image, str | Path):
+        kind = type(image).__name__
+        raise ImageError(f"picture: a path or a PIL image is needed, not {kind}")
     name = str(image)
     try:
         with warnings.catch_warnings():

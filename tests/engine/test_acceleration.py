@@ -147,5 +147,7 @@ def test_eight_bits_are_near(part: str, most: float) -> None:
 def test_an_unknown_part_is_named() -> None:
     with pytest.raises(InputError, match="'speed': must be one of attention, convolutions, layers"):
         accelerate(tiny.world(), ["speed"])
+    with pytest.raises(InputError, match=r"'int8': give a list of parts"):
+        accelerate(tiny.world(), "int8")
     with pytest.raises(InputError, match="choose one of int8 and float8"):
         accelerate(tiny.world(), ["float8", "int8"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +107,12 @@ def test_a_key_held_twice_counts_once() -> None:
 def test_wrong_keys_are_named(mode: str, keys: str, said: str) -> None:
     with pytest.raises(ActionError, match=said):
         action_space(mode).press(keys)
+
+
+@pytest.mark.parametrize("given", ["w", None, (1, 0, 0, 0)])
+def test_what_is_no_action_is_named(given: Any) -> None:
+    with pytest.raises(ActionError, match=r"not an Action; space\.press\('w'\) makes one$"):
+        action_space("universal").fill(given, 12)
 
 
 def test_an_unknown_mode_lists_those_there_are() -> None:

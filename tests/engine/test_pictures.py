@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,12 @@ def test_a_gigantic_picture_is_refused_by_its_header(
     (tmp_path / "bomb.png").write_bytes(png_claiming(width, height))
     with pytest.raises(ImageError, match="over 64 megapixels"):
         load_picture(tmp_path / "bomb.png", 32, 48)
+
+
+def test_pixels_alone_are_no_picture() -> None:
+    pixels: Any = np.zeros((32, 48, 3), np.uint8)
+    with pytest.raises(ImageError, match="a path or a PIL image is needed, not ndarray"):
+        load_picture(pixels, 32, 48)
 
 
 def test_bad_pictures_are_named_with_what_is_wrong(tmp_path: Path) -> None:
