@@ -37,6 +37,8 @@ Matrix-Game 2.0 program, for people who come from there; tags without one are ou
 Your own tags appear in every analysis as these do:
 
 ```python
+import glassworld
+
 with glassworld.tag("2.3.1_My_Step_t999"):
     ...
 ```

@@ -16,3 +16,7 @@ def test_every_tag_is_opened_somewhere() -> None:
     }
     for pattern in REGISTRY:
         assert ".py:" in rows[pattern], f"{pattern} is in the registry but never opened"
+
+
+def test_the_example_runs_as_it_stands() -> None:
+    exec(PAGE.read_text().split("```python\n")[1].split("```")[0], {})
