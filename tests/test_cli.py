@@ -95,6 +95,17 @@ def test_an_error_of_usage_names_the_help_of_the_command_one_was_in(
     assert capsys.readouterr().err.rstrip().endswith(f"(see {where} --help)")
 
 
+@pytest.mark.parametrize("command", ["train", "eval", "bench run"])
+def test_help_is_whole_in_a_narrow_terminal(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*command.split(), "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert "`" not in said
+
+
 def test_the_familiar_flags_and_the_dashed_ones_are_the_same(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

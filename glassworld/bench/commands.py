@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure speed, latency and memory.
 
 _Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 _Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-_Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16.")]
+_Dtype = Annotated[str | None, typer.Option(help="float32, mixed or bfloat16.")]
 
 
 @app.command()

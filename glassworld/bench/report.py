@@ -178,8 +178,10 @@ def _part_rows(figures: dict[str, Any]) -> dict[str, str]:
 
 def _session_rows(figures: dict[str, Any]) -> dict[str, str]:
     return {
-        f"{row['sessions']} sessions": f"{row['fps_each_together']:.1f} frames per second each "
-        f"together, {row['fps_each_in_turn']:.1f} in turn"
+        f"{row['sessions']} session{'s' if row['sessions'] > 1 else ''}": (
+            f"{row['fps_each_together']:.1f} frames per second each "
+            f"together, {row['fps_each_in_turn']:.1f} in turn"
+        )
         for row in figures["sessions"]
     }
 

@@ -10,8 +10,8 @@ import typer
 HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 
 
-train_app = typer.Typer(add_completion=False)
-eval_app = typer.Typer(add_completion=False)
+train_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+eval_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 @train_app.command()
@@ -28,17 +28,23 @@ def train(
         typer.Option(help="Go on from this exported world instead of from nothing."),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="`cpu` or `cuda`; on a GPU it computes in bfloat16.")
+        str,
+        typer.Option(metavar="cpu|cuda|cuda:N", help="On a GPU it computes in bfloat16."),
     ] = "cpu",
     batch: Annotated[
         int,
-        typer.Option(min=0, help="Lessons a step; 0: the preset's, for a CPU. A GPU wants 256."),
+        typer.Option(
+            min=0, metavar="N", help="Lessons a step; 0: the preset's, for a CPU. A GPU wants 256."
+        ),
     ] = 0,
     gradient_checkpointing: Annotated[
-        bool, typer.Option(help="Less memory for the transformer, a third more time.")
+        bool,
+        typer.Option(
+            "--gradient-checkpointing", help="Less memory for the transformer, a third more time."
+        ),
     ] = False,
     threads: Annotated[
-        int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to torch.")
+        int, typer.Option(min=0, metavar="N", help="CPU threads; 0 leaves the choice to torch.")
     ] = 0,
 ) -> None:
     """Make a world: play the simulator, train the VAE, train the transformer, export.

@@ -87,7 +87,8 @@ def test_the_table_has_the_figures(figures: dict[str, Any]) -> None:
     text = console.export_text()
     assert f"{figures['fps_median']:.1f}" in text
     assert f"{figures['peak_memory_mb']:.0f} MB" in text
-    assert "2 sessions" in text
+    assert "1 session " in text
+    assert "2 sessions " in text
 
 
 def test_the_plots_show_every_axis_and_tag(figures: dict[str, Any]) -> None:
