@@ -17,27 +17,32 @@ MOST_KEPT = 2**20  # numbers in a weight of which a second copy, laid out, costs
 
 
 @cache
-def _has_operators() -> bool:
-    """Whether this torch brings what its own compiler calls on a processor."""
+def _takes(dtype: torch.dtype) -> bool:
+    """Whether torch brings the operators, which its own compiler calls, and the processor such
+    products."""
     known = torch.ops.mkldnn
     names = ("_linear_pointwise", "_convolution_pointwise", "_convolution_pointwise_")
-    return all(hasattr(known, name) for name in names)
+    if not all(hasattr(known, name) for name in names):
+        return False
+    if dtype is torch.bfloat16:
+        return bool(known._is_mkldnn_bf16_supported())
+    return dtype is torch.float32
 
 
 def suits(x: Tensor, weight: Tensor, work: int) -> bool:
     """Whether these operators take them, and it pays for so many multiplications.
 
-    They take float32 on a processor, without gradients and uncompiled.
+    On a processor, without gradients and uncompiled; float32, and bfloat16 where there is such.
     """
     return (
         work >= LEAST
         and x.device.type == "cpu"
-        and x.dtype is torch.float32 is weight.dtype
+        and x.dtype is weight.dtype
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
-        and _has_operators()
+        and _takes(x.dtype)
     )
 
 

@@ -74,6 +74,21 @@ def test_a_product_is_torchs(
         assert torch.equal(layer(x)[:1], layer(x[:1]))  # a session is the same beside another
 
 
+def test_half_precision_rounds_once(calls: list[str]) -> None:
+    torch.manual_seed(0)
+    layer, conv, x = Dense(192, 256, gelu=True), CausalConv(48, 64), torch.randn(72, 192)
+    frames = torch.randn(1, 3, 16, 24, 48)
+    with torch.inference_mode():
+        exact, seen = plain(layer, x), conv(frames, None)
+        calls.clear()
+        near, half = layer.bfloat16()(x.bfloat16()), conv.bfloat16()(frames.bfloat16(), None)
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert calls == ["multiply", "convolve"]
+    for ours, expected in ((near, exact), (half, seen)):
+        assert ours.dtype is torch.bfloat16
+        assert (ours.float() - expected).square().mean().sqrt() < 0.005 * expected.std()
+
+
 def test_small_products_and_gradients_are_left_to_torch(calls: list[str]) -> None:
     layer, x = Dense(192, 256, gelu=True), torch.randn(72, 192)
     layer(x).sum().backward()
