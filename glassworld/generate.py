@@ -24,7 +24,7 @@ from glassworld.engine.runtime import check_room, threads_beside_others, using_t
 from glassworld.engine.video import write_video
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
-from glassworld.files import check_file, check_writable, writable_file, writable_folder
+from glassworld.files import check_file, writable_file, writable_folder
 from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import Capture, check_mode, profile
 from glassworld.profiling.tags import tag
@@ -72,9 +72,9 @@ def run(options: GenerateOptions) -> bool:
     console = Console()
     _check_profile(options)
     latents, folder = options.save_latents, options.output_folder
-    check_writable(folder)
-    if latents is not None:
-        check_file(latents)
+    for path in (folder / VIDEO, folder / KEYS_VIDEO, folder / TRACE, latents):
+        if path is not None:
+            check_file(path)
     with _memory_errors(), console.status("loading the world"):
         world = _load(options)
     if world.note:

@@ -162,6 +162,15 @@ def test_wrong_flags(
     _refused([*release, *flags], said, tmp_path, capsys)
 
 
+def test_a_folder_in_the_videos_place(
+    tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "out" / "demo.mp4").mkdir(parents=True)
+    assert inference(release) == 2
+    assert "demo.mp4: is a folder; name the file" in capsys.readouterr().err
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["demo.mp4"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
