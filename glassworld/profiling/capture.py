@@ -131,6 +131,7 @@ def _profiler(mode: Mode) -> Any:
 
     That one imports torch's compiler before it starts: more than a second of standing still.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # lines about its own state, in every program
     if mode == "tags":
         return _UserScopeProfile()
     device = "cuda" if torch.cuda.is_available() else None

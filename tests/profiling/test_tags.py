@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -203,3 +206,11 @@ def test_a_folder_is_no_trace(tmp_path: Path) -> None:
     with glassworld.profile(tmp_path / "trace.json"):
         pass
     assert [each.name for each in tmp_path.iterdir()] == ["trace.json"]  # and nothing beside it
+
+
+def test_the_profiler_says_nothing_of_its_own(tmp_path: Path) -> None:
+    program = "import sys, glassworld\nwith glassworld.profile(sys.argv[1]): pass"
+    command = [sys.executable, "-c", program, str(tmp_path / "trace.json")]
+    quiet = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"}
+    ended = subprocess.run(command, env=quiet, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
