@@ -114,11 +114,12 @@ def steady_state(world: World, baseline: World, picture: Picture, blocks: int) -
 
 
 def times_of(session: Session, kinds: dict[str, str]) -> dict[str, float]:
-    """Milliseconds a block of each kind of tag, the device waited for at each one's end.
+    """Milliseconds of each kind of tag in a block, the median of a few blocks.
 
-    What a captured graph hides takes no time of its own: it is left out.
+    The device is waited for at each one's end. What a captured graph hides takes no time of its
+    own: it is left out.
     """
-    total = dict.fromkeys(kinds, 0.0)
+    blocks: list[dict[str, float]] = []
     names = {pattern: name for name, pattern in kinds.items()}
     device = session.world.device
 
@@ -127,12 +128,14 @@ def times_of(session: Session, kinds: dict[str, str]) -> dict[str, float]:
             if device.type == "cuda":
                 synchronise(device)
                 end = time.perf_counter()
-            total[names[pattern]] += end - start
+            blocks[-1][names[pattern]] += end - start
 
     stop = listen(heard)
     try:
         for _ in range(LISTENED_BLOCKS):
+            blocks.append(dict.fromkeys(kinds, 0.0))
             session.step(idle(session.world))
     finally:
         stop()
-    return {name: 1e3 * seconds / LISTENED_BLOCKS for name, seconds in total.items() if seconds}
+    medians = {name: statistics.median(block[name] for block in blocks) for name in kinds}
+    return {name: 1e3 * seconds for name, seconds in medians.items() if seconds}
