@@ -106,7 +106,6 @@ function expected() {
   const rows = data.expected.map(e => [e.row.startsWith(" ") ? el("span", { class: "indent" }, e.row.trim()) : el("b", {}, e.row), ms(e.measured_ms), percent(e.share),
     ...(known ? [ms(e.expected_ms), percent(e.expected_share), percent(e.roof_share)] : [percent(e.expected_share)]), e.guide || "–"]);
   const columns = ["", "measured", "share", ...(known ? ["expected", "share", "of the ceiling"] : ["expected share"]), "the guide's"];
-  const most = Math.max(...data.expected.map(e => e.measured_ms));
   const compared = data.expected.filter(e => e.expected_ms != null && e.tag !== "2_Pipeline_Inference");
   return answer("expected", machine, table(columns, rows, { search: i => data.expected[i].row }),
     compared.length ? el("h3", {}, "Measured (bar) against expected (line)") : null,
