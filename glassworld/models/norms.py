@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from glassworld.models.processor import runs_as_written
 
-def plain(x: Tensor) -> bool:
-    """Whether to compose a norm of few operators: in float32 on a processor, without gradients."""
-    here = x.device.type == "cpu" and x.dtype is torch.float32
-    return here and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+def of_few_operators(x: Tensor) -> bool:
+    """Whether to compose the norm of `x` here; halves would be rounded on the way."""
+    return x.dtype is torch.float32 and runs_as_written(x)
 
 
 @lru_cache
@@ -23,7 +24,7 @@ def _scalar(value: float) -> Tensor:
 
 def rms_norm(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) over the last axis, times `weight` if there is one."""
-    if not plain(x):
+    if not of_few_operators(x):
         return F.rms_norm(x, x.shape[-1:], None if weight is None else weight.to(x.dtype), eps)
     width = x.shape[-1]
     scale = width**0.5 if weight is None else weight * width**0.5
@@ -34,7 +35,7 @@ def rms_norm(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:
 def unit_norm(x: Tensor, weight: Tensor) -> Tensor:
     """x / |x| * sqrt(width) * weight over the last axis; zeros stay zeros."""
     width = x.shape[-1]
-    if not plain(x):
+    if not of_few_operators(x):
         return F.rms_norm(x, (width,), weight.to(x.dtype), eps=1e-24)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return (x * (weight * width**0.5)).div_(length.clamp_min_(1e-12))

@@ -12,14 +12,15 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from glassworld.models.processor import runs_as_written
+
 LEAST = 1_500_000  # multiplications from which such a call pays
 MOST_KEPT = 2**20  # numbers in a weight of which a second copy, laid out, costs nothing to speak of
 
 
 @cache
 def _takes(dtype: torch.dtype) -> bool:
-    """Whether torch brings the operators, which its own compiler calls, and the processor such
-    products."""
+    """Whether this torch has the operators, which its compiler calls too, for this type."""
     known = torch.ops.mkldnn
     names = ("_linear_pointwise", "_convolution_pointwise", "_convolution_pointwise_")
     if not all(hasattr(known, name) for name in names):
@@ -32,14 +33,12 @@ def _takes(dtype: torch.dtype) -> bool:
 def suits(x: Tensor, weight: Tensor, work: int) -> bool:
     """Whether these operators take them, and it pays for so many multiplications.
 
-    On a processor, without gradients and uncompiled; float32, and bfloat16 where there is such.
+    Float32, and bfloat16 where the processor multiplies it.
     """
     return (
         work >= LEAST
-        and x.device.type == "cpu"
+        and runs_as_written(x)
         and x.dtype is weight.dtype
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
         and _takes(x.dtype)

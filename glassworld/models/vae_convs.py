@@ -80,11 +80,6 @@ def unfold_taps(weight: Tensor, taps: int) -> Tensor:
     return weight.reshape(out, taps, channels // taps, height, width).transpose(1, 2).contiguous()
 
 
-def one_tap(weight: Tensor, tap: int) -> Tensor:
-    """Of a folded weight, what the frame `TAPS - 1 - tap` before an output's own goes through."""
-    return weight.chunk(TAPS, 1)[tap].contiguous(memory_format=torch.channels_last)
-
-
 def volume(weight: Tensor) -> Tensor:
     """A folded weight as a conv3d's, its channels last."""
     return unfold_taps(weight, TAPS).contiguous(memory_format=torch.channels_last_3d)
@@ -126,6 +121,12 @@ def laid_out(
         lambda weight: onednn.lay_out_convolution(weight, pictures, padding),
         ("laid out", key),
     )
+
+
+def lay_out_tap(weight: Tensor, tap: int, pictures: Tensor, padding: int) -> Tensor:
+    """One tap of a folded weight, for the pictures that it sees."""
+    one = weight.chunk(TAPS, 1)[tap].contiguous(memory_format=torch.channels_last)
+    return onednn.lay_out_convolution(one, pictures, padding)
 
 
 def onednn_takes(x: Tensor, weight: Tensor) -> bool:
@@ -206,10 +207,10 @@ class CausalConv(nn.Conv2d):
         """What each tap sees, added up in place: taps side by side would leave the caches."""
         side, mixed, bias = self.kernel_size[0] // 2, None, self.bias
         for tap in range(TAPS):
-            seen = x[:, tap : tap + frames]
-            weight = self.derived.of(self.weight, partial(one_tap, tap=tap), ("tap", tap))
-            weight = laid_out(weight, seen, side, self.derived, ("tap", tap))
-            mixed, bias = onednn.convolve(as_pictures(seen), weight, bias, side, mixed), None
+            pictures = as_pictures(x[:, tap : tap + frames])
+            make = partial(lay_out_tap, tap=tap, pictures=pictures, padding=side)
+            weight = self.derived.of(self.weight, make, ("tap", tap))
+            mixed, bias = onednn.convolve(pictures, weight, bias, side, mixed), None
         assert mixed is not None
         return mixed.permute(0, 2, 3, 1).unflatten(0, (len(x), frames))
 
