@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -237,7 +236,6 @@ def inference(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(command: Any, arguments: Sequence[str] | None, name: str) -> int:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own chatter
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except InputError as error:

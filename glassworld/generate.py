@@ -72,7 +72,7 @@ def run(options: GenerateOptions) -> bool:
     console = Console()
     _check_profile(options)
     latents, folder = options.save_latents, options.output_folder
-    for path in (folder / VIDEO, folder / KEYS_VIDEO, folder / TRACE, latents):
+    for path in (folder / VIDEO, folder / KEYS_VIDEO, latents):
         if path is not None:
             check_file(path)
     with _memory_errors(), console.status("loading the world"):
