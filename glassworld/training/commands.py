@@ -9,6 +9,17 @@ import typer
 
 HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 
+_Device = Annotated[
+    str, typer.Option(metavar="cpu|cuda|cuda:N", help="On a GPU it computes in bfloat16.")
+]
+_Batch = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="N", help="Lessons a step; 0: the preset's, for a CPU. A GPU wants 256."
+    ),
+]
+_Strip = Annotated[Path | None, typer.Option(help="Write a picture here: rows of truth and model.")]
+_Video = Annotated[Path | None, typer.Option(help="Write an MP4 here: truth left, model right.")]
 
 train_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 eval_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -27,16 +38,8 @@ def train(
         Path | None,
         typer.Option(help="Go on from this exported world instead of from nothing."),
     ] = None,
-    device: Annotated[
-        str,
-        typer.Option(metavar="cpu|cuda|cuda:N", help="On a GPU it computes in bfloat16."),
-    ] = "cpu",
-    batch: Annotated[
-        int,
-        typer.Option(
-            min=0, metavar="N", help="Lessons a step; 0: the preset's, for a CPU. A GPU wants 256."
-        ),
-    ] = 0,
+    device: _Device = "cpu",
+    batch: _Batch = 0,
     gradient_checkpointing: Annotated[
         bool,
         typer.Option(
@@ -78,12 +81,8 @@ def evaluate(
         typer.Option(help="A world's folder as `train` exports it. Default: the embedded one."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
-    strip: Annotated[
-        Path | None, typer.Option(help="Write a picture here: rows of truth and model.")
-    ] = None,
-    video: Annotated[
-        Path | None, typer.Option(help="Write an MP4 here: truth left, model right.")
-    ] = None,
+    strip: _Strip = None,
+    video: _Video = None,
     starts: Annotated[int, typer.Option(min=1, help="Held-out starting pictures.")] = 24,
     minutes: Annotated[int, typer.Option(min=1, help="Runs of a minute for drift.")] = 4,
 ) -> None:
