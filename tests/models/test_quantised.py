@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import tiny
 import torch
-from torch import nn
 
-from glassworld.models.dense import Dense, feed_forward
-from glassworld.models.quantised import QuantisedLinear, quantise, quantise_layers
+from glassworld.models.dense import Dense
+from glassworld.models.quantised import WIDE, QuantisedLinear, quantise, quantise_layers
 
 
 @pytest.mark.parametrize(("dtype", "step"), [(torch.int8, 1 / 127), (torch.float8_e4m3fn, 1 / 8)])
@@ -36,22 +36,16 @@ def test_a_layer_is_near_the_exact_one(dtype: torch.dtype, most: float) -> None:
 
 def test_the_activation_stays() -> None:
     torch.manual_seed(0)
-    exact, x = nn.Sequential(*feed_forward(64, 96, 64)), torch.randn(20, 64)
+    exact, x = Dense(64, 96, gelu=True), torch.randn(20, 64)
     with torch.inference_mode():
-        expected = exact(x)
-        quantise_layers(exact, torch.int8)
-        assert (exact(x) - expected).square().mean().sqrt() < 0.05 * expected.std()
+        near, expected = QuantisedLinear(exact, torch.int8)(x), exact(x)
+        assert (near - expected).square().mean().sqrt() < 0.05 * expected.std()
 
 
-def test_layers_of_a_few_rows_and_of_odd_widths_are_spared() -> None:
-    network = nn.ModuleDict(
-        {
-            "ffn": nn.Sequential(*feed_forward(32, 64, 32)),
-            "odd": Dense(24, 32),
-            "keyboard_embed": nn.Sequential(nn.Linear(32, 32)),
-            "keyboard_attn_kv": nn.Linear(32, 32),
-        }
-    )
-    quantise_layers(network, torch.int8)
-    changed = [name for name, each in network.named_modules() if isinstance(each, QuantisedLinear)]
-    assert changed == ["ffn.0", "ffn.2"]
+def test_the_wide_products_of_layers_are_replaced_but_those_of_odd_widths() -> None:
+    layers = tiny.dit().blocks
+    layers[1].ffn[2] = Dense(48, 24)
+    quantise_layers(layers, torch.int8)
+    changed = [name for name, each in layers.named_modules() if isinstance(each, QuantisedLinear)]
+    wide = [f"{index}.{path}" for index in range(3) for path in WIDE]
+    assert sorted(changed) == sorted(set(wide) - {"1.ffn.2"})
