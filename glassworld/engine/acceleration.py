@@ -4,12 +4,13 @@ With the same results:
 
 - `attention` measures the ways this device has to attend, and takes the fastest.
 - `convolutions` measures two ways to do each of the decoder's, and takes the faster.
-- `layers` compiles the transformer's layers; what was compiled is kept for the next start.
+- `kernels` does what lies between products and convolutions by our own GPU kernels.
+- `layers` compiles the transformer's layers instead; what was compiled is kept for the next start.
 - `graphs` launches whole passes of the transformer and the decoder as captured CUDA graphs.
 
 With results that differ a little, by how much the benchmark says:
 
-- `int8` and `float8` multiply in 8 bits what every token of the transformer goes through.
+- `int8` and `float8` do the transformer's wide products in 8 bits.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.quantised import quantise_layers
 
-EXACT = ("attention", "convolutions", "layers", "graphs")
+EXACT = ("attention", "convolutions", "kernels", "layers", "graphs")
 QUANTISED = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
 PARTS = (*EXACT, *QUANTISED)
+RIVALS = (tuple(QUANTISED), ("kernels", "layers"))  # of which one can be asked for
 FIRST_FLOAT8 = (8, 9)  # the compute capability of the first GPUs with 8-bit floating-point products
 
 
@@ -44,31 +46,45 @@ def check_parts(parts: Collection[str]) -> None:
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise InputError(f"accelerate {unknown[0]!r}: must be one of {', '.join(PARTS)}")
-    if len(QUANTISED.keys() & set(parts)) > 1:
-        raise InputError(f"accelerate: choose one of {' and '.join(QUANTISED)}")
+    for rivals in RIVALS:
+        if set(rivals) <= set(parts):
+            raise InputError(f"accelerate: choose one of {' and '.join(rivals)}")
 
 
 def accelerate(world: World, parts: Collection[str]) -> None:
     """Make a world faster, in place, before its first session begins.
 
-    Graphs need a CUDA device and are left out elsewhere. Raises `InputError` for an unknown part,
-    and for one that fails here.
+    Kernels and graphs need a CUDA device and are left out elsewhere. Raises `InputError` for an
+    unknown part, and for one that fails here.
     """
     check_parts(parts)
+    cuda = world.device.type == "cuda"
     for part in QUANTISED.keys() & set(parts):
         _quantise(world, part)
+    if "kernels" in parts and cuda:
+        _use_kernels(world)
     if "attention" in parts:
         choose_attention(world)
     if "convolutions" in parts:
         choose_convolutions(world)
     if "layers" in parts:
         compile_layers(world.networks.dit, world.spec, partial(_make_a_block, world))
-    world.pipeline.captures = "graphs" in parts and world.device.type == "cuda"
+    world.pipeline.captures = "graphs" in parts and cuda
 
 
 def _make_a_block(world: World) -> None:
     picture = Image.new("RGB", (world.spec.width, world.spec.height))
     world.start(picture).step(world.space.press(()))
+
+
+def _use_kernels(world: World) -> None:
+    try:
+        from glassworld.models.kernels.layer import fuse_layers
+    except ImportError as error:
+        raise InputError(
+            f"accelerate: kernels need Triton ({error}); leave out 'kernels'"
+        ) from None
+    fuse_layers(world.networks.dit)
 
 
 def _quantise(world: World, part: str) -> None:

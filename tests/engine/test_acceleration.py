@@ -21,6 +21,7 @@ from glassworld.engine.choices import choose_attention, choose_convolutions, con
 from glassworld.engine.world import Session, World
 from glassworld.errors import InputError
 from glassworld.models.attention import attention, pointwise_attention
+from glassworld.models.layer import Layer
 
 WALK = Action((1, 0, 0, 0), (0, 0.1))
 
@@ -42,9 +43,10 @@ def capturing() -> World:
     return world
 
 
-def test_graphs_are_left_out_on_a_cpu() -> None:
+def test_kernels_and_graphs_are_left_out_on_a_cpu() -> None:
     world = tiny.world()
-    accelerate(world, ["graphs"])
+    accelerate(world, ["kernels", "graphs"])
+    assert {type(layer) for layer in world.networks.dit.blocks} == {Layer}
     session = world.start(tiny.picture())
     session.step(WALK)
     assert session.state.graphs is None
@@ -139,15 +141,17 @@ def test_eight_bits_are_near(part: str, most: float) -> None:
     world, plain = tiny.world(), tiny.world()
     accelerate(world, [part])
     kinds = Counter(type(layer).__name__ for layer in world.networks.dit.blocks.modules())
-    assert kinds["QuantisedLinear"] > 3 * 6
+    assert kinds["QuantisedLinear"] == 3 * 4
     made, expected = (each.generate(tiny.picture(), 6, seed=1).latents for each in (world, plain))
     assert 0 < (made - expected).square().mean().sqrt() / expected.std() < most
 
 
 def test_an_unknown_part_is_named() -> None:
-    with pytest.raises(InputError, match="'speed': must be one of attention, convolutions, layers"):
+    with pytest.raises(InputError, match="'speed': must be one of attention, conv"):
         accelerate(tiny.world(), ["speed"])
     with pytest.raises(InputError, match=r"'int8': give a list of parts"):
         accelerate(tiny.world(), "int8")
     with pytest.raises(InputError, match="choose one of int8 and float8"):
         accelerate(tiny.world(), ["float8", "int8"])
+    with pytest.raises(InputError, match="choose one of kernels and layers"):
+        accelerate(tiny.world(), ["layers", "kernels"])

@@ -1,0 +1,256 @@
+"""Kernels over rows of a matrix: residuals, layer norms, RMS norms, 8 bits.
+
+One program works on one row, which stays in registers: every number is read once and written
+once. Sums are made in float32.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from glassworld.models.quantised import LARGEST, Scaled
+
+EIGHT_BITS = torch.float8_e4m3fn
+SMALLEST = tl.constexpr(1e-12)  # of what a row is scaled by
+PARTS = tl.constexpr(6)  # shift, scale and gate, for attention and for the feed-forward
+
+
+class Moments(NamedTuple):
+    """What timesteps do to the rows of a layer."""
+
+    modulation: Tensor  # the layer's own, [1, 6, width]
+    time: Tensor  # [b, f or 1, 6, width]
+    rows: int  # that share a timestep, in order
+
+
+class Affine(NamedTuple):
+    """A layer norm's own scale and shift."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class Modulated(NamedTuple):
+    """A layer norm's scale and shift by time: parts `shift` and `shift + 1`."""
+
+    shift: int
+
+
+@triton.jit
+def store_row(out, scales, row, at, inside, values, width: tl.constexpr, largest: tl.constexpr):
+    """Write a row: as it is, or with `scales` in 8 bits of which `largest` is the largest."""
+    if scales is not None:
+        most = tl.max(tl.abs(tl.where(inside, values, 0.0)))
+        scale = tl.maximum(most, SMALLEST) / largest
+        tl.store(scales + row, scale)
+        values = values / scale
+    tl.store(out + row * width + at, values.to(out.dtype.element_ty), inside)
+
+
+@triton.jit
+def moment(modulation, time, at, inside, moments, part: tl.constexpr, width: tl.constexpr):
+    """One part of what a timestep does, along a row."""
+    own = tl.load(modulation + part * width + at, inside, 0.0).to(tl.float32)
+    of_time = tl.load(time + (moments * PARTS + part) * width + at, inside, 0.0)
+    return own + of_time.to(tl.float32)
+
+
+@triton.jit
+def add_and_norm_kernel(
+    x,
+    y,
+    modulation,
+    time,
+    weight,
+    bias,
+    out,
+    scales,
+    rows_of_time,
+    eps,
+    gate: tl.constexpr,
+    shift: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
+    largest: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, block)
+    inside = at < width
+    moments = row // rows_of_time
+    values = tl.load(x + row * width + at, inside, 0.0).to(tl.float32)
+    if y is not None:
+        added = tl.load(y + row * width + at, inside, 0.0).to(tl.float32)
+        if gate is not None:
+            added *= moment(modulation, time, at, inside, moments, gate, width)
+        values += added
+        tl.store(x + row * width + at, values.to(x.dtype.element_ty), inside)
+    if out is not None:
+        centred = tl.where(inside, values - tl.sum(values) / width, 0.0)
+        values = centred * tl.rsqrt(tl.sum(centred * centred) / width + eps)
+        if weight is not None:
+            values *= tl.load(weight + at, inside, 0.0).to(tl.float32)
+            values += tl.load(bias + at, inside, 0.0).to(tl.float32)
+        if shift is not None:
+            values *= 1 + moment(modulation, time, at, inside, moments, shift + 1, width)
+            values += moment(modulation, time, at, inside, moments, shift, width)
+        store_row(out, scales, row, at, inside, values, width, largest)
+
+
+def add_and_norm(
+    x: Tensor,
+    y: Tensor | None,
+    norm: Affine | Modulated,
+    eps: float,
+    moments: Moments | None = None,
+    gate: int | None = None,
+    eight_bits: bool = False,
+) -> Tensor | Scaled:
+    """Add `y`, times the `gate` part of the moments, to `x` in place; returns the sum's norm.
+
+    `x`, `y`: `[..., width]`, contiguous. The norm is in the form of `x`, with `eight_bits` in
+    float8 (e4m3) with a scale for each row.
+    """
+    out = torch.empty_like(x, dtype=EIGHT_BITS if eight_bits else None)
+    scales = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32) if eight_bits else None
+    _add_and_norm(x, y, moments, gate, norm, eps, out, scales)
+    return out if scales is None else Scaled(out, scales)
+
+
+def add(x: Tensor, y: Tensor, moments: Moments | None = None, gate: int | None = None) -> None:
+    """Add `y`, times the `gate` part of the moments, to `x` in place."""
+    _add_and_norm(x, y, moments, gate, None, 0.0, None, None)
+
+
+def _add_and_norm(
+    x: Tensor,
+    y: Tensor | None,
+    moments: Moments | None,
+    gate: int | None,
+    norm: Affine | Modulated | None,
+    eps: float,
+    out: Tensor | None,
+    scales: Tensor | None,
+) -> None:
+    width = x.shape[-1]
+    modulation, time, rows = moments or (None, None, 1)
+    weight, bias = norm if isinstance(norm, Affine) else (None, None)
+    add_and_norm_kernel[(x.numel() // width,)](
+        x,
+        y,
+        modulation,
+        time,
+        weight,
+        bias,
+        out,
+        scales,
+        rows,
+        eps,
+        gate=gate,
+        shift=norm.shift if isinstance(norm, Modulated) else None,
+        width=width,
+        block=triton.next_power_of_2(width),
+        largest=LARGEST[EIGHT_BITS],
+        num_warps=warps(width),
+    )
+
+
+@triton.jit
+def widen_kernel(
+    x, y, more, out, rows_of_more, width: tl.constexpr, added: tl.constexpr, block: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, block)
+    inside = at < width
+    values = tl.load(x + row * width + at, inside, 0.0).to(tl.float32)
+    values += tl.load(y + row * width + at, inside, 0.0).to(tl.float32)
+    values = values.to(x.dtype.element_ty)
+    tl.store(x + row * width + at, values, inside)
+    end = row * (width + added)
+    tl.store(out + end + at, values, inside)
+    rest = tl.load(more + row // rows_of_more * added + at, at < added, 0.0)
+    tl.store(out + end + width + at, rest, at < added)
+
+
+def add_and_widen(x: Tensor, y: Tensor, more: Tensor) -> Tensor:
+    """Add `y` to `x` in place; returns the sum, behind each row the `more` of its frame.
+
+    `x`, `y`: `[b, f, positions, width]`, contiguous; `more`: `[b, f, added]`, no wider.
+    """
+    *outer, positions, width = x.shape
+    added = more.shape[-1]
+    out = x.new_empty((*outer, positions, width + added))
+    widen_kernel[(x.numel() // width,)](
+        x,
+        y,
+        more.to(x.dtype).contiguous(),
+        out,
+        positions,
+        width=width,
+        added=added,
+        block=triton.next_power_of_2(max(width, added)),
+        num_warps=warps(width),
+    )
+    return out
+
+
+@triton.jit
+def rms_kernel(x, weight, eps, width: tl.constexpr, block: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, block)
+    inside = at < width
+    values = tl.load(x + row * width + at, inside, 0.0).to(tl.float32)
+    values *= tl.rsqrt(tl.sum(values * values) / width + eps)
+    values *= tl.load(weight + at, inside, 0.0).to(tl.float32)
+    tl.store(x + row * width + at, values.to(x.dtype.element_ty), inside)
+
+
+def rms_norm_in_place(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis of a contiguous `x`; returns it."""
+    width = x.shape[-1]
+    rms_kernel[(x.numel() // width,)](
+        x,
+        weight,
+        eps,
+        width=width,
+        block=triton.next_power_of_2(width),
+        num_warps=warps(width),
+    )
+    return x
+
+
+@triton.jit
+def gelu_kernel(x, out, scales, width: tl.constexpr, block: tl.constexpr, largest: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, block)
+    inside = at < width
+    values = tl.load(x + row * width + at, inside, 0.0).to(tl.float32)
+    # 0.5 (1 + tanh(u)) is the logistic function of 2 u.
+    values *= tl.sigmoid(1.5957691216057308 * (values + 0.044715 * values * values * values))
+    store_row(out, scales, row, at, inside, values, width, largest)
+
+
+def gelu_to_eight_bits(x: Tensor) -> Scaled:
+    """GELU in its tanh form of the rows of a contiguous `x` `[..., width]`, in float8 (e4m3)."""
+    width = x.shape[-1]
+    out = torch.empty_like(x, dtype=EIGHT_BITS)
+    scales = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
+    gelu_kernel[(x.numel() // width,)](
+        x,
+        out,
+        scales,
+        width=width,
+        block=triton.next_power_of_2(width),
+        largest=LARGEST[EIGHT_BITS],
+        num_warps=warps(width),
+    )
+    return Scaled(out, scales)
+
+
+def warps(width: int) -> int:
+    """Of 32 threads, for a row: 16 numbers a thread, in two loads of 16 bytes."""
+    return min(max(triton.next_power_of_2(width) // 512, 1), 8)

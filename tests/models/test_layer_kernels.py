@@ -1,0 +1,144 @@
+"""The transformer's kernels, interpreted on a processor, do as its layers do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import interpreted  # noqa: F401  (before anything imports Triton)
+import pytest
+import tiny
+import torch
+from torch import Tensor
+
+from glassworld.errors import InputError
+from glassworld.models.action import ActionWindows
+from glassworld.models.dit import DiT
+from glassworld.models.kernels.layer import FusedLayer, fuse_layers
+from glassworld.models.kernels.rows import EIGHT_BITS, gelu_to_eight_bits
+from glassworld.models.kv_window import LayerCache
+from glassworld.models.layer import BlockPlace
+from glassworld.models.quantised import quantise, quantise_layers
+from glassworld.specs import DiTSpec
+
+GRID, BLOCK, POSITIONS = (1, 2), 3, 2
+TIMES = ([[700.0]], [[0.0]], [[300.0, 200.0, 100.0]])
+SPEC = replace(
+    tiny.DIT, num_layers=2, window=7, sink=1, action=replace(tiny.DIT.action, layers=(0,))
+)
+
+
+def walk(network: DiT, sessions: int = 1) -> tuple[Tensor, list[LayerCache]]:
+    """The flows of blocks until the windows have wrapped, with their updates; and the caches."""
+    draw, dtype = torch.Generator().manual_seed(3), network.head.head.weight.dtype
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(sessions, *shape, generator=draw).to(dtype)
+
+    caches = network.empty_caches(sessions, POSITIONS)
+    context, flows = network.context_keys(drawn(5, 24)), []
+    for start, time in zip(range(0, 3 * BLOCK, BLOCK), TIMES, strict=True):
+        places = [network.stream_place(start, BLOCK, GRID)] * sessions
+        mouse = drawn(BLOCK, 12, 2) if network.spec.action.mouse_dim else None
+        given = (BlockPlace.together(places), ActionWindows(drawn(BLOCK, 12, 4), mouse))
+        x, times = drawn(36, BLOCK, 2, 4), torch.tensor(time).expand(sessions, -1)
+        flows.append(network(x, times, *given, context, caches))
+        network(x, 0 * times[:, :1], *given, context, caches, output=False)
+    return torch.cat(flows, 2), caches
+
+
+def networks(spec: DiTSpec, dtype: torch.dtype = torch.float32) -> tuple[DiT, DiT]:
+    """The same twice: as written, and by kernels."""
+    plain, fused = tiny.dit(spec).to(dtype), tiny.dit(spec).to(dtype)
+    fuse_layers(fused)
+    assert all(isinstance(layer, FusedLayer) for layer in fused.blocks)
+    return plain, fused
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.float16, 1e-2)])
+@pytest.mark.parametrize("sessions", [1, 2])
+@torch.inference_mode()
+def test_flows_and_caches_are_the_same(dtype: torch.dtype, most: float, sessions: int) -> None:
+    (expected, kept), (made, own) = (walk(each, sessions) for each in networks(SPEC, dtype))
+    torch.testing.assert_close(made, expected, atol=most, rtol=0)
+    for one, other in zip(own, kept, strict=True):
+        for window, same in (
+            (one.self_attention, other.self_attention),
+            (one.mouse, other.mouse),
+            (one.keyboard, other.keyboard),
+        ):
+            assert (window is None) == (same is None)
+            if window is not None and same is not None:
+                torch.testing.assert_close(window.k, same.k, atol=most, rtol=0)
+                torch.testing.assert_close(window.v, same.v, atol=most, rtol=0)
+
+
+@torch.inference_mode()
+def test_each_session_turns_by_its_own_frames() -> None:
+    plain, fused = networks(replace(SPEC, window=6, sink=0))
+    flows = []
+    for network in (plain, fused):
+        places = [network.stream_place(start, BLOCK, GRID) for start in (6, 60)]
+        draw = torch.Generator().manual_seed(1)
+        x, keyboard, mouse, visual = (
+            torch.randn(2, *shape, generator=draw)
+            for shape in ((36, BLOCK, 2, 4), (BLOCK, 12, 4), (BLOCK, 12, 2), (5, 24))
+        )
+        context, caches = network.context_keys(visual), network.empty_caches(2, POSITIONS)
+        given = (BlockPlace.together(places), ActionWindows(keyboard, mouse), context, caches)
+        flows.append(network(x, torch.full((2, 1), 500.0), *given))
+    torch.testing.assert_close(flows[1], flows[0], atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_worlds_without_a_mouse() -> None:
+    plain, fused = networks(replace(SPEC, action=replace(SPEC.action, mouse_dim=0)))
+    torch.testing.assert_close(walk(fused)[0], walk(plain)[0], atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_eight_bits_come_from_the_kernels() -> None:
+    exact, plain, fused = (tiny.dit(SPEC) for _ in range(3))
+    for network in (plain, fused):
+        quantise_layers(network.blocks, EIGHT_BITS)
+    fuse_layers(fused)
+    expected, near, made = (walk(each)[0] for each in (exact, plain, fused))
+    distance = (near - expected).square().mean().sqrt()
+    assert 0 < (made - expected).square().mean().sqrt() < 2 * distance  # see below
+
+
+def test_rows_in_eight_bits_are_those_of_the_plain_way() -> None:
+    x = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
+    gelu = torch.nn.functional.gelu(x, approximate="tanh")
+    made, expected = gelu_to_eight_bits(x), quantise(gelu, EIGHT_BITS)
+    torch.testing.assert_close(made.scales, expected.scales)
+    numbers = expected.rows.float()
+    rounded_up = numbers.abs().log2() % 1 == 0  # to the next power of two: interpreted, it is lost
+    assert rounded_up.float().mean() < 0.2
+    assert torch.equal(made.rows.float()[~rounded_up], numbers[~rounded_up])
+
+
+@pytest.mark.parametrize("action", [{"heads": 3, "keyboard_width": 24, "mouse_width": 24}])
+def test_heads_that_do_not_suit_are_named(action: dict[str, int]) -> None:
+    network = DiT(replace(SPEC, action=replace(SPEC.action, **action)))
+    with pytest.raises(InputError, match="powers of two, not 3"):
+        fuse_layers(network)
+
+
+def test_training_goes_the_plain_way() -> None:
+    plain, fused = networks(SPEC)
+    frames = torch.arange(BLOCK)
+    visible = torch.ones(BLOCK, BLOCK, dtype=torch.bool)
+    draw = torch.Generator().manual_seed(1)
+    x = torch.randn(1, 36, BLOCK, 2, 4, generator=draw)
+    windows = ActionWindows(torch.ones(1, BLOCK, 12, 4), torch.ones(1, BLOCK, 12, 2))
+    flows = [
+        network(
+            x,
+            torch.full((1, BLOCK), 400.0),
+            network.place(frames, GRID, visible),
+            windows,
+            network.context_keys(torch.ones(1, 5, 24)),
+        )
+        for network in (plain, fused)
+    ]
+    assert torch.equal(*flows)
