@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.actions import ActionSpace, ActionTrack, Rows
+from glassworld.engine.runtime import sent
 from glassworld.models.action import ActionWindows
 from glassworld.models.vae_convs import Memory
 from glassworld.models.vae_encoder import VAEEncoder
@@ -103,12 +104,11 @@ class ActionHistory:
         """
         ends = TIME_FACTOR * np.arange(start, start + frames)[:, None]
         index = np.maximum(ends - rows + np.arange(rows), 0) - self.first
-        keyboard = torch.from_numpy(self.keyboard[index])[None].to(like, non_blocking=True)
-        if self.mouse is None:
-            return ActionWindows(keyboard, None)
-        return ActionWindows(
-            keyboard, torch.from_numpy(self.mouse[index])[None].to(like, non_blocking=True)
-        )
+
+        def seen(held: Rows) -> Tensor:
+            return sent(torch.from_numpy(held[index])[None], like.device, like.dtype)
+
+        return ActionWindows(seen(self.keyboard), None if self.mouse is None else seen(self.mouse))
 
     def copy(self) -> ActionHistory:
         """Rows are never written in place, so they are shared."""

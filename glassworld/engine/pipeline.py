@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.graphs import PassGraphs, PassInput
-from glassworld.engine.runtime import OnTheWay
+from glassworld.engine.runtime import OnTheWay, sent
 from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0, renew_noise
 from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.action import ActionWindows
@@ -227,4 +227,4 @@ class Pipeline:
         )
 
     def to_device(self, x: Tensor) -> Tensor:
-        return x.to(self.device, self.dtype, non_blocking=True)
+        return sent(x, self.device, self.dtype)

@@ -124,6 +124,17 @@ class OnTheWay:
         return self._tensor[rows].clone()  # pinned memory is dear: the next block's needs it again
 
 
+def sent(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`x` on the device and of that type, without waiting for what the device is doing.
+
+    Torch copies from pageable memory only once the device has come so far, and other types by
+    way of such memory.
+    """
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.to(dtype).pin_memory()
+    return x.to(device, dtype, non_blocking=True)
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was asked for."""
     if device.type == "cuda":
