@@ -2,7 +2,8 @@
 
     python -m glassworld.bench.startup '{"world": {}, "accelerate": [], "picture": "grey.png"}'
 
-prints a line when the first block's frames have come and, once the window is full, its memory.
+prints a line when the first block's frames have come and, once the window is full, its memory and
+how many seconds after `began` (of `time.time`, its own start by default) each stage was over.
 """
 
 from __future__ import annotations
@@ -11,31 +12,56 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from glassworld.engine.world import Session
 
 FIRST_FRAMES = "first frames"
 FULL = 6  # blocks until the windows of released worlds are full and every kind of block was made
+SHOWN_OF_ERROR = 500
 
 
-def cold_start(order: dict[str, Any], cache: Path | None = None) -> dict[str, float]:
+def cold_start(
+    order: dict[str, Any], cache: Path | None = None, settings: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Seconds from a new process to its first frames, and its memory in MB.
 
     `order`: what `load_world` takes as `world`, parts to `accelerate`, the `picture`. `cache`:
-    the folder to keep what is compiled in; the user's own by default.
+    the folder to keep what is compiled in; the user's own by default. `settings`: environment
+    variables of that process.
     """
-    environment = os.environ if cache is None else {**os.environ, "XDG_CACHE_HOME": str(cache)}
-    command = [sys.executable, "-m", __name__, json.dumps(order)]
-    began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    environment = {**os.environ, **(settings or {})}
+    if cache is not None:  # Triton's kernels know a folder of their own
+        environment |= {"XDG_CACHE_HOME": str(cache), "TRITON_CACHE_DIR": str(cache / "triton")}
+    began = time.time()
+    command = [sys.executable, "-m", __name__, json.dumps({**order, "began": began})]
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment
+        ) as process,
+    ):
         assert process.stdout is not None
         while (line := process.stdout.readline()).strip() != FIRST_FRAMES:
             if not line:
-                raise RuntimeError("the cold start ended before its first frames")
-        first = time.perf_counter() - began
-        memory: dict[str, float] = json.loads(process.stdout.read().splitlines()[-1])
-    return {"first_frames_s": first, **memory}
+                raise _ended_early(complaints)
+        first = time.time() - began
+        rest = process.stdout.read().splitlines()
+        if not rest:
+            raise _ended_early(complaints)
+        figures: dict[str, Any] = json.loads(rest[-1])
+    return {"first_frames_s": first, **figures}
+
+
+def _ended_early(complaints: IO[str]) -> RuntimeError:
+    complaints.seek(0)
+    said = complaints.read().strip()[-SHOWN_OF_ERROR:]
+    return RuntimeError(f"the cold start ended too early: {said}")
 
 
 def compiled_starts(order: dict[str, Any], cache: Path) -> dict[str, float]:
@@ -46,31 +72,63 @@ def compiled_starts(order: dict[str, Any], cache: Path) -> dict[str, float]:
     }
 
 
+class Timeline:
+    """When each stage was over, in seconds since the process was asked for."""
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.seconds: dict[str, float] = {}
+
+    def mark(self, stage: str) -> None:
+        self.seconds[stage] = time.time() - self.began
+
+
 def main() -> None:
+    order = json.loads(sys.argv[1])
+    timeline = Timeline(order.get("began", time.time()))
+    timeline.mark("interpreter")
+    import torch
+
+    timeline.mark("torch")
     from glassworld.engine.acceleration import accelerate
     from glassworld.engine.loading import load_world
+    from glassworld.engine.runtime import synchronise
 
-    order = json.loads(sys.argv[1])
+    timeline.mark("glassworld")
+    torch.zeros(1, device=order["world"].get("device", "cpu"))
+    timeline.mark("device")
     world = load_world(**order["world"])
+    synchronise(world.device)
+    timeline.mark("world")
     accelerate(world, order["accelerate"])
+    synchronise(world.device)
+    timeline.mark("accelerated")
     session, action = world.start(order["picture"]), world.space.press(())
+    synchronise(world.device)
+    timeline.mark("session")
     session.step(action)
+    timeline.mark(FIRST_FRAMES)
     print(FIRST_FRAMES, flush=True)
     for _ in range(FULL):
         session.step(action)
-    networks = world.networks
+    print(json.dumps({**_memory(session), "timeline_s": timeline.seconds}))
+
+
+def _memory(session: Session) -> dict[str, float]:
+    """Megabytes of the weights, of the session and of the process at its peak."""
+    networks, device = session.world.networks, session.world.device.type
     parts = (networks.dit, networks.encoder, networks.decoder, networks.vision)
     weights = sum(weight.nbytes for part in parts for weight in part.parameters())
-    session_mb = session.state.tensors_bytes() / 1e6
-    print(
-        json.dumps(
-            {
-                "weights_mb": weights / 1e6,
-                "session_mb": session_mb,
-                "peak_memory_mb": _peak_bytes(world.device.type) / 1e6,
-            }
-        )
-    )
+    figures = {
+        "weights_mb": weights / 1e6,
+        "session_mb": session.state.tensors_bytes() / 1e6,
+        "peak_memory_mb": _peak_bytes(device) / 1e6,
+    }
+    if device == "cuda":
+        import torch
+
+        figures["peak_allocated_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return figures
 
 
 def _peak_bytes(device: str) -> int:
