@@ -11,7 +11,7 @@ from glassworld.bench.steady import idle
 from glassworld.engine.world import Session
 
 BLOCKS = 2
-SHOWN = 30
+SHOWN = 60
 LONGEST_NAME = 120
 
 
@@ -24,8 +24,17 @@ class Kernel:
     count: float
 
 
-def slowest_kernels(session: Session, shown: int = SHOWN) -> list[Kernel]:
-    """Of a session's next blocks, the longest first; those in captured graphs are seen too."""
+@dataclass(frozen=True)
+class BlockKernels:
+    """The kernels of a block: what its time is longer than their sum, the device stood still."""
+
+    kernels_ms: float
+    launches: float
+    kernels: list[Kernel]  # those that take longest, the longest first
+
+
+def block_kernels(session: Session, shown: int = SHOWN) -> BlockKernels:
+    """Of a session's next blocks; those in captured graphs are seen too."""
     cuda = session.world.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
     with profile(activities=activities) as recorded:
@@ -34,9 +43,14 @@ def slowest_kernels(session: Session, shown: int = SHOWN) -> list[Kernel]:
     took: dict[str, float] = defaultdict(float)
     count: dict[str, int] = defaultdict(int)
     for event in recorded.events():
-        if (event.device_type.name == "CUDA") is cuda:
+        # Annotations are shown on the device too, over the kernels that they hold.
+        if (event.device_type.name == "CUDA") is cuda and not event.is_user_annotation:
             name = event.name[:LONGEST_NAME]
             took[name] += event.time_range.elapsed_us() if cuda else event.self_cpu_time_total
             count[name] += 1
     order = sorted(took, key=took.__getitem__, reverse=True)
-    return [Kernel(name, took[name] / 1e3 / BLOCKS, count[name] / BLOCKS) for name in order[:shown]]
+    return BlockKernels(
+        sum(took.values()) / 1e3 / BLOCKS,
+        sum(count.values()) / BLOCKS,
+        [Kernel(name, took[name] / 1e3 / BLOCKS, count[name] / BLOCKS) for name in order[:shown]],
+    )

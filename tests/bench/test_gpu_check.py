@@ -13,17 +13,13 @@ import pytest
 import tiny
 import torch
 
-from glassworld.bench.sections import (
-    COMPARED_BLOCKS,
-    TINY,
-    Rig,
-    attention_ways,
-    convolution_ways,
-    distances,
-    sessions,
-    steady,
-    ways_to_be_faster,
-)
+from glassworld.bench.checkpoint import write_checkpoint
+from glassworld.bench.piece_ways import attention_ways, convolution_ways, decoder_ways
+from glassworld.bench.rig import Rig
+from glassworld.bench.sections import sessions, steady
+from glassworld.bench.start_ways import Start, starts
+from glassworld.bench.ways import COMPARED_BLOCKS, TINY, distances, ways_to_be_faster
+from glassworld.engine.loading import load_world
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "gpu_check"
 
@@ -42,22 +38,31 @@ def test_sections_that_need_no_compiler(rig: Rig) -> None:
         **steady(rig),
         **sessions(rig, (1, 2)),
         **attention_ways(rig),
+        **decoder_ways(rig),
     }
     assert figures["fps_median"] > 0
     assert [row["sessions"] for row in figures["rows"]] == [1, 2]
     assert figures["self"].keys() == {"FLASH_ATTENTION", "MATH"}
+    assert figures["kernels_difference_of_255"] <= 1
     json.dumps(figures)
 
 
 def test_ways_to_be_faster_are_held_against_the_plain_world(rig: Rig) -> None:
     kept: list[set[str]] = []
-    rig = replace(rig, keep=lambda figures: kept.append(set(figures)))
+    said: list[str] = []
+    rig = replace(rig, keep=lambda figures: kept.append(set(figures)), say=said.append)
     found = ways_to_be_faster(rig, ways=((), ("attention",), ("graphs", TINY), ("speed",)))
     assert found["plain"]["distance_in_spreads"] == [0] * COMPARED_BLOCKS
     assert found["plain"]["kernels"][0]["ms"] > 0
+    shown = [(kernel["ms"], kernel["count"]) for kernel in found["plain"]["kernels"]]
+    most, launched = (sum(each) for each in zip(*shown, strict=True))
+    assert most <= found["plain"]["kernels_ms"] < 1.2 * most
+    assert launched <= found["plain"]["launches"]
     assert all(found[way]["fps_median"] > 0 for way in ("plain", "attention", f"graphs+{TINY}"))
     assert "InputError" in found["speed"]["error"]
     assert kept[1] == {"plain", "attention"}
+    assert [line.split(":")[0].strip() for line in said] == list(found)
+    assert f"{found['plain']['fps_median']:.1f} frames per second, 0.0000 spreads" in said[0]
 
 
 def test_a_way_that_makes_something_else_is_not_timed(rig: Rig) -> None:
@@ -86,6 +91,22 @@ def test_every_convolution_of_the_decoder_is_timed(rig: Rig) -> None:
         [8, 4, 4, 16, 24],
     ]
     assert all(ways["four_small_ms"] > 0 for ways in found.values())
+
+
+def test_a_checkpoint_of_a_world_makes_the_same(tmp_path: Path) -> None:
+    world = tiny.world(denoising_steps=(1000, 500), dit={"sink": 1})
+    again = load_world(**write_checkpoint(world, tmp_path))
+    assert again.spec == world.spec
+    made, expected = (each.generate(tiny.picture(), 6).latents for each in (again, world))
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+
+
+def test_starts_say_where_the_time_goes_and_what_failed(rig: Rig) -> None:
+    found = starts(rig, {"files": Start(from_files=True), "unknown": Start(("speed",))})
+    seconds = list(found["files"]["timeline_s"].values())
+    assert seconds == sorted(seconds)
+    assert 0 < seconds[0] < seconds[-1] <= found["files"]["first_frames_s"]
+    assert "must be one of" in found["unknown"]["error"]
 
 
 def test_the_script_records_a_failure_and_goes_on(tmp_path: Path) -> None:
