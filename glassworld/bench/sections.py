@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from glassworld.bench.eager.world import as_released
 from glassworld.bench.piece_ways import attention_ways, convolution_ways, decoder_ways
+from glassworld.bench.product_ways import product_ways
 from glassworld.bench.products import products_share
 from glassworld.bench.rig import Figures, Rig
 from glassworld.bench.roof import roof_points
@@ -44,6 +45,7 @@ def roofline(rig: Rig) -> Figures:
 SECTIONS: dict[str, Callable[[Rig], Figures]] = {
     "steady": steady,
     "ways_to_be_faster": ways_to_be_faster,
+    "product_ways": product_ways,
     "attention_ways": attention_ways,
     "convolution_ways": convolution_ways,
     "decoder_ways": decoder_ways,

@@ -15,6 +15,7 @@ import torch
 
 from glassworld.bench.checkpoint import write_checkpoint
 from glassworld.bench.piece_ways import attention_ways, convolution_ways, decoder_ways
+from glassworld.bench.product_ways import product_ways
 from glassworld.bench.rig import Rig
 from glassworld.bench.sections import sessions, steady
 from glassworld.bench.start_ways import Start, starts
@@ -91,6 +92,21 @@ def test_every_convolution_of_the_decoder_is_timed(rig: Rig) -> None:
         [8, 4, 4, 16, 24],
     ]
     assert all(ways["four_small_ms"] > 0 for ways in found.values())
+
+
+def test_products_are_held_against_float32(rig: Rig) -> None:
+    found = product_ways(rig)
+    assert [ways.pop("shape") for ways in found.values()] == [
+        [18, 32, 96],
+        [18, 32, 32],
+        [18, 32, 48],
+        [18, 48, 32],
+    ]
+    assert found["widen"].keys() - found["narrow"].keys() == {"gelu after it", "gelu in it"}
+    made = [row for ways in found.values() for row in ways.values() if "error" not in row]
+    assert len(made) >= 4  # not every torch has 8-bit products on a CPU
+    assert all(row["us"] > 0 and row["distance_in_spreads"] < 0.1 for row in made)
+    json.dumps(found)
 
 
 def test_a_checkpoint_of_a_world_makes_the_same(tmp_path: Path) -> None:
