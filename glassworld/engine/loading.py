@@ -212,6 +212,8 @@ def _untrained(spec: WorldSpec, device: torch.device, precision: Precision) -> N
                 weight.normal_(0, 1, generator=generator).mul_(scale)
                 if weight.dim() == 1 and name.endswith(("weight", "gamma")):
                     weight.fill_(1)
+    for network in (networks.encoder, networks.decoder):
+        network.to(memory_format=torch.channels_last)  # as the weights of files are laid out
     return _frozen(networks)
 
 
