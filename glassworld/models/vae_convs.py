@@ -184,23 +184,37 @@ class CausalConv(nn.Conv2d):
 
     def convolve(self, x: Tensor, frames: int) -> Tensor:
         """The last `frames` frames of the output for the input `[b, TAPS - 1 + frames, ...]`."""
-        if self.direct:
-            return self.convolve_directly(x)
-        count = self.at_once(frames)
-        large = len(x) * frames * x.shape[2:4].numel() * self.out_channels >= LARGE
-        if count == 1 and large and onednn_takes(x, self.weight):
+        if not self.direct and self.adds_taps(x, frames):
             return self.convolve_tap_by_tap(x, frames)
+        return self.convolve_laid(self.lay(x, frames), frames, self.bias)
+
+    def adds_taps(self, x: Tensor, frames: int) -> bool:
+        """Whether to add up the output tap by tap: where it is large, on a processor."""
+        large = len(x) * frames * x.shape[2:4].numel() * self.out_channels >= LARGE
+        return self.at_once(frames) == 1 and large and onednn_takes(x, self.weight)
+
+    def lay(self, x: Tensor, frames: int) -> Tensor:
+        """What `convolve_laid` takes: `x` itself for `conv3d`, else its taps side by side."""
+        if self.direct:
+            return x
+        count = self.at_once(frames)
         seen = range(count + TAPS - 1)
-        taps = torch.cat([x[:, tap : tap + frames : count] for tap in seen], -1)
+        return torch.cat([x[:, tap : tap + frames : count] for tap in seen], -1)
+
+    def convolve_laid(self, laid: Tensor, frames: int, bias: Tensor | None) -> Tensor:
+        """The output's `frames` frames; `bias` is the layer's own, or None to do without."""
+        if self.direct:
+            return self.convolve_directly(laid, bias)
+        count = self.at_once(frames)
         side = self.kernel_size[0] // 2
         if count == 1:
-            weight = laid_out(self.weight, taps, side, self.derived)
-            return convolve(taps, weight, self.bias, side)
+            weight = laid_out(self.weight, laid, side, self.derived)
+            return convolve(laid, weight, bias, side)
         weight = self.derived.of(self.weight, lambda weight: band(weight, count), count)
-        weight = laid_out(weight, taps, side, self.derived, count)
-        assert self.bias is not None
-        bias = self.derived.of(self.bias, lambda bias: bias.repeat(count), ("bias", count))
-        y = convolve(taps, weight, bias, side)
+        weight = laid_out(weight, laid, side, self.derived, count)
+        if bias is not None:
+            bias = self.derived.of(bias, lambda bias: bias.repeat(count), ("bias", count))
+        y = convolve(laid, weight, bias, side)
         return y.unflatten(-1, (count, -1)).movedim(-2, 2).flatten(1, 2)
 
     def convolve_tap_by_tap(self, x: Tensor, frames: int) -> Tensor:
@@ -214,10 +228,10 @@ class CausalConv(nn.Conv2d):
         assert mixed is not None
         return mixed.permute(0, 2, 3, 1).unflatten(0, (len(x), frames))
 
-    def convolve_directly(self, x: Tensor) -> Tensor:
+    def convolve_directly(self, x: Tensor, bias: Tensor | None) -> Tensor:
         weight = self.derived.of(self.weight, volume, "volume")
         side = self.kernel_size[0] // 2
-        mixed = F.conv3d(x.permute(0, 4, 1, 2, 3), weight, self.bias, padding=(0, side, side))
+        mixed = F.conv3d(x.permute(0, 4, 1, 2, 3), weight, bias, padding=(0, side, side))
         return mixed.permute(0, 2, 3, 4, 1)
 
     def at_once(self, frames: int) -> int:

@@ -194,7 +194,11 @@ class TimeDouble(CausalConv):
         first = memory is None or memory.first
         rest = x[:, 1:] if first else x
         if rest.shape[1]:
-            b, t, h, w, c = rest.shape
-            halves = super().forward(rest, memory).view(b, t, h, w, 2, c)
-            rest = halves.permute(0, 1, 4, 2, 3, 5).reshape(b, 2 * t, h, w, c)
+            rest = in_turn(super().forward(rest, memory))
         return torch.cat([x[:, :1], rest], 1) if first else rest
+
+
+def in_turn(halves: Tensor) -> Tensor:
+    """The two halves of the channels `[b, t, h, w, 2 * c]` as frames `[b, 2 * t, h, w, c]`."""
+    b, t, h, w, _ = halves.shape
+    return halves.view(b, t, h, w, 2, -1).permute(0, 1, 4, 2, 3, 5).reshape(b, 2 * t, h, w, -1)
