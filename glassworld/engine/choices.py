@@ -152,12 +152,18 @@ def convolution_inputs(world: World, decoder: VAEDecoder) -> list[tuple[CausalCo
 
 @torch.inference_mode()
 def convolution_times(layer: CausalConv, x: Tensor, device: torch.device) -> dict[str, float]:
-    """Milliseconds of a causal convolution of `x` in each way."""
+    """Milliseconds of a causal convolution of `x` in each way.
+
+    Where a kernel lays out its input, of the convolution alone.
+    """
     frames, kept = x.shape[1] - TAPS + 1, layer.direct
     times = {}
     for name, direct in (("folded", False), ("conv3d", True)):
         layer.direct = direct
-        layer.convolve(x, frames)
-        times[name] = milliseconds(lambda: layer.convolve(x, frames), device)
+        call = partial(layer.convolve, x, frames)
+        if layer.laid:
+            call = partial(layer.convolve_laid, layer.lay(x, frames), frames, None)
+        call()
+        times[name] = milliseconds(call, device)
     layer.direct = kept
     return times

@@ -165,6 +165,7 @@ class CausalConv(nn.Conv2d):
 
     name = ""
     direct = False  # by `conv3d`: quicker for many channels on some devices
+    laid = False  # whether a kernel lays out what it convolves
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
         super().__init__(TAPS * inputs, outputs, kernel, padding=kernel // 2)
