@@ -26,6 +26,7 @@ from glassworld.engine.compilation import compile_layers
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.quantised import quantise_layers
+from glassworld.models.vae_decoder import VAEDecoder
 
 EXACT = ("attention", "convolutions", "kernels", "layers", "graphs")
 QUANTISED = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
@@ -79,12 +80,16 @@ def _make_a_block(world: World) -> None:
 
 def _use_kernels(world: World) -> None:
     try:
+        from glassworld.models.kernels.decoder import fuse_decoder
         from glassworld.models.kernels.layer import fuse_layers
     except ImportError as error:
         raise InputError(
             f"accelerate: kernels need Triton ({error}); leave out 'kernels'"
         ) from None
     fuse_layers(world.networks.dit)
+    decoder = world.pipeline.decoder
+    if isinstance(decoder, VAEDecoder) and not decoder.compiled:
+        fuse_decoder(decoder)
 
 
 def _quantise(world: World, part: str) -> None:

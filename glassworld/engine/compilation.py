@@ -46,13 +46,17 @@ def compile_decoder(decoder: VAEDecoder, spec: WorldSpec, mode: str) -> str:
 
     "none" leaves the decoder as it is. "force" compiles now (minutes) and keeps the result.
     "auto" uses a kept result that fits this machine, these versions and this network, and else
-    leaves the decoder as it is. Raises `InputError` for an unknown mode, a compiler that fails
-    and a cache folder that others can write to, or that we cannot.
+    leaves the decoder as it is. One that runs by kernels stays so. Raises `InputError` for an
+    unknown mode, a compiler that fails and a cache folder that others can write to, or that we
+    cannot.
     """
     if mode not in COMPILE_MODES:
         raise InputError(f"vae_compile_mode {mode!r}: must be one of {', '.join(COMPILE_MODES)}")
     if mode == "none":
         return ""
+    if decoder.fused:
+        instead = "vae_compile_mode force: the decoder runs by kernels, so it is not compiled"
+        return instead if mode == "force" else ""
     facts = _decoder_facts(decoder, spec)
     folder = _folder(facts)
     if mode == "auto" and not os.path.isfile(folder / COMPLETE):  # nor one that is not ours to read

@@ -213,7 +213,8 @@ def _untrained(spec: WorldSpec, device: torch.device, precision: Precision) -> N
                 if weight.dim() == 1 and name.endswith(("weight", "gamma")):
                     weight.fill_(1)
     for network in (networks.encoder, networks.decoder):
-        network.to(memory_format=torch.channels_last)  # as the weights of files are laid out
+        for weight in network.parameters():
+            weight.data = channels_last(weight.data, device, precision.vae)
     return _frozen(networks)
 
 

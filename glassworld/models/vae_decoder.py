@@ -49,6 +49,8 @@ class Decoder(nn.Module):
 class VAEDecoder(StreamingDecoder):
     """Normalised latents to pixels."""
 
+    fused = False  # set when its parts run by kernels
+
     def __init__(self, spec: VAESpec) -> None:
         super().__init__()
         self.spec = spec

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassworld.engine.choices import choose_convolutions, convolution_inputs
+from glassworld.engine.compilation import compile_decoder
 from glassworld.models.kernels.decoder import fuse_decoder
 from glassworld.models.kernels.taps import Pending, finished, lay
 from glassworld.models.vae_convs import CausalConv, Memory
@@ -117,3 +118,10 @@ def test_convolutions_of_a_fused_decoder_are_chosen() -> None:
     assert all(ms > 0 for times in measured.values() for ms in times.values())
     paths = {path for path, layer in decoder.named_modules() if isinstance(layer, CausalConv)}
     assert {layer.name for layer in layers} < paths
+
+
+def test_a_fused_decoder_is_not_compiled() -> None:
+    decoder = pair(direct=False)[1]
+    assert compile_decoder(decoder, tiny.SPEC, "auto") == ""
+    assert "runs by kernels" in compile_decoder(decoder, tiny.SPEC, "force")
+    assert not decoder.compiled

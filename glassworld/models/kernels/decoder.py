@@ -35,6 +35,7 @@ def fuse_decoder(decoder: VAEDecoder) -> None:
         elif isinstance(stage, ResidualBlock):
             inner.stages[index] = FusedResidualBlock(stage)
     inner.head = FusedHead(inner.head)
+    decoder.fused = True
 
 
 def remembers(memory: Memory, *layers: CausalConv) -> bool:
