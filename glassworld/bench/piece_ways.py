@@ -26,7 +26,7 @@ def decoder_ways(rig: Rig) -> Figures:
     world = rig.make()
     tiny = with_tiny_decoder(world, None)
     plain = _decoded(world)
-    accelerate(world, ["convolutions", "kernels"])
+    accelerate(world, ["kernels"])
     faster = _decoded(world)
     difference = (plain[1].int() - faster[1].int()).abs().max()
     return {

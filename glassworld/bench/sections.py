@@ -13,14 +13,16 @@ from glassworld.bench.roof import roof_points
 from glassworld.bench.sessions import key_to_frame_ms, several_sessions
 from glassworld.bench.start_ways import starts
 from glassworld.bench.steady import steady_state, warm
-from glassworld.bench.ways import ways_to_be_faster
+from glassworld.bench.ways import FAST, ways_to_be_faster
 from glassworld.engine.acceleration import accelerate
 
 
 def steady(rig: Rig) -> Figures:
-    """The plain world beside its eager baseline; stages, layer kinds, memory of a session."""
+    """The fast world beside its eager baseline; stages and memory of a session."""
     world = rig.make()
-    figures = steady_state(world, as_released(world), rig.picture, rig.blocks)
+    baseline = as_released(world)
+    accelerate(world, FAST)
+    figures = steady_state(world, baseline, rig.picture, rig.blocks)
     session = warm(world, rig.picture)
     return {
         **figures,
@@ -33,7 +35,7 @@ def steady(rig: Rig) -> Figures:
 def sessions(rig: Rig, counts: tuple[int, ...] = (1, 2, 4)) -> Figures:
     """Several sessions in turn and together, as fast as batches can be: they are not captured."""
     world = rig.make()
-    accelerate(world, ["attention", "kernels"])
+    accelerate(world, ["kernels"])
     return {"rows": several_sessions(world, rig.picture, counts)}
 
 

@@ -25,10 +25,9 @@ STARTS = {
     "plain": Start(),
     "fast_cold_cache": Start(FAST),
     "fast_warm_cache": Start(FAST),
-    "kernels_warm_cache": Start(("kernels",)),  # without what is measured at start-up
     "fast_expandable": Start(FAST, EXPANDABLE),
     "plain_expandable": Start((), EXPANDABLE),
-    "from_checkpoint": Start(from_files=True),
+    "fast_from_checkpoint": Start(FAST, from_files=True),
 }
 
 

@@ -25,16 +25,16 @@ from glassworld.engine.world import World
 
 TINY = "tiny decoder"
 COMPILED = "compiled decoder"
-FAST = ("attention", "convolutions", "kernels", "graphs")
+FAST = ("kernels", "graphs")
 WAYS = (  # what one would want to know first comes first: the time may be up before the last
     FAST,
     (*FAST, "float8", TINY),
     (*FAST, TINY),
     (*FAST, "float8"),
-    ("attention", "kernels"),
     (),
+    ("kernels",),
+    ("attention", "convolutions", *FAST),
     ("attention", "convolutions", "layers", "graphs", COMPILED),  # minutes of compiling
-    ("layers",),
 )
 COMPARED_BLOCKS = 12  # until every pass over a full window has been launched as a captured graph
 MOST_DISTANCE = 0.05

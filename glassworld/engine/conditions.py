@@ -46,6 +46,8 @@ class ImageLatents:
             count -= 1
         parts += [encoder(grey, self.memory) for _ in range(count)]
         self.latents = torch.cat(parts, 2)
+        if self.latents.shape[2] == encoder.spec.encoder_reach + 2:
+            self.memory = Memory()  # a fifth of a released session, and of no more use
 
     def condition(self, start: int, frames: int) -> Tensor:
         """What the network sees of frames `start` on: `[1, 4 + c, frames, h, w]`.

@@ -36,6 +36,7 @@ from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import Networks, World
 from glassworld.errors import CheckpointError, InputError
 from glassworld.models.dit import DiT
+from glassworld.models.vae_convs import prefer_conv3d
 from glassworld.models.vae_decoder import VAEDecoder
 from glassworld.models.vae_encoder import VAEEncoder
 from glassworld.models.vision import VisionTower
@@ -51,6 +52,10 @@ VISION_FILES = (
     "vision.safetensors",
 )
 TRANSFORMER_FILE = "transformer.safetensors"
+
+LEAST_FOR_CONV3D = 96
+"""From so many channels on `conv3d` is even or quicker on a GPU (docs/performance.md), and does
+without a copy of three times its input."""
 
 Given = str | Path | None
 
@@ -90,6 +95,9 @@ def load_world(
         config, folder, checkpoint = _locate(config_path, checkpoint_path, pretrained_model_path)
         spec, networks = _trained(config, folder, checkpoint, target, precision)
         name, notice = folder.name, str(config.inference.get("notice", ""))
+    if target.type == "cuda":
+        for network in (networks.encoder, networks.decoder):
+            prefer_conv3d(network, LEAST_FOR_CONV3D)
     world = World(spec, networks, name, notice, precision.decoding)
     if tiny_decoder is not None:
         world = with_tiny_decoder(world, Path(tiny_decoder))

@@ -146,6 +146,13 @@ def name_causal_layers(network: nn.Module) -> None:
             layer.name = path
 
 
+def prefer_conv3d(network: nn.Module, least: int) -> None:
+    """Have causal convolutions over pictures to so many channels and more done by `conv3d`."""
+    for layer in network.modules():
+        if isinstance(layer, CausalConv) and layer.kernel_size == (3, 3):
+            layer.direct = layer.out_channels >= least
+
+
 def band(weight: Tensor, frames: int) -> Tensor:
     """A folded weight as one that makes `frames` frames at once, zero off the band.
 
