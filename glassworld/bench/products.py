@@ -14,7 +14,12 @@ from glassworld.bench.steady import idle
 from glassworld.engine.world import Session
 from glassworld.models.dense import Dense
 
-PRODUCTS = {"aten::addmm": 1, "aten::mm": 0, "mkldnn::_linear_pointwise": 0}
+PRODUCTS = {
+    "aten::addmm": 1,
+    "aten::_addmm_activation": 1,
+    "aten::mm": 0,
+    "mkldnn::_linear_pointwise": 0,
+}
 """The operators a linear layer ends in, and at which argument their two matrices begin."""
 
 REPEATS = 5
