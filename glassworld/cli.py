@@ -163,9 +163,8 @@ def generate(
         str,
         _option(
             "accelerate",
-            "Of attention, convolutions, layers, graphs (same results), int8, float8 (nearly); "
-            "joined by commas. "
-            "layers compiles once and keeps it; graphs needs a GPU.",
+            "On a GPU: kernels,graphs (same results; kernels are compiled once and kept). Also "
+            "attention, convolutions, layers (same results), int8, float8 (nearly).",
             SPEED,
             "PART,...",
         ),

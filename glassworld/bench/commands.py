@@ -54,7 +54,8 @@ def run(
     accelerate: Annotated[
         str,
         typer.Option(
-            help="Of attention, convolutions, layers, graphs, int8, float8; joined by commas."
+            help="Of kernels, graphs, attention, convolutions, layers, int8, float8; joined by "
+            "commas."
         ),
     ] = "",
     tiny_decoder: Annotated[

@@ -98,7 +98,8 @@ def _starts(order: Order, world: World, picture: Path, say: Say) -> dict[str, An
     say("a cold start, in a process of its own")
     plain: dict[str, Any] = {**asked, "accelerate": []}
     figures: dict[str, Any] = {**cold_start(plain)}
-    compiles = "layers" in order.accelerate or order.world.get("vae_compile_mode") == "force"
+    asked_for = set(order.accelerate) & {"kernels", "layers"}
+    compiles = bool(asked_for) or order.world.get("vae_compile_mode") == "force"
     if compiles:
         say("cold starts that compile: minutes")
         figures |= compiled_starts(asked, picture.parent / "cache")

@@ -44,7 +44,7 @@ def play(
         str,
         typer.Option(
             metavar="PART,...",
-            help="Of attention, convolutions, layers, graphs (same results), "
+            help="On a GPU: kernels,graphs (same results). Also attention, convolutions, layers, "
             "int8, float8 (nearly).",
         ),
     ] = "",
