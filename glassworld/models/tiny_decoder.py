@@ -28,6 +28,16 @@ FIRST, STAGE, STAGE_LENGTH, HEAD = 1, 3, 6, 22
 GROW, NARROW = 4, 5  # within a stage, after its blocks and the upsampling
 
 
+class Entry(nn.Conv2d):
+    """Latent channels to the first stage's width."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(convolve(x, self.weight, self.bias, 1))
+
+
 class MemoryBlock(nn.Module):
     """A residual block that sees the frame before, too."""
 
@@ -84,6 +94,16 @@ class NarrowUp(nn.Conv2d):
         return interleave(four, self.out_channels)
 
 
+class Head(nn.Conv2d):
+    """The last stage's width to RGB."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__(inputs, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(F.relu(x), self.weight, self.bias, 1)
+
+
 class TinyDecoder(StreamingDecoder):
     """Normalised latents to pixels, one latent frame after another.
 
@@ -93,16 +113,14 @@ class TinyDecoder(StreamingDecoder):
 
     def __init__(self, latent_channels: int = 16, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        layers: dict[str, nn.Module] = {
-            str(FIRST): nn.Conv2d(latent_channels, widths[0], 3, padding=1)
-        }
+        layers: dict[str, nn.Module] = {str(FIRST): Entry(latent_channels, widths[0])}
         for stage, growth in enumerate(GROWTH):
             start, width = STAGE + stage * STAGE_LENGTH, widths[stage]
             for block in range(BLOCKS):
                 layers[str(start + block)] = MemoryBlock(width)
             layers[str(start + GROW)] = Grow(width, growth)
             layers[str(start + NARROW)] = NarrowUp(width, widths[stage + 1])
-        layers[str(HEAD)] = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        layers[str(HEAD)] = Head(widths[-1])
         self.decoder = nn.ModuleDict(layers)
         for name, layer in self.decoder.items():
             if isinstance(layer, MemoryBlock):
@@ -116,7 +134,7 @@ class TinyDecoder(StreamingDecoder):
     def frame(self, x: Tensor, memory: Memory) -> Tensor:
         """Pixels about 0..1; of the four that the first latent frame makes, the last."""
         with tag(tags.DEC_CONV1):
-            x = F.relu(self._convolve(x, FIRST))
+            x = self.decoder[str(FIRST)](x)
         with tag(tags.DEC_UPSAMPLE):
             for name, layer in self.decoder.items():
                 if isinstance(layer, MemoryBlock):
@@ -124,13 +142,8 @@ class TinyDecoder(StreamingDecoder):
                 elif int(name) not in (FIRST, HEAD):
                     x = layer(x)
         with tag(tags.DEC_HEAD):
-            pixels = self._convolve(F.relu(x), HEAD)
+            pixels = self.decoder[str(HEAD)](x)
         return pixels[:, TIME_FACTOR - 1 :] if memory.first else pixels
 
     def to_bytes(self, pixels: Tensor) -> Tensor:
         return (255 * pixels.float().clamp(0, 1)).to(torch.uint8)
-
-    def _convolve(self, x: Tensor, index: int) -> Tensor:
-        layer = self.decoder[str(index)]
-        assert isinstance(layer, nn.Conv2d)
-        return convolve(x, layer.weight, layer.bias, 1)
