@@ -106,6 +106,21 @@ def shape_of_programs(channels: int) -> tuple[int, int]:
 
 
 @triton.jit
+def upsampled(pixel, columns):
+    """Which of a frame's pixels in the order that `phases` makes them in."""
+    row, column = pixel // columns, pixel % columns
+    lower, right = row % 2, column % 2
+    cell = (row // 2 + lower) * (columns // 2 + 1) + column // 2 + right
+    return 4 * cell.to(tl.int64) + 2 * lower + right
+
+
+@triton.jit
+def size_upsampled(pixels, columns):
+    """How many pixels `phases` makes of a frame, those beyond its edges included."""
+    return (pixels // columns // 2 + 1) * (columns // 2 + 1) * 4
+
+
+@triton.jit
 def _lay_frame(
     place,
     numbers,
@@ -152,12 +167,8 @@ def between_convolutions(
     at = pixel.to(tl.int64) * CHANNELS + channel
 
     if PHASES:
-        row, column = pixel // columns, pixel % columns
-        lower, right = row % 2, column % 2
-        wide = columns // 2 + 1
-        cell = (row // 2 + lower) * wide + column // 2 + right
-        source = mixed + (cell.to(tl.int64) * 4 + 2 * lower + right) * CHANNELS + channel
-        source_size = tl.cast(pixels // columns // 2 + 1, tl.int64) * wide * 4 * CHANNELS
+        source = mixed + upsampled(pixel, columns) * CHANNELS + channel
+        source_size = tl.cast(size_upsampled(pixels, columns), tl.int64) * CHANNELS
     else:
         source = mixed + at
         source_size = size
