@@ -26,6 +26,7 @@ from glassworld.engine.compilation import compile_layers
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.quantised import quantise_layers
+from glassworld.models.tiny_decoder import TinyDecoder
 from glassworld.models.vae_decoder import VAEDecoder
 
 EXACT = ("attention", "convolutions", "kernels", "layers", "graphs")
@@ -82,6 +83,7 @@ def _use_kernels(world: World) -> None:
     try:
         from glassworld.models.kernels.decoder import fuse_decoder
         from glassworld.models.kernels.layer import fuse_layers
+        from glassworld.models.kernels.tiny import fuse_tiny_decoder
     except ImportError as error:
         raise InputError(
             f"accelerate: kernels need Triton ({error}); leave out 'kernels'"
@@ -90,6 +92,8 @@ def _use_kernels(world: World) -> None:
     decoder = world.pipeline.decoder
     if isinstance(decoder, VAEDecoder) and not decoder.compiled:
         fuse_decoder(decoder)
+    elif isinstance(decoder, TinyDecoder):
+        fuse_tiny_decoder(decoder)
 
 
 def _quantise(world: World, part: str) -> None:
