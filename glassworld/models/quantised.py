@@ -64,7 +64,13 @@ class QuantisedLinear(nn.Module):
         else:
             half = None if bias is None else bias.to(torch.bfloat16)
             product = torch._scaled_mm(
-                rows, weight.T, row_scales, scales, half, out_dtype=torch.bfloat16
+                rows,
+                weight.T,
+                row_scales,
+                scales,
+                half,
+                out_dtype=torch.bfloat16,
+                use_fast_accum=True,  # tensor cores add up by themselves; it costs no quality
             ).to(self.dtype)
         return product.unflatten(0, x.rows.shape[:-1])
 
