@@ -106,8 +106,9 @@ def test_eight_bits_come_from_the_kernels() -> None:
     assert 0 < (made - expected).square().mean().sqrt() < 2 * distance  # see below
 
 
-def test_rows_in_eight_bits_are_those_of_the_plain_way() -> None:
-    x = torch.randn(3, 40, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("width", [40, 60, 64, 560])
+def test_rows_in_eight_bits_are_those_of_the_plain_way(width: int) -> None:
+    x = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
     gelu = torch.nn.functional.gelu(x, approximate="tanh")
     made, expected = gelu_to_eight_bits(x), quantise(gelu, EIGHT_BITS)
     torch.testing.assert_close(made.scales, expected.scales)

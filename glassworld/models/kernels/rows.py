@@ -48,7 +48,7 @@ def store_row(out, scales, row, at, inside, values, width: tl.constexpr, largest
         most = tl.max(tl.abs(tl.where(inside, values, 0.0)))
         scale = tl.maximum(most, SMALLEST) / largest
         tl.store(scales + row, scale)
-        values = values / scale
+        values *= 1 / scale
     tl.store(out + row * width + at, values.to(out.dtype.element_ty), inside)
 
 
@@ -224,14 +224,36 @@ def rms_norm_in_place(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 @triton.jit
-def gelu_kernel(x, out, scales, width: tl.constexpr, block: tl.constexpr, largest: tl.constexpr):
+def gelu(x):
+    """In its tanh form, where 0.5 (1 + tanh(u)) is 1 / (1 + exp(-2 u)), here by a power of two."""
+    return x / (1 + tl.exp2(x * (-2.302208198 - 0.1029432397 * x * x)))
+
+
+@triton.jit
+def gelu_kernel(
+    x,
+    out,
+    scales,
+    width: tl.constexpr,
+    whole: tl.constexpr,
+    rest: tl.constexpr,
+    largest: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
-    values = tl.load(x + row * width + at, inside, 0.0).to(tl.float32)
-    # 0.5 (1 + tanh(u)) is the logistic function of 2 u.
-    values *= tl.sigmoid(1.5957691216057308 * (values + 0.044715 * values * values * values))
-    store_row(out, scales, row, at, inside, values, width, largest)
+    x += row * width
+    out += row * width
+    at = tl.arange(0, whole)
+    values = gelu(tl.load(x + at).to(tl.float32))
+    most = tl.max(tl.abs(values))
+    if rest > 0:
+        behind = whole + tl.arange(0, rest)
+        others = gelu(tl.load(x + behind, behind < width, 0.0).to(tl.float32))
+        most = tl.maximum(most, tl.max(tl.abs(others)))
+    scale = tl.maximum(most, SMALLEST) / largest
+    tl.store(scales + row, scale)
+    tl.store(out + at, (values * (1 / scale)).to(out.dtype.element_ty))
+    if rest > 0:
+        tl.store(out + behind, (others * (1 / scale)).to(out.dtype.element_ty), behind < width)
 
 
 def gelu_to_eight_bits(x: Tensor) -> Scaled:
@@ -239,12 +261,14 @@ def gelu_to_eight_bits(x: Tensor) -> Scaled:
     width = x.shape[-1]
     out = torch.empty_like(x, dtype=EIGHT_BITS)
     scales = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
+    whole = 1 << (width.bit_length() - 1)  # 8192 of 8960: the next power would be half idle
     gelu_kernel[(x.numel() // width,)](
         x,
         out,
         scales,
         width=width,
-        block=triton.next_power_of_2(width),
+        whole=whole,
+        rest=triton.next_power_of_2(width - whole) if width > whole else 0,
         largest=LARGEST[EIGHT_BITS],
         num_warps=warps(width),
     )
