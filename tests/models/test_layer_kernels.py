@@ -12,12 +12,16 @@ from torch import Tensor
 
 from glassworld.errors import InputError
 from glassworld.models.action import ActionWindows
+from glassworld.models.attention import attention
 from glassworld.models.dit import DiT
+from glassworld.models.kernels.actions import TILE, attend_own, attend_shared
 from glassworld.models.kernels.layer import FusedLayer, fuse_layers
 from glassworld.models.kernels.rows import EIGHT_BITS, gelu_to_eight_bits
-from glassworld.models.kv_window import LayerCache
+from glassworld.models.kv_window import KVWindow, LayerCache, Placement
 from glassworld.models.layer import BlockPlace
+from glassworld.models.norms import rms_norm
 from glassworld.models.quantised import quantise, quantise_layers
+from glassworld.models.rope import rotary_time
 from glassworld.specs import DiTSpec
 
 GRID, BLOCK, POSITIONS = (1, 2), 3, 2
@@ -95,6 +99,28 @@ def test_worlds_without_a_mouse() -> None:
     torch.testing.assert_close(walk(fused)[0], walk(plain)[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("heads", "frames", "slots"), [(8, 3, 6), (1, 1, 3)])
+def test_short_attentions(own: bool, heads: int, frames: int, slots: int) -> None:
+    """Several sessions, more positions than a tile holds, more heads, slots not yet filled."""
+    sessions, positions, head_dim, eps = 2, TILE + 2, 16, 1e-6
+    draw = torch.Generator().manual_seed(1)
+    q = torch.randn(sessions, frames, positions, heads * head_dim, generator=draw)
+    sequences = sessions * positions if own else sessions
+    k, v = torch.randn(2, sequences, heads, slots, head_dim, generator=draw)
+    window, place = KVWindow(k, v, 1), Placement.of(slots - 1 - frames, frames, slots)
+    tables = [rotary_time(torch.arange(frames) + start, 8, head_dim, 1e4) for start in (3, 30)]
+    rotary = tables[0].together(tables, 2)
+
+    heads_of_q = q.unflatten(3, (heads, head_dim)).permute(0, 2, 3, 1, 4)  # [b, p, h, f, d]
+    queries = rotary.turn(rms_norm(heads_of_q, eps))
+    past = [x.reshape(sessions, -1, heads, slots - 1, head_dim) for x in window.filled(place)]
+    seen = attention(queries, *(x.expand(-1, positions, -1, -1, -1) for x in past))
+    made = (attend_own if own else attend_shared)(q, eps, rotary, window, place)
+    expected = seen.permute(0, 3, 1, 2, 4).flatten(3)
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=0)
+
+
 @torch.inference_mode()
 def test_eight_bits_come_from_the_kernels() -> None:
     exact, plain, fused = (tiny.dit(SPEC) for _ in range(3))
@@ -118,11 +144,14 @@ def test_rows_in_eight_bits_are_those_of_the_plain_way(width: int) -> None:
     assert torch.equal(made.rows.float()[~rounded_up], numbers[~rounded_up])
 
 
-@pytest.mark.parametrize("action", [{"heads": 3, "keyboard_width": 24, "mouse_width": 24}])
-def test_heads_that_do_not_suit_are_named(action: dict[str, int]) -> None:
-    network = DiT(replace(SPEC, action=replace(SPEC.action, **action)))
-    with pytest.raises(InputError, match="powers of two, not 3"):
-        fuse_layers(network)
+@pytest.mark.parametrize(
+    ("heads", "width", "words"),
+    [(3, 24, "powers of two, not 3"), (4, 32, "heads of 16 numbers or more, not of 8")],
+)
+def test_heads_that_do_not_suit_are_named(heads: int, width: int, words: str) -> None:
+    action = replace(SPEC.action, heads=heads, keyboard_width=width, mouse_width=width)
+    with pytest.raises(InputError, match=words):
+        fuse_layers(DiT(replace(SPEC, action=action)))
 
 
 def test_training_goes_the_plain_way() -> None:

@@ -1,7 +1,8 @@
 """Kernels of the action module: its heads normed and turned, and its short attentions.
 
-A query meets a handful of keys, so one warp makes a head of a position, for all of a block's
-frames, out of registers.
+A query meets a handful of keys, so sums over pairs would take an instruction for each number.
+Tensor cores multiply whole tiles: of queries that share their keys, the keyboard's; or of the few
+that one position has in several heads, the mouse's, of which pairs across heads are thrown away.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from glassworld.models.kernels.heads import of_session, slots, turned
 from glassworld.models.kernels.rows import warps
 from glassworld.models.kv_window import KVWindow, Placement
 from glassworld.models.rope import Rotary
+
+LEAST = 16  # of what tensor cores add up: numbers of a head, keys of a tile
+TILE = 64  # queries of a program where keys are shared
 
 
 @triton.jit
@@ -87,7 +91,102 @@ def place_actions(
 
 
 @triton.jit
-def attend_actions_kernel(
+def attend(queries, k, v, past, filled, visible):
+    """softmax(q k^T / sqrt(d)) v on tensor cores, over the `visible` pairs; in float32.
+
+    `queries`: `[queries, d]`; `past`: where keys lie in `k` and values in `v`, `[keys, d]`;
+    `filled`: `[keys]`, which are there; `visible`: `[queries or 1, keys]`.
+    """
+    keys = tl.load(k + past, filled[:, None], 0.0)
+    values = tl.load(v + past, filled[:, None], 0.0)
+    scores = tl.dot(queries.to(keys.dtype), tl.trans(keys), input_precision="ieee")
+    scores = tl.where(visible, scores * queries.shape[1] ** -0.5, float("-inf"))
+    weights = tl.exp(scores - tl.max(scores, 1)[:, None])
+    mixed = tl.dot(weights.to(values.dtype), values, input_precision="ieee")
+    return mixed * (1 / tl.sum(weights, 1))[:, None]
+
+
+@triton.jit
+def attend_own_kernel(
+    q,
+    cos,
+    sin,
+    k,
+    v,
+    out,
+    positions,
+    filled,
+    turns,
+    of_row,
+    of_position,
+    of_head,
+    eps,
+    frames: tl.constexpr,
+    frame_block: tl.constexpr,
+    slots: tl.constexpr,
+    heads: tl.constexpr,
+    head_block: tl.constexpr,
+    head_dim: tl.constexpr,
+):
+    """A tile of the queries of some heads and one of their keys; pairs within a head count."""
+    sequence, head = tl.program_id(0), tl.program_id(1) * head_block
+    batch, position = sequence // positions, sequence % positions
+    at = tl.arange(0, head_dim)[None, :]
+    query = tl.arange(0, head_block * frame_block)
+    key = tl.arange(0, head_block * slots)
+    there = key % slots < filled
+    visible = (query[:, None] // frame_block == key[None, :] // slots) & there[None, :]
+    frame = tl.minimum(query % frame_block, frames - 1)[:, None]  # the last one fills up
+    row = (batch * frames * positions + position).to(tl.int64)
+    of_queries = head * head_dim + query[:, None] // frame_block * head_dim + at
+    queries = tl.load(q + row * of_row + frame * positions * of_row + of_queries).to(tl.float32)
+    angle = batch * turns + frame * (head_dim // 2) + tl.arange(0, head_dim // 2)[None, :]
+    queries = turn_heads(queries, angle, cos, sin, eps, head_block * frame_block, head_dim)
+    window = sequence.to(tl.int64) * of_position + head * of_head
+    past = (key // slots * of_head + key % slots * head_dim)[:, None] + at
+    mixed = attend(queries, k + window, v + window, past, there, visible)
+    to = out + row * (heads * head_dim) + frame * positions * (heads * head_dim) + of_queries
+    tl.store(to, mixed.to(out.dtype.element_ty), (query % frame_block < frames)[:, None])
+
+
+def attend_own(q: Tensor, eps: float, rotary: Rotary, window: KVWindow, place: Placement) -> Tensor:
+    """Norm and turn each head's queries; each position attends to its own keys and values.
+
+    `q`: `[b, f, positions, width]`, its last axis dense, the others as one. `window`: of `b *
+    positions` sequences, a key a frame. Returns `[b, f, positions, width]`. Heads and their width
+    are powers of two.
+    """
+    batch, frames, positions, _ = q.shape
+    _, heads, slots, head_dim = window.k.shape
+    out = q.new_empty(q.shape)
+    head_block = min(heads, 4)  # with three frames nearly 16 queries, as many as a product takes
+    attend_own_kernel[(batch * positions, heads // head_block)](
+        q,
+        rotary.cos,
+        rotary.sin,
+        window.k,
+        window.v,
+        out,
+        positions,
+        place.filled,
+        of_session(rotary),
+        q.stride(2),
+        window.k.stride(0),
+        window.k.stride(1),
+        eps,
+        frames=frames,
+        frame_block=triton.next_power_of_2(frames),
+        slots=max(triton.next_power_of_2(slots), LEAST // head_block),
+        heads=heads,
+        head_block=head_block,
+        head_dim=head_dim,
+        num_warps=1,
+    )
+    return out
+
+
+@triton.jit
+def attend_shared_kernel(
     q,
     cos,
     sin,
@@ -99,49 +198,42 @@ def attend_actions_kernel(
     turns,
     of_row,
     of_batch,
-    of_position,
     of_head,
     eps,
     frames: tl.constexpr,
+    tile: tl.constexpr,
     slots: tl.constexpr,
     heads: tl.constexpr,
     head_dim: tl.constexpr,
 ):
-    batch, position = tl.program_id(0) // positions, tl.program_id(0) % positions
-    head, at, slot = tl.program_id(1), tl.arange(0, head_dim), tl.arange(0, slots)
-    past = batch.to(tl.int64) * of_batch + position.to(tl.int64) * of_position + head * of_head
-    past += slot[:, None] * head_dim + at[None, :]
-    keys = tl.load(k + past, slot[:, None] < filled, 0.0).to(tl.float32)
-    values = tl.load(v + past, slot[:, None] < filled, 0.0).to(tl.float32)
-    for frame in tl.static_range(frames):
-        row = ((batch * frames + frame) * positions + position).to(tl.int64)
-        here = head * head_dim + at[None, :]
-        query = tl.load(q + row * of_row + here).to(tl.float32)
-        angle = batch * turns + frame * (head_dim // 2) + tl.arange(0, head_dim // 2)[None, :]
-        query = turn_heads(query, angle, cos, sin, eps, 1, head_dim)
-        scores = tl.sum(query * keys, 1) * (head_dim**-0.5)
-        scores = tl.where(slot < filled, scores, float("-inf"))
-        weights = tl.exp(scores - tl.max(scores))
-        mixed = tl.sum(weights[:, None] * values, 0) / tl.sum(weights)
-        to = row * (heads * head_dim) + head * head_dim + at
-        tl.store(out + to, mixed.to(out.dtype.element_ty))
+    batch, frame = tl.program_id(0) // frames, tl.program_id(0) % frames
+    head, at = tl.program_id(2), tl.arange(0, head_dim)[None, :]
+    position = tl.program_id(1) * tile + tl.arange(0, tile)[:, None]
+    row = tl.program_id(0).to(tl.int64) * positions + position
+    of_queries = head * head_dim + at
+    inside = position < positions
+    queries = tl.load(q + row * of_row + of_queries, inside, 0.0).to(tl.float32)
+    angle = batch * turns + frame * (head_dim // 2) + tl.arange(0, head_dim // 2)[None, :]
+    queries = turn_heads(queries, angle, cos, sin, eps, tile, head_dim)
+    slot = tl.arange(0, slots)
+    there = slot < filled
+    past = batch.to(tl.int64) * of_batch + head * of_head + slot[:, None] * head_dim + at
+    mixed = attend(queries, k, v, past, there, there[None, :])
+    to = out + row * (heads * head_dim) + of_queries
+    tl.store(to, mixed.to(out.dtype.element_ty), inside)
 
 
-def attend_actions(
+def attend_shared(
     q: Tensor, eps: float, rotary: Rotary, window: KVWindow, place: Placement
 ) -> Tensor:
-    """Norm and turn each head's queries and attend to the keys and values of a window.
+    """Norm and turn each head's queries; all positions attend to the same keys and values.
 
-    `q`: `[b, f, positions, width]`, its last axis dense, the others as one. `window`: of `b *
-    positions` sequences, or of `b` that all positions look at. Returns `[b, f, positions,
-    width]`. Heads and their width are powers of two.
+    As `attend_own`, with a `window` of `b` sequences.
     """
     batch, frames, positions, _ = q.shape
-    sequences, heads, slots, head_dim = window.k.shape
-    shared = sequences == batch and positions > 1
+    _, heads, slots, head_dim = window.k.shape
     out = q.new_empty(q.shape)
-    step = window.k.stride(0)
-    attend_actions_kernel[(batch * positions, heads)](
+    attend_shared_kernel[(batch * frames, triton.cdiv(positions, TILE), heads)](
         q,
         rotary.cos,
         rotary.sin,
@@ -152,14 +244,14 @@ def attend_actions(
         place.filled,
         of_session(rotary),
         q.stride(2),
-        step if shared else positions * step,
-        0 if shared else step,
+        window.k.stride(0),
         window.k.stride(1),
         eps,
         frames=frames,
-        slots=triton.next_power_of_2(slots),
+        tile=TILE,
+        slots=max(triton.next_power_of_2(slots), LEAST),
         heads=heads,
         head_dim=head_dim,
-        num_warps=1,
+        num_warps=4,
     )
     return out

@@ -12,7 +12,7 @@ from glassworld.models.action import ActionModule, ActionPass, ActionWindows
 from glassworld.models.attention import attention, join_heads, split_heads
 from glassworld.models.dense import Dense
 from glassworld.models.dit import DiT
-from glassworld.models.kernels.actions import attend_actions, place_actions
+from glassworld.models.kernels.actions import LEAST, attend_own, attend_shared, place_actions
 from glassworld.models.kernels.rows import (
     EIGHT_BITS,
     Affine,
@@ -42,12 +42,18 @@ def fuse_layers(dit: DiT) -> None:
     Raises `InputError` where the heads of the action module do not suit them.
     """
     action = dit.spec.action
-    for count in (action.heads, action.keyboard_width // action.heads):
+    width = action.keyboard_width // action.heads
+    for count in (action.heads, width):
         if count & (count - 1):
             raise InputError(
                 f"accelerate: kernels know heads and widths that are powers of two, not {count} as "
                 "in this world's action module; leave out 'kernels'"
             )
+    if width < LEAST:
+        raise InputError(
+            f"accelerate: kernels know heads of {LEAST} numbers or more, not of {width} as in this "
+            "world's action module; leave out 'kernels'"
+        )
     for index, layer in enumerate(dit.blocks):
         assert isinstance(layer, Layer)
         dit.blocks[index] = FusedLayer(layer)
@@ -156,14 +162,14 @@ def steer(
             qkv = module.t_qkv(add_and_norm(last(first(wide)), None, affine, norm.eps))
             width = qkv.shape[-1] // 3
             place_actions(qkv[..., width:], module.eps, rotary, cache.mouse, place)
-            seen = attend_actions(qkv[..., :width], module.eps, rotary, cache.mouse, place)
+            seen = attend_own(qkv[..., :width], module.eps, rotary, cache.mouse, place)
             y = module.proj_mouse(seen)
     with tag(tags.KEYBOARD_ATTENTION):
         add(x, y)
         kv = module.keyboard_attn_kv(module.keyboard_embed(windows.keyboard).flatten(2))
         place_actions(kv.unsqueeze(2), module.eps, rotary, cache.keyboard, place)
         q = module.mouse_attn_q(x)
-        seen = attend_actions(q, module.eps, rotary, cache.keyboard, place)
+        seen = attend_shared(q, module.eps, rotary, cache.keyboard, place)
         return module.proj_keyboard(seen)
 
 
