@@ -16,7 +16,7 @@ from glassworld.models.attention import attention
 from glassworld.models.dit import DiT
 from glassworld.models.kernels.actions import TILE, attend_own, attend_shared
 from glassworld.models.kernels.layer import FusedLayer, fuse_layers
-from glassworld.models.kernels.rows import EIGHT_BITS, gelu_to_eight_bits
+from glassworld.models.kernels.rows import EIGHT_BITS, Pending, gelu_to_eight_bits
 from glassworld.models.kv_window import KVWindow, LayerCache, Placement
 from glassworld.models.layer import BlockPlace
 from glassworld.models.norms import rms_norm
@@ -97,6 +97,16 @@ def test_each_session_turns_by_its_own_frames() -> None:
 def test_worlds_without_a_mouse() -> None:
     plain, fused = networks(replace(SPEC, action=replace(SPEC.action, mouse_dim=0)))
     torch.testing.assert_close(walk(fused)[0], walk(plain)[0], atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_layer_leaves_its_last_sum_to_the_next_one() -> None:
+    _, fused = networks(SPEC)
+    left: list[type] = []
+    for layer in fused.blocks:
+        layer.register_forward_hook(lambda _, __, made: left.append(type(made)))
+    walk(fused)
+    assert left == [Pending, Tensor, Pending] * 3  # a block's, and its update's but for the last
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -16,12 +16,13 @@ from glassworld.models.kernels.actions import LEAST, attend_own, attend_shared, 
 from glassworld.models.kernels.rows import (
     EIGHT_BITS,
     Affine,
-    Modulated,
     Moments,
-    add,
+    Pending,
     add_and_norm,
     add_and_widen,
+    finished,
     gelu_to_eight_bits,
+    pending,
     rms_norm_in_place,
 )
 from glassworld.models.kernels.tokens import place_tokens
@@ -32,8 +33,6 @@ from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 
 Product = Dense | QuantisedLinear
-ATTEND, FEED = 0, 3  # where the moments of attention and feed-forward begin: shift, scale, gate
-GATE = 2
 
 
 def fuse_layers(dit: DiT) -> None:
@@ -56,59 +55,65 @@ def fuse_layers(dit: DiT) -> None:
         )
     for index, layer in enumerate(dit.blocks):
         assert isinstance(layer, Layer)
-        dit.blocks[index] = FusedLayer(layer)
+        dit.blocks[index] = FusedLayer(layer, last=index == len(dit.blocks) - 1)
 
 
 class FusedLayer(Layer):
-    """A `Layer` with the weights of a plain one. The residual stream is written in place."""
+    """A `Layer` with the weights of a plain one. The residual stream is written in place.
 
-    def __init__(self, plain: Layer) -> None:
+    Its last sum is left to the next layer, which reads and writes the same rows; the last layer
+    has none.
+    """
+
+    def __init__(self, plain: Layer, last: bool) -> None:
         nn.Module.__init__(self)
-        self.eps = plain.eps
+        self.eps, self.last = plain.eps, last
         self.self_attn, self.norm3 = plain.self_attn, plain.norm3
         self.cross_attn, self.action_model = plain.cross_attn, plain.action_model
         self.ffn, self.modulation = plain.ffn, plain.modulation
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
-        x: Tensor,
+        x: Tensor | Pending,
         time: Tensor,
         place: BlockPlace,
         windows: ActionWindows,
         context: KeyValues,
         cache: LayerCache | None,
-    ) -> Tensor:
+    ) -> Tensor | Pending:
         """As the plain layer does; without a cache, in training, just so."""
         if cache is None or place.self_place is None:
-            return super().forward(x, time, place, windows, context, cache)
-        moments = self.moments(x, time)
+            return super().forward(finished(x), time, place, windows, context, cache)
+        given = pending(x)
+        x = given.x
+        attend, _, attend_gate, feed, _, feed_gate = self.moments(x, time)
         with tag(tags.SELF_ATTENTION):
-            y = self.among_tokens(x, moments, place, cache)
+            y = self.among_tokens(given, attend, place, cache)
             affine = Affine(self.norm3.weight, self.norm3.bias)
             eight_bits = in_eight_bits(self.cross_attn.q)
-            h = add_and_norm(x, y, affine, self.eps, moments, ATTEND + GATE, eight_bits)
+            h = add_and_norm(Pending(x, y, attend_gate), affine, self.eps, eight_bits)
         with tag(tags.CROSS_ATTENTION):
             y = self.to_context(h, context)
         if self.action_model is not None:
             shared = ActionPass(windows, place.action_rotary, place.action_place, None)
             y = steer(self.action_model, x, y, shared, cache)
         with tag(tags.FEED_FORWARD):
-            eight_bits = in_eight_bits(self.ffn[0])
-            h = add_and_norm(x, y, Modulated(FEED), self.eps, moments, eight_bits=eight_bits)
-            add(x, self.hidden(h), moments, FEED + GATE)
-        return x
+            h = add_and_norm(Pending(x, y), feed, self.eps, in_eight_bits(self.ffn[0]))
+            left = Pending(x, self.hidden(h), feed_gate)
+            return finished(left) if self.last else left
 
-    def moments(self, x: Tensor, time: Tensor) -> Moments:
+    def moments(self, x: Tensor, time: Tensor) -> list[Moments]:
+        """For attention, then for the feed-forward: shift, scale, gate."""
         frames, positions = x.shape[1:3]
-        return Moments(self.modulation, time.contiguous(), frames * positions // time.shape[1])
+        shared = (self.modulation, time.contiguous(), frames * positions // time.shape[1])
+        return [Moments(*shared, part) for part in range(time.shape[2])]
 
     def among_tokens(
-        self, x: Tensor, moments: Moments, place: BlockPlace, cache: LayerCache
+        self, x: Pending, moments: Moments, place: BlockPlace, cache: LayerCache
     ) -> Tensor:
         attend, window = self.self_attn, cache.self_attention
         assert place.self_place is not None
-        eight_bits = in_eight_bits(attend.qkv)
-        h = add_and_norm(x, None, Modulated(ATTEND), self.eps, moments, eight_bits=eight_bits)
+        h = add_and_norm(x, moments, self.eps, in_eight_bits(attend.qkv))
         norms = (attend.norm_q.weight, attend.norm_k.weight)
         qkv = multiply(attend.qkv, h).flatten(1, 2)
         q = place_tokens(qkv, norms, attend.norm_q.eps, place.rotary, window, place.self_place)
@@ -128,12 +133,14 @@ class FusedLayer(Layer):
             return last.multiply(gelu_to_eight_bits(multiply(first, h)))
         return last(first(h))
 
-    def remember(self, x: Tensor, time: Tensor, place: BlockPlace, cache: LayerCache) -> None:
-        attend, dim = self.self_attn, x.shape[-1]
+    def remember(
+        self, x: Tensor | Pending, time: Tensor, place: BlockPlace, cache: LayerCache
+    ) -> None:
+        given = pending(x)
+        attend, dim = self.self_attn, given.x.shape[-1]
         assert place.self_place is not None
         with tag(tags.SELF_ATTENTION):
-            moments = self.moments(x, time)
-            h = add_and_norm(x, None, Modulated(ATTEND), self.eps, moments)
+            h = add_and_norm(given, self.moments(given.x, time)[0], self.eps)
             assert isinstance(h, Tensor)
             if isinstance(attend.qkv, QuantisedLinear):
                 kv = attend.qkv(h, first=dim)
@@ -159,16 +166,15 @@ def steer(
                 "tuple[Dense, nn.Module, Dense, nn.LayerNorm]", tuple(module.mouse_mlp)
             )
             affine = Affine(norm.weight, norm.bias)
-            qkv = module.t_qkv(add_and_norm(last(first(wide)), None, affine, norm.eps))
+            qkv = module.t_qkv(add_and_norm(Pending(last(first(wide))), affine, norm.eps))
             width = qkv.shape[-1] // 3
             place_actions(qkv[..., width:], module.eps, rotary, cache.mouse, place)
             seen = attend_own(qkv[..., :width], module.eps, rotary, cache.mouse, place)
             y = module.proj_mouse(seen)
     with tag(tags.KEYBOARD_ATTENTION):
-        add(x, y)
+        q = module.mouse_attn_q(finished(Pending(x, y)))
         kv = module.keyboard_attn_kv(module.keyboard_embed(windows.keyboard).flatten(2))
         place_actions(kv.unsqueeze(2), module.eps, rotary, cache.keyboard, place)
-        q = module.mouse_attn_q(x)
         seen = attend_shared(q, module.eps, rotary, cache.keyboard, place)
         return module.proj_keyboard(seen)
 

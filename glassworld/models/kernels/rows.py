@@ -21,11 +21,12 @@ PARTS = tl.constexpr(6)  # shift, scale and gate, for attention and for the feed
 
 
 class Moments(NamedTuple):
-    """What timesteps do to the rows of a layer."""
+    """What timesteps do to rows: the part `part` is a gate, or a shift and behind it the scale."""
 
     modulation: Tensor  # the layer's own, [1, 6, width]
     time: Tensor  # [b, f or 1, 6, width]
     rows: int  # that share a timestep, in order
+    part: int
 
 
 class Affine(NamedTuple):
@@ -35,10 +36,27 @@ class Affine(NamedTuple):
     bias: Tensor
 
 
-class Modulated(NamedTuple):
-    """A layer norm's scale and shift by time: parts `shift` and `shift + 1`."""
+class Pending(NamedTuple):
+    """Rows that are not yet added up: `x`, plus `y` times the gate. Adding up is done in `x`.
 
-    shift: int
+    `x`, `y`: `[..., width]`, contiguous.
+    """
+
+    x: Tensor
+    y: Tensor | None = None
+    gate: Moments | None = None
+
+
+def pending(x: Tensor | Pending) -> Pending:
+    return Pending(x) if isinstance(x, Tensor) else x
+
+
+def finished(x: Tensor | Pending) -> Tensor:
+    """The rows, added up."""
+    if isinstance(x, Tensor):
+        return x
+    _add_and_norm(x, None, 0.0, None, None)
+    return x.x
 
 
 @triton.jit
@@ -53,10 +71,10 @@ def store_row(out, scales, row, at, inside, values, width: tl.constexpr, largest
 
 
 @triton.jit
-def moment(modulation, time, at, inside, moments, part: tl.constexpr, width: tl.constexpr):
-    """One part of what a timestep does, along a row."""
+def moment(modulation, time, row, rows, at, inside, part: tl.constexpr, width: tl.constexpr):
+    """One part of what timesteps do to a row."""
     own = tl.load(modulation + part * width + at, inside, 0.0).to(tl.float32)
-    of_time = tl.load(time + (moments * PARTS + part) * width + at, inside, 0.0)
+    of_time = tl.load(time + (row // rows * PARTS + part) * width + at, inside, 0.0)
     return own + of_time.to(tl.float32)
 
 
@@ -64,16 +82,19 @@ def moment(modulation, time, at, inside, moments, part: tl.constexpr, width: tl.
 def add_and_norm_kernel(
     x,
     y,
+    gates,
+    gate_time,
+    gate_rows,
+    gate: tl.constexpr,
     modulation,
     time,
+    rows,
+    shift: tl.constexpr,
     weight,
     bias,
     out,
     scales,
-    rows_of_time,
     eps,
-    gate: tl.constexpr,
-    shift: tl.constexpr,
     width: tl.constexpr,
     block: tl.constexpr,
     largest: tl.constexpr,
@@ -81,12 +102,11 @@ def add_and_norm_kernel(
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
     inside = at < width
-    moments = row // rows_of_time
     values = tl.load(x + row * width + at, inside, 0.0).to(tl.float32)
     if y is not None:
         added = tl.load(y + row * width + at, inside, 0.0).to(tl.float32)
         if gate is not None:
-            added *= moment(modulation, time, at, inside, moments, gate, width)
+            added *= moment(gates, gate_time, row, gate_rows, at, inside, gate, width)
         values += added
         tl.store(x + row * width + at, values.to(x.dtype.element_ty), inside)
     if out is not None:
@@ -96,62 +116,37 @@ def add_and_norm_kernel(
             values *= tl.load(weight + at, inside, 0.0).to(tl.float32)
             values += tl.load(bias + at, inside, 0.0).to(tl.float32)
         if shift is not None:
-            values *= 1 + moment(modulation, time, at, inside, moments, shift + 1, width)
-            values += moment(modulation, time, at, inside, moments, shift, width)
+            values *= 1 + moment(modulation, time, row, rows, at, inside, shift + 1, width)
+            values += moment(modulation, time, row, rows, at, inside, shift, width)
         store_row(out, scales, row, at, inside, values, width, largest)
 
 
 def add_and_norm(
-    x: Tensor,
-    y: Tensor | None,
-    norm: Affine | Modulated,
-    eps: float,
-    moments: Moments | None = None,
-    gate: int | None = None,
-    eight_bits: bool = False,
+    x: Pending, norm: Affine | Moments, eps: float, eight_bits: bool = False
 ) -> Tensor | Scaled:
-    """Add `y`, times the `gate` part of the moments, to `x` in place; returns the sum's norm.
+    """Add up the rows in place; returns their layer norm, in the form of `x.x`.
 
-    `x`, `y`: `[..., width]`, contiguous. The norm is in the form of `x`, with `eight_bits` in
-    float8 (e4m3) with a scale for each row.
+    With `eight_bits` in float8 (e4m3) with a scale for each row.
     """
-    out = torch.empty_like(x, dtype=EIGHT_BITS if eight_bits else None)
-    scales = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32) if eight_bits else None
-    _add_and_norm(x, y, moments, gate, norm, eps, out, scales)
+    out = torch.empty_like(x.x, dtype=EIGHT_BITS if eight_bits else None)
+    scales = x.x.new_empty((*out.shape[:-1], 1), dtype=torch.float32) if eight_bits else None
+    _add_and_norm(x, norm, eps, out, scales)
     return out if scales is None else Scaled(out, scales)
 
 
-def add(x: Tensor, y: Tensor, moments: Moments | None = None, gate: int | None = None) -> None:
-    """Add `y`, times the `gate` part of the moments, to `x` in place."""
-    _add_and_norm(x, y, moments, gate, None, 0.0, None, None)
-
-
 def _add_and_norm(
-    x: Tensor,
-    y: Tensor | None,
-    moments: Moments | None,
-    gate: int | None,
-    norm: Affine | Modulated | None,
-    eps: float,
-    out: Tensor | None,
-    scales: Tensor | None,
+    x: Pending, norm: Affine | Moments | None, eps: float, out: Tensor | None, scales: Tensor | None
 ) -> None:
-    width = x.shape[-1]
-    modulation, time, rows = moments or (None, None, 1)
-    weight, bias = norm if isinstance(norm, Affine) else (None, None)
-    add_and_norm_kernel[(x.numel() // width,)](
-        x,
-        y,
-        modulation,
-        time,
-        weight,
-        bias,
+    width = x.x.shape[-1]
+    add_and_norm_kernel[(x.x.numel() // width,)](
+        x.x,
+        x.y,
+        *(x.gate or (None, None, 1, None)),
+        *(norm if isinstance(norm, Moments) else (None, None, 1, None)),
+        *(norm if isinstance(norm, Affine) else (None, None)),
         out,
         scales,
-        rows,
         eps,
-        gate=gate,
-        shift=norm.shift if isinstance(norm, Modulated) else None,
         width=width,
         block=triton.next_power_of_2(width),
         largest=LARGEST[EIGHT_BITS],
