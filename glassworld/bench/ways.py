@@ -14,17 +14,15 @@ import torch
 from torch import Tensor
 
 from glassworld.bench.kernels import block_kernels
-from glassworld.bench.rig import Figures, Rig, own_decoder, reason
+from glassworld.bench.rig import Figures, Rig, reason
 from glassworld.bench.sessions import key_to_frame_ms
 from glassworld.bench.steady import Blocks, frames_per_block, idle, warm
 from glassworld.engine.acceleration import QUANTISED, accelerate
-from glassworld.engine.compilation import compile_decoder
 from glassworld.engine.runtime import synchronise
 from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import World
 
 TINY = "tiny decoder"
-COMPILED = "compiled decoder"
 FAST = ("kernels", "graphs")
 WAYS = (  # what one would want to know first comes first: the time may be up before the last
     FAST,
@@ -33,8 +31,7 @@ WAYS = (  # what one would want to know first comes first: the time may be up be
     (*FAST, "float8"),
     (),
     ("kernels",),
-    ("attention", "convolutions", *FAST),
-    ("attention", "convolutions", "layers", "graphs", COMPILED),  # minutes of compiling
+    (*FAST, "int8"),
 )
 COMPARED_BLOCKS = 12  # until every pass over a full window has been launched as a captured graph
 MOST_DISTANCE = 0.05
@@ -92,9 +89,7 @@ def _made_faster(world: World, parts: tuple[str, ...]) -> tuple[World, float]:
         world = with_tiny_decoder(world, None)
     synchronise(world.device)
     began = time.perf_counter()
-    accelerate(world, [part for part in parts if part not in (TINY, COMPILED)])
-    if COMPILED in parts:
-        compile_decoder(own_decoder(world), world.spec, "force")
+    accelerate(world, [part for part in parts if part != TINY])
     synchronise(world.device)
     return world, time.perf_counter() - began
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -85,6 +86,18 @@ class FusedLayer(Layer):
         if cache is None or place.self_place is None:
             return super().forward(finished(x), time, place, windows, context, cache)
         given = pending(x)
+        with torch.cuda.device_of(given.x):
+            return self.fused(given, time, place, windows, context, cache)
+
+    def fused(
+        self,
+        given: Pending,
+        time: Tensor,
+        place: BlockPlace,
+        windows: ActionWindows,
+        context: KeyValues,
+        cache: LayerCache,
+    ) -> Tensor | Pending:
         x = given.x
         attend, _, attend_gate, feed, _, feed_gate = self.moments(x, time)
         with tag(tags.SELF_ATTENTION):
@@ -139,7 +152,7 @@ class FusedLayer(Layer):
         given = pending(x)
         attend, dim = self.self_attn, given.x.shape[-1]
         assert place.self_place is not None
-        with tag(tags.SELF_ATTENTION):
+        with tag(tags.SELF_ATTENTION), torch.cuda.device_of(given.x):
             h = add_and_norm(given, self.moments(given.x, time)[0], self.eps)
             assert isinstance(h, Tensor)
             if isinstance(attend.qkv, QuantisedLinear):
