@@ -9,15 +9,11 @@ from glassworld.bench.rig import Figures, Rig, reason
 from glassworld.bench.startup import cold_start
 from glassworld.bench.ways import FAST
 
-EXPANDABLE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-"""Have freed memory of one size serve another: of CUDA's allocator, read as it is set up."""
-
 
 class Start(NamedTuple):
     """One way to start. Those with parts share a cache, which the first of them finds empty."""
 
     parts: tuple[str, ...] = ()
-    settings: dict[str, str] = {}  # noqa: RUF012
     from_files: bool = False
 
 
@@ -25,8 +21,7 @@ STARTS = {
     "plain": Start(),
     "fast_cold_cache": Start(FAST),
     "fast_warm_cache": Start(FAST),
-    "fast_expandable": Start(FAST, EXPANDABLE),
-    "plain_expandable": Start((), EXPANDABLE),
+    "fast_warm_cache_again": Start(FAST),
     "fast_from_checkpoint": Start(FAST, from_files=True),
 }
 
@@ -40,7 +35,7 @@ def starts(rig: Rig, ways: dict[str, Start] = STARTS) -> Figures:
         try:
             world = rig.arguments | (_files(rig) if way.from_files else {})
             order = {"world": world, "accelerate": way.parts, "picture": str(picture)}
-            found[name] = cold_start(order, rig.folder / "cache", way.settings)
+            found[name] = cold_start(order, rig.folder / "cache")
         except Exception as error:
             found[name] = reason(error)
         rig.keep(found)

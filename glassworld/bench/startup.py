@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,16 +25,13 @@ FULL = 6  # blocks until the windows of released worlds are full and every kind 
 SHOWN_OF_ERROR = 500
 
 
-def cold_start(
-    order: dict[str, Any], cache: Path | None = None, settings: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def cold_start(order: dict[str, Any], cache: Path | None = None) -> dict[str, Any]:
     """Seconds from a new process to its first frames, and its memory in MB.
 
     `order`: what `load_world` takes as `world`, parts to `accelerate`, the `picture`. `cache`:
-    the folder to keep what is compiled in; the user's own by default. `settings`: environment
-    variables of that process.
+    the folder to keep what is compiled in; the user's own by default.
     """
-    environment = {**os.environ, **(settings or {})}
+    environment = dict(os.environ)
     if cache is not None:  # Triton's kernels know a folder of their own
         environment |= {"XDG_CACHE_HOME": str(cache), "TRITON_CACHE_DIR": str(cache / "triton")}
     began = time.time()
@@ -87,7 +83,6 @@ def main() -> None:
     order = json.loads(sys.argv[1])
     timeline = Timeline(order.get("began", time.time()))
     timeline.mark("interpreter")
-    import torch
 
     timeline.mark("torch")
     from glassworld.engine.acceleration import accelerate
@@ -95,8 +90,6 @@ def main() -> None:
     from glassworld.engine.runtime import synchronise
 
     timeline.mark("glassworld")
-    torch.zeros(1, device=order["world"].get("device", "cpu"))
-    timeline.mark("device")
     world = load_world(**order["world"])
     synchronise(world.device)
     timeline.mark("world")

@@ -23,6 +23,7 @@ from PIL import Image
 
 from glassworld.engine.choices import choose_attention, choose_convolutions
 from glassworld.engine.compilation import compile_layers
+from glassworld.engine.rehearsal import rehearse
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.quantised import quantise_layers
@@ -94,6 +95,7 @@ def _use_kernels(world: World) -> None:
         fuse_decoder(decoder)
     elif isinstance(decoder, TinyDecoder):
         fuse_tiny_decoder(decoder)
+    rehearse(world)
 
 
 def _quantise(world: World, part: str) -> None:

@@ -31,7 +31,13 @@ from glassworld.engine.configs import (
     world_spec,
 )
 from glassworld.engine.hub import download, is_hub_name
-from glassworld.engine.runtime import Precision, check_memory, keep_freed_memory, pick_device
+from glassworld.engine.runtime import (
+    Precision,
+    check_memory,
+    enlarge_device_memory,
+    keep_freed_memory,
+    pick_device,
+)
 from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import Networks, World
 from glassworld.errors import CheckpointError, InputError
@@ -86,6 +92,8 @@ def load_world(
     check_parts(accelerate)
     target = pick_device(device)
     keep_freed_memory()
+    if target.type == "cuda":
+        enlarge_device_memory()
     precision = Precision.of(target, dtype)
     if random_weights:
         spec = _untrained_spec(config_path, pretrained_model_path)

@@ -73,8 +73,9 @@ class FusedResidualBlock(ResidualBlock):
             laid = lay(x, self.norm1.gamma, self.conv1, memory, whole)
         shortcut = whole if self.shortcut is None else mix_channels(whole, self.shortcut)
         inner = Pending(self.conv1.convolve_laid(laid, frames, None).contiguous(), self.conv1.bias)
+        del laid  # large: gone before the next one comes, as is what that is made of
         laid = lay(inner, self.norm2.gamma, self.conv2, memory)
-        del inner  # large: gone before the next convolution
+        del inner
         outer = self.conv2.convolve_laid(laid, frames, None).contiguous()
         return Pending(outer, self.conv2.bias, shortcut)
 
