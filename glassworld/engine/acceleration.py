@@ -23,7 +23,6 @@ from PIL import Image
 
 from glassworld.engine.choices import choose_attention, choose_convolutions
 from glassworld.engine.compilation import compile_layers
-from glassworld.engine.rehearsal import rehearse
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.quantised import quantise_layers
@@ -34,7 +33,7 @@ EXACT = ("attention", "convolutions", "kernels", "layers", "graphs")
 QUANTISED = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
 PARTS = (*EXACT, *QUANTISED)
 RIVALS = (tuple(QUANTISED), ("kernels", "layers"))  # of which one can be asked for
-FIRST_FLOAT8 = (8, 9)  # the compute capability of the first GPUs with 8-bit floating-point products
+FIRST_BFLOAT16, FIRST_FLOAT8 = (8, 0), (8, 9)  # compute capabilities of GPUs
 
 
 def split_parts(text: str) -> list[str]:
@@ -82,6 +81,7 @@ def _make_a_block(world: World) -> None:
 
 def _use_kernels(world: World) -> None:
     try:
+        from glassworld.engine.rehearsal import rehearse
         from glassworld.models.kernels.decoder import fuse_decoder
         from glassworld.models.kernels.layer import fuse_layers
         from glassworld.models.kernels.tiny import fuse_tiny_decoder
@@ -89,6 +89,7 @@ def _use_kernels(world: World) -> None:
         raise InputError(
             f"accelerate: kernels need Triton ({error}); leave out 'kernels'"
         ) from None
+    _require_capability(world, FIRST_BFLOAT16, "bfloat16 products, which 'kernels' use")
     fuse_layers(world.networks.dit)
     decoder = world.pipeline.decoder
     if isinstance(decoder, VAEDecoder) and not decoder.compiled:
@@ -99,8 +100,11 @@ def _use_kernels(world: World) -> None:
 
 
 def _quantise(world: World, part: str) -> None:
-    if part == "float8" and world.device.type == "cuda":
-        capability = torch.cuda.get_device_capability(world.device)
-        if capability < FIRST_FLOAT8:
-            raise InputError("accelerate: this GPU has no float8 products; leave out 'float8'")
+    if part == "float8":
+        _require_capability(world, FIRST_FLOAT8, "products in 'float8'")
     quantise_layers(world.networks.dit.blocks, QUANTISED[part])
+
+
+def _require_capability(world: World, least: tuple[int, int], what: str) -> None:
+    if world.device.type == "cuda" and torch.cuda.get_device_capability(world.device) < least:
+        raise InputError(f"accelerate: this GPU has no {what}; leave that out")

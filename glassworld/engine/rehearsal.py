@@ -1,20 +1,17 @@
-"""Compiling the GPU's kernels before the first block needs them, the networks' side by side.
+"""Compiling the GPU's kernels before the first block needs them, all side by side.
 
 Triton compiles a kernel when it is first called: some forty, one after another, keep the first
-frames waiting for a quarter of a minute. Most of that is work outside the interpreter, so each
-network makes a block of its own at once, of a few positions. What was compiled is kept, and the
-next start only loads it.
+frames waiting for a quarter of a minute. So each network makes a small block of its own in which
+nothing is launched. What was compiled is kept, and the next start only loads it.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from glassworld.engine.world import World
 from glassworld.models.action import ActionWindows
+from glassworld.models.kernels.launching import compiling_ahead
 from glassworld.models.vae_convs import Memory
 
 PATCHES = (4, 4)  # of a latent frame: like those of real ones a multiple of 16, which kernels know
@@ -22,14 +19,9 @@ PATCHES = (4, 4)  # of a latent frame: like those of real ones a multiple of 16,
 
 def rehearse(world: World) -> None:
     """Have every kernel compiled that a block of this world calls."""
-    at_once([lambda: make_block(world), lambda: decode(world)])
-
-
-def at_once(jobs: Sequence[Callable[[], None]]) -> None:
-    """Do the jobs side by side; raises what one of them raises."""
-    with ThreadPoolExecutor(len(jobs)) as threads:
-        for done in [threads.submit(job) for job in jobs]:
-            done.result()
+    with compiling_ahead():
+        make_block(world)
+        decode(world)
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 from glassworld.play.protocol import StageTime
@@ -26,12 +27,13 @@ class StageClock:
 
     def __init__(self, synchronise: Callable[[], None]) -> None:
         self._synchronise = synchronise
+        self._thread = get_ident()  # others may make blocks of their own
         self._mark = time.perf_counter()
         self.stages: list[StageTime] = []
 
     def __call__(self, pattern: str, fields: dict[str, Any], start: float, end: float) -> None:
         name = _NAMES.get(pattern)
-        if name is not None:
+        if name is not None and get_ident() == self._thread:
             self._synchronise()
             now = time.perf_counter()
             stage = StageTime(name.format(**fields), 1e3 * (now - self._mark))

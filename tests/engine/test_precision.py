@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from release import write_release
 
 from glassworld.engine.loading import load_world
-from glassworld.engine.runtime import Precision
+from glassworld.engine.runtime import Precision, enlarge_device_memory
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 
@@ -50,3 +51,13 @@ def test_mixed_decoding_is_the_exact_one_but_for_the_last_bits(tmp_path: Path) -
     assert torch.equal(mixed.latents, exact.latents)
     error = mixed.frames.astype(float) - exact.frames
     assert np.sqrt(np.square(error).mean()) < 2  # this world's pictures are noise of all levels
+
+
+@pytest.mark.parametrize("own", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}])
+def test_gpu_memory_is_enlarged_in_place_unless_the_user_says_otherwise(
+    own: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = dict(own)
+    monkeypatch.setattr(os, "environ", environment)
+    enlarge_device_memory()
+    assert environment == (own or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +12,8 @@ import tiny
 import torch
 from triton.runtime.interpreter import InterpretedFunction
 
-from glassworld.engine import rehearsal
 from glassworld.engine.acceleration import _use_kernels
 from glassworld.engine.actions import Action
-from glassworld.engine.rehearsal import at_once
 
 WALK = Action((1, 0, 0, 0), (0, 0.1))
 Variant = tuple[str, tuple[object, ...]]
@@ -43,14 +40,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> set[Variant]:
         return run(self, *args, grid=grid, warmup=warmup, **named)
 
     monkeypatch.setattr(InterpretedFunction, "run", recorded)
-    monkeypatch.setattr(rehearsal, "at_once", in_turn)
     return variants
-
-
-def in_turn(jobs: list[Callable[[], None]]) -> None:
-    """Interpreted, kernels know one thread."""
-    for job in jobs:
-        job()
 
 
 SIZES = ("pixels", "columns", "num_warps")  # no constants of a kernel's
@@ -67,14 +57,3 @@ def test_a_walk_calls_no_other_kernels(called: set[Variant]) -> None:
     for _ in range(2):
         assert np.abs(made.step(WALK).astype(int) - expected.step(WALK)).max() <= 1
     assert sorted(map(str, called - rehearsed)) == []
-
-
-def test_what_fails_in_one_of_the_jobs_is_told() -> None:
-    done = []
-
-    def fail() -> None:
-        raise RuntimeError("no such kernel")
-
-    with pytest.raises(RuntimeError, match="no such kernel"):
-        at_once([fail, lambda: done.append(1)])
-    assert done == [1]

@@ -21,8 +21,10 @@ from glassworld.engine.rollout import Frames
 from glassworld.engine.world import World
 from glassworld.play.pictures import StartingPicture
 from glassworld.play.rounds import Rounds
+from glassworld.play.stages import StageClock
 from glassworld.play.walk import MadeBlock, Order, Part, Walk
 from glassworld.play.worker import Worker
+from glassworld.profiling.tags import listen
 
 ORDERS = [
     Order(1, Action((1, 0, 0, 0), (0, 0.1))),
@@ -260,3 +262,20 @@ def test_a_block_nobody_waits_for_any_more_is_not_begun() -> None:
             assert players.worker.waiting == 0
 
     asyncio.run(play())
+
+
+def test_stages_are_those_of_the_thread_that_times_them() -> None:
+    """Waiting for the device for somebody else's tag fails while this one's work is captured."""
+    waited: list[int] = []
+    clock = StageClock(lambda: waited.append(threading.get_ident()))
+    stop = listen(clock)
+    try:
+        other = threading.Thread(target=tiny.world().generate, args=(tiny.picture(), 3))
+        other.start()
+        other.join()
+        assert (waited, clock.stages) == ([], [])
+        tiny.world().generate(tiny.picture(), 3)
+    finally:
+        stop()
+    assert {*waited} == {threading.get_ident()}
+    assert "Decode" in [stage.name for stage in clock.stages]

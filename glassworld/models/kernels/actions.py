@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from glassworld.models.kernels.heads import of_session, slots, turned
+from glassworld.models.kernels.launching import launch
 from glassworld.models.kernels.rows import warps
 from glassworld.models.kv_window import KVWindow, Placement
 from glassworld.models.rope import Rotary
@@ -70,7 +71,9 @@ def place_actions(
     """
     batch, frames, positions, _ = kv.shape
     heads, head_dim = window.k.shape[1], window.k.shape[3]
-    place_actions_kernel[(batch * frames * positions,)](
+    launch(
+        place_actions_kernel,
+        (batch * frames * positions,),
         kv,
         rotary.cos,
         rotary.sin,
@@ -160,7 +163,9 @@ def attend_own(q: Tensor, eps: float, rotary: Rotary, window: KVWindow, place: P
     _, heads, slots, head_dim = window.k.shape
     out = q.new_empty(q.shape)
     head_block = min(heads, 4)  # with three frames nearly 16 queries, as many as a product takes
-    attend_own_kernel[(batch * positions, heads // head_block)](
+    launch(
+        attend_own_kernel,
+        (batch * positions, heads // head_block),
         q,
         rotary.cos,
         rotary.sin,
@@ -233,7 +238,9 @@ def attend_shared(
     batch, frames, positions, _ = q.shape
     _, heads, slots, head_dim = window.k.shape
     out = q.new_empty(q.shape)
-    attend_shared_kernel[(batch * frames, triton.cdiv(positions, TILE), heads)](
+    launch(
+        attend_shared_kernel,
+        (batch * frames, triton.cdiv(positions, TILE), heads),
         q,
         rotary.cos,
         rotary.sin,

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from glassworld.models.kernels.launching import launch
 from glassworld.models.quantised import LARGEST, Scaled
 
 EIGHT_BITS = torch.float8_e4m3fn
@@ -138,7 +139,9 @@ def _add_and_norm(
     x: Pending, norm: Affine | Moments | None, eps: float, out: Tensor | None, scales: Tensor | None
 ) -> None:
     width = x.x.shape[-1]
-    add_and_norm_kernel[(x.x.numel() // width,)](
+    launch(
+        add_and_norm_kernel,
+        (x.x.numel() // width,),
         x.x,
         x.y,
         *(x.gate or (None, None, 1, None)),
@@ -179,7 +182,9 @@ def add_and_widen(x: Tensor, y: Tensor, more: Tensor) -> Tensor:
     *outer, positions, width = x.shape
     added = more.shape[-1]
     out = x.new_empty((*outer, positions, width + added))
-    widen_kernel[(x.numel() // width,)](
+    launch(
+        widen_kernel,
+        (x.numel() // width,),
         x,
         y,
         more.to(x.dtype).contiguous(),
@@ -207,7 +212,9 @@ def rms_kernel(x, weight, eps, width: tl.constexpr, block: tl.constexpr):
 def rms_norm_in_place(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last axis of a contiguous `x`; returns it."""
     width = x.shape[-1]
-    rms_kernel[(x.numel() // width,)](
+    launch(
+        rms_kernel,
+        (x.numel() // width,),
         x,
         weight,
         eps,
@@ -257,7 +264,9 @@ def gelu_to_eight_bits(x: Tensor) -> Scaled:
     out = torch.empty_like(x, dtype=EIGHT_BITS)
     scales = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
     whole = 1 << (width.bit_length() - 1)  # 8192 of 8960: the next power would be half idle
-    gelu_kernel[(x.numel() // width,)](
+    launch(
+        gelu_kernel,
+        (x.numel() // width,),
         x,
         out,
         scales,

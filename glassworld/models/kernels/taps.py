@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from glassworld.models.kernels.launching import launch
 from glassworld.models.vae_convs import TAPS, CausalConv, Memory
 
 HELD = 2048  # numbers of a frame in a program: 16 a thread, at some 64 registers
@@ -82,7 +83,9 @@ def _launch(x: Pending, total: Tensor | None, **changes: Any) -> None:
     tile, width = shape_of_programs(c)
     laying = {"gamma": None, "past": None, "laid": None, "AT_ONCE": 1, "DIRECT": False, **changes}
     with torch.cuda.device_of(x.mixed):
-        between_convolutions[triton.cdiv(h * w, tile), b](
+        launch(
+            between_convolutions,
+            (triton.cdiv(h * w, tile), b),
             x.mixed,
             x.bias,
             x.shortcut,

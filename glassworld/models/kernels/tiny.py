@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from glassworld.models.kernels.launching import launch
 from glassworld.models.kernels.taps import WARPS, shape_of_programs, size_upsampled, upsampled
 from glassworld.models.tiny_decoder import Entry, Grow, Head, MemoryBlock, NarrowUp, TinyDecoder
 from glassworld.models.vae_convs import Memory, convolve
@@ -144,7 +145,9 @@ def _launch(x: Convolved, past: Tensor | None, laid: Tensor) -> None:
     b, t, h, w, c = x.shape
     tile, width = shape_of_programs(c)
     with torch.cuda.device_of(laid):
-        between_tiny_convolutions[triton.cdiv(h * w, tile), b](
+        launch(
+            between_tiny_convolutions,
+            (triton.cdiv(h * w, tile), b),
             x.mixed,
             x.bias,
             x.shortcut,

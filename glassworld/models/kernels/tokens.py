@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from glassworld.models.kernels.heads import of_session, slots, turned
+from glassworld.models.kernels.launching import launch
 from glassworld.models.kernels.rows import warps
 from glassworld.models.kv_window import KVWindow, Placement
 from glassworld.models.rope import Rotary
@@ -83,7 +84,9 @@ def place_tokens(
     heads, head_dim = window.k.shape[1], window.k.shape[3]
     width = heads * head_dim
     q = qkv.new_empty(batch, tokens, width) if given == 3 * width else None
-    place_tokens_kernel[(batch * tokens,)](
+    launch(
+        place_tokens_kernel,
+        (batch * tokens,),
         qkv,
         *norms,
         rotary.cos,
