@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from glassworld.engine.acceleration import split_parts
+from glassworld.engine.acceleration import hint, split_parts
 from glassworld.engine.action_files import MOST_FRAMES, NoiseOf, load_actions, recorded_noise
 from glassworld.engine.actions import ActionTrack
 from glassworld.engine.latents import read_latents, save_latents
@@ -79,6 +79,8 @@ def run(options: GenerateOptions) -> bool:
         world = _load(options)
     if world.note:
         console.print(world.note, highlight=False, soft_wrap=True)
+    if faster := hint(world.device, options.accelerate):
+        console.print(faster, highlight=False, soft_wrap=True)
     if options.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
     job = _prepare(options, world)

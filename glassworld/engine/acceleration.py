@@ -53,6 +53,13 @@ def check_parts(parts: Collection[str]) -> None:
             raise InputError(f"accelerate: choose one of {' and '.join(rivals)}")
 
 
+def hint(device: torch.device, asked_for: str) -> str:
+    """What to tell a person who asked for no part on a device where some are worth it, or ""."""
+    if device.type == "cpu" or asked_for:
+        return ""
+    return "--accelerate kernels,graphs makes two to three times as many frames on a GPU"
+
+
 def accelerate(world: World, parts: Collection[str]) -> None:
     """Make a world faster, in place, before its first session begins.
 

@@ -19,7 +19,7 @@ PATCHES = (4, 4)  # of a latent frame: like those of real ones a multiple of 16,
 
 def rehearse(world: World) -> None:
     """Have every kernel compiled that a block of this world calls."""
-    with compiling_ahead():
+    with compiling_ahead(world.device):
         make_block(world)
         decode(world)
 

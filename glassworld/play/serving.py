@@ -69,8 +69,11 @@ def serve(options: PlayOptions) -> None:
             failures.append(failure)
             server.should_exit = True
             return
-        if hall.world.note:
-            console.print(hall.world.note, highlight=False, soft_wrap=True)
+        from glassworld.engine.acceleration import hint  # torch: the page comes first
+
+        for said in (hall.world.note, hint(hall.world.device, options.accelerate)):
+            if said:
+                console.print(said, highlight=False, soft_wrap=True)
         console.print(f"ready after {time.perf_counter() - began:.1f} s; Ctrl-C ends it")
 
     def load() -> Stage:

@@ -14,7 +14,7 @@ import torch
 from torch._dynamo.utils import counters
 
 import glassworld
-from glassworld.engine.acceleration import accelerate
+from glassworld.engine.acceleration import accelerate, hint
 from glassworld.engine.actions import Action
 from glassworld.engine.batch import SessionBatch
 from glassworld.engine.choices import choose_attention, choose_convolutions, convolution_inputs
@@ -144,6 +144,12 @@ def test_eight_bits_are_near(part: str, most: float) -> None:
     assert kinds["QuantisedLinear"] == 3 * 4
     made, expected = (each.generate(tiny.picture(), 6, seed=1).latents for each in (world, plain))
     assert 0 < (made - expected).square().mean().sqrt() / expected.std() < most
+
+
+def test_what_a_gpu_makes_faster_is_told_where_nothing_was_asked_for() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:1")
+    assert "--accelerate kernels,graphs" in hint(gpu, "")
+    assert (hint(gpu, "graphs"), hint(cpu, "")) == ("", "")
 
 
 def test_an_unknown_part_is_named() -> None:
