@@ -113,7 +113,7 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "unknown device": (["--device", "abacus"], "must be cpu"),
     "unknown dtype": (["--dtype", "int3"], "float32"),
     "unknown compile mode": (["--vae_compile_mode", "maybe"], "auto, force, none"),
-    "unknown accelerator": (["--accelerate", "layers,magic"], "'magic'.*convolutions, kernels, layers"),
+    "unknown accelerator": (["--accelerate", "layers,magic"], "'magic'.*convolutions, kernels"),
     "no tiny decoder": (["--tiny_decoder", "nowhere.pth"], "nowhere.pth"),
     "unknown profile mode": (["--enable_profile", "--profile_mode", "some"], "full, tags"),
     "a profile mode alone": (["--profile_mode", "tags"], "without --enable_profile"),
