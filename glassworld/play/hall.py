@@ -39,14 +39,20 @@ class Stage(NamedTuple):
     pictures: list[StartingPicture]
 
 
+def configuration(folder: Path) -> Path:
+    """The settings of the world in `folder`; raises `InputError` if it holds none."""
+    config = folder / "inference.yaml"
+    if not config.is_file():
+        raise InputError(f"{folder}: no inference.yaml in it; name the folder of a world")
+    return config
+
+
 def open_stage(folder: Path | None, speed: Speed) -> Stage:
     """The world in `folder` (`inference.yaml`, weights beside it or in `model`), or our own."""
     if folder is None:
         world, folder = load_world(**speed._asdict()), EMBEDDED
     else:
-        config = folder / "inference.yaml"
-        if not config.is_file():
-            raise InputError(f"{folder}: no inference.yaml in it; name the folder of a world")
+        config = configuration(folder)
         weights = folder / "model" if (folder / "model").is_dir() else folder
         own = weights / TRANSFORMER_FILE
         world = load_world(config, own if own.is_file() else None, weights, **speed._asdict())

@@ -23,7 +23,7 @@ try:
     from starlette.applications import Starlette
 
     from glassworld.play.guard import LOOPBACK
-    from glassworld.play.hall import Hall, Speed, Stage, open_stage
+    from glassworld.play.hall import Hall, Speed, Stage, configuration, open_stage
     from glassworld.play.protocol import MOST_UPLOAD
     from glassworld.play.server import create_app
 except ModuleNotFoundError as missing:
@@ -59,6 +59,8 @@ class PlayOptions:
 def serve(options: PlayOptions) -> None:
     """Listen until Ctrl-C. Raises `InputError` for an address or a world that cannot be used."""
     console, began = Console(), time.perf_counter()
+    if options.world is not None:
+        configuration(options.world)  # refused before there is an address to go to
     listening = _listen(options.host, options.port)
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(16)
     address = _address(options.host, listening.getsockname()[1], token)

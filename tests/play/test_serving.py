@@ -43,7 +43,9 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_such_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["play", "--no-open", "--port", "0", "--world", str(tmp_path)]) == 2
-    assert "inference.yaml" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "inference.yaml" in said.err
+    assert said.out == ""  # no address to go to
 
 
 def test_no_such_address(capsys: pytest.CaptureFixture[str]) -> None:

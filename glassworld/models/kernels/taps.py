@@ -74,14 +74,14 @@ def lay(
     shape = (b, seen, h, w, c) if layer.direct else (b, t // at_once, h, w, seen * c)
     laid = x.mixed.new_empty(shape)
     fed = {"gamma": gamma, "past": memory.frames[layer.name], "laid": laid}
-    _launch(x, total, **fed, AT_ONCE=at_once, DIRECT=layer.direct)
+    _launch(x, total, **fed, at_once=at_once, direct=layer.direct)
     return laid
 
 
 def _launch(x: Pending, total: Tensor | None, **changes: Any) -> None:
     b, t, h, w, c = x.shape
     tile, width = shape_of_programs(c)
-    laying = {"gamma": None, "past": None, "laid": None, "AT_ONCE": 1, "DIRECT": False, **changes}
+    laying = {"gamma": None, "past": None, "laid": None, "at_once": 1, "direct": False, **changes}
     with torch.cuda.device_of(x.mixed):
         launch(
             between_convolutions,
@@ -92,11 +92,11 @@ def _launch(x: Pending, total: Tensor | None, **changes: Any) -> None:
             total,
             pixels=h * w,
             columns=w,
-            FRAMES=t,
-            CHANNELS=c,
-            PHASES=x.phases,
-            TILE=tile,
-            WIDTH=width,
+            frames=t,
+            channels=c,
+            phases=x.phases,
+            tile=tile,
+            width=width,
             num_warps=WARPS,
             **laying,
         )
@@ -130,14 +130,14 @@ def _lay_frame(
     inside,
     row_step,
     slot_step,
-    SEEN: tl.constexpr,
-    ROWS: tl.constexpr,
-    AT_ONCE: tl.constexpr,
+    seen: tl.constexpr,
+    rows: tl.constexpr,
+    at_once: tl.constexpr,
 ):
-    """Write a frame wherever it is seen, where frame `SEEN` counts from the first remembered."""
-    for row in tl.static_range(ROWS):
-        slot = SEEN - row * AT_ONCE
-        if (slot >= 0) and (slot < AT_ONCE + 2):
+    """Write a frame wherever it is seen, where frame `seen` counts from the first remembered."""
+    for row in tl.static_range(rows):
+        slot = seen - row * at_once
+        if (slot >= 0) and (slot < at_once + 2):
             tl.store(place + row * row_step + slot * slot_step, numbers, inside)
 
 
@@ -152,54 +152,54 @@ def between_convolutions(
     laid,
     pixels,
     columns,
-    FRAMES: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    AT_ONCE: tl.constexpr,
-    DIRECT: tl.constexpr,
-    PHASES: tl.constexpr,
-    TILE: tl.constexpr,
-    WIDTH: tl.constexpr,
+    frames: tl.constexpr,
+    channels: tl.constexpr,
+    at_once: tl.constexpr,
+    direct: tl.constexpr,
+    phases: tl.constexpr,
+    tile: tl.constexpr,
+    width: tl.constexpr,
 ):
-    """All frames of `TILE` pixels of one picture of the batch; what is None is left out."""
+    """All frames of `tile` pixels of one picture of the batch; what is None is left out."""
     batch = tl.program_id(1).to(tl.int64)
-    pixel = (tl.program_id(0) * TILE + tl.arange(0, TILE))[:, None]
-    channel = tl.arange(0, WIDTH)[None, :]
-    known = channel < CHANNELS
+    pixel = (tl.program_id(0) * tile + tl.arange(0, tile))[:, None]
+    channel = tl.arange(0, width)[None, :]
+    known = channel < channels
     inside = (pixel < pixels) & known
-    size = tl.cast(pixels, tl.int64) * CHANNELS
-    at = pixel.to(tl.int64) * CHANNELS + channel
+    size = tl.cast(pixels, tl.int64) * channels
+    at = pixel.to(tl.int64) * channels + channel
 
-    if PHASES:
-        source = mixed + upsampled(pixel, columns) * CHANNELS + channel
-        source_size = tl.cast(size_upsampled(pixels, columns), tl.int64) * CHANNELS
+    if phases:
+        source = mixed + upsampled(pixel, columns) * channels + channel
+        source_size = tl.cast(size_upsampled(pixels, columns), tl.int64) * channels
     else:
         source = mixed + at
         source_size = size
     if bias is not None:
         added = tl.load(bias + channel, known, 0.0).to(tl.float32)
     if gamma is not None:
-        scale = tl.load(gamma + channel, known, 0.0).to(tl.float32) * tl.sqrt(CHANNELS * 1.0)
+        scale = tl.load(gamma + channel, known, 0.0).to(tl.float32) * tl.sqrt(channels * 1.0)
 
     if laid is not None:
-        ROWS: tl.constexpr = FRAMES // AT_ONCE
-        SLOTS: tl.constexpr = AT_ONCE + 2
-        if DIRECT:
+        rows: tl.constexpr = frames // at_once
+        slots: tl.constexpr = at_once + 2
+        if direct:
             place, slot_step = laid + at, size
         else:
-            place, slot_step = laid + pixel.to(tl.int64) * (SLOTS * CHANNELS) + channel, CHANNELS
-        row_step = size * SLOTS
-        place += batch * ROWS * row_step
+            place, slot_step = laid + pixel.to(tl.int64) * (slots * channels) + channel, channels
+        row_step = size * slots
+        place += batch * rows * row_step
         end = past + batch * 2 * size + at
         older = tl.load(end, inside)
         newer = tl.load(end + size, inside)
         tl.debug_barrier()  # all have read the memory before any writes to it
-        _lay_frame(place, older, inside, row_step, slot_step, 0, ROWS, AT_ONCE)
-        _lay_frame(place, newer, inside, row_step, slot_step, 1, ROWS, AT_ONCE)
-        if FRAMES == 1:
+        _lay_frame(place, older, inside, row_step, slot_step, 0, rows, at_once)
+        _lay_frame(place, newer, inside, row_step, slot_step, 1, rows, at_once)
+        if frames == 1:
             tl.store(end, newer, inside)
 
-    for frame in tl.static_range(FRAMES):
-        index = batch * FRAMES + frame
+    for frame in tl.static_range(frames):
+        index = batch * frames + frame
         numbers = tl.load(source + index * source_size, inside, 0.0).to(tl.float32)
         if bias is not None:
             numbers += added
@@ -213,6 +213,6 @@ def between_convolutions(
             numbers = numbers * tl.sigmoid(numbers)
         if laid is not None:
             rounded = numbers.to(laid.dtype.element_ty)
-            _lay_frame(place, rounded, inside, row_step, slot_step, frame + 2, ROWS, AT_ONCE)
-            if frame >= FRAMES - 2:
-                tl.store(end + (frame + 2 - FRAMES) * size, rounded, inside)
+            _lay_frame(place, rounded, inside, row_step, slot_step, frame + 2, rows, at_once)
+            if frame >= frames - 2:
+                tl.store(end + (frame + 2 - frames) * size, rounded, inside)

@@ -155,12 +155,12 @@ def _launch(x: Convolved, past: Tensor | None, laid: Tensor) -> None:
             laid,
             pixels=h * w,
             columns=w,
-            FRAMES=t,
-            CHANNELS=c,
-            GROWN=x.grown,
-            RELU=x.relu,
-            TILE=tile,
-            WIDTH=width,
+            frames=t,
+            channels=c,
+            grown=x.grown,
+            relu=x.relu,
+            tile=tile,
+            width=width,
             num_warps=WARPS,
         )
 
@@ -174,27 +174,27 @@ def between_tiny_convolutions(
     laid,
     pixels,
     columns,
-    FRAMES: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROWN: tl.constexpr,
-    RELU: tl.constexpr,
-    TILE: tl.constexpr,
-    WIDTH: tl.constexpr,
+    frames: tl.constexpr,
+    channels: tl.constexpr,
+    grown: tl.constexpr,
+    relu: tl.constexpr,
+    tile: tl.constexpr,
+    width: tl.constexpr,
 ):
-    """All frames of `TILE` pixels of one picture of the batch; what is None is left out."""
+    """All frames of `tile` pixels of one picture of the batch; what is None is left out."""
     batch = tl.program_id(1)
-    pixel = (tl.program_id(0) * TILE + tl.arange(0, TILE))[:, None]
-    channel = tl.arange(0, WIDTH)[None, :]
-    known = channel < CHANNELS
+    pixel = (tl.program_id(0) * tile + tl.arange(0, tile))[:, None]
+    channel = tl.arange(0, width)[None, :]
+    known = channel < channels
     inside = (pixel < pixels) & known
-    size = tl.cast(pixels, tl.int64) * CHANNELS
-    at = pixel * CHANNELS + channel
-    paired = at + pixel * CHANNELS
+    size = tl.cast(pixels, tl.int64) * channels
+    at = pixel * channels + channel
+    paired = at + pixel * channels
 
-    SOURCES: tl.constexpr = GROWN if GROWN else 1  # frames that lie side by side
-    if GROWN:
-        source = mixed + upsampled(pixel, columns) * (GROWN * CHANNELS) + channel
-        source_size = tl.cast(size_upsampled(pixels, columns), tl.int64) * (GROWN * CHANNELS)
+    sources: tl.constexpr = grown if grown else 1  # frames that lie side by side
+    if grown:
+        source = mixed + upsampled(pixel, columns) * (grown * channels) + channel
+        source_size = tl.cast(size_upsampled(pixels, columns), tl.int64) * (grown * channels)
     else:
         source = mixed + at
         source_size = size
@@ -205,15 +205,15 @@ def between_tiny_convolutions(
         before = tl.load(end, inside)
         tl.debug_barrier()  # all have read the memory before any writes to it
 
-    for frame in tl.static_range(FRAMES):
-        index = batch * FRAMES + frame
-        group = source + (index // SOURCES) * source_size + (frame % SOURCES) * CHANNELS
+    for frame in tl.static_range(frames):
+        index = batch * frames + frame
+        group = source + (index // sources) * source_size + (frame % sources) * channels
         numbers = tl.load(group, inside, 0.0).to(tl.float32)
         if bias is not None:
             numbers += added
         if shortcut is not None:
             numbers += tl.load(shortcut + index * 2 * size + paired, inside, 0.0).to(tl.float32)
-        if RELU:
+        if relu:
             numbers = tl.where(numbers < 0, 0.0, numbers)  # what is no number stays none
         rounded = numbers.to(laid.dtype.element_ty)
         if past is None:
@@ -221,7 +221,7 @@ def between_tiny_convolutions(
         else:
             place = laid + index * 2 * size + paired
             tl.store(place, rounded, inside)
-            tl.store(place + CHANNELS, before, inside)
+            tl.store(place + channels, before, inside)
             before = rounded
     if past is not None:
         tl.store(end, before, inside)
