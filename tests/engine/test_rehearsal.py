@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import interpreted  # noqa: F401  (before the kernels)
@@ -15,6 +19,7 @@ from triton.runtime.interpreter import InterpretedFunction
 from glassworld.engine.acceleration import _use_kernels
 from glassworld.engine.actions import Action
 
+ROOT = Path(__file__).parents[2]
 WALK = Action((1, 0, 0, 0), (0, 0.1))
 Variant = tuple[str, tuple[object, ...]]
 
@@ -57,3 +62,16 @@ def test_a_walk_calls_no_other_kernels(called: set[Variant]) -> None:
     for _ in range(2):
         assert np.abs(made.step(WALK).astype(int) - expected.step(WALK)).max() <= 1
     assert sorted(map(str, called - rehearsed)) == []
+
+
+@pytest.mark.parametrize("capability", ["80", "90", "120"])
+def test_kernels_are_compiled_ahead_for_gpus_of_each_generation(
+    capability: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "tests" / "without_a_gpu.py"), capability]
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+    done = subprocess.run(command, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    ahead, later = map(int, done.stdout.split())
+    assert ahead > 20
+    assert later == 0
