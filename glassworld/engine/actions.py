@@ -123,6 +123,13 @@ class Control:
     mouse: tuple[float, float] = (0.0, 0.0)
 
 
+def _split(keys: str) -> list[str]:
+    parts = keys.split("+")
+    if len(parts) > 1 and not all(part.strip() for part in parts):
+        raise ActionError(f"action {keys!r:.80}: a key is missing beside a '+'")
+    return " ".join(parts).split()
+
+
 @dataclass(frozen=True)
 class ActionSpace:
     """What a mode understands, as data.
@@ -147,10 +154,10 @@ class ActionSpace:
     def press(self, keys: str | Iterable[str]) -> Action:
         """The action of `keys`: letters or control names, as "w+left", "w left" or a sequence.
 
-        Nothing pressed is the mode's idle action. Raises `ActionError` for unknown names, and for
-        two at once where the mode knows one action at a time.
+        Nothing pressed is the mode's idle action. Raises `ActionError` for unknown names, for a "+"
+        without a key on either side, and for two at once where the mode knows one action at a time.
         """
-        names = keys.replace("+", " ").split() if isinstance(keys, str) else list(keys)
+        names = _split(keys) if isinstance(keys, str) else list(keys)
         chosen = dict.fromkeys(self._control(name) for name in names)
         columns = {control.column for control in chosen if control.column}
         if self.idle:

@@ -26,7 +26,8 @@ def load_picture(
     """The picture as float32 [3, height, width] in [-1, 1], cropped centrally to that shape.
 
     Honours the orientation a camera noted; palettes, grey and 16-bit pictures become RGB, alpha
-    is dropped, of an animation the first frame counts. Raises `ImageError` for a picture that is
+    is dropped, of an animation the first frame counts. Floating-point pixels lie in 0..1, or in
+    0..255 where any exceeds 1. Raises `ImageError` for a picture that is
     missing, unreadable, truncated, under 16 pixels on a side or over 64 megapixels.
     """
     if isinstance(image, Image.Image):
@@ -47,6 +48,8 @@ def load_picture(
         raise ImageError(f"{name}: not a picture that can be read (PNG, JPEG, WebP ...)") from None
     except Image.DecompressionBombError:
         raise ImageError(_too_large(name)) from None
+    except IsADirectoryError:
+        raise ImageError(f"{name}: a folder; name a picture") from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from None
     except DAMAGED as error:
@@ -96,4 +99,7 @@ def _crop_box(
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel; a plain conversion would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode == "F":
+        pixels = np.nan_to_num(np.asarray(image))
+        image = Image.fromarray(pixels * 255 if pixels.max() <= 1 else pixels)
     return image.convert("RGB")

@@ -102,7 +102,13 @@ def test_a_key_held_twice_counts_once() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "keys", "said"),
-    [("universal", "w+x", "unknown key 'x'"), ("templerun", "w+s", "one action at a time")],
+    [
+        ("universal", "w+x", "unknown key 'x'"),
+        ("templerun", "w+s", "one action at a time"),
+        ("universal", "w+", "'w.': a key is missing"),
+        ("templerun", "+jump", "a key is missing"),
+        ("universal", "w++left", "a key is missing"),
+    ],
 )
 def test_wrong_keys_are_named(mode: str, keys: str, said: str) -> None:
     with pytest.raises(ActionError, match=said):

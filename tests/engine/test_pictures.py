@@ -84,6 +84,14 @@ def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
         assert np.abs(picture - expected).max() < 0.02
 
 
+def test_floating_point_pixels_may_lie_in_0_to_1(tmp_path: Path) -> None:
+    ramp = np.tile(np.linspace(0, 1, 48, dtype=np.float32), (32, 1))
+    ramp[0, 0] = np.nan  # black
+    Image.fromarray(ramp).save(tmp_path / "float.tiff")
+    picture = load_picture(tmp_path / "float.tiff", 32, 48)
+    assert np.abs(picture - (2 * np.nan_to_num(ramp) - 1)).max() < 0.01
+
+
 def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -122,7 +130,7 @@ def test_bad_pictures_are_named_with_what_is_wrong(tmp_path: Path) -> None:
         "empty.png": "not a picture",
         "thin.png": "15x64 pixels; at least 16",
         "nowhere.png": "no such picture",
-        ".": "cannot be read",
+        ".": "a folder; name a picture",
     }.items():
         with pytest.raises(ImageError, match=said) as caught:
             load_picture(tmp_path / name, 32, 48)
