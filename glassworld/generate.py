@@ -77,10 +77,8 @@ def run(options: GenerateOptions) -> bool:
             check_file(path)
     with _memory_errors(), console.status("loading the world"):
         world = _load(options)
-    if world.note:
-        console.print(world.note, highlight=False, soft_wrap=True)
-    if faster := hint(world.device, options.accelerate):
-        console.print(faster, highlight=False, soft_wrap=True)
+    for said in filter(None, (world.note, hint(world.device, options.accelerate))):
+        console.print(said, highlight=False, soft_wrap=True)
     if options.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
     job = _prepare(options, world)

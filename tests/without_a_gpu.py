@@ -18,7 +18,7 @@ from triton.backends.driver import DriverBase
 from triton.runtime import driver
 
 from glassworld.engine import rehearsal
-from glassworld.engine.acceleration import _use_kernels
+from glassworld.engine.acceleration import _compile_ahead, _use_kernels
 from glassworld.engine.world import World
 from glassworld.models.kernels.rows import EIGHT_BITS
 from glassworld.models.quantised import quantise_layers
@@ -95,6 +95,7 @@ def main() -> None:
         quantise_layers(worlds[1].networks.dit.blocks, EIGHT_BITS)
     for world in worlds:
         _use_kernels(world)
+        _compile_ahead(world)
     ahead = len(compiled)
     with torch.inference_mode():
         for world in worlds:

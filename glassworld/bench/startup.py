@@ -83,6 +83,7 @@ def main() -> None:
     order = json.loads(sys.argv[1])
     timeline = Timeline(order.get("began", time.time()))
     timeline.mark("interpreter")
+    import torch  # noqa: F401  (its own part of a start)
 
     timeline.mark("torch")
     from glassworld.engine.acceleration import accelerate

@@ -73,9 +73,9 @@ def serve(options: PlayOptions) -> None:
             return
         from glassworld.engine.acceleration import hint  # torch: the page comes first
 
-        for said in (hall.world.note, hint(hall.world.device, options.accelerate)):
-            if said:
-                console.print(said, highlight=False, soft_wrap=True)
+        advice = hint(hall.world.device, options.accelerate)
+        for said in filter(None, (hall.world.note, advice)):
+            console.print(said, highlight=False, soft_wrap=True)
         console.print(f"ready after {time.perf_counter() - began:.1f} s; Ctrl-C ends it")
 
     def load() -> Stage:

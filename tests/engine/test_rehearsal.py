@@ -1,4 +1,4 @@
-"""Kernels are compiled ahead: a walk calls none that the rehearsal did not."""
+"""Whole worlds by kernels, which are compiled ahead."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import tiny
 import torch
 from triton.runtime.interpreter import InterpretedFunction
 
-from glassworld.engine.acceleration import _use_kernels
+from glassworld.engine.acceleration import _compile_ahead, _use_kernels
 from glassworld.engine.actions import Action
+from glassworld.engine.batch import SessionBatch
 
 ROOT = Path(__file__).parents[2]
 WALK = Action((1, 0, 0, 0), (0, 0.1))
@@ -55,6 +56,7 @@ def test_a_walk_calls_no_other_kernels(called: set[Variant]) -> None:
     changes = {"action": replace(tiny.DIT.action, layers=(0,)), "num_layers": 2, "window": 6}
     world, plain = (tiny.world(dit=changes) for _ in range(2))
     _use_kernels(world)
+    _compile_ahead(world)
     rehearsed = set(called)
     assert len(rehearsed) > 20
     called.clear()
@@ -62,6 +64,17 @@ def test_a_walk_calls_no_other_kernels(called: set[Variant]) -> None:
     for _ in range(2):
         assert np.abs(made.step(WALK).astype(int) - expected.step(WALK)).max() <= 1
     assert sorted(map(str, called - rehearsed)) == []
+
+
+def test_sessions_make_their_blocks_together_by_kernels() -> None:
+    changes = {"action": replace(tiny.DIT.action, layers=(0,)), "num_layers": 2, "window": 6}
+    world, plain = (tiny.world(dit=changes) for _ in range(2))
+    _use_kernels(world)
+    batch = SessionBatch([world.start(tiny.picture(), seed=seed) for seed in (1, 2)])
+    alone = [plain.start(tiny.picture(), seed=seed) for seed in (1, 2)]
+    for _ in range(3):
+        for frames, session in zip(batch.step([WALK, WALK]), alone, strict=True):
+            assert np.abs(frames.astype(int) - session.step(WALK)).max() <= 1
 
 
 @pytest.mark.parametrize("capability", ["80", "90", "120"])

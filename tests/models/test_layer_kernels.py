@@ -44,7 +44,7 @@ def walk(network: DiT, sessions: int = 1) -> tuple[Tensor, list[LayerCache]]:
         places = [network.stream_place(start, BLOCK, GRID)] * sessions
         mouse = drawn(BLOCK, 12, 2) if network.spec.action.mouse_dim else None
         given = (BlockPlace.together(places), ActionWindows(drawn(BLOCK, 12, 4), mouse))
-        x, times = drawn(36, BLOCK, 2, 4), torch.tensor(time).expand(sessions, -1)
+        x, times = drawn(36, BLOCK, 2, 4), torch.tensor(time)  # one for all sessions
         flows.append(network(x, times, *given, context, caches))
         network(x, 0 * times[:, :1], *given, context, caches, output=False)
     return torch.cat(flows, 2), caches

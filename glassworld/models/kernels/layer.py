@@ -117,8 +117,9 @@ class FusedLayer(Layer):
 
     def moments(self, x: Tensor, time: Tensor) -> list[Moments]:
         """For attention, then for the feed-forward: shift, scale, gate."""
-        frames, positions = x.shape[1:3]
-        shared = (self.modulation, time.contiguous(), frames * positions // time.shape[1])
+        batch, frames, positions = x.shape[:3]
+        times = time.expand(batch, -1, -1, -1).contiguous()  # of all sessions there may be one
+        shared = (self.modulation, times, frames * positions // time.shape[1])
         return [Moments(*shared, part) for part in range(time.shape[2])]
 
     def among_tokens(

@@ -28,7 +28,7 @@ from glassworld.models.vae_layers import phases
 def fuse_tiny_decoder(decoder: TinyDecoder) -> None:
     """Let the decoder's parts go the fused way, in place."""
     for layer in decoder.decoder.values():
-        layer.__class__ = FUSED[type(layer)]
+        layer.__class__ = FUSED.get(type(layer), type(layer))
 
 
 @dataclass(frozen=True)
