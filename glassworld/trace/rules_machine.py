@@ -183,7 +183,7 @@ RULES = (
         "of the time",
         "compile (torch.compile), capture graphs, or give each launch more work: a larger batch",
         _launches,
-        "--accelerate graphs, --vae_compile_mode force for the decoder, more sessions in a batch",
+        "--accelerate kernels,graphs, more sessions in a batch",
     ),
     Rule(
         "sync-bound",
@@ -235,8 +235,9 @@ RULES = (
         "a tag that takes over 15 % of the trace takes this many times as long as at its roof",
         8.0,
         "times its roof",
-        "small operators and copies between them: torch.compile (--vae_compile_mode for the "
-        "decoder), another attention backend, more work per call",
+        "small operators and copies between them: torch.compile, another attention backend, more "
+        "work per call",
         _roof,
+        "on a GPU --accelerate kernels, else --vae_compile_mode force for the decoder",
     ),
 )

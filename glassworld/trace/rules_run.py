@@ -121,7 +121,9 @@ def _behind_real_time(analysis: Analysis) -> Iterable[Evidence]:
 
 
 _DENOISING = "most of it is denoising: fewer denoising steps, a smaller local_attn_size"
-_DECODING = "most of it is decoding: --vae_compile_mode force"
+_DECODING = (
+    "most of it is decoding: on a GPU --accelerate kernels,graphs, else --vae_compile_mode force"
+)
 
 
 RULES = (
