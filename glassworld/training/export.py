@@ -12,13 +12,13 @@ from torch import Tensor
 
 from glassworld.engine.checkpoints import (
     DIT_PREFIX,
-    VISION_PREFIX,
     dit_to_released,
     vae_to_released,
 )
 from glassworld.engine.loading import TRANSFORMER_FILE
+from glassworld.engine.release import inference_config, model_config, vision_to_released
 from glassworld.files import replacing
-from glassworld.specs import SPACE_FACTOR, WAN_MEAN, WAN_STD
+from glassworld.specs import WAN_MEAN, WAN_STD, WorldSpec
 from glassworld.training.dit import DiTRecipe
 from glassworld.training.forcing import FRESH_NOISE, WorldModel
 from glassworld.training.latents import fold
@@ -37,11 +37,12 @@ def export_world(vae: VAE, model: WorldModel, recipe: DiTRecipe, folder: Path) -
     assert all(name.startswith(DIT_PREFIX) for name in dit)
     _write(folder / TRANSFORMER_FILE, dit)
     _write(folder / VAE_FILE, released_vae(vae))
-    _write(folder / VISION_FILE, released_vision(model))
+    _write(folder / VISION_FILE, vision_to_released(model.vision))
+    spec = world_spec(vae, model, recipe)
     with replacing(folder / "config" / "config.json") as path:
-        path.write_text(json.dumps(model_config(recipe), indent=1) + "\n")
+        path.write_text(json.dumps(model_config(spec.dit), indent=1) + "\n")
     with replacing(folder / "inference.yaml") as path:
-        path.write_text(yaml.safe_dump(inference_config(recipe), sort_keys=False))
+        path.write_text(yaml.safe_dump(inference_config(spec, "config"), sort_keys=False))
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -61,70 +62,20 @@ def released_vae(vae: VAE) -> dict[str, Tensor]:
     return vae_to_released({**twin.encoder.state_dict(), **twin.decoder.state_dict()})
 
 
-def released_vision(model: WorldModel) -> dict[str, Tensor]:
-    """The image tower's tensors; a stub stands for the last layer, which is never run."""
-    tensors = {VISION_PREFIX + name: t for name, t in model.vision.state_dict().items()}
-    last = f"{VISION_PREFIX}transformer.{model.vision.spec.layers}.norm1.weight"
-    return {**tensors, last: torch.ones(model.vision.spec.width)}
-
-
-def model_config(recipe: DiTRecipe) -> dict[str, object]:
-    """The transformer's config.json, keys as in the release."""
-    dit, action = recipe.spec, recipe.spec.action
-    head = action.keyboard_width // action.heads
-    still = (head - action.turning_dims) // 2
-    return {
-        "_class_name": "CausalWanModel",
-        "action_config": {
-            "blocks": list(action.layers),
-            "enable_keyboard": True,
-            "enable_mouse": True,
-            "heads_num": action.heads,
-            "hidden_size": action.embed_width,
-            "img_hidden_size": dit.dim,
-            "keyboard_dim_in": action.keyboard_dim,
-            "keyboard_hidden_dim": action.keyboard_width,
-            "mouse_dim_in": action.mouse_dim,
-            "mouse_hidden_dim": action.mouse_width,
-            "mouse_qk_dim_list": [action.turning_dims, still, still],
-            "patch_size": [1, dit.patch, dit.patch],
-            "qk_norm": True,
-            "qkv_bias": False,
-            "rope_dim_list": [action.turning_dims, still, still],
-            "rope_theta": int(action.rope_theta),
-            "vae_time_compression_ratio": 4,
-            "windows_size": action.window,
-        },
-        "dim": dit.dim,
-        "eps": dit.eps,
-        "ffn_dim": dit.ffn_dim,
-        "freq_dim": dit.freq_dim,
-        "in_dim": dit.in_dim,
-        "local_attn_size": dit.window,
-        "model_type": "i2v",
-        "num_heads": dit.num_heads,
-        "num_layers": dit.num_layers,
-        "out_dim": dit.out_dim,
-        "sink_size": dit.sink,
-    }
-
-
-def inference_config(recipe: DiTRecipe) -> dict[str, object]:
-    """The inference YAML: keys as in the release, `fresh_noise` and `frame_rate`."""
-    channels = recipe.spec.out_dim
-    shape = [1, channels, recipe.window, HEIGHT // SPACE_FACTOR, WIDTH // SPACE_FACTOR]
-    return {
-        "denoising_step_list": list(recipe.denoising_steps),
-        "warp_denoising_step": True,
-        "fresh_noise": FRESH_NOISE,
-        "seed": 0,
-        "image_or_video_shape": shape,
-        "num_frame_per_block": BLOCK,
-        "context_noise": 0,
-        "mode": "universal",
-        "frame_rate": FRAME_RATE,
-        "model_kwargs": {"timestep_shift": 5.0, "model_config": "config"},
-    }
+def world_spec(vae: VAE, model: WorldModel, recipe: DiTRecipe) -> WorldSpec:
+    """What was trained, as a world."""
+    return WorldSpec(
+        mode="universal",
+        dit=recipe.spec,
+        vae=vae.encoder.spec,
+        vision=model.vision.spec,
+        height=HEIGHT,
+        width=WIDTH,
+        frames_per_block=BLOCK,
+        denoising_steps=recipe.denoising_steps,
+        fresh_noise=FRESH_NOISE,
+        frame_rate=FRAME_RATE,
+    )
 
 
 def save_pictures(folder: Path, count: int = 8, seed: int = 77) -> None:
