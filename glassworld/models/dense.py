@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassworld.models import onednn
 from glassworld.models.derived import Derived
-from glassworld.models.processor import runs_as_written
 
 
 class Dense(nn.Linear):
@@ -24,10 +22,6 @@ class Dense(nn.Linear):
         if onednn.suits(x, self.weight, x.numel() * self.out_features):
             weight = self.derived.of(self.weight, onednn.lay_out_product)
             return onednn.multiply(x, weight, self.bias, self.gelu)
-        if self.gelu and self.bias is not None and runs_as_written(x, "cuda"):
-            rows = x.flatten(0, -2)
-            y = torch._addmm_activation(self.bias, rows, self.weight.T, use_gelu=True)
-            return y.unflatten(0, x.shape[:-1])
         x = F.linear(x, self.weight, self.bias)
         return F.gelu(x, approximate="tanh") if self.gelu else x
 
