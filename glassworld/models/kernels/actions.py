@@ -7,6 +7,8 @@ that one position has in several heads, the mouse's, of which pairs across heads
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -160,34 +162,17 @@ def attend_own(q: Tensor, eps: float, rotary: Rotary, window: KVWindow, place: P
     are powers of two.
     """
     batch, frames, positions, _ = q.shape
-    _, heads, slots, head_dim = window.k.shape
-    out = q.new_empty(q.shape)
+    _, heads, slots, _ = window.k.shape
     head_block = min(heads, 4)  # with three frames nearly 16 queries, as many as a product takes
-    launch(
+    return _attended(
         attend_own_kernel,
         (batch * positions, heads // head_block),
-        q,
-        rotary.cos,
-        rotary.sin,
-        window.k,
-        window.v,
-        out,
-        positions,
-        place.filled,
-        of_session(rotary),
-        q.stride(2),
-        window.k.stride(0),
-        window.k.stride(1),
-        eps,
-        frames=frames,
+        (q, eps, rotary, window, place),
         frame_block=triton.next_power_of_2(frames),
         slots=max(triton.next_power_of_2(slots), LEAST // head_block),
-        heads=heads,
         head_block=head_block,
-        head_dim=head_dim,
         num_warps=1,
     )
-    return out
 
 
 @triton.jit
@@ -236,11 +221,30 @@ def attend_shared(
     As `attend_own`, with a `window` of `b` sequences.
     """
     batch, frames, positions, _ = q.shape
-    _, heads, slots, head_dim = window.k.shape
-    out = q.new_empty(q.shape)
-    launch(
+    _, heads, slots, _ = window.k.shape
+    return _attended(
         attend_shared_kernel,
         (batch * frames, triton.cdiv(positions, TILE), heads),
+        (q, eps, rotary, window, place),
+        tile=TILE,
+        slots=max(triton.next_power_of_2(slots), LEAST),
+        num_warps=4,
+    )
+
+
+Given = tuple[Tensor, float, Rotary, KVWindow, Placement]
+"""What both attentions take."""
+
+
+def _attended(kernel: Any, grid: tuple[int, ...], given: Given, **constants: int) -> Tensor:
+    """What a kernel makes of the queries, in their form; `constants` are its own."""
+    q, eps, rotary, window, place = given
+    _, frames, positions, _ = q.shape
+    _, heads, _, head_dim = window.k.shape
+    out = q.new_empty(q.shape)
+    launch(
+        kernel,
+        grid,
         q,
         rotary.cos,
         rotary.sin,
@@ -255,10 +259,8 @@ def attend_shared(
         window.k.stride(1),
         eps,
         frames=frames,
-        tile=TILE,
-        slots=max(triton.next_power_of_2(slots), LEAST),
         heads=heads,
         head_dim=head_dim,
-        num_warps=4,
+        **constants,
     )
     return out
