@@ -16,9 +16,12 @@ import tiny
 import torch
 from triton.runtime.interpreter import InterpretedFunction
 
+from glassworld.engine import rehearsal
 from glassworld.engine.acceleration import _compile_ahead, _use_kernels
 from glassworld.engine.actions import Action
 from glassworld.engine.batch import SessionBatch
+from glassworld.engine.world import World
+from glassworld.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 WALK = Action((1, 0, 0, 0), (0, 0.1))
@@ -75,6 +78,22 @@ def test_sessions_make_their_blocks_together_by_kernels() -> None:
     for _ in range(3):
         for frames, session in zip(batch.step([WALK, WALK]), alone, strict=True):
             assert np.abs(frames.astype(int) - session.step(WALK)).max() <= 1
+
+
+def test_what_cannot_be_compiled_is_told_in_a_line_and_may_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = tiny.world()
+    _use_kernels(world)
+
+    def fail(world: World) -> None:
+        raise RuntimeError("no C compiler\nhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rehearsal, "decode", fail)
+        with pytest.raises(InputError, match=r"here \(no C compiler\); leave out 'kernels'$"):
+            _compile_ahead(world)
+    _compile_ahead(world)
 
 
 @pytest.mark.parametrize("capability", ["80", "90", "120"])
