@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassworld.bench.ceilings import median_seconds
-from glassworld.bench.rig import Figures, Rig, own_decoder
+from glassworld.bench.rig import Figures, Rig
 from glassworld.engine.acceleration import accelerate
 from glassworld.engine.choices import choose_attention, choose_convolutions
 from glassworld.engine.tiny_decoding import with_tiny_decoder
@@ -62,7 +62,8 @@ def convolution_ways(rig: Rig) -> Figures:
         "causal": [{"shape": shape, **ways} for shape, ways in choose_convolutions(world).items()]
     }
     frames, rows, columns = 1, *world.spec.latent_size
-    for name, layer in own_decoder(world).named_modules():
+    decoder = world.pipeline.decoder
+    for name, layer in decoder.named_modules():
         if isinstance(layer, Upsample):
             frames *= 2 if layer.time_conv is not None else 1
             x = layer.conv.weight.new_ones(1, frames, rows, columns, layer.conv.in_channels)

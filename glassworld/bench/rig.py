@@ -10,7 +10,6 @@ from typing import Any
 from PIL import Image
 
 from glassworld.engine.world import World
-from glassworld.models.vae_decoder import VAEDecoder
 
 Figures = dict[str, Any]
 
@@ -34,9 +33,3 @@ class Rig:
 def reason(error: Exception) -> Figures:
     """The row of what failed: it must not hide the others."""
     return {"error": f"{type(error).__name__}: {error}"}
-
-
-def own_decoder(world: World) -> VAEDecoder:
-    decoder = world.pipeline.decoder
-    assert isinstance(decoder, VAEDecoder)
-    return decoder
