@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 import glassworld.gym  # noqa: F401 - registers the environment
-from glassworld.engine.video import write_video
+from glassworld.engine.media.video import write_video
 
 env = gymnasium.make("glassworld/World-v0", render_mode="rgb_array")
 print("actions:", env.action_space)

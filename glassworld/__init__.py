@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glassworld.engine.actions import Action, ActionTrack
-    from glassworld.engine.loading import load_world
+    from glassworld.engine.actions.track import Action, ActionTrack
+    from glassworld.engine.checkpoint.load import load_world
     from glassworld.engine.rollout import Rollout
     from glassworld.engine.world import Session, World
     from glassworld.errors import InputError
@@ -36,13 +36,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Action": "glassworld.engine.actions",
-    "ActionTrack": "glassworld.engine.actions",
+    "Action": "glassworld.engine.actions.track",
+    "ActionTrack": "glassworld.engine.actions.track",
     "InputError": "glassworld.errors",
     "Rollout": "glassworld.engine.rollout",
     "Session": "glassworld.engine.world",
     "World": "glassworld.engine.world",
-    "load_world": "glassworld.engine.loading",
+    "load_world": "glassworld.engine.checkpoint.load",
     "profile": "glassworld.profiling.capture",
     "tag": "glassworld.profiling.tags",
 }

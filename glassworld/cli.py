@@ -30,7 +30,7 @@ COMMANDS = {
     "train": ("training", "train_app", "Train a world like the embedded one."),
     "eval": ("training", "eval_app", "Compare a world with the simulator it was trained on."),
 }
-"""Where each lives, as a folder and a name in its `commands`, and its line in the overview."""
+"""Where each lives, as a folder and a name in its `cli`, and its line in the overview."""
 
 UsageError: Any = typer.BadParameter.__base__  # typer keeps click out of its public names
 
@@ -205,7 +205,7 @@ class _Elsewhere(TyperGroup):
 
     def __init__(self, name: str, folder: str, variable: str, line: str) -> None:
         super().__init__(name=name, help=line)
-        self._home = (f"glassworld.{folder}.commands", variable)
+        self._home = (f"glassworld.{folder}.cli", variable)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         module, variable = self._home

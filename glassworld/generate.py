@@ -12,16 +12,16 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from glassworld.engine.acceleration import hint, split_parts
-from glassworld.engine.action_files import MOST_FRAMES, NoiseOf, load_actions, recorded_noise
-from glassworld.engine.actions import ActionTrack
-from glassworld.engine.latents import read_latents, save_latents
-from glassworld.engine.loading import EMBEDDED, load_world
-from glassworld.engine.overlay import draw_keys
-from glassworld.engine.pictures import load_picture
+from glassworld.engine.acceleration.parts import hint, split_parts
+from glassworld.engine.actions.files import MOST_FRAMES, NoiseOf, load_actions, recorded_noise
+from glassworld.engine.actions.track import ActionTrack
+from glassworld.engine.checkpoint.latents import read_latents, save_latents
+from glassworld.engine.checkpoint.load import EMBEDDED, load_world
+from glassworld.engine.media.images import load_picture
+from glassworld.engine.media.overlay import draw_keys
+from glassworld.engine.media.video import write_video
 from glassworld.engine.rollout import BlockReport, Rollout
 from glassworld.engine.runtime import check_room, threads_beside_others, using_threads
-from glassworld.engine.video import write_video
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
 from glassworld.files import check_file, writable_file, writable_folder
@@ -270,9 +270,9 @@ def _summarise(
 
 def _report(console: Console, trace: Path) -> str:
     """Write the trace's report beside it and print its top; where it is, or why it is not."""
-    from glassworld.trace.analysis import analyze
-    from glassworld.trace.page import page_path, write_page
-    from glassworld.trace.terminal import show_top
+    from glassworld.trace.report.html import page_path, write_page
+    from glassworld.trace.report.terminal import show_top
+    from glassworld.trace.timeline.analysis import analyze
 
     try:
         with console.status("writing the report"):

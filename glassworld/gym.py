@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.engine.actions import Action
-from glassworld.engine.loading import EMBEDDED, load_world
-from glassworld.engine.pictures import load_picture
+from glassworld.engine.actions.track import Action
+from glassworld.engine.checkpoint.load import EMBEDDED, load_world
+from glassworld.engine.media.images import load_picture
 from glassworld.errors import ActionError, InputError, MissingExtraError
 
 if TYPE_CHECKING:

@@ -10,7 +10,11 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from glassworld.engine.checkpoints import VISION_PREFIX, dit_to_released, vae_to_released
+from glassworld.engine.checkpoint.tensor_names import (
+    VISION_PREFIX,
+    dit_to_released,
+    vae_to_released,
+)
 
 TRANSFORMER = Path("model/base_distilled_model/base_distill.safetensors")
 VAE = Path("model/Wan2.1_VAE.pth")

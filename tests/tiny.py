@@ -11,9 +11,9 @@ from PIL import Image
 from torch import nn
 
 from glassworld.engine.world import Networks, World
-from glassworld.models.dit import DiT
-from glassworld.models.vae_decoder import VAEDecoder
-from glassworld.models.vae_encoder import VAEEncoder
+from glassworld.models.transformer.dit import DiT
+from glassworld.models.vae.decoder import VAEDecoder
+from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.models.vision import VisionTower
 from glassworld.specs import ActionModuleSpec, DiTSpec, VAESpec, VisionSpec, WorldSpec
 

@@ -17,11 +17,11 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import driver
 
-from glassworld.engine import rehearsal
-from glassworld.engine.acceleration import _compile_ahead, _use_kernels
+from glassworld.engine.acceleration.parts import _compile_ahead, _use_kernels
+from glassworld.engine.acceleration.parts import precompile as rehearsal
 from glassworld.engine.world import World
-from glassworld.models.kernels.rows import EIGHT_BITS
-from glassworld.models.quantised import quantise_layers
+from glassworld.models.kernels.norm_residual import EIGHT_BITS
+from glassworld.models.ops.quantized import quantise_layers
 
 FIRST_FLOAT8 = 89
 compiled: list[str] = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from glassworld.bench.steady import Blocks, warm
+from glassworld.bench.steady_state import Blocks, warm
 from glassworld.engine.world import Networks, Picture, World
 from glassworld.specs import SPACE_FACTOR, WorldSpec
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from glassworld.engine.actions import Action
+from glassworld.engine.actions.track import Action
 from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.rollout import Frames
 from glassworld.engine.state import NetworkState, SessionState

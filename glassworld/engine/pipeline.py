@@ -14,15 +14,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from glassworld.engine.graphs import PassGraphs, PassInput
+from glassworld.engine.acceleration.cuda_graphs import PassGraphs, PassInput
 from glassworld.engine.runtime import OnTheWay, sent
-from glassworld.engine.scheduler import FlowSchedule, Step, add_noise, flow_to_x0, renew_noise
+from glassworld.engine.sampling import FlowSchedule, Step, add_noise, flow_to_x0, renew_noise
 from glassworld.engine.state import NetworkState, SessionState
-from glassworld.models.action import ActionWindows
-from glassworld.models.dit import DiT
-from glassworld.models.layer import BlockPlace
-from glassworld.models.streaming import StreamingDecoder
-from glassworld.models.vae_encoder import VAEEncoder
+from glassworld.models.transformer.action import ActionWindows
+from glassworld.models.transformer.dit import DiT
+from glassworld.models.transformer.layer import BlockPlace
+from glassworld.models.vae.encoder import VAEEncoder
+from glassworld.models.vae.streaming import StreamingDecoder
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 from glassworld.specs import WorldSpec

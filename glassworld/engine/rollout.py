@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from glassworld.engine.actions import ActionTrack
+from glassworld.engine.actions.track import ActionTrack
 from glassworld.engine.pipeline import BlockOutput
 
 Frames = npt.NDArray[np.uint8]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from glassworld.engine.conditions import ActionHistory, ImageLatents
-from glassworld.engine.graphs import PassGraphs
+from glassworld.engine.acceleration.cuda_graphs import PassGraphs
+from glassworld.engine.conditioning import ActionHistory, ImageLatents
 from glassworld.engine.noise import NoiseSource
-from glassworld.models.kv_window import KeyValues, LayerCache
-from glassworld.models.vae_convs import Memory
+from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
+from glassworld.models.vae.causal_conv import Memory
 
 
 @dataclass

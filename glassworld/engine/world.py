@@ -18,23 +18,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from glassworld.engine.action_files import load_actions
-from glassworld.engine.action_spaces import action_space
-from glassworld.engine.actions import Action, ActionTrack, benchmark_actions
-from glassworld.engine.ahead import make_blocks
-from glassworld.engine.conditions import ActionHistory, ImageLatents
-from glassworld.engine.description import describe
-from glassworld.engine.latents import read_latents
+from glassworld.engine.actions.files import load_actions
+from glassworld.engine.actions.track import Action, ActionTrack, benchmark_actions
+from glassworld.engine.checkpoint.latents import read_latents
+from glassworld.engine.conditioning import ActionHistory, ImageLatents
+from glassworld.engine.media.images import load_picture
 from glassworld.engine.noise import NoiseSource
-from glassworld.engine.pictures import load_picture
+from glassworld.engine.overlap import make_blocks
 from glassworld.engine.pipeline import OnFrames, Pipeline
 from glassworld.engine.rollout import BlockReport, Frames, Rollout, collect
+from glassworld.engine.run_config import describe
 from glassworld.engine.state import SessionState
+from glassworld.engine.variants.action_spaces import action_space
 from glassworld.errors import InputError
-from glassworld.models.dit import DiT
-from glassworld.models.streaming import StreamingDecoder
-from glassworld.models.vae_convs import Memory
-from glassworld.models.vae_encoder import VAEEncoder
+from glassworld.models.transformer.dit import DiT
+from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.encoder import VAEEncoder
+from glassworld.models.vae.streaming import StreamingDecoder
 from glassworld.models.vision import VisionTower
 from glassworld.profiling import registry as tags
 from glassworld.profiling.metadata import describe_run

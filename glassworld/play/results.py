@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from glassworld.play import protocol as wire
-from glassworld.play.shelf import Shelf
-from glassworld.play.walk import RECORDED_PICTURE, Tape
+from glassworld.play.downloads import Shelf
+from glassworld.play.live_session import RECORDED_PICTURE, Tape
 
 
 def recorded(shelf: Shelf, tape: Tape, frame_rate: float) -> wire.Recording:

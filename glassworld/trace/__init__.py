@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from glassworld.trace.analysis import Analysis
-    from glassworld.trace.reader import Progress
+    from glassworld.trace.reading.reader import Progress
+    from glassworld.trace.timeline.analysis import Analysis
 
 __all__ = ["analyze"]
 
@@ -19,7 +19,7 @@ __all__ = ["analyze"]
 def analyze(
     path: str | Path, progress: Progress | None = None, tags_only: bool = False
 ) -> Analysis:
-    """Read the trace at `path` and attribute its time; see `glassworld.trace.analysis`."""
-    from glassworld.trace.analysis import analyze as run
+    """Read the trace at `path` and attribute its time; see `glassworld.trace.timeline.analysis`."""
+    from glassworld.trace.timeline.analysis import analyze as run
 
     return run(path, progress, tags_only)

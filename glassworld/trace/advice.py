@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from glassworld.trace import rules_machine, rules_once, rules_run
-from glassworld.trace.analysis import Analysis
-from glassworld.trace.findings import Finding, Rule
+from glassworld.trace.rules import hardware as rules_machine
+from glassworld.trace.rules import outliers as rules_once
+from glassworld.trace.rules import trends as rules_run
+from glassworld.trace.rules.rule import Finding, Rule
+from glassworld.trace.timeline.analysis import Analysis
 
 RULES: tuple[Rule, ...] = (*rules_once.RULES, *rules_run.RULES, *rules_machine.RULES)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from glassworld.trace.analysis import Analysis
-    from glassworld.trace.views import Question
+    from glassworld.trace.report.sections import Question
+    from glassworld.trace.timeline.analysis import Analysis
 
 TracePath = Annotated[Path, typer.Argument(help="A trace: .json or .json.gz from torch.profiler.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -32,7 +32,7 @@ def load(path: Path, tags_only: bool = False) -> Analysis:
     from rich.markup import escape
     from rich.progress import Progress
 
-    from glassworld.trace.analysis import analyze
+    from glassworld.trace.timeline.analysis import analyze
 
     size = path.stat().st_size if path.is_file() else 0
     if size < 64 << 20:
@@ -47,7 +47,7 @@ def print_json(rows: Sequence[Any]) -> None:
     """Print result rows (dataclasses) as one JSON list."""
     import msgspec
 
-    from glassworld.trace.export import rows_json
+    from glassworld.trace.report.json_export import rows_json
 
     typer.echo(msgspec.json.encode(rows_json(rows)))
 
@@ -58,7 +58,7 @@ def show_question(
     """Print the answer to a question: as JSON, or as a table of at most so many rows."""
     from rich.console import Console
 
-    from glassworld.trace.terminal import show_answer
+    from glassworld.trace.report.terminal import show_answer
 
     if as_json:
         print_json(asked.rows(analysis)[:most])

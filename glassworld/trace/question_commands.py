@@ -56,7 +56,7 @@ ANSWERS = {
 
 def _register(name: str) -> None:
     def command(trace: TracePath, json: Json = False) -> None:
-        from glassworld.trace.views import question
+        from glassworld.trace.report.sections import question
 
         show_question(question(name), load(trace), json)
 
@@ -83,8 +83,8 @@ def ops(
 
     Example: `glassworld trace ops outputs/profile_trace.json DiT_Self_Attention`
     """
-    from glassworld.trace.optable import launched_by_operators, operator_rows
-    from glassworld.trace.views import question
+    from glassworld.trace.analyzers.operators import launched_by_operators, operator_rows
+    from glassworld.trace.report.sections import question
 
     asked = replace(
         question("ops"),
@@ -110,8 +110,8 @@ def kernels(
 
     Example: `glassworld trace kernels outputs/profile_trace.json VAE_Decode`
     """
-    from glassworld.trace.optable import kernel_rows
-    from glassworld.trace.views import question
+    from glassworld.trace.analyzers.operators import kernel_rows
+    from glassworld.trace.report.sections import question
 
     asked = replace(
         question("kernels"),
@@ -137,7 +137,7 @@ def advice(trace: TracePath, json: Json = False) -> None:
     from rich.console import Console
 
     from glassworld.trace.advice import advise
-    from glassworld.trace.terminal import show_advice
+    from glassworld.trace.report.terminal import show_advice
 
     findings = advise(load(trace))
     if json:
@@ -154,7 +154,7 @@ def gaps(trace: TracePath, most: Most = None, json: Json = False) -> None:
 
     Example: `glassworld trace gaps outputs/profile_trace.json -n 5`
     """
-    from glassworld.trace.views import question
+    from glassworld.trace.report.sections import question
 
     show_question(question("gaps"), load(trace), json, limit(most, json))
 

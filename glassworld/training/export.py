@@ -10,21 +10,21 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from glassworld.engine.checkpoints import (
+from glassworld.engine.checkpoint.load import TRANSFORMER_FILE
+from glassworld.engine.checkpoint.save import inference_config, model_config, vision_to_released
+from glassworld.engine.checkpoint.tensor_names import (
     DIT_PREFIX,
     dit_to_released,
     vae_to_released,
 )
-from glassworld.engine.loading import TRANSFORMER_FILE
-from glassworld.engine.release import inference_config, model_config, vision_to_released
 from glassworld.files import replacing
 from glassworld.specs import WAN_MEAN, WAN_STD, WorldSpec
-from glassworld.training.dit import DiTRecipe
-from glassworld.training.forcing import FRESH_NOISE, WorldModel
-from glassworld.training.latents import fold
-from glassworld.training.samples import BLOCK
-from glassworld.training.simulator import HEIGHT, WIDTH, Simulator
-from glassworld.training.vae import VAE
+from glassworld.training.data.latents import fold
+from glassworld.training.data.segments import BLOCK
+from glassworld.training.objectives.transformer import DiTRecipe
+from glassworld.training.objectives.vae import VAE
+from glassworld.training.objectives.world_model import FRESH_NOISE, WorldModel
+from glassworld.training.sources.maze import HEIGHT, WIDTH, Simulator
 
 FRAME_RATE = 12
 VAE_FILE, VISION_FILE = "vae.safetensors", "vision.safetensors"

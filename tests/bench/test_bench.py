@@ -17,26 +17,26 @@ from release import write_release
 from rich.console import Console
 
 from glassworld.bench import plots, regression
-from glassworld.bench.ceilings import measure, store
-from glassworld.bench.eager.world import as_released
-from glassworld.bench.products import products_share
-from glassworld.bench.quality import distance
-from glassworld.bench.report import Order, full_benchmark, print_comparison, print_table
+from glassworld.bench.accuracy import distance
+from glassworld.bench.cold_start import cold_start
+from glassworld.bench.matmul import products_share
+from glassworld.bench.peak_rates import measure, store
+from glassworld.bench.reference.world import as_released
 from glassworld.bench.scaling import over_the_run
-from glassworld.bench.startup import cold_start
-from glassworld.bench.steady import warm
+from glassworld.bench.steady_state import warm
+from glassworld.bench.tables import Order, full_benchmark, print_comparison, print_table
 from glassworld.cli import main
-from glassworld.engine.acceleration import accelerate
-from glassworld.engine.tiny_decoding import with_tiny_decoder
+from glassworld.engine.acceleration.parts import accelerate
+from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
 from glassworld.engine.world import Networks, World
 from glassworld.errors import InputError
 
 
 def small_ceilings(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr("glassworld.bench.ceilings.MATRIX", {"cpu": 64})
-    monkeypatch.setattr("glassworld.bench.ceilings.COPY_MEGABYTES", {"cpu": 1})
-    monkeypatch.setattr("glassworld.bench.ceilings.PICTURES", {"cpu": (1, 4, 8, 8)})
+    monkeypatch.setattr("glassworld.bench.peak_rates.MATRIX", {"cpu": 64})
+    monkeypatch.setattr("glassworld.bench.peak_rates.COPY_MEGABYTES", {"cpu": 1})
+    monkeypatch.setattr("glassworld.bench.peak_rates.PICTURES", {"cpu": (1, 4, 8, 8)})
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ import tiny
 import torch
 
 from glassworld.bench.checkpoint import write_checkpoint
-from glassworld.bench.piece_ways import attention_ways, convolution_ways, decoder_ways
-from glassworld.bench.product_ways import product_ways
-from glassworld.bench.rig import Rig
-from glassworld.bench.sections import sessions, steady
-from glassworld.bench.start_ways import Start, starts
-from glassworld.bench.ways import COMPARED_BLOCKS, TINY, distances, ways_to_be_faster
-from glassworld.engine.loading import load_world
+from glassworld.bench.gpu.accelerations import COMPARED_BLOCKS, TINY, distances, ways_to_be_faster
+from glassworld.bench.gpu.cold_starts import Start, starts
+from glassworld.bench.gpu.context import Rig
+from glassworld.bench.gpu.layer_variants import attention_ways, convolution_ways, decoder_ways
+from glassworld.bench.gpu.matmul_variants import product_ways
+from glassworld.bench.gpu.sections import sessions, steady
+from glassworld.engine.checkpoint.load import load_world
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "gpu_check"
 

@@ -11,8 +11,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from glassworld.engine.checkpoints import dit_to_released, vae_to_released
-from glassworld.engine.loading import load_world
+from glassworld.engine.checkpoint.load import load_world
+from glassworld.engine.checkpoint.tensor_names import dit_to_released, vae_to_released
 from glassworld.engine.world import World
 
 CONFIG: dict[str, Any] = {

@@ -14,14 +14,18 @@ import torch
 from torch._dynamo.utils import counters
 
 import glassworld
-from glassworld.engine.acceleration import accelerate, hint
-from glassworld.engine.actions import Action
+from glassworld.engine.acceleration.autotune import (
+    choose_attention,
+    choose_convolutions,
+    convolution_inputs,
+)
+from glassworld.engine.acceleration.parts import accelerate, hint
+from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch
-from glassworld.engine.choices import choose_attention, choose_convolutions, convolution_inputs
 from glassworld.engine.world import Session, World
 from glassworld.errors import InputError
-from glassworld.models.attention import attention, pointwise_attention
-from glassworld.models.layer import Layer
+from glassworld.models.transformer.attention import attention, pointwise_attention
+from glassworld.models.transformer.layer import Layer
 
 WALK = Action((1, 0, 0, 0), (0, 0.1))
 

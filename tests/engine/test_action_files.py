@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from glassworld.engine.action_files import load_actions, parse_segments, save_actions
-from glassworld.engine.action_spaces import ACTION_SPACES, action_space
-from glassworld.engine.actions import ActionTrack
+from glassworld.engine.actions.files import load_actions, parse_segments, save_actions
+from glassworld.engine.actions.track import ActionTrack
+from glassworld.engine.variants.action_spaces import ACTION_SPACES, action_space
 from glassworld.errors import ActionError
 
 UNIVERSAL = action_space("universal")

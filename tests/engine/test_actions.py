@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glassworld.engine.action_spaces import ACTION_SPACES, action_space
-from glassworld.engine.actions import Action, ActionTrack, benchmark_actions, join_tracks
+from glassworld.engine.actions.track import Action, ActionTrack, benchmark_actions, join_tracks
+from glassworld.engine.variants.action_spaces import ACTION_SPACES, action_space
 from glassworld.errors import ActionError, SpecError
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "parity"

@@ -10,13 +10,13 @@ import pytest
 import tiny
 import torch
 
-from glassworld.engine.actions import Action
-from glassworld.engine.ahead import is_small, overlaps, work
+from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
+from glassworld.engine.actions.track import Action
+from glassworld.engine.overlap import is_small, overlaps, work
 from glassworld.engine.rollout import BlockReport, Rollout
-from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import World
 from glassworld.errors import InputError
-from glassworld.models.attention import attention
+from glassworld.models.transformer.attention import attention
 from glassworld.profiling.tags import listen
 from glassworld.specs import ActionModuleSpec, DiTSpec, VAESpec, VisionSpec, WorldSpec
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from glassworld.engine.actions import Action
+from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch, can_join
 from glassworld.engine.rollout import Frames
 from glassworld.engine.world import Session, World

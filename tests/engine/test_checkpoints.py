@@ -12,17 +12,17 @@ import yaml
 from laid_out import INFERENCE, lay_out, load
 from torch import nn
 
-from glassworld.engine.checkpoints import (
+from glassworld.engine.checkpoint.config import VARIANTS, vae_spec, variant_spec, vision_spec
+from glassworld.engine.checkpoint.tensor_names import (
     dit_from_released,
     dit_to_released,
     vae_from_released,
     vae_to_released,
     vision_from_released,
 )
-from glassworld.engine.configs import VARIANTS, vae_spec, variant_spec, vision_spec
-from glassworld.models.dit import DiT
-from glassworld.models.vae_decoder import VAEDecoder
-from glassworld.models.vae_encoder import VAEEncoder
+from glassworld.models.transformer.dit import DiT
+from glassworld.models.vae.decoder import VAEDecoder
+from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.models.vision import VisionTower
 
 MANIFEST = Path(__file__).resolve().parents[3] / "shared" / "reference" / "checkpoint-manifest.json"

@@ -12,8 +12,8 @@ import tiny
 import torch
 
 import glassworld
-from glassworld.engine.acceleration import accelerate
-from glassworld.engine.compilation import compile_decoder
+from glassworld.engine.acceleration.compile import compile_decoder
+from glassworld.engine.acceleration.parts import accelerate
 from glassworld.errors import InputError
 
 needs_compiler = pytest.mark.skipif(
@@ -60,7 +60,7 @@ def test_force_keeps_an_artefact_that_auto_uses_and_tags_survive(
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions of this system are not POSIX")
 def test_a_folder_that_others_can_write_to_is_refused(cache: Path) -> None:
     world = tiny.world()
-    from glassworld.engine.compilation import _decoder_facts, _folder
+    from glassworld.engine.acceleration.compile import _decoder_facts, _folder
 
     folder = _folder(_decoder_facts(world.networks.decoder, world.spec))
     folder.mkdir(parents=True)
@@ -87,7 +87,7 @@ def test_where_nothing_can_be_kept_nothing_is_compiled(monkeypatch: pytest.Monke
 
 def test_a_cache_that_can_only_be_read_is_left_alone(cache: Path) -> None:
     world = tiny.world()
-    from glassworld.engine.compilation import _decoder_facts, _folder
+    from glassworld.engine.acceleration.compile import _decoder_facts, _folder
 
     folder = _folder(_decoder_facts(world.networks.decoder, world.spec))
     folder.mkdir(parents=True, mode=0o700)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glassworld.engine.loading import load_world
+from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.world import World
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "parity"

@@ -10,7 +10,7 @@ import pytest
 from bomb import png_claiming
 from PIL import Image
 
-from glassworld.engine.pictures import load_picture
+from glassworld.engine.media.images import load_picture
 from glassworld.errors import ImageError
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "parity"

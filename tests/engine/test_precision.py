@@ -11,7 +11,7 @@ import tiny
 import torch
 from release import write_release
 
-from glassworld.engine.loading import load_world
+from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.runtime import Precision, enlarge_device_memory
 from glassworld.engine.world import World
 from glassworld.errors import InputError

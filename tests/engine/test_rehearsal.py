@@ -16,9 +16,9 @@ import tiny
 import torch
 from triton.runtime.interpreter import InterpretedFunction
 
-from glassworld.engine import rehearsal
-from glassworld.engine.acceleration import _compile_ahead, _use_kernels
-from glassworld.engine.actions import Action
+from glassworld.engine.acceleration.parts import _compile_ahead, _use_kernels
+from glassworld.engine.acceleration.parts import precompile as rehearsal
+from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch
 from glassworld.engine.world import World
 from glassworld.errors import InputError

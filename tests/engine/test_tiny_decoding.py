@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glassworld.cli import inference
-from glassworld.engine.actions import Action
+from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
+from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch
-from glassworld.engine.tiny_decoding import with_tiny_decoder
 from glassworld.engine.world import World
 from glassworld.errors import CheckpointError, InputError
-from glassworld.models.quantised import QuantisedLinear
-from glassworld.models.tiny_decoder import TinyDecoder
-from glassworld.play.hall import Speed, open_stage
+from glassworld.models.ops.quantized import QuantisedLinear
+from glassworld.models.vae.tiny_decoder import TinyDecoder
+from glassworld.play.server_state import Speed, open_stage
 
 WALK = Action((1, 0, 0, 0), (0, 0.1))
 

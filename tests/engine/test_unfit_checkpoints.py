@@ -14,7 +14,7 @@ import yaml
 from laid_out import CLIP_FILE, CONFIG, DIT_FILE, INFERENCE, lay_out, load
 from safetensors.torch import load_file, save_file
 
-from glassworld.engine.loading import load_world
+from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.runtime import check_room
 from glassworld.errors import CheckpointError, InputError, SpecError
 

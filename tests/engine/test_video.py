@@ -8,11 +8,11 @@ import av
 import numpy as np
 import pytest
 
-from glassworld.engine.action_files import parse_segments
-from glassworld.engine.action_spaces import ACTION_SPACES, action_space
-from glassworld.engine.actions import benchmark_actions
-from glassworld.engine.overlay import ACCENT, draw_keys
-from glassworld.engine.video import VideoWriter, write_video
+from glassworld.engine.actions.files import parse_segments
+from glassworld.engine.actions.track import benchmark_actions
+from glassworld.engine.media.overlay import ACCENT, draw_keys
+from glassworld.engine.media.video import VideoWriter, write_video
+from glassworld.engine.variants.action_spaces import ACTION_SPACES, action_space
 from glassworld.errors import ActionError
 
 

@@ -10,8 +10,8 @@ import pytest
 import tiny
 import torch
 
-from glassworld.engine.actions import Action, benchmark_actions
-from glassworld.engine.latents import save_latents
+from glassworld.engine.actions.track import Action, benchmark_actions
+from glassworld.engine.checkpoint.latents import save_latents
 from glassworld.engine.rollout import BlockReport
 from glassworld.engine.world import World
 from glassworld.errors import InputError

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from glassworld.models.action import ActionWindows
-from glassworld.models.dit import DiT
-from glassworld.models.kv_window import Placement
+from glassworld.models.transformer.action import ActionWindows
+from glassworld.models.transformer.dit import DiT
+from glassworld.models.transformer.kv_cache import Placement
 from glassworld.specs import DiTSpec
 
 GRID = (2, 3)

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from glassworld.errors import InputError
-from glassworld.models.action import ActionWindows
-from glassworld.models.attention import attention
-from glassworld.models.dit import DiT
-from glassworld.models.kernels.actions import TILE, attend_own, attend_shared
-from glassworld.models.kernels.layer import FusedLayer, fuse_layers
-from glassworld.models.kernels.rows import EIGHT_BITS, Pending, gelu_to_eight_bits
-from glassworld.models.kv_window import KVWindow, LayerCache, Placement
-from glassworld.models.layer import BlockPlace
-from glassworld.models.norms import rms_norm
-from glassworld.models.quantised import quantise, quantise_layers
-from glassworld.models.rope import rotary_time
+from glassworld.models.kernels.action_attention import TILE, attend_own, attend_shared
+from glassworld.models.kernels.fused_layer import FusedLayer, fuse_layers
+from glassworld.models.kernels.norm_residual import EIGHT_BITS, Pending, gelu_to_eight_bits
+from glassworld.models.ops.norms import rms_norm
+from glassworld.models.ops.quantized import quantise, quantise_layers
+from glassworld.models.transformer.action import ActionWindows
+from glassworld.models.transformer.attention import attention
+from glassworld.models.transformer.dit import DiT
+from glassworld.models.transformer.kv_cache import KVWindow, LayerCache, Placement
+from glassworld.models.transformer.layer import BlockPlace
+from glassworld.models.transformer.rope import rotary_time
 from glassworld.specs import DiTSpec
 
 GRID, BLOCK, POSITIONS = (1, 2), 3, 2

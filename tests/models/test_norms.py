@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from glassworld.models.norms import rms_norm, unit_norm
+from glassworld.models.ops.norms import rms_norm, unit_norm
 
 X = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(0)).double()
 

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassworld.models import onednn
-from glassworld.models.dense import Dense
-from glassworld.models.vae_convs import TAPS, CausalConv, Memory
-from glassworld.models.vae_decoder import VAEDecoder
-from glassworld.models.vae_layers import Upsample
+from glassworld.models.ops import onednn
+from glassworld.models.ops.linear import Dense
+from glassworld.models.vae.blocks import Upsample
+from glassworld.models.vae.causal_conv import TAPS, CausalConv, Memory
+from glassworld.models.vae.decoder import VAEDecoder
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this torch was built without oneDNN"

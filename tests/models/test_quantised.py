@@ -6,8 +6,8 @@ import pytest
 import tiny
 import torch
 
-from glassworld.models.dense import Dense
-from glassworld.models.quantised import WIDE, QuantisedLinear, quantise, quantise_layers
+from glassworld.models.ops.linear import Dense
+from glassworld.models.ops.quantized import WIDE, QuantisedLinear, quantise, quantise_layers
 
 
 @pytest.mark.parametrize(("dtype", "step"), [(torch.int8, 1 / 127), (torch.float8_e4m3fn, 1 / 8)])

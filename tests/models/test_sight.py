@@ -9,8 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from glassworld.models.attention import Heads, attend_sights, attention, attention_by_products
-from glassworld.models.sight import sights
+from glassworld.models.transformer.attention import (
+    Heads,
+    attend_sights,
+    attention,
+    attention_by_products,
+)
+from glassworld.models.transformer.masks import sights
 
 FRAMES = 5
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassworld.models.tiny_decoder import TinyDecoder
-from glassworld.models.vae_convs import Memory
+from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.tiny_decoder import TinyDecoder
 
 WIDTHS = (8, 6, 5, 4)
 

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassworld.models.kernels.tiny import (
+from glassworld.models.kernels.fused_tiny_decoder import (
     Convolved,
     beside_the_last,
     finished,
     fuse_tiny_decoder,
 )
-from glassworld.models.tiny_decoder import TinyDecoder
-from glassworld.models.vae_convs import Memory
-from glassworld.models.vae_layers import interleave
+from glassworld.models.vae.blocks import interleave
+from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.tiny_decoder import TinyDecoder
 
 WIDTHS = (8, 6, 5, 4)
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassworld.models.derived import Derived
-from glassworld.models.vae_convs import CausalConv, Memory, fold_taps, unfold_taps
-from glassworld.models.vae_decoder import VAEDecoder
-from glassworld.models.vae_encoder import VAEEncoder
-from glassworld.models.vae_layers import Upsample
+from glassworld.models.ops.packed_weights import Derived
+from glassworld.models.vae.blocks import Upsample
+from glassworld.models.vae.causal_conv import CausalConv, Memory, fold_taps, unfold_taps
+from glassworld.models.vae.decoder import VAEDecoder
+from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.specs import VAESpec
 
 SPEC = tiny.SPEC.vae

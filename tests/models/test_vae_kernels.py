@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassworld.engine.choices import choose_convolutions, convolution_inputs
-from glassworld.engine.compilation import compile_decoder
-from glassworld.models.kernels.decoder import fuse_decoder
-from glassworld.models.kernels.taps import Pending, finished, lay
-from glassworld.models.vae_convs import CausalConv, Memory
-from glassworld.models.vae_decoder import VAEDecoder
-from glassworld.models.vae_layers import interleave
+from glassworld.engine.acceleration.autotune import choose_convolutions, convolution_inputs
+from glassworld.engine.acceleration.compile import compile_decoder
+from glassworld.models.kernels.conv_epilogue import Pending, finished, lay
+from glassworld.models.kernels.fused_decoder import fuse_decoder
+from glassworld.models.vae.blocks import interleave
+from glassworld.models.vae.causal_conv import CausalConv, Memory
+from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.specs import VAESpec
 
 SPEC = VAESpec(width=4, multiples=(1, 2, 2), residual_blocks=1, temporal=(False, True))

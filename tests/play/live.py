@@ -23,10 +23,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.uri import parse_uri
 
 from glassworld.engine.world import World
-from glassworld.play.hall import Hall, Stage
-from glassworld.play.pictures import StartingPicture
-from glassworld.play.server import create_app
-from glassworld.play.serving import http_server
+from glassworld.play.app import create_app
+from glassworld.play.images import StartingPicture
+from glassworld.play.launch import http_server
+from glassworld.play.server_state import Hall, Stage
 
 RATE = 48  # four times the world's, so that the tests take a quarter of the time
 

@@ -15,7 +15,7 @@ import pytest
 import tiny
 from live import Live
 
-from glassworld.engine.action_files import load_actions, recorded_noise
+from glassworld.engine.actions.files import load_actions, recorded_noise
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glassworld.play.playback import CAUTION, MARGIN, Playback, QueuedFrame
+from glassworld.play.pacing import CAUTION, MARGIN, Playback, QueuedFrame
 
 RATE, FRAMES, PART = 12, 12, 4
 

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import tiny
 
-from glassworld.engine.actions import Action
+from glassworld.engine.actions.track import Action
 from glassworld.engine.rollout import Frames
 from glassworld.engine.world import World
-from glassworld.play.pictures import StartingPicture
-from glassworld.play.rounds import Rounds
-from glassworld.play.stages import StageClock
-from glassworld.play.walk import MadeBlock, Order, Part, Walk
+from glassworld.play.block_scheduler import Rounds
+from glassworld.play.images import StartingPicture
+from glassworld.play.live_session import MadeBlock, Order, Part, Walk
 from glassworld.play.worker import Worker
+from glassworld.profiling.stage_timer import StageClock
 from glassworld.profiling.tags import listen
 
 ORDERS = [

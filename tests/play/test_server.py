@@ -13,7 +13,7 @@ import tiny
 from live import RATE, Live, until
 from PIL import Image
 
-from glassworld.engine.action_files import load_actions, recorded_noise
+from glassworld.engine.actions.files import load_actions, recorded_noise
 
 
 def pixels(picture: bytes) -> np.ndarray:

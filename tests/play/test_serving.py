@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 from websockets.exceptions import InvalidStatus
 
 from glassworld.cli import inference, main
-from glassworld.engine.loading import load_world
+from glassworld.engine.checkpoint.load import load_world
 
 ROOT = Path(__file__).resolve().parents[2]
 

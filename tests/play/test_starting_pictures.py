@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tiny
 
-from glassworld.play.pictures import gallery
+from glassworld.play.images import gallery
 
 
 def names(folder: Path) -> list[str]:

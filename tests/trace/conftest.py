@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from glassworld.trace import source
-from glassworld.trace.commands import app
+from glassworld.trace.cli import app
+from glassworld.trace.reading import source
 
 CONFIG = {
     "mode": "universal",

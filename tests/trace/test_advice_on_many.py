@@ -10,9 +10,9 @@ from conftest import Clock, write
 
 from glassworld.trace import analyze
 from glassworld.trace.advice import advise
-from glassworld.trace.blocks import drift
-from glassworld.trace.rules_run import median_of_others
-from glassworld.trace.tree import TagTree
+from glassworld.trace.analyzers.blocks import drift
+from glassworld.trace.rules.trends import median_of_others
+from glassworld.trace.timeline.tag_tree import TagTree
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -15,7 +15,7 @@ from conftest import Clock, Gpu, engine_run, invoke, write
 
 from glassworld.errors import InputError, TraceError
 from glassworld.trace.question_commands import ANSWERS
-from glassworld.trace.serve import perfetto_address, serve_once
+from glassworld.trace.report.perfetto import perfetto_address, serve_once
 
 
 def test_a_trace_is_not_replaced_by_what_is_made_of_it(run):

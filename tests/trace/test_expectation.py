@@ -3,11 +3,18 @@
 import pytest
 from conftest import CONFIG, engine_run, write
 
-from glassworld.trace import analyze, questions
-from glassworld.trace.expected import expected_table, guide_note
-from glassworld.trace.notes import notes
-from glassworld.trace.roofline import roofline
-from glassworld.trace.work import decode_frame, encode_frames, total, transformer_pass, update_pass
+from glassworld.trace import analyze
+from glassworld.trace.analyzers import breakdown as questions
+from glassworld.trace.analyzers.caveats import notes
+from glassworld.trace.analyzers.expected_time import expected_table, guide_note
+from glassworld.trace.analyzers.flops import (
+    decode_frame,
+    encode_frames,
+    total,
+    transformer_pass,
+    update_pass,
+)
+from glassworld.trace.analyzers.roofline import roofline
 
 RELEASED = {
     "frames_per_block": 3,

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from conftest import CONFIG, Gpu, engine_run, write
 
-from glassworld.trace import analyze, export, large, parts, tables
+from glassworld.trace import analyze
 from glassworld.trace.advice import advise
-from glassworld.trace.export import analysis_json
-from glassworld.trace.large import LargeAnalysis
-from glassworld.trace.notes import notes
-from glassworld.trace.tables import MEMORY, RANGE, Spool
+from glassworld.trace.analyzers.caveats import notes
+from glassworld.trace.reading import columns as tables
+from glassworld.trace.reading.columns import MEMORY, RANGE, Spool
+from glassworld.trace.report import json_export as export
+from glassworld.trace.report.json_export import analysis_json
+from glassworld.trace.timeline import chunks as parts
+from glassworld.trace.timeline import merged as large
+from glassworld.trace.timeline.merged import LargeAnalysis
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
 needs_traces = pytest.mark.skipif(not TRACES.is_dir(), reason="shared/traces is not here")

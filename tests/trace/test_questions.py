@@ -4,11 +4,14 @@ import pytest
 from conftest import Clock, Gpu, write
 
 from glassworld.profiling.registry import REGISTRY
-from glassworld.trace import analyze, blocks, questions, tables
-from glassworld.trace.bound import bound
-from glassworld.trace.names import fold
-from glassworld.trace.optable import kernel_rows, launched_by_operators, operator_rows
-from glassworld.trace.views import first_step_sentence
+from glassworld.trace import analyze
+from glassworld.trace.analyzers import blocks
+from glassworld.trace.analyzers import breakdown as questions
+from glassworld.trace.analyzers.bottleneck import bound
+from glassworld.trace.analyzers.operators import kernel_rows, launched_by_operators, operator_rows
+from glassworld.trace.reading import columns as tables
+from glassworld.trace.report.sections import first_step_sentence
+from glassworld.trace.timeline.tag_names import fold
 
 
 @pytest.mark.parametrize("pattern", REGISTRY)

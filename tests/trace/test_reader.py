@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
-from glassworld.trace.blocks import pace
-from glassworld.trace.export import analysis_json
-from glassworld.trace.nesting import nest
-from glassworld.trace.reader import read
-from glassworld.trace.tables import RANGE, Spool
+from glassworld.trace.analyzers.blocks import pace
+from glassworld.trace.reading.columns import RANGE, Spool
+from glassworld.trace.reading.reader import read
+from glassworld.trace.report.json_export import analysis_json
+from glassworld.trace.timeline.intervals import nest
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
-from glassworld.trace.commands import app
-from glassworld.trace.compare import compare
+from glassworld.trace.analyzers.compare import compare
+from glassworld.trace.cli import app
 from glassworld.trace.question_commands import ANSWERS
 
 TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"

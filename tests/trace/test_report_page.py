@@ -8,7 +8,7 @@ import pytest
 from conftest import CONFIG, Gpu, engine_run, write
 
 from glassworld.trace import analyze
-from glassworld.trace.page import write_page
+from glassworld.trace.report.html import write_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -4,10 +4,11 @@ import pytest
 import tiny
 
 import glassworld
-from glassworld.trace import analyze, questions
-from glassworld.trace.expectation import run_config
-from glassworld.trace.expected import expected_table, guide_note, passes
-from glassworld.trace.work import total
+from glassworld.trace import analyze
+from glassworld.trace.analyzers import breakdown as questions
+from glassworld.trace.analyzers.expected_time import expected_table, guide_note, passes
+from glassworld.trace.analyzers.flops import total
+from glassworld.trace.analyzers.peak_rates import run_config
 
 FIFTY = tuple(range(1000, 0, -20))
 

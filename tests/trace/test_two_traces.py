@@ -7,7 +7,7 @@ from conftest import Clock, Gpu, engine_run, invoke, write
 
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
-from glassworld.trace.compare import compare
+from glassworld.trace.analyzers.compare import compare
 
 
 def test_noise_is_no_regression_but_a_slow_step_is(run):

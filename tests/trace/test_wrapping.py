@@ -5,7 +5,7 @@ import re
 import pytest
 from conftest import CONFIG, Gpu, invoke, write
 
-from glassworld.trace.wrapping import wrapped
+from glassworld.trace.report.wrapping import wrapped
 
 KERNEL = "void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float>(int)"
 

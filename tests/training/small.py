@@ -2,9 +2,9 @@
 
 import torch
 
-from glassworld.training.dit import DiTRecipe
-from glassworld.training.forcing import WorldModel
-from glassworld.training.latents import LatentPlay
+from glassworld.training.data.latents import LatentPlay
+from glassworld.training.objectives.transformer import DiTRecipe
+from glassworld.training.objectives.world_model import WorldModel
 
 SMALL = DiTRecipe(
     dim=32, ffn_dim=48, layers=2, heads=2, action_layers=1, vision_width=32, vision_layers=1

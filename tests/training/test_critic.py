@@ -8,13 +8,13 @@ import pytest
 import torch
 from small import SMALL, latent_play, small_model
 
-from glassworld.models.action import ActionWindows
-from glassworld.training.critic import Clip, Critic, critic_loss, maker_loss
-from glassworld.training.dit import train_transformer
-from glassworld.training.histories import Shares
-from glassworld.training.journeys import Journeys
-from glassworld.training.rivalry import CriticRecipe, Rivalry
-from glassworld.training.run import generator
+from glassworld.models.transformer.action import ActionWindows
+from glassworld.training.objectives.adversarial import CriticRecipe, Rivalry
+from glassworld.training.objectives.discriminator import Clip, Critic, critic_loss, maker_loss
+from glassworld.training.objectives.history_augmentation import Shares
+from glassworld.training.objectives.rollout_pool import Journeys
+from glassworld.training.objectives.transformer import train_transformer
+from glassworld.training.trainer import generator
 
 
 def clip(latents: torch.Tensor, key: float = 0.0) -> Clip:
@@ -138,7 +138,7 @@ def test_a_critic_is_heard_once_it_has_learned_alone_and_resumes(tmp_path: Path)
 def test_the_critic_takes_part_in_some_of_the_last_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glassworld.training.rivalry.SAVE_EVERY", 1)
+    monkeypatch.setattr("glassworld.training.objectives.adversarial.SAVE_EVERY", 1)
     shares = Shares(begin=0.5, redrawn=0, played=0, rested=0)
     critic = CriticRecipe(steps=4, every=2, alone=1, width=16)
     recipe = replace(SMALL, steps=6, batch=2, openings=2, shares=shares, critic=critic)

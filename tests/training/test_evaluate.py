@@ -13,13 +13,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from glassworld.cli import main
-from glassworld.engine.actions import Action
+from glassworld.engine.actions.track import Action
 
 pytest.importorskip("vizdoom")
 
-from glassworld.training.commands import eval_app
-from glassworld.training.evaluate import OPPOSITE, Plan, choices, drift, following
-from glassworld.training.simulator import Frame, Simulator
+from glassworld.training.cli import eval_app
+from glassworld.training.eval.evaluate import OPPOSITE, Plan, choices, drift, following
+from glassworld.training.sources.maze import Frame, Simulator
 
 if TYPE_CHECKING:
     from glassworld.engine.world import World

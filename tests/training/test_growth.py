@@ -7,15 +7,15 @@ import pytest
 import torch
 from small import SMALL, latent_play, small_model
 
-from glassworld.engine.scheduler import FlowSchedule
-from glassworld.training.dit import losses
+from glassworld.engine.sampling import FlowSchedule
+from glassworld.training.data.segments import BLOCK, draw
 from glassworld.training.export import export_world
-from glassworld.training.forcing import WorldModel, forward, training_noise
-from glassworld.training.growth import can_grow, grow, grown_places
-from glassworld.training.run import generator
-from glassworld.training.samples import BLOCK, draw
-from glassworld.training.start import start_model
-from glassworld.training.vae import VAE, VAERecipe
+from glassworld.training.objectives.transformer import losses
+from glassworld.training.objectives.vae import VAE, VAERecipe
+from glassworld.training.objectives.world_model import WorldModel, forward, training_noise
+from glassworld.training.trainer import generator
+from glassworld.training.weights.net2net import can_grow, grow, grown_places
+from glassworld.training.weights.warm_start import start_model
 
 LARGE = replace(SMALL, layers=5, ffn_dim=80)
 

@@ -11,21 +11,27 @@ from safetensors.numpy import save_file
 from small import SMALL, latent_play, small_model
 
 from glassworld.cli import main
-from glassworld.engine.actions import Action
-from glassworld.engine.loading import load_world
-from glassworld.engine.scheduler import FlowSchedule
+from glassworld.engine.actions.track import Action
+from glassworld.engine.checkpoint.load import load_world
+from glassworld.engine.sampling import FlowSchedule
 from glassworld.errors import CheckpointError, InputError
-from glassworld.training.dit import DiTRecipe, losses
+from glassworld.training.data.latents import encode_play, fold
+from glassworld.training.data.segments import at_rest, draw
 from glassworld.training.export import export_world
-from glassworld.training.forcing import Noisy, Player, WorldModel, forward, training_noise
-from glassworld.training.histories import Shares, draw_lesson, redrawn
-from glassworld.training.latents import encode_play, fold
 from glassworld.training.muon import orthogonal
-from glassworld.training.presets import preset
-from glassworld.training.run import Run, Schedule, generator
-from glassworld.training.samples import at_rest, draw
-from glassworld.training.start import check_start, start_model, start_vae
-from glassworld.training.vae import VAE, VAERecipe
+from glassworld.training.objectives.history_augmentation import Shares, draw_lesson, redrawn
+from glassworld.training.objectives.transformer import DiTRecipe, losses
+from glassworld.training.objectives.vae import VAE, VAERecipe
+from glassworld.training.objectives.world_model import (
+    Noisy,
+    Player,
+    WorldModel,
+    forward,
+    training_noise,
+)
+from glassworld.training.recipes import preset
+from glassworld.training.trainer import Run, Schedule, generator
+from glassworld.training.weights.warm_start import check_start, start_model, start_vae
 
 
 def test_what_is_learned_is_what_was_played() -> None:
@@ -226,7 +232,7 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_shard_is_refused_by_name(tmp_path: Path) -> None:
     pytest.importorskip("vizdoom")
-    from glassworld.training.collect import load
+    from glassworld.training.data.collect import load
 
     shard = tmp_path / "shard-00000.safetensors"
     shard.write_bytes(b"cut short")
@@ -236,7 +242,7 @@ def test_a_damaged_shard_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_damaged_latents_are_encoded_anew(tmp_path: Path) -> None:
     pytest.importorskip("vizdoom")
-    from glassworld.training.collect import Episodes
+    from glassworld.training.data.collect import Episodes
 
     rng = np.random.default_rng(0)
     episodes = Episodes(
@@ -256,7 +262,7 @@ def test_damaged_latents_are_encoded_anew(tmp_path: Path) -> None:
 
 
 def test_measures_know_turns_and_sameness() -> None:
-    from glassworld.training.measures import psnr, ssim, turn_pixels
+    from glassworld.training.eval.metrics import psnr, ssim, turn_pixels
 
     rng = np.random.default_rng(0)
     wide = rng.integers(0, 256, (64, 200, 3), dtype=np.uint8)
@@ -271,8 +277,8 @@ def test_measures_know_turns_and_sameness() -> None:
 def test_the_smoke_preset_makes_a_world_and_repeats_nothing(tmp_path: Path) -> None:
     pytest.importorskip("vizdoom")
     pytest.importorskip("matplotlib")
-    from glassworld.training.presets import Folders
-    from glassworld.training.stages import train_world
+    from glassworld.training.pipeline import train_world
+    from glassworld.training.recipes import Folders
 
     folders = Folders(tmp_path)
     train_world(preset("smoke"), folders)

@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("vizdoom")
 
-from glassworld.engine.actions import Action
+from glassworld.engine.actions.track import Action
 from glassworld.errors import ActionError
-from glassworld.training.collect import Collection, collect, load
-from glassworld.training.maze import repaint
-from glassworld.training.simulator import Simulator
+from glassworld.training.data.collect import Collection, collect, load
+from glassworld.training.sources.maze import Simulator
+from glassworld.training.sources.maze_textures import repaint
 
 STILL = Action((0.0, 0.0, 0.0, 0.0))
 TURN_RIGHT = Action((0.0, 0.0, 0.0, 0.0), (0.0, 0.1))

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from glassworld.training.dataset import Play, to_pixels
-from glassworld.training.vae import VAE, VAERecipe, train_vae
+from glassworld.training.data.dataset import Play, to_pixels
+from glassworld.training.objectives.vae import VAE, VAERecipe, train_vae
 
 
 def test_a_vae_that_is_to_stay_moves_its_latents_less(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Compiling the GPU's kernels before the first block needs them, all side by side.
+
+Triton compiles a kernel when it is first called: some forty, one after another, keep the first
+frames waiting for a quarter of a minute. So each network makes a small block of its own in which
+nothing is launched. What was compiled is kept, and the next start only loads it.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from glassworld.engine.world import World
+from glassworld.models.kernels.launch import compiling_ahead
+from glassworld.models.transformer.action import ActionWindows
+from glassworld.models.vae.causal_conv import Memory
+
+PATCHES = (4, 4)  # of a latent frame: like those of real ones a multiple of 16, which kernels know
+
+
+def rehearse(world: World) -> None:
+    """Have every kernel compiled that a block of this world calls."""
+    with compiling_ahead(world.device):
+        make_block(world)
+        decode(world)
+
+
+@torch.inference_mode()
+def make_block(world: World) -> None:
+    """A pass of the transformer over small frames, and its update of the caches."""
+    dit, spec, frames = world.networks.dit, world.spec, world.spec.frames_per_block
+    rows, columns = (spec.dit.patch * patches for patches in PATCHES)
+    like = dit.head.head.weight
+    windows = (1, frames, spec.dit.action.rows)
+    given = (
+        like.new_zeros(1, spec.dit.in_dim, frames, rows, columns),
+        torch.zeros(1, 1, device=like.device),
+        dit.stream_place(0, frames, PATCHES),
+        ActionWindows(
+            like.new_zeros(*windows, spec.dit.action.keyboard_dim),
+            like.new_zeros(*windows, 2) if spec.dit.action.mouse_dim else None,
+        ),
+        dit.context_keys(like.new_zeros(1, 1, spec.dit.context_dim)),
+        dit.empty_caches(1, PATCHES[0] * PATCHES[1]),
+    )
+    for output in (True, False):
+        dit(*given, output=output)
+
+
+@torch.inference_mode()
+def decode(world: World) -> None:
+    """Three small latent frames: from the third on, all are decoded alike."""
+    decoder = world.pipeline.decoder
+    rows, columns = (4 * patches for patches in PATCHES)
+    like = next(decoder.parameters())
+    latents = like.new_zeros(1, world.spec.vae.latent_channels, 3, rows, columns)
+    for _ in decoder.stream(latents, Memory()):
+        pass

@@ -1,0 +1,235 @@
+"""Action files: CSV, JSON and segments, read and written; `docs/actions.md` shows them.
+
+Segments are the short form: `w*12 w+left*24` holds W for 12 pixel frames, then W and left for 24.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from glassworld.engine.actions.track import MOUSE_COLUMNS, ActionSpace, ActionTrack, join_tracks
+from glassworld.engine.noise import LARGEST_SEED
+from glassworld.errors import ActionError
+from glassworld.files import replacing
+
+SUFFIXES = (".csv", ".json", ".txt")
+
+MOST_FRAMES = 1_000_000
+"""More pixel frames than this (23 hours of play) are taken for a slip of the finger."""
+
+LENGTHS = f"a segment is at least 1 frame long, all together at most {MOST_FRAMES}"
+
+
+def load_actions(source: str | Path, space: ActionSpace) -> ActionTrack:
+    """Read actions for `space` from a .csv, .json or .txt file, or from segments given directly.
+
+    Raises `ActionError`, naming the file and the row, for anything that does not fit the mode.
+    """
+    path = Path(source)
+    if path.suffix.lower() not in SUFFIXES and isinstance(source, str):
+        return _given_directly(source, space)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ActionError(f"{path}: no such action file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ActionError(f"{path}: cannot be read as text: {error}") from None
+    read = {".csv": _from_csv, ".json": _from_json}.get(path.suffix.lower(), parse_segments)
+    try:
+        return read(text, space)
+    except ActionError as error:
+        raise ActionError(f"{path}: {error}") from None
+
+
+def _given_directly(text: str, space: ActionSpace) -> ActionTrack:
+    try:
+        return parse_segments(text, space)
+    except ActionError:
+        if os.path.isfile(text):  # unlike Path's, no error for a text that no file could be called
+            raise ActionError(f"{text}: action files are {', '.join(SUFFIXES)}") from None
+        raise
+
+
+class NoiseOf(NamedTuple):
+    """How the session that an action file records drew its noise."""
+
+    seed: int | None
+    draw: Literal["run", "blocks"]
+
+
+def recorded_noise(source: str | Path) -> NoiseOf:
+    """The "seed" and "noise" of an action file that live play recorded.
+
+    Without them, as in any other action file: no seed, and "run". The file has been read by
+    `load_actions` before. Raises `ActionError` for values that no recording has.
+    """
+    path = Path(source)
+    content = json.loads(path.read_text("utf-8-sig")) if path.suffix.lower() == ".json" else None
+    if not isinstance(content, dict):
+        return NoiseOf(None, "run")
+    seed, draw = content.get("seed"), content.get("noise", "run")
+    if seed is not None and not (type(seed) is int and 0 <= seed <= LARGEST_SEED):
+        raise ActionError(f"{path}: seed {seed!r:.40} is not a whole number from 0 up")
+    if draw not in ("run", "blocks"):
+        raise ActionError(f"{path}: noise {draw!r:.40} is neither 'run' nor 'blocks'")
+    return NoiseOf(seed, draw)
+
+
+def save_actions(path: str | Path, track: ActionTrack, space: ActionSpace) -> None:
+    """Write `track` as .csv or .json, so that `load_actions` gives back the very same numbers."""
+    path = Path(path)
+    keyboard, mouse = track.keyboard, track.mouse
+    rows = keyboard if mouse is None else np.concatenate([keyboard, mouse], axis=1)
+    columns = space.keyboard + (() if mouse is None else MOUSE_COLUMNS)
+    if rows.shape[1] != len(columns):
+        raise ActionError(f"actions: {keyboard.shape[1]} keyboard columns do not fit {space.mode}")
+    lines = [[_shortest(number) for number in row] for row in rows]
+    if path.suffix.lower() == ".csv":
+        text = "\n".join(",".join(line) for line in [list(columns), *lines]) + "\n"
+    elif path.suffix.lower() == ".json":
+        body = ",\n".join(f"  [{', '.join(line)}]" for line in lines)
+        header = f'{{\n "mode": {json.dumps(space.mode)},\n "columns": {json.dumps(columns)},\n'
+        text = f'{header} "rows": [\n{body}\n ]\n}}\n'
+    else:
+        raise ActionError(f"{path}: actions are written as .csv or .json")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def parse_segments(text: str, space: ActionSpace) -> ActionTrack:
+    """Read `keys*frames` words separated by white space; `*frames` left out is one frame."""
+    words = [word for line in text.splitlines() for word in line.split("#")[0].split()]
+    if not words:
+        raise ActionError("no actions; write segments such as w*12 w+left*24")
+    return _hold((_split_word(word) for word in words), space)
+
+
+def _split_word(word: str) -> tuple[str, int]:
+    keys, star, count = word.partition("*")
+    if not keys or (star and not count.isdecimal()):
+        raise ActionError(f"segment {word!r:.80} is not keys*frames, such as w+left*24")
+    try:
+        return keys, int(count) if star else 1
+    except ValueError:  # more digits than Python reads
+        raise ActionError(f"segment {word:.80}: {LENGTHS}") from None
+
+
+def _hold(segments: Iterable[tuple[str, int]], space: ActionSpace) -> ActionTrack:
+    tracks: list[ActionTrack] = []
+    total = 0
+    for keys, frames in segments:
+        total += frames
+        if frames < 1 or total > MOST_FRAMES:
+            raise ActionError(f"segment {f'{keys}*{frames}':.80}: {LENGTHS}")
+        tracks.append(space.fill(space.press(keys), frames))
+    return join_tracks(tracks)
+
+
+def _from_csv(text: str, space: ActionSpace) -> ActionTrack:
+    try:
+        table = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise ActionError(f"not a table of numbers: {error}") from None
+    lines = [line for line in table if any(cell.strip() for cell in line)]
+    if not lines:
+        raise ActionError(f"empty; the first line names the columns: {','.join(space.columns)}")
+    return _from_rows([cell.strip().lower() for cell in lines[0]], lines[1:], space)
+
+
+def _from_rows(columns: list[Any], lines: list[Any], space: ActionSpace) -> ActionTrack:
+    """Rows under named columns, in any order; all of the keyboard's, the mouse's if any."""
+    wanted = space.columns if any(name in columns for name in MOUSE_COLUMNS) else space.keyboard
+    if sorted(map(str, columns)) != sorted(wanted):
+        raise ActionError(
+            f"columns {','.join(map(str, columns)):.80} do not fit {space.mode}, "
+            f"which has {','.join(space.columns)}"
+        )
+    if not lines:
+        raise ActionError("no rows under the column names; one row per pixel frame is needed")
+    order = [columns.index(name) for name in wanted]
+    rows = np.empty((len(lines), len(wanted)))
+    for index, line in enumerate(lines):
+        if not isinstance(line, list) or len(line) != len(columns):
+            raise ActionError(f"row {index}: {len(columns)} numbers are needed, not {line!r:.80}")
+        try:
+            rows[index] = [float(line[place]) for place in order]
+        except (TypeError, ValueError, OverflowError):
+            raise ActionError(f"row {index}: {line!r:.80} are not all numbers") from None
+    keys = len(space.keyboard)
+    mouse: Any = rows[:, keys:] if len(wanted) > keys else None
+    keyboard: Any = rows[:, :keys]
+    return ActionTrack(keyboard, mouse).fitted(space, len(rows))
+
+
+def _from_json(text: str, space: ActionSpace) -> ActionTrack:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ActionError(f"not JSON: {error}") from None
+    if isinstance(content, dict):
+        if content.get("mode", space.mode) != space.mode:
+            raise ActionError(
+                f"actions of mode {content['mode']!r:.40}, but the world is {space.mode}"
+            )
+        if "segments" in content:
+            content = content["segments"]
+        elif "rows" in content:
+            columns, rows = content.get("columns", list(space.columns)), content["rows"]
+            if not isinstance(columns, list) or not isinstance(rows, list):
+                raise ActionError("'columns' and 'rows' must be lists")
+            return _from_rows(columns, rows, space)
+        elif "keyboard" in content:
+            track = ActionTrack(content["keyboard"], content.get("mouse"))
+            return track.fitted(space, len(track))
+    if isinstance(content, str):
+        return parse_segments(content, space)
+    if content == []:
+        raise ActionError("no actions; give rows, objects or segments such as w*12")
+    if isinstance(content, list):
+        return _from_list(content, space)
+    raise ActionError("neither a list of rows nor an object with 'rows' or 'segments'")
+
+
+def _from_list(items: list[Any], space: ActionSpace) -> ActionTrack:
+    first = items[0]
+    if isinstance(first, str):
+        return parse_segments(" ".join(map(str, items)), space)
+    if isinstance(first, list):
+        short = len(first) == len(space.keyboard)
+        return _from_rows(list(space.keyboard if short else space.columns), items, space)
+    if not all(isinstance(item, dict) for item in items):
+        raise ActionError("the list mixes kinds; give rows, objects or segments throughout")
+    if "keys" in first:
+        return _hold((_segment(item) for item in items), space)
+    if "keyboard" in first:
+        return join_tracks([_row(index, item, space) for index, item in enumerate(items)])
+    columns = list(first)
+    return _from_rows(columns, [[item.get(name) for name in columns] for item in items], space)
+
+
+def _segment(item: dict[str, Any]) -> tuple[str, int]:
+    keys, frames = item.get("keys"), item.get("frames", 1)
+    if not isinstance(keys, str) or not isinstance(frames, int):
+        raise ActionError(f'{item!r:.80} is not {{"keys": "w+left", "frames": 24}}')
+    return keys, frames
+
+
+def _row(index: int, item: dict[str, Any], space: ActionSpace) -> ActionTrack:
+    keyboard: Any = [item.get("keyboard")]
+    mouse: Any = [item["mouse"]] if item.get("mouse") is not None else None
+    try:
+        return ActionTrack(keyboard, mouse).fitted(space, 1)
+    except ActionError as error:
+        raise ActionError(f"row {index}: {error}") from None
+
+
+def _shortest(number: np.float32) -> str:
+    """The shortest decimal that reads back as the same float32."""
+    return str(int(number)) if number in (0, 1, -1) else str(number)

@@ -1,0 +1,117 @@
+"""What the network is told beside the noisy latents: the picture and the actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glassworld.engine.actions.track import ActionSpace, ActionTrack, Rows
+from glassworld.engine.runtime import sent
+from glassworld.models.transformer.action import ActionWindows
+from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.encoder import VAEEncoder
+from glassworld.specs import TIME_FACTOR
+
+
+@dataclass
+class ImageLatents:
+    """The latents of the video "the picture, then grey", encoded as far as blocks ask for them.
+
+    The encoder forgets: from latent frame `encoder_reach + 1` on, the latents stay the same to
+    the bit, so no more than that are ever computed, however long the run.
+    """
+
+    picture: Tensor  # [1, 3, 1, H, W] in [-1, 1]
+    memory: Memory
+    latents: Tensor | None = None  # [1, c, frames so far, h, w]
+
+    def missing(self, end: int, encoder: VAEEncoder) -> int:
+        """How many latent frames are still to be encoded before frame `end` can be read."""
+        done = 0 if self.latents is None else self.latents.shape[2]
+        return max(0, min(end, encoder.spec.encoder_reach + 2) - done)
+
+    def encode(self, end: int, encoder: VAEEncoder) -> None:
+        """Encode up to latent frame `end`."""
+        count = self.missing(end, encoder)
+        if count == 0:
+            return
+        shape = (1, 3, TIME_FACTOR, *self.picture.shape[-2:])
+        grey = self.picture.new_zeros(shape)
+        parts = [] if self.latents is None else [self.latents]
+        if self.latents is None:
+            parts.append(encoder(self.picture, self.memory))
+            count -= 1
+        parts += [encoder(grey, self.memory) for _ in range(count)]
+        self.latents = torch.cat(parts, 2)
+        if self.latents.shape[2] == encoder.spec.encoder_reach + 2:
+            self.memory = Memory()  # a fifth of a released session, and of no more use
+
+    def condition(self, start: int, frames: int) -> Tensor:
+        """What the network sees of frames `start` on: `[1, 4 + c, frames, h, w]`.
+
+        A mask of four channels, 1 on the run's first latent frame, then the image latents, which
+        past the encoder's reach are the last ones again.
+        """
+        assert self.latents is not None
+        last = self.latents.shape[2] - 1
+        if start + frames <= last + 1:
+            latents = self.latents[:, :, start : start + frames]
+        else:
+            index = [min(frame, last) for frame in range(start, start + frames)]
+            latents = torch.cat([self.latents[:, :, frame : frame + 1] for frame in index], 2)
+        mask = torch.zeros_like(latents[:, :1]).expand(-1, TIME_FACTOR, -1, -1, -1).clone()
+        if start == 0:
+            mask[:, :, 0] = 1
+        return torch.cat([mask, latents], 1)
+
+    def copy(self) -> ImageLatents:
+        return ImageLatents(self.picture, self.memory.copy(), self.latents)
+
+
+@dataclass
+class ActionHistory:
+    """The actions of a session so far: the rows that blocks to come can still see.
+
+    `keyboard` `[n, K]` and `mouse` `[n, 2]` (or None) are the rows of pixel frames `first` on.
+    """
+
+    keyboard: Rows
+    mouse: Rows | None
+    first: int = 0
+
+    @staticmethod
+    def of(track: ActionTrack | None, space: ActionSpace) -> ActionHistory:
+        """All rows of a track; without one none yet."""
+        if track is not None:
+            return ActionHistory(track.keyboard, track.mouse)
+        mouse = np.zeros((0, 2), np.float32) if space.has_mouse else None
+        return ActionHistory(np.zeros((0, len(space.keyboard)), np.float32), mouse)
+
+    def append(self, keyboard: Rows, mouse: Rows | None, keep: int) -> None:
+        """Add a block's rows; of the rows before them the last `keep` stay."""
+        dropped = max(0, len(self.keyboard) - keep)
+        self.first += dropped
+        self.keyboard = np.concatenate([self.keyboard[dropped:], keyboard])
+        if self.mouse is not None:
+            assert mouse is not None
+            self.mouse = np.concatenate([self.mouse[dropped:], mouse])
+
+    def windows(self, start: int, frames: int, rows: int, like: Tensor) -> ActionWindows:
+        """What latent frames `start` on see: frame f the `rows` rows before row 4f.
+
+        Rows before the first are the first. On the device and of the type of `like`.
+        """
+        ends = TIME_FACTOR * np.arange(start, start + frames)[:, None]
+        index = np.maximum(ends - rows + np.arange(rows), 0) - self.first
+
+        def seen(held: Rows) -> Tensor:
+            return sent(torch.from_numpy(held[index])[None], like.device, like.dtype)
+
+        return ActionWindows(seen(self.keyboard), None if self.mouse is None else seen(self.mouse))
+
+    def copy(self) -> ActionHistory:
+        """Rows are never written in place, so they are shared."""
+        return ActionHistory(self.keyboard, self.mouse, self.first)

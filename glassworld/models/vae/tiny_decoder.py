@@ -1,0 +1,149 @@
+"""A tiny decoder of Wan 2.1 latents: a preview's quality for a fraction of the work.
+
+The architecture and the weights' layout are those of the public TAEHV model `taew2_1`: 3x3
+convolutions and ReLU, no norms and no attention. Time passes through memory blocks, which see
+their input and the frame before it, and through 1x1 convolutions that make two frames of one.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glassworld.models.ops.packed_weights import Derived
+from glassworld.models.vae.blocks import interleave, phases
+from glassworld.models.vae.causal_conv import Memory, convolve, laid_out
+from glassworld.models.vae.streaming import StreamingDecoder
+from glassworld.profiling import registry as tags
+from glassworld.profiling.tags import tag
+from glassworld.specs import TIME_FACTOR
+
+WIDTHS = (256, 128, 64, 64)  # of each stage and of the head
+GROWTH = (1, 2, 2)  # frames that each stage makes of one
+BLOCKS = 3  # memory blocks of a stage
+
+# Where the released file's sequence has them; what lies between has no weights.
+FIRST, STAGE, STAGE_LENGTH, HEAD = 1, 3, 6, 22
+GROW, NARROW = 4, 5  # within a stage, after its blocks and the upsampling
+
+
+class Entry(nn.Conv2d):
+    """Latent channels to the first stage's width."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(convolve(x, self.weight, self.bias, 1))
+
+
+class MemoryBlock(nn.Module):
+    """A residual block that sees the frame before, too."""
+
+    name = ""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(2 * width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """`x`: `[b, t, h, w, c]`."""
+        past = memory.frames.get(self.name)
+        before = torch.cat([torch.zeros_like(x[:, :1]) if past is None else past, x[:, :-1]], 1)
+        memory.keep(self.name, x[:, -1:])
+        y = torch.cat([x, before], -1)
+        for layer in self.conv:
+            y = (
+                convolve(y, layer.weight, layer.bias, 1)
+                if isinstance(layer, nn.Conv2d)
+                else F.relu(y)
+            )
+        return F.relu(y + x)
+
+
+class Grow(nn.Module):
+    """One frame to `count` frames, in turn."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.conv = nn.Conv2d(width, count * width, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.linear(x, self.conv.weight.flatten(1))
+        return x.unflatten(-1, (self.count, -1)).movedim(-2, 2).flatten(1, 2)
+
+
+class NarrowUp(nn.Conv2d):
+    """Nearest upsampling to twice the size and a convolution to the next stage's width, in one."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=False)
+        self.derived = Derived()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = laid_out(self.derived.of(self.weight, phases), x, 1, self.derived)
+        four = convolve(x, weight, None, 1)
+        return interleave(four, self.out_channels)
+
+
+class Head(nn.Conv2d):
+    """The last stage's width to RGB."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__(inputs, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(F.relu(x), self.weight, self.bias, 1)
+
+
+class TinyDecoder(StreamingDecoder):
+    """Normalised latents to pixels, one latent frame after another.
+
+    The released file upsamples before its 1x1 convolutions and we after them: they look at one
+    pixel, so the order is all the same.
+    """
+
+    def __init__(self, latent_channels: int = 16, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        layers: dict[str, nn.Module] = {str(FIRST): Entry(latent_channels, widths[0])}
+        for stage, growth in enumerate(GROWTH):
+            start, width = STAGE + stage * STAGE_LENGTH, widths[stage]
+            for block in range(BLOCKS):
+                layers[str(start + block)] = MemoryBlock(width)
+            layers[str(start + GROW)] = Grow(width, growth)
+            layers[str(start + NARROW)] = NarrowUp(width, widths[stage + 1])
+        layers[str(HEAD)] = Head(widths[-1])
+        self.decoder = nn.ModuleDict(layers)
+        for name, layer in self.decoder.items():
+            if isinstance(layer, MemoryBlock):
+                layer.name = name
+
+    def enter(self, latents: Tensor) -> Tensor:
+        with tag(tags.DECODE_PRE):
+            x = latents.permute(0, 2, 3, 4, 1).contiguous()
+            return 3 * torch.tanh(x / 3)  # latents far out are taken for less so
+
+    def frame(self, x: Tensor, memory: Memory) -> Tensor:
+        """Pixels about 0..1; of the four that the first latent frame makes, the last."""
+        with tag(tags.DEC_CONV1):
+            x = self.decoder[str(FIRST)](x)
+        with tag(tags.DEC_UPSAMPLE):
+            for name, layer in self.decoder.items():
+                if isinstance(layer, MemoryBlock):
+                    x = layer(x, memory)
+                elif int(name) not in (FIRST, HEAD):
+                    x = layer(x)
+        with tag(tags.DEC_HEAD):
+            pixels = self.decoder[str(HEAD)](x)
+        return pixels[:, TIME_FACTOR - 1 :] if memory.first else pixels
+
+    def to_bytes(self, pixels: Tensor) -> Tensor:
+        return (255 * pixels.float().clamp(0, 1)).to(torch.uint8)

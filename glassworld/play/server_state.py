@@ -1,0 +1,112 @@
+"""What all players share: the world, the device's worker, the seats, the shelf."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from glassworld.engine.checkpoint.load import EMBEDDED, TRANSFORMER_FILE, load_world
+from glassworld.engine.world import World
+from glassworld.errors import InputError
+from glassworld.play.block_scheduler import Rounds
+from glassworld.play.downloads import Shelf
+from glassworld.play.images import StartingPicture, gallery
+from glassworld.play.metrics import Metrics
+from glassworld.play.worker import Worker
+
+SEATS = 4
+"""Players at once. Each holds a session's caches and takes its share of the device."""
+
+
+class Speed(NamedTuple):
+    """How the world runs: `load_world`'s arguments of the same names."""
+
+    device: str = "cpu"
+    dtype: str | None = None
+    accelerate: Sequence[str] = ()
+    tiny_decoder: Path | None = None
+
+
+class Stage(NamedTuple):
+    """A world and the pictures that walks may start at."""
+
+    world: World
+    pictures: list[StartingPicture]
+
+
+def configuration(folder: Path) -> Path:
+    """The settings of the world in `folder`; raises `InputError` if it holds none."""
+    config = folder / "inference.yaml"
+    if not config.is_file():
+        raise InputError(f"{folder}: no inference.yaml in it; name the folder of a world")
+    return config
+
+
+def open_stage(folder: Path | None, speed: Speed) -> Stage:
+    """The world in `folder` (`inference.yaml`, weights beside it or in `model`), or our own."""
+    if folder is None:
+        world, folder = load_world(**speed._asdict()), EMBEDDED
+    else:
+        config = configuration(folder)
+        weights = folder / "model" if (folder / "model").is_dir() else folder
+        own = weights / TRANSFORMER_FILE
+        world = load_world(config, own if own.is_file() else None, weights, **speed._asdict())
+    spec = world.spec
+    pictures = gallery(folder, spec.height, spec.width)
+    return Stage(world, pictures or [blank(world)])
+
+
+def blank(world: World) -> StartingPicture:
+    """A grey picture, for worlds without any."""
+    size = (world.spec.width, world.spec.height)
+    return StartingPicture("blank", Image.new("RGB", size, (128, 128, 128)))
+
+
+class Hall:
+    """One server's shared state. Its event loop owns it; the worker's thread owns the world."""
+
+    def __init__(self, seats: int = SEATS) -> None:
+        self.seats, self.taken = seats, 0
+        self.worker, self.shelf, self.metrics = Worker(), Shelf(), Metrics()
+        self.rounds = Rounds(self.worker)
+        self.ready = asyncio.Event()
+        self.world: World
+        self.pictures: list[StartingPicture] = []
+        self.capturing: object | None = None  # who has the one profiler there is
+
+    async def open(self, load: Callable[[], Stage]) -> None:
+        """Load the world and warm it up; players wait until then."""
+        self.world, self.pictures = await self.worker.run(lambda: _warm(load()))
+        self.ready.set()
+
+    @contextmanager
+    def seat(self) -> Iterator[bool]:
+        """A seat while the `with` lasts; False if none is free."""
+        if self.taken >= self.seats:
+            self.metrics.refused += 1
+            yield False
+            return
+        self.taken += 1
+        self.metrics.players += 1
+        try:
+            yield True
+        finally:
+            self.taken -= 1
+
+    def close(self) -> None:
+        self.worker.close()
+        self.rounds.close()
+        self.shelf.close()
+
+
+def _warm(stage: Stage) -> Stage:
+    """Make two blocks: the first and the later ones take different ways through the decoder."""
+    session = stage.world.start(stage.pictures[0].image)
+    for _ in range(2):
+        session.step(stage.world.space.press(()))
+    return stage

@@ -1,0 +1,154 @@
+"""What changed between two runs, by tag, with an estimate of the noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from glassworld.errors import TraceError
+from glassworld.trace.analyzers.blocks import deviation
+from glassworld.trace.reading.columns import Floats
+from glassworld.trace.timeline.analysis import Analysis
+
+SIGMAS = 3.0
+STRETCHES = 5
+INDEXED = ("step", "layer")
+"""Tags that stand for one of these are compared one by one, not all together."""
+_TINY_MS = 0.001
+
+
+@dataclass(frozen=True)
+class Change:
+    """A tag's time per instance in two runs; milliseconds, shares of the time before.
+
+    `path` is of patterns, with the step or layer filled in that the tag itself stands for; around
+    the tag it names only what both runs have.
+    `noise` is the standard error of `change`, from the repeated instances; None where either run
+    has fewer than three, so nothing can be said. `verdict`: slower, faster, same or unknown.
+    """
+
+    path: tuple[str, ...]
+    before_ms: float
+    after_ms: float
+    instances: tuple[int, int]
+    change: float
+    noise: float | None
+    verdict: str
+    total_ms: float
+    """What the change amounts to over all instances of the second run."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All tags in both runs, the largest change first, and those in only one of them.
+
+    `on_gpu` says what is compared: GPU busy time where both runs have it, else CPU time.
+    """
+
+    changes: list[Change]
+    only_before: list[str]
+    only_after: list[str]
+    on_gpu: bool
+
+    def regressions(self, over: float) -> list[Change]:
+        """The tags that became slower by more than the share `over` and more than the noise."""
+        return [c for c in self.changes if c.verdict == "slower" and c.change > over]
+
+
+def compare(before: Analysis, after: Analysis) -> Comparison:
+    """Align two analyses by paths and compare the median instances of each.
+
+    Raises `TraceError` if they have no tag in common.
+    """
+    on_gpu = before.on_gpu and after.on_gpu
+    shared = set(before.tree.patterns) & set(after.tree.patterns)
+    first, second = _samples(before, shared, on_gpu), _samples(after, shared, on_gpu)
+    both = [path for path in first if path in second]
+    if not both:
+        raise TraceError(
+            f"{before.trace.path} and {after.trace.path}: no tag is in both, so there is nothing "
+            "to compare; use two traces of the same program"
+        )
+    changes = [_change(path, first[path], second[path]) for path in both]
+    return Comparison(
+        sorted(changes, key=lambda change: -abs(change.total_ms)),
+        [" > ".join(path) for path in first if path not in second],
+        [" > ".join(path) for path in second if path not in first],
+        on_gpu,
+    )
+
+
+def _samples(analysis: Analysis, shared: set[str], on_gpu: bool) -> dict[tuple[str, ...], Floats]:
+    """The instances' times of every path, each in order of time.
+
+    The path of a tag that is `shared` names of those around it only the shared ones: a part of a
+    run lacks the tags that were open when its recording began.
+    """
+    tree = analysis.tree
+    groups, times = tree.by_pattern, (analysis.device.busy if on_gpu else tree.cpu_ns) / 1e6
+    paths = []
+    for group in range(len(groups)):
+        path = groups.path(group, tree.patterns)
+        known = tuple(tag for tag in path if tag in shared)
+        paths.append(known if path[-1] in shared else path)
+    place = {path: i for i, path in enumerate(dict.fromkeys(paths))}
+    of = np.array([place[path] for path in paths], dtype=np.int64)[groups.of]
+    index = np.full(len(tree), -1)
+    for dimension in INDEXED:
+        having = [f"{{{dimension}}}" in pattern for pattern in tree.patterns]
+        mine = np.array(having, dtype=bool)[tree.pattern]
+        index[mine] = tree.dims[dimension][mine]
+    order = np.lexsort((tree.rows["start"], index, of))
+    keys = np.stack([of[order], index[order]])
+    bounds = np.flatnonzero((np.diff(keys, axis=1) != 0).any(axis=0)) + 1
+    samples = {}
+    for members in np.split(order, bounds) if len(order) else []:
+        *around, own = paths[groups.of[members[0]]]
+        number = f"{index[members[0]]}"
+        own = own.replace("{step}", number).replace("{layer}", number)
+        samples[(*around, own)] = times[members]
+    return samples
+
+
+def _change(path: tuple[str, ...], before: Floats, after: Floats) -> Change:
+    old, new = float(np.median(before)), float(np.median(after))
+    change = (new - old) / old if old > _TINY_MS else 0.0
+    noise = None
+    if min(len(before), len(after)) >= 3 and old > _TINY_MS:
+        noise = float(np.hypot(_error(before), _error(after))) / old
+    if noise is None:
+        verdict = "unknown"
+    elif abs(change) <= SIGMAS * noise or abs(new - old) < _TINY_MS:
+        verdict = "same"
+    else:
+        verdict = "slower" if change > 0 else "faster"
+    return Change(
+        path, old, new, (len(before), len(after)), change, noise, verdict, (new - old) * len(after)
+    )
+
+
+def _error(values: Floats) -> float:
+    """The standard error of the median of values in order of time.
+
+    From their spread as if they were independent, or from the spread of the medians of a few
+    stretches of the run, whichever is larger: on a machine that does other things too, neighbours
+    are slow together, and many of them say little more than one.
+    """
+    error = _independent(values)
+    if len(values) >= 2 * STRETCHES:
+        medians = [float(np.median(stretch)) for stretch in np.array_split(values, STRETCHES)]
+        error = max(error, _independent(np.array(medians)))
+    return error
+
+
+def _independent(values: Floats) -> float:
+    """The standard error of the median of independent values.
+
+    1.2533 is the median's efficiency for normal noise; half the spread of so few values as five
+    is the floor of their deviation.
+    """
+    spread = deviation(values)
+    if len(values) < 6:
+        spread = max(spread, float(values.max() - values.min()) / 2)
+    return float(1.2533 * spread / np.sqrt(len(values)))

@@ -1,0 +1,147 @@
+"""Operators under a tag, summed up for reading."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from glassworld.errors import TraceError
+from glassworld.profiling import registry as tags
+from glassworld.trace.reading.columns import Codes, Ints, Mask
+from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.tag_names import fold
+
+NEARLY_ALL = 0.9  # of the GPU's busy time, launched by operators: then nothing need be said
+
+
+@dataclass(frozen=True)
+class OperatorRow:
+    """An operator over all its calls; milliseconds. CPU and GPU time include what it calls.
+
+    `share` is of the time that counts: of the operators not called by another operator.
+    """
+
+    name: str
+    calls: int
+    cpu_ms: float
+    self_cpu_ms: float
+    gpu_ms: float
+    share: float
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """A GPU operation over all its runs: the sum of their milliseconds, its share of all sums."""
+
+    name: str
+    calls: int
+    ms: float
+    share: float
+
+
+def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRow]:
+    """Operators under every tag that `tag` names (all of the trace: None), slowest first.
+
+    `tag` is a name, a pattern or part of one. Raises `TraceError` if no tag matches.
+    """
+    table = analysis.operators
+    chosen = _under(analysis, table.group, tag)
+    outermost = table.gpu_outermost if analysis.on_gpu else table.outermost
+    names, where = np.unique(table.name[chosen], return_inverse=True)
+    calls, total, own, gpu, outer = (
+        np.bincount(where, column[chosen], minlength=len(names))
+        for column in (table.calls, table.total, table.own, table.gpu, outermost)
+    )
+    whole = float(outer.sum()) or 1.0
+    rows = [
+        OperatorRow(
+            analysis.trace.names[name],
+            int(calls[i]),
+            float(total[i]) / 1e6,
+            float(own[i]) / 1e6,
+            float(gpu[i]) / 1e6,
+            float(outer[i]) / whole,
+        )
+        for i, name in enumerate(names.tolist())
+    ]
+    return sorted(rows, key=lambda r: (-r.share, -r.gpu_ms, -r.cpu_ms))
+
+
+def launched_by_operators(analysis: Analysis, tag: str | None = None) -> list[str]:
+    """How much of the GPU's busy time operators launched, where that is not nearly all of it.
+
+    A graph's replay is one call of the runtime, and some libraries launch by themselves.
+    """
+    if analysis.gpu is None:
+        return []
+    table, busy = analysis.operators, float(analysis.gpu.busy_ns)
+    if tag is not None:
+        groups = matching_groups(analysis, tag)
+        busy = 1e6 * sum(analysis.patterns[group].gpu_self_ms for group in groups)
+    launched = int(table.gpu_outermost[_under(analysis, table.group, tag)].sum())
+    if launched >= NEARLY_ALL * busy:
+        return []
+    return [
+        f"Operators launched {launched / busy:.0%} of the GPU's busy time, and shares are of that; "
+        "the rest was launched outside of any, as graphs are."
+    ]
+
+
+def kernel_rows(analysis: Analysis, tag: str | None = None) -> list[KernelRow]:
+    """GPU operations by name under every tag that `tag` names (all: None), slowest first.
+
+    Raises `TraceError` if no tag matches.
+    """
+    table = analysis.kernels
+    chosen = _under(analysis, table.group, tag)
+    names, where = np.unique(table.name[chosen], return_inverse=True)
+    calls = np.bincount(where, table.calls[chosen], minlength=len(names))
+    spent = np.bincount(where, table.total[chosen], minlength=len(names)) / 1e6
+    whole = float(spent.sum()) or 1.0
+    return [
+        KernelRow(
+            analysis.trace.names[names[i]], int(calls[i]), float(spent[i]), float(spent[i]) / whole
+        )
+        for i in np.argsort(-spent, kind="stable")
+    ]
+
+
+def model_kernels(analysis: Analysis) -> list[KernelRow]:
+    """The GPU operations of the diffusion model, or of the whole trace where it has none."""
+    return kernel_rows(analysis, model_tag(analysis))
+
+
+def model_tag(analysis: Analysis) -> str | None:
+    """The diffusion model's tag, if the trace has it."""
+    has_model = any(row.pattern == tags.DIFFUSION_FORWARD for row in analysis.patterns)
+    return tags.DIFFUSION_FORWARD if has_model else None
+
+
+def model_operators(analysis: Analysis) -> list[OperatorRow]:
+    """The operators of the diffusion model, or of the whole trace where it has none."""
+    return operator_rows(analysis, model_tag(analysis))
+
+
+def _under(analysis: Analysis, group: Codes, tag: str | None) -> Mask:
+    """Which rows of a table by `group` lie under the tags that `tag` names; all if None."""
+    if tag is None:
+        return np.ones(len(group), dtype=bool)
+    return np.isin(group, matching_groups(analysis, tag))
+
+
+def matching_groups(analysis: Analysis, tag: str) -> Ints:
+    """The pattern groups at or below every tag that `tag` names."""
+    patterns = analysis.patterns
+    exact = [i for i, row in enumerate(patterns) if row.pattern in (tag, fold(tag)[0])]
+    part = re.compile(re.escape(tag), re.IGNORECASE)
+    hits = set(exact or [i for i, row in enumerate(patterns) if part.search(row.pattern)])
+    if not hits:
+        known = ", ".join(row.name for row in patterns[:8]) or "none at all"
+        more = " ..." if len(patterns) > 8 else ""
+        raise TraceError(f"{tag}: no such tag in {analysis.trace.path}; it has {known}{more}")
+    for group, parent in enumerate(analysis.pattern_parents):
+        if parent in hits:
+            hits.add(group)
+    return np.array(sorted(hits))

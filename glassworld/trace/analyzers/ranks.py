@@ -1,0 +1,104 @@
+"""Several ranks' traces as one, on one clock; and who waits for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from glassworld.errors import TraceError
+from glassworld.files import replacing
+from glassworld.trace.reading.columns import COLLECTIVE, DEVICE_OP, Floats
+from glassworld.trace.reading.events import EventStream
+from glassworld.trace.reading.reader import read
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A rank's part in the collectives; milliseconds. `waited_ms` is for the slowest rank."""
+
+    rank: int
+    path: str
+    offset_ms: float
+    collectives: int
+    collective_ms: float
+    waited_ms: float
+
+
+def align(paths: list[Path]) -> list[Rank]:
+    """Put the clocks of several ranks together and find who waits for whom.
+
+    A collective ends on all ranks at once, so the median difference of the ends of matching
+    collectives is the offset between two clocks; without collectives the traces start together.
+    In a collective, a rank waits from its own start to the last rank's start.
+    """
+    if len(paths) < 2:
+        raise TraceError("merge: give at least two traces, one per rank")
+    starts, ends, begins = zip(*map(_collectives, paths), strict=True)
+    shared = min(len(each) for each in starts)
+    if shared:
+        offsets = [float(np.median(each[:shared] - ends[0][:shared])) for each in ends]
+        aligned = np.stack([s[:shared] - o for s, o in zip(starts, offsets, strict=True)])
+        waits = (aligned.max(axis=0) - aligned).sum(axis=1)
+    else:
+        offsets = [float(begin - begins[0]) for begin in begins]
+        waits = np.zeros(len(paths))
+    return [
+        Rank(
+            rank,
+            str(path),
+            offsets[rank] / 1e6,
+            len(starts[rank]),
+            float((ends[rank] - starts[rank]).sum()) / 1e6,
+            float(waits[rank]) / 1e6,
+        )
+        for rank, path in enumerate(paths)
+    ]
+
+
+def _collectives(path: Path) -> tuple[Floats, Floats, int]:
+    """Starts and ends of a rank's collectives in order of time, and its trace's start; ns."""
+    trace = read(path)
+    found = [rows[rows["kind"] == COLLECTIVE] for rows in trace.device_rows.slices()]
+    rows = np.concatenate([np.empty(0, DEVICE_OP), *found])
+    rows = rows[np.argsort(rows["start"], kind="stable")]
+    start = rows["start"].astype(np.float64)
+    return start, start + rows["dur"], trace.start
+
+
+def merge(paths: list[Path], output: Path, ranks: list[Rank]) -> int:
+    """Write one trace with every rank's events, shifted and told apart; returns their number.
+
+    Correlation and flow ids are kept apart by rank, process ids get the rank in front.
+    """
+    count, encoder = 0, msgspec.json.Encoder(decimal_format="number")
+    with replacing(output) as partial, partial.open("wb") as file:
+        file.write(b'{"schemaVersion": 1, "traceEvents": [\n')
+        for rank, path in zip(ranks, paths, strict=True):
+            for event in _raw_events(path):
+                _shift(event, rank.rank, rank.offset_ms * 1000)
+                file.write(b",\n" if count else b"")
+                file.write(encoder.encode(event))
+                count += 1
+        file.write(b"\n]}\n")
+    return count
+
+
+def _raw_events(path: Path) -> Iterator[dict[str, Any]]:
+    return (event for events in EventStream(path).raw() for event in events)
+
+
+def _shift(event: dict[str, Any], rank: int, offset_us: float) -> None:
+    if "ts" in event:
+        event["ts"] = Decimal(event["ts"]) - Decimal(round(offset_us, 3))
+    event["pid"] = f"rank {rank}: {event.get('pid')}"
+    args = event.get("args")
+    if isinstance(args, dict) and isinstance(args.get("correlation"), int):
+        args["correlation"] += rank << 40
+    if isinstance(event.get("id"), int):
+        event["id"] += rank << 40

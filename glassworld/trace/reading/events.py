@@ -1,0 +1,197 @@
+"""The events of a trace as typed structs, decoded piece by piece and repaired where broken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from glassworld.trace.reading.source import Source, cuts, split_events
+
+
+class Args(msgspec.Struct, gc=False):
+    """What the analysis reads of an event's arguments; each may be of any JSON type."""
+
+    correlation: Any = None
+    stream: Any = None
+    device: Any = None
+    bytes: Any = None
+    name: Any = None
+    total_allocated: Any = msgspec.field(default=None, name="Total Allocated")
+    allocated: Any = msgspec.field(default=None, name="Bytes")
+    device_type: Any = msgspec.field(default=None, name="Device Type")
+    device_id: Any = msgspec.field(default=None, name="Device Id")
+
+
+_NO_TIME = -1e18
+
+
+class Event(msgspec.Struct, gc=False):
+    """One event; times in microseconds. Without a `ts` it began impossibly long ago."""
+
+    ph: Any = ""
+    cat: Any = None
+    name: Any = ""
+    pid: Any = None
+    tid: Any = None
+    ts: float = _NO_TIME
+    dur: float | None = None
+    args: Args | str | float | bool | list[Any] | None = None
+
+
+class _ExactEvent(Event, gc=False):
+    """An event whose times keep every decimal digit of the text."""
+
+    ts: Decimal = Decimal(_NO_TIME)  # type: ignore[assignment]
+    dur: Decimal | None = None  # type: ignore[assignment]
+
+
+EXACT_BELOW_US = 2.0**43
+"""Below this, a float64 of microseconds still tells nanoseconds apart (100 days of them)."""
+
+_BEGIN = attrgetter("ts")
+_FLOAT = msgspec.json.Decoder(list[Event])
+_EXACT = msgspec.json.Decoder(list[_ExactEvent])
+_ONE = msgspec.json.Decoder(_ExactEvent)
+_RAW = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
+_PIECES = msgspec.json.Decoder(list[msgspec.Raw])
+_CONTROL = bytes.maketrans(bytes(range(32)), b" " * 32)
+_NOT_A_NUMBER = re.compile(rb":\s*[-+]?(?:nan|inf|infinity)\b", re.IGNORECASE)
+_BAD_ESCAPE = re.compile(rb'\\(?!["\\/bfnrtu])')
+
+
+class EventStream:
+    """Iterates a trace's events in file order, a list per piece, in bounded memory.
+
+    `metadata` is complete once iteration has ended: every top-level key but `traceEvents`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.source = Source(path)
+        self.metadata: dict[str, Any] = {}
+        self.unreadable = 0
+        self._exact = False
+        self._raw = False
+
+    @property
+    def losses(self) -> list[str]:
+        """What could not be read, in words."""
+        lost = [f"{self.unreadable} events could not be read"] if self.unreadable else []
+        return [*self.source.losses, *lost]
+
+    def raw(self) -> Iterator[list[dict[str, Any]]]:
+        """The events with everything in them, as dictionaries; decimals stay exact."""
+        self._raw = True
+        for events in self:
+            yield cast(list[dict[str, Any]], events)
+
+    def __iter__(self) -> Iterator[list[Event]]:
+        buffer = self.source.open_events()
+        if self.source.head != b"[":
+            self._keep_metadata(self.source.head + b"]}")
+        while block := self.source.read():
+            events, buffer = self._take(buffer + block if buffer else block)
+            if events:
+                yield events
+        yield self._last(buffer)
+
+    def _take(self, buffer: bytes) -> tuple[list[Event], bytes]:
+        """The events of all but the last, perhaps incomplete, event of `buffer`; and the rest."""
+        for end, start in cuts(buffer):
+            events = self._decode(b"".join((b"[", memoryview(buffer)[:end], b"]")))
+            if events is not None:
+                return events, buffer[start:]
+        pieces = split_events(buffer)
+        return self._salvage(pieces[:-1]), pieces[-1]
+
+    def _last(self, buffer: bytes) -> list[Event]:
+        """The events up to the end of the array, and the metadata behind it."""
+        closing = b"}" if self.source.head == b"[" else b""
+        for text in _attempts(b'{"traceEvents":[' + buffer + closing):
+            try:
+                parts = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+                pieces = [bytes(piece) for piece in _PIECES.decode(parts["traceEvents"])]
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
+            self._keep_metadata(text, parts)
+            events = self._decode(bytes(parts["traceEvents"]))
+            return self._salvage(pieces) if events is None else events
+        return self._cut_short(buffer)
+
+    def _cut_short(self, buffer: bytes) -> list[Event]:
+        """What a file that ends in the middle still holds."""
+        if not buffer.strip():
+            self.source.losses.append("the file ends before its event list is closed")
+            return []
+        at = len(buffer)
+        for _ in range(4):  # the last brace may close an event's arguments, not the event
+            at = buffer.rfind(b"}", 0, at)
+            events = self._decode(b"[" + buffer[: at + 1] + b"]") if at >= 0 else None
+            if events is not None:
+                self.source.losses.append(
+                    f"the file ends in the middle: its last {len(buffer) - at - 1} bytes are lost"
+                )
+                return events
+        pieces = split_events(buffer)
+        self.source.losses.append(
+            f"the file ends in the middle: its last {len(pieces[-1])} bytes are lost"
+        )
+        return self._salvage(pieces[:-1])
+
+    def _decode(self, text: bytes) -> list[Event] | None:
+        """The events of a JSON array, or None if it is no array of events."""
+        for attempt in _attempts(text):
+            try:
+                if self._raw:
+                    return cast(list[Event], _RAW.decode(attempt))
+                if not self._exact:
+                    events = _FLOAT.decode(attempt)
+                    latest = max(map(_BEGIN, events), default=0.0)
+                    self._exact = latest >= EXACT_BELOW_US
+                if self._exact:
+                    events = list[Event](_EXACT.decode(attempt))
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue
+            return events
+        return None
+
+    def _salvage(self, pieces: list[bytes]) -> list[Event]:
+        """Whichever of the pieces is an event by itself; counts the others."""
+        events: list[Event] = []
+        for piece in pieces:
+            for attempt in _attempts(piece):
+                try:
+                    events.append(self._one(attempt))
+                    break
+                except (msgspec.MsgspecError, UnicodeDecodeError):
+                    continue
+            else:
+                self.unreadable += 1
+        return events
+
+    def _one(self, text: bytes) -> Event:
+        return cast(Event, _RAW.decode(b"[" + text + b"]")[0]) if self._raw else _ONE.decode(text)
+
+    def _keep_metadata(self, text: bytes, parts: dict[str, msgspec.Raw] | None = None) -> None:
+        try:
+            parts = parts or msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        except msgspec.MsgspecError:
+            self.source.losses.append("the metadata in front of the events is not valid JSON")
+            return
+        for key, raw in parts.items():
+            if key != "traceEvents":
+                self.metadata[key] = msgspec.json.decode(raw)
+
+
+def _attempts(text: bytes) -> Iterator[bytes]:
+    """`text`, and if that was refused, `text` with what profilers write wrongly mended."""
+    yield text
+    mended = text.translate(_CONTROL)
+    mended = _NOT_A_NUMBER.sub(b": null", mended)
+    mended = _BAD_ESCAPE.sub(rb"\\\\", mended)
+    yield mended.decode("utf-8", "replace").encode()

@@ -1,0 +1,137 @@
+"""The analysis as one JSON document: the contract for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+
+from glassworld.files import replacing
+from glassworld.trace.advice import advise
+from glassworld.trace.analyzers import blocks
+from glassworld.trace.analyzers import breakdown as questions
+from glassworld.trace.analyzers.bottleneck import bound
+from glassworld.trace.analyzers.caveats import notes
+from glassworld.trace.analyzers.expected_time import expected_table
+from glassworld.trace.analyzers.operators import model_kernels, model_operators
+from glassworld.trace.analyzers.roofline import roofline
+from glassworld.trace.reading.columns import Ints
+from glassworld.trace.timeline.analysis import Analysis
+
+FORMAT = 1
+_AT_ONCE = 10_000
+
+
+def tag_members(analysis: Analysis) -> Iterator[tuple[dict[str, Any], Ints]]:
+    """One object per path of names, and the instances that it stands for."""
+    groups, names = analysis.tree.by_name, analysis.tree.names
+    order = np.argsort(groups.of, kind="stable")
+    bounds = np.searchsorted(groups.of[order], np.arange(len(groups) + 1))
+    number = {groups.path(g, names): g for g in range(len(groups))}
+    for tag in analysis.each_tag():
+        g = number.get(tag.path)
+        members = order[:0] if g is None else order[bounds[g] : bounds[g + 1]]
+        yield _rounded(vars(tag)), members
+
+
+def instance_rows(analysis: Analysis, instances: Ints) -> list[dict[str, Any]]:
+    """One object per tag instance; milliseconds."""
+    tree, device = analysis.tree, analysis.device
+    columns = zip(
+        tree.rows["name"][instances].tolist(),
+        ((tree.rows["start"][instances] - analysis.origin_ns) / 1e6).tolist(),
+        (tree.cpu_ns[instances] / 1e6).tolist(),
+        (device.busy[instances] / 1e6).tolist(),
+        device.kernels[instances].tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "name": tree.names[name],
+            "start_ms": start,
+            "cpu_ms": cpu,
+            "gpu_busy_ms": busy,
+            "gpu_kernels": kernels,
+        }
+        for name, start, cpu, busy, kernels in columns
+    ]
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
+
+
+def analysis_json(analysis: Analysis) -> dict[str, Any]:
+    """The whole analysis; times in milliseconds from the trace's first event."""
+    return {
+        **answers_json(analysis),
+        "tags": [
+            {**tag, "instances_detail": instance_rows(analysis, members)}
+            for tag, members in tag_members(analysis)
+        ],
+        "instances_detail": instance_rows(analysis, np.arange(len(analysis.tree))),
+    }
+
+
+def answers_json(analysis: Analysis) -> dict[str, Any]:
+    """The analysis but for its tags."""
+    trace = analysis.trace
+    update, verdict = questions.update_cost(analysis), bound(analysis)
+    return {
+        "format": FORMAT,
+        "trace": trace.path,
+        "events": trace.events,
+        "window_ms": analysis.window_ns / 1e6,
+        "time": "gpu" if analysis.on_gpu else "cpu",
+        "losses": trace.losses,
+        "coverage": asdict(analysis.coverage),
+        "stages": rows_json(questions.stages(analysis)),
+        "bound": asdict(verdict) if verdict else None,
+        "blocks": rows_json(blocks.blocks(analysis)),
+        "drift": blocks.drift(analysis),
+        "steps": rows_json(blocks.steps(analysis)),
+        "first_steps": rows_json(blocks.first_steps(analysis)),
+        "transformer": rows_json(questions.transformer(analysis)),
+        "layers": rows_json(questions.layers(analysis)),
+        "operators": rows_json(model_operators(analysis)),
+        "kernels": rows_json(model_kernels(analysis)),
+        "decoder": rows_json(questions.decoder(analysis)),
+        "update": rows_json(update)[0] if update else None,
+        "expected": rows_json(expected_table(analysis)),
+        "roofline": rows_json(roofline(analysis)),
+        "gaps": rows_json(analysis.gaps),
+        "memory": rows_json(analysis.held),
+        "advice": rows_json(advise(analysis)),
+        "notes": notes(analysis),
+    }
+
+
+def rows_json(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Result rows (dataclasses) as JSON objects."""
+    return [_rounded(asdict(row)) for row in rows]
+
+
+def write_json(path: Path, analysis: Analysis) -> None:
+    """Write `analysis_json` bit by bit; the file appears whole or not at all."""
+    encode = msgspec.json.encode
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(encode(answers_json(analysis))[:-1] + b',"tags":[')
+        for place, (tag, members) in enumerate(tag_members(analysis)):
+            file.write((b"," if place else b"") + encode(tag)[:-1] + b',"instances_detail":')
+            _write_rows(file, analysis, members)
+            file.write(b"}")
+        file.write(b'],"instances_detail":')
+        _write_rows(file, analysis, np.arange(len(analysis.tree)))
+        file.write(b"}")
+
+
+def _write_rows(file: BinaryIO, analysis: Analysis, instances: Ints) -> None:
+    file.write(b"[")
+    for at in range(0, len(instances), _AT_ONCE):
+        rows = msgspec.json.encode(instance_rows(analysis, instances[at : at + _AT_ONCE]))
+        file.write((b"," if at else b"") + rows[1:-1])
+    file.write(b"]")

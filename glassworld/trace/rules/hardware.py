@@ -1,0 +1,243 @@
+"""Rules about how the machine is used: launches, waits, copies, attention, memory, its roof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from glassworld.trace.analyzers.bottleneck import IDLE_SHARE, SYNC_SHARE, bound
+from glassworld.trace.analyzers.operators import kernel_rows
+from glassworld.trace.analyzers.roofline import roofline
+from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, Rule, scale_ms
+from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.memory import peaks
+
+TIMES_USUAL = 4.0  # a stall, in units of the run's usual long gap
+USUAL_RANK = 10  # which of the longest gaps is the usual long one
+LARGE_TAG = 0.15  # of the window: what a tag must take for its distance from the roof to matter
+_MOVERS = (
+    "aten::cat",
+    "aten::copy_",
+    "aten::clone",
+    "aten::contiguous",
+    "aten::constant_pad_nd",
+    "aten::_to_copy",
+)
+_SOFTMAX = ("aten::_softmax", "aten::softmax")
+
+
+def _gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
+    gaps, scale = analysis.gaps, scale_ms(analysis)
+    usual = gaps[min(USUAL_RANK, len(gaps) // 2)].ms if len(gaps) > 1 else 0.0
+    for gap in gaps:
+        if gap.ms > TIMES_USUAL * usual and not gap.queued:
+            yield Evidence(
+                gap.tag or "(no tag)",
+                f"the GPU idled {gap.ms:.1f} ms at {gap.start_ms / 1e3:.2f} s, before "
+                f"{gap.next_op[:60]}; the CPU was in {gap.culprit or 'nothing recorded'}",
+                gap.ms / scale,
+                gap.ms,
+            )
+
+
+def _host_work(analysis: Analysis) -> Iterable[Evidence]:
+    for culprit, work in analysis.idle.host.items():
+        if work.gaps > 1:
+            yield Evidence(
+                culprit,
+                f"runs on the CPU in {work.gaps} stretches in which the GPU idles, {work.ms:.0f} "
+                f"ms in all, within {work.tag or 'no tag'}",
+                work.ms * 1e6 / analysis.window_ns,
+                work.ms,
+            )
+
+
+def _launches(analysis: Analysis) -> Iterable[Evidence]:
+    found = bound(analysis)
+    if found and found.kind == "launch":
+        roots = [row for row in analysis.patterns if len(row.path) == 1]
+        worst = max(roots, key=lambda row: row.gpu_idle_ms, default=None)
+        yield Evidence(
+            worst.name if worst else "(no tag)",
+            f"the GPU idles {found.idle_share:.0%} of the time and operations start "
+            f"{found.delay_ms * 1e3:.0f} us after their launch: the CPU cannot launch fast enough",
+            found.idle_share,
+            found.idle_ms,
+        )
+
+
+def _waits(analysis: Analysis) -> Iterable[Evidence]:
+    found = bound(analysis)
+    if found and found.kind == "sync":
+        gain = min(found.sync_ms, found.idle_ms - analysis.idle.host_ms)
+        yield Evidence(
+            found.sync_call,
+            f"the CPU waits {found.sync_ms:.0f} ms in synchronising calls while the GPU idles "
+            f"{found.idle_share:.0%} of the time",
+            gain * 1e6 / analysis.window_ns,
+            gain,
+        )
+
+
+def _moving(analysis: Analysis) -> Iterable[Evidence]:
+    table, names = analysis.operators, analysis.trace.names
+    values = table.gpu if analysis.on_gpu else table.own
+    whole = float((table.gpu_outermost if analysis.on_gpu else table.own).sum())
+    spent = {
+        names[i]: float(values[table.name == i].sum())
+        for i in np.unique(table.name)
+        if names[i] in _MOVERS
+    }
+    if spent and whole:
+        worst = max(spent, key=spent.__getitem__)
+        share = spent[worst] / whole
+        yield Evidence(
+            worst,
+            f"takes {share:.0%} of all operators' time without computing anything",
+            share,
+            spent[worst] / 1e6,
+        )
+
+
+def _pageable(analysis: Analysis) -> Iterable[Evidence]:
+    copies = [row for row in kernel_rows(analysis) if "Pageable" in row.name]
+    ms = sum(row.ms for row in copies)
+    if analysis.gpu and copies:
+        yield Evidence(
+            copies[0].name,
+            f"copies between the GPU and memory that is not pinned take {ms:.1f} ms",
+            ms * 1e6 / max(analysis.gpu.busy_ns, 1),
+            ms / 2,
+        )
+
+
+def _softmax(analysis: Analysis) -> Iterable[Evidence]:
+    table, names = analysis.operators, analysis.trace.names
+    values = table.gpu if analysis.on_gpu else table.own
+    whole = float((table.gpu_outermost if analysis.on_gpu else table.own).sum())
+    spent = [
+        float(values[table.name == i].sum()) for i in np.unique(table.name) if names[i] in _SOFTMAX
+    ]
+    if spent and whole:
+        share = max(spent) / whole
+        yield Evidence(
+            "aten::softmax",
+            f"takes {share:.0%} of the operators' time: attention runs unfused and writes its "
+            "weights to memory",
+            share,
+            max(spent) / 1e6,
+        )
+
+
+def _memory(analysis: Analysis) -> Iterable[Evidence]:
+    devices = analysis.trace.metadata.get("deviceProperties")
+    known = [d for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
+    sizes = {d.get("id"): d.get("totalGlobalMem") for d in known if isinstance(d.get("id"), int)}
+    for device, peak in peaks(analysis.trace).items():
+        size = sizes.get(device)
+        if device >= 0 and isinstance(size, int | float) and size > 0:
+            yield Evidence(
+                f"device {device}",
+                f"holds {peak / 2**30:.1f} GiB of {size / 2**30:.1f} at its peak",
+                peak / size,
+                None,
+            )
+
+
+def _roof(analysis: Analysis) -> Iterable[Evidence]:
+    for point in roofline(analysis):
+        if point.roof_share and point.ms * 1e6 > LARGE_TAG * analysis.window_ns:
+            yield Evidence(
+                point.tag,
+                f"reaches {point.gflops:,.0f} of the {point.roof_gflops:,.0f} GFLOP/s that its "
+                f"{point.bound} allows, in {point.ms:,.0f} ms",
+                1 / point.roof_share,
+                point.ms * (1 - point.roof_share),
+            )
+
+
+RULES = (
+    Rule(
+        "gpu-stall",
+        "one gap in the GPU's work is this much of a block (of the trace, without blocks) and "
+        "far beyond the run's other gaps",
+        0.20,
+        OF_A_BLOCK,
+        "move this work off the launching thread, or do it before the run",
+        _gpu_stalls,
+    ),
+    Rule(
+        "host-work",
+        "the same CPU code runs in this share of the trace while the GPU idles, in several gaps",
+        0.20,
+        "of the trace",
+        "do it on another thread or ahead of time: more loader workers, prefetching, fewer "
+        "transformations",
+        _host_work,
+    ),
+    Rule(
+        "launch-bound",
+        "the GPU idles this share of the time and operations start within 50 us of their launch",
+        IDLE_SHARE,
+        "of the time",
+        "compile (torch.compile), capture graphs, or give each launch more work: a larger batch",
+        _launches,
+        "--accelerate kernels,graphs, more sessions in a batch",
+    ),
+    Rule(
+        "sync-bound",
+        "the CPU waits this share of the trace in synchronising calls while the GPU idles, other "
+        "CPU work left aside",
+        SYNC_SHARE,
+        "of the trace",
+        "find the .item(), .cpu() or print that reads a device value, and keep such counters on "
+        "the host",
+        _waits,
+    ),
+    Rule(
+        "moving-data",
+        "one copying operator takes this share of all operators' time",
+        0.25,
+        "of the operators",
+        "write into preallocated storage, keep one memory format throughout, or let "
+        "torch.compile fuse it away",
+        _moving,
+    ),
+    Rule(
+        "pageable-copies",
+        "copies of unpinned memory take this share of the GPU's busy time",
+        0.05,
+        "of GPU busy time",
+        "pin the host buffer and copy with non_blocking=True",
+        _pageable,
+    ),
+    Rule(
+        "attention-backend",
+        "softmax takes this share of the operators' time, which fused attention does not call",
+        0.15,
+        "of the operators",
+        "another attention backend: scaled_dot_product_attention with flash, memory-efficient or "
+        "cuDNN kernels",
+        _softmax,
+    ),
+    Rule(
+        "memory-full",
+        "a device's memory is allocated to this share at the peak",
+        0.90,
+        "of the memory",
+        "a smaller batch or a lower resolution; in training, gradient checkpointing",
+        _memory,
+        "fewer --num_output_frames, a smaller local_attn_size",
+    ),
+    Rule(
+        "far-from-roof",
+        "a tag that takes over 15 % of the trace takes this many times as long as at its roof",
+        8.0,
+        "times its roof",
+        "small operators and copies between them: torch.compile, another attention backend, more "
+        "work per call",
+        _roof,
+        "on a GPU --accelerate kernels, else --vae_compile_mode force for the decoder",
+    ),
+)

@@ -1,0 +1,212 @@
+"""Rules about what happened once: one instance of a tag that took far longer than its kind.
+
+A machine that does other things too makes some instances slow all the time, so nothing here is
+judged by its kind alone: a stall must also stand far above the excesses usual in the same run,
+and be longer than a scheduler takes a thread away for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from glassworld.trace.analyzers.blocks import PARTS, deviation
+from glassworld.trace.reading.columns import Codes, Floats, Ints
+from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, Rule, scale_ms
+from glassworld.trace.timeline.analysis import Analysis
+
+LEAST_INSTANCES = 3  # fewer have no median that one of them does not move
+DEVIATIONS = 5.0  # robust standard deviations above the median of its kind
+TIMES_USUAL = 4.0  # the excess, in units of the run's usual large excess
+USUAL_RANK = 4  # which of the run's largest excesses is the usual large one; 0 is the largest
+TAIL = 4.0  # the excess, in units of the upper quartile of its kind's
+SCHEDULER_MS = 30.0  # a loaded system takes a thread's processor away for as long
+SEVERAL = 1.5  # a whole tag may suffer several usual excesses at once
+MULTIPLE = 2.5  # a tag's own time, in units of the median of its kind
+HALF_MORE = 1.5  # a tag's whole time, in units of the median of its kind
+EXPLAINED = 0.6  # an excess of which one part inside makes up so much is that part's
+
+
+@dataclass(frozen=True)
+class _Excess:
+    """Per tag instance, milliseconds above the median of its kind; 0 without a kind.
+
+    `usual` is the median of the kind, `far` whether the excess is beyond the kind's spread.
+    """
+
+    ms: Floats
+    usual: Floats
+    far: Floats
+
+
+def _excess(analysis: Analysis, values: Floats) -> _Excess:
+    """`values` against the same tag elsewhere in the run, the first block apart."""
+    tree = analysis.tree
+    ms, usual, far = (np.zeros(len(tree)) for _ in range(3))
+    warm = tree.dims["block"] != 0
+    for members in _members(tree.by_pattern.of):
+        compared = members[warm[members]]
+        if len(compared) >= LEAST_INSTANCES:
+            usual[members] = np.median(values[compared])
+            ms[members] = values[members] - usual[members]
+            spread = DEVIATIONS * deviation(values[compared])
+            tail = TAIL * np.quantile(ms[compared], 0.75, method="lower")
+            far[members] = ms[members] > max(spread, tail)
+    return _Excess(ms, usual, far)
+
+
+def _members(of: Codes) -> list[Ints]:
+    """The instances of each group."""
+    order = np.argsort(of, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(of[order])) + 1) if len(of) else []
+
+
+def _threshold(analysis: Analysis, own: _Excess) -> float:
+    """The least excess, in milliseconds, that is no noise in this run."""
+    warm = own.ms[analysis.tree.dims["block"] != 0]
+    spikes = np.sort(warm[warm > 0])[::-1]
+    rank = min(USUAL_RANK, len(spikes) // 4)
+    usual = float(spikes[rank]) if len(spikes) else 0.0
+    return max(TIMES_USUAL * usual, 0.0 if analysis.on_gpu else SCHEDULER_MS)
+
+
+def _instances(analysis: Analysis) -> tuple[_Excess, _Excess, Ints, Ints]:
+    """Excesses of own and of whole time; instances that stall themselves; that are slow in all."""
+    everything = np.arange(len(analysis.tree))
+    own = _excess(analysis, analysis.own_ns(everything) / 1e6)
+    whole = _excess(analysis, analysis.time_ns(everything) / 1e6)
+    least = _threshold(analysis, own)
+    stalls = (own.ms > least) & (own.far > 0) & (own.ms > (MULTIPLE - 1) * own.usual)
+    slow = (
+        (whole.ms > SEVERAL * least) & (whole.far > 0) & (whole.ms > (HALF_MORE - 1) * whole.usual)
+    )
+    return own, whole, np.flatnonzero(stalls), np.flatnonzero(slow)
+
+
+def largest_excess_ms(analysis: Analysis) -> float:
+    """How far the most unusual instance lies above its kind, in its own time."""
+    everything = np.arange(len(analysis.tree))
+    return float(_excess(analysis, analysis.own_ns(everything) / 1e6).ms.max(initial=0.0))
+
+
+def _stalls(analysis: Analysis) -> Iterable[Evidence]:
+    tree, scale = analysis.tree, scale_ms(analysis)
+    own, _, stalls, _ = _instances(analysis)
+    for i in stalls[tree.dims["block"][stalls] != 0].tolist():
+        yield Evidence(
+            analysis.instance_name(i),
+            f"at {_at(analysis, i)} spent {own.ms[i] + own.usual[i]:.1f} ms outside its own parts "
+            f"where its kind takes {own.usual[i]:.1f}: one stall, not a slow network",
+            float(own.ms[i]) / scale,
+            float(own.ms[i]),
+        )
+    yield from _pauses(analysis, _threshold(analysis, own))
+
+
+def _at(analysis: Analysis, instance: int) -> str:
+    tree = analysis.tree
+    start = (int(tree.rows["start"][instance]) - analysis.origin_ns) / 1e9
+    place = [(name, int(tree.dims[name][instance])) for name in ("block", "step", "layer", "frame")]
+    where = ", ".join(f"{name} {number}" for name, number in place if number >= 0)
+    return f"{start:.2f} s" + (f" ({where})" if where else "")
+
+
+def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
+    """Long pauses between two tags of a kind, in a tag that runs too rarely to have one."""
+    tree, scale = analysis.tree, scale_ms(analysis)
+    number = np.bincount(tree.pattern, minlength=len(tree.patterns))
+    in_time = np.argsort(tree.rows["start"], kind="stable")
+    for members in _members(tree.pattern[in_time]):
+        found = in_time[members]
+        inside = found[tree.forest.parent[found] >= 0]
+        around = tree.forest.parent[inside]
+        rare = number[tree.pattern[around]] < LEAST_INSTANCES
+        next_to = np.flatnonzero(rare[1:] & (around[1:] == around[:-1])) + 1
+        pauses = (tree.rows["start"][inside[next_to]] - tree.forest.end[inside[next_to - 1]]) / 1e6
+        if len(pauses) < LEAST_INSTANCES:
+            continue
+        usual, spread = float(np.median(pauses)), deviation(pauses)
+        for i in np.flatnonzero(pauses - usual > max(least, DEVIATIONS * spread, usual)):
+            yield Evidence(
+                analysis.instance_name(int(inside[next_to[i]])),
+                f"began {pauses[i]:.1f} ms after the one before it ended, where its kind waits "
+                f"{usual:.1f}",
+                float(pauses[i] - usual) / scale,
+                float(pauses[i] - usual),
+                "look at what runs between the two: a callback, writing files, a lock",
+            )
+
+
+def _slow_instances(analysis: Analysis) -> Iterable[Evidence]:
+    tree, scale = analysis.tree, scale_ms(analysis)
+    own, whole, stalls, slow = _instances(analysis)
+    slow = slow[tree.dims["block"][slow] != 0]
+    explained = np.zeros(len(tree) + 1)  # the largest excess of one part inside
+    np.maximum.at(explained, tree.forest.parent[slow], whole.ms[slow])
+    np.maximum.at(explained, stalls, own.ms[stalls])
+    for seat in slow[explained[slow] < EXPLAINED * whole.ms[slow]].tolist():
+        i = _part_of_block(analysis, seat, whole)
+        yield Evidence(
+            analysis.instance_name(i),
+            f"at {_at(analysis, i)} took {whole.ms[i] + whole.usual[i]:.1f} ms where its kind "
+            f"takes {whole.usual[i]:.1f}, spread over its parts",
+            float(whole.ms[i]) / scale,
+            float(whole.ms[i]),
+        )
+
+
+def _part_of_block(analysis: Analysis, seat: int, whole: _Excess) -> int:
+    """The step, update, encode or decode that is slow because of `seat`; else `seat` itself."""
+    for pattern in PARTS:
+        part = int(analysis.tree.ancestor(np.array([seat]), pattern)[0])
+        if part >= 0 and whole.ms[seat] > EXPLAINED * whole.ms[part]:
+            return part
+    return seat
+
+
+def _slow_start(analysis: Analysis) -> Iterable[Evidence]:
+    tree, scale = analysis.tree, scale_ms(analysis)
+    own, _, stalls, _ = _instances(analysis)
+    for i in stalls[tree.dims["block"][stalls] == 0].tolist():
+        yield Evidence(
+            analysis.instance_name(i),
+            f"took {own.ms[i] + own.usual[i]:.1f} ms of its own in the first block where it takes "
+            f"{own.usual[i]:.1f} later",
+            float(own.ms[i]) / scale,
+            float(own.ms[i]),
+        )
+
+
+RULES = (
+    Rule(
+        "stall",
+        "one instance of a tag spends this much of a block more outside its parts than its kind "
+        "does, or a pause as long precedes it",
+        0.20,
+        OF_A_BLOCK,
+        "look for a wait at this moment: I/O, a lock, garbage collection, another process on the "
+        "machine",
+        _stalls,
+    ),
+    Rule(
+        "slow-once",
+        "one instance of a tag takes this much of a block longer than its kind, no single part "
+        "of it being at fault",
+        0.20,
+        OF_A_BLOCK,
+        "everything was slow for a while: look for another process, a lower clock, memory that "
+        "ran short",
+        _slow_instances,
+    ),
+    Rule(
+        "slow-start",
+        "an instance in the first block spends this much of a block more than later ones",
+        0.50,
+        OF_A_BLOCK,
+        "warm up once before the run: compilation, tuning and first allocations happen here; or "
+        "it is a stall",
+        _slow_start,
+    ),
+)
