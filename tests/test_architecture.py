@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "glassworld"
+from tests.support.paths import ROOT
+
+PACKAGE = ROOT / "glassworld"
 
 FOUNDATION = {"errors", "files", "specs", "profiling"}
 ENGINE = FOUNDATION | {"models", "engine"}

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from bomb import png_claiming
 from PIL import Image
-from release import TRANSFORMER, VAE, VISION, write_release
 from safetensors.torch import load_file, save_file
 
 from glassworld.cli import inference
 from glassworld.engine import runtime
+from tests.support.bomb import png_claiming
+from tests.support.release import TRANSFORMER, VAE, VISION, write_release
 
 
 def _truncate(path: Path) -> None:

@@ -12,13 +12,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from release import write_release
 from safetensors.numpy import load_file
 
 from glassworld import __version__
 from glassworld.cli import COMMANDS, inference, main
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+from tests.support.release import write_release
 
 FLAGS = """config_path checkpoint_path pretrained_model_path img_path output_folder seed device
 num_output_frames enable_profile vae_compile_mode dtype actions save_latents initial_latents

@@ -12,8 +12,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import tiny
-from release import write_release
 from rich.console import Console
 
 from glassworld.bench import plots, regression
@@ -30,6 +28,8 @@ from glassworld.engine.acceleration.parts import accelerate
 from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
 from glassworld.engine.world import Networks, World
 from glassworld.errors import InputError
+from tests.support import tiny
+from tests.support.release import write_release
 
 
 def small_ceilings(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:

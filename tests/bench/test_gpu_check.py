@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 
 from glassworld.bench.checkpoint import write_checkpoint
@@ -21,8 +20,10 @@ from glassworld.bench.gpu.layer_variants import attention_ways, convolution_ways
 from glassworld.bench.gpu.matmul_variants import product_ways
 from glassworld.bench.gpu.sections import sessions, steady
 from glassworld.engine.checkpoint.load import load_world
+from tests.support import tiny
+from tests.support.paths import ROOT
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "gpu_check"
+SCRIPT = ROOT / "scripts" / "gpu_check"
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch, can_join
 from glassworld.engine.rollout import Frames
 from glassworld.engine.world import Session, World
 from glassworld.errors import InputError
+from tests.support import tiny
 
 WALKS = [Action((1, 0, 0, 0), (0, 0.1)), Action((0, 1, 0, 0), (0.1, 0)), Action((0,) * 4, (0, 0))]
 

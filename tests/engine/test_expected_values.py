@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import tiny
 import torch
+
+from tests.support import tiny
 
 EXPECTED: dict[str, tuple[dict[str, Any], list[float], float, float]] = {
     "universal": (

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.world import World
+from tests.support.paths import SHARED
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "parity"
+GOLDEN = SHARED / "parity"
 
 
 @pytest.mark.skipif(

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from release import write_release
 
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.runtime import Precision, enlarge_device_memory
 from glassworld.engine.world import World
 from glassworld.errors import InputError
+from tests.support import tiny
+from tests.support.release import write_release
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16

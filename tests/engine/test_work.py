@@ -6,13 +6,13 @@ import sys
 from collections import Counter
 
 import pytest
-import tiny
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.runtime import keep_freed_memory
 from glassworld.engine.world import Session
+from tests.support import tiny
 
 WALK = Action((1, 0, 0, 0), (0, 0.1))
 

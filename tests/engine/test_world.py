@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from glassworld.engine.actions.track import Action, benchmark_actions
@@ -17,6 +16,7 @@ from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import listen
+from tests.support import tiny
 
 FORWARD = Action((1, 0, 0, 0), (0, 0))
 LEFT = Action((0, 0, 0, 0), (0, -0.1))

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from live import RATE, Live
+
+from tests.support.live import RATE, Live
 
 
 @pytest.fixture(scope="module")

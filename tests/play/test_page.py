@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from live import Live
 
 from glassworld.engine.actions.files import load_actions, recorded_noise
+from tests.support import tiny
+from tests.support.live import Live
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

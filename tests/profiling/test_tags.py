@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 
 import glassworld
 from glassworld.errors import InputError
 from glassworld.profiling import registry
 from glassworld.profiling.tags import listen, tag
+from tests.support import tiny
 
 RUN_ONLY = {registry.VIDEO_POSTPROCESSING, registry.VIDEO_EXPORT}  # of the command, not the world
 

@@ -2,7 +2,6 @@
 
 import json
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ from glassworld.trace import analyze
 from glassworld.trace.analyzers.compare import compare
 from glassworld.trace.cli import app
 from glassworld.trace.question_commands import ANSWERS
+from tests.support.paths import SHARED
 
-TRACES = Path(__file__).resolve().parents[3] / "shared" / "traces"
+TRACES = SHARED / "traces"
 pytestmark = pytest.mark.skipif(not TRACES.is_dir(), reason="shared/traces is not here")
 
 # file, start of the tag's name, per instance: CPU ms, GPU operations, busy ms

@@ -84,7 +84,7 @@ def load_world(
     in that folder by the mode's released name if not given. `dtype`: "float32", "mixed" (decoding
     in bfloat16) or "bfloat16", by default what suits the device. `random_weights`: untrained
     weights of the configured size (the `universal` release's without a configuration), for
-    measuring speed only. `accelerate`: parts of `engine/acceleration/parts.py`. `tiny_decoder`: decode
+    measuring speed only. `accelerate`: parts of `engine.acceleration.parts`. `tiny_decoder`: decode
     by the weights in this file, quicker and less exactly; `vae_compile_mode` is for the own
     decoder alone. The world's `note` is what a person should be told about it. Raises
     `InputError`.

@@ -1,0 +1,109 @@
+"""Whole worlds by kernels, which are compiled ahead."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from triton.runtime.interpreter import InterpretedFunction
+
+import tests.support.interpreted  # noqa: F401  (before the kernels)
+from glassworld.engine.acceleration import precompile as rehearsal
+from glassworld.engine.acceleration.parts import _compile_ahead, _use_kernels
+from glassworld.engine.actions.track import Action
+from glassworld.engine.batch import SessionBatch
+from glassworld.engine.world import World
+from glassworld.errors import InputError
+from tests.support import tiny
+from tests.support.paths import ROOT
+
+WALK = Action((1, 0, 0, 0), (0, 0.1))
+Variant = tuple[str, tuple[object, ...]]
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> set[Variant]:
+    """The kernels called, by what each is compiled anew for."""
+    variants: set[Variant] = set()
+    run = InterpretedFunction.run
+
+    def recorded(self: Any, *args: Any, grid: Any, warmup: bool, **named: Any) -> Any:
+        given = [*args, *(named[name] for name in sorted(named))]
+        kinds = tuple(
+            each.dtype if isinstance(each, torch.Tensor) else None if each is None else type(each)
+            for each in given
+        )
+        constants = tuple(
+            (name, value)
+            for name, value in sorted(named.items())
+            if isinstance(value, int) and name not in SIZES
+        )
+        variants.add((self.fn.__name__, (kinds, constants)))
+        return run(self, *args, grid=grid, warmup=warmup, **named)
+
+    monkeypatch.setattr(InterpretedFunction, "run", recorded)
+    return variants
+
+
+SIZES = ("pixels", "columns", "num_warps")  # no constants of a kernel's
+
+
+def test_a_walk_calls_no_other_kernels(called: set[Variant]) -> None:
+    changes = {"action": replace(tiny.DIT.action, layers=(0,)), "num_layers": 2, "window": 6}
+    world, plain = (tiny.world(dit=changes) for _ in range(2))
+    _use_kernels(world)
+    _compile_ahead(world)
+    rehearsed = set(called)
+    assert len(rehearsed) > 20
+    called.clear()
+    made, expected = (each.start(tiny.picture(), seed=1) for each in (world, plain))
+    for _ in range(2):
+        assert np.abs(made.step(WALK).astype(int) - expected.step(WALK)).max() <= 1
+    assert sorted(map(str, called - rehearsed)) == []
+
+
+def test_sessions_make_their_blocks_together_by_kernels() -> None:
+    changes = {"action": replace(tiny.DIT.action, layers=(0,)), "num_layers": 2, "window": 6}
+    world, plain = (tiny.world(dit=changes) for _ in range(2))
+    _use_kernels(world)
+    batch = SessionBatch([world.start(tiny.picture(), seed=seed) for seed in (1, 2)])
+    alone = [plain.start(tiny.picture(), seed=seed) for seed in (1, 2)]
+    for _ in range(3):
+        for frames, session in zip(batch.step([WALK, WALK]), alone, strict=True):
+            assert np.abs(frames.astype(int) - session.step(WALK)).max() <= 1
+
+
+def test_what_cannot_be_compiled_is_told_in_a_line_and_may_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = tiny.world()
+    _use_kernels(world)
+
+    def fail(world: World) -> None:
+        raise RuntimeError("no C compiler\nhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rehearsal, "decode", fail)
+        with pytest.raises(InputError, match=r"here \(no C compiler\); leave out 'kernels'$"):
+            _compile_ahead(world)
+    _compile_ahead(world)
+
+
+@pytest.mark.parametrize("capability", ["80", "90", "120"])
+def test_kernels_are_compiled_ahead_for_gpus_of_each_generation(
+    capability: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "tests" / "without_a_gpu.py"), capability]
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+    done = subprocess.run(command, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    ahead, later = map(int, done.stdout.split())
+    assert ahead > 20
+    assert later == 0

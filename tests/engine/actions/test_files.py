@@ -1,0 +1,179 @@
+"""Action files: every documented form, round trips, and what bad ones are told."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from glassworld.engine.actions.files import load_actions, parse_segments, save_actions
+from glassworld.engine.actions.track import ActionTrack
+from glassworld.engine.variants.action_spaces import ACTION_SPACES, action_space
+from glassworld.errors import ActionError
+from tests.support.paths import ROOT
+
+UNIVERSAL = action_space("universal")
+RIGHT_THEN_TURN = parse_segments("d*2 j", UNIVERSAL)
+
+
+def _file(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "d*2 j\n"),
+        ("a.txt", "# a comment\nright*2   # strafe\ncamera_left*1"),
+        (
+            "a.csv",
+            "forward,back,left,right,mouse_vertical,mouse_horizontal\n"
+            "0,0,0,1,0,0\n0,0,0,1,0,0\n0,0,0,0,0,-0.1\n",
+        ),
+        (
+            "a.csv",
+            "mouse_horizontal, mouse_vertical, right, left, back, forward\r\n"
+            "0,0,1,0,0,0\r\n0,0,1,0,0,0\r\n-0.1,0,0,0,0,0\r\n\r\n",
+        ),
+        ("a.json", "[[0,0,0,1,0,0],[0,0,0,1,0,0],[0,0,0,0,0,-0.1]]"),
+        ("a.json", '["d*2", "j"]'),
+        ("a.json", '"d*2 j"'),
+        ("a.json", '{"segments": "d*2 j", "mode": "universal"}'),
+        ("a.json", '[{"keys": "d", "frames": 2}, {"keys": "j"}]'),
+        (
+            "a.json",
+            '[{"keyboard":[0,0,0,1]},{"keyboard":[0,0,0,1],"mouse":[0,0]},'
+            '{"keyboard":[0,0,0,0],"mouse":[0,-0.1]}]',
+        ),
+        (
+            "a.json",
+            '{"keyboard":[[0,0,0,1],[0,0,0,1],[0,0,0,0]],"mouse":[[0,0],[0,0],[0,-0.1]]}',
+        ),
+    ],
+)
+def test_every_form_reads_as_the_same_track(tmp_path: Path, name: str, text: str) -> None:
+    assert load_actions(_file(tmp_path, name, text), UNIVERSAL) == RIGHT_THEN_TURN
+
+
+def test_segments_may_be_given_instead_of_a_file() -> None:
+    track = load_actions("w*12 w+left*24", UNIVERSAL)
+    assert len(track) == 36
+    np.testing.assert_array_equal(track.keyboard[11], [1, 0, 0, 0])
+    np.testing.assert_array_equal(track.keyboard[12:], np.tile([1, 0, 1, 0], (24, 1)))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+@pytest.mark.parametrize("mode", ACTION_SPACES)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_written_actions_read_back_exactly(
+    tmp_path: Path, mode: str, suffix: str, data: st.DataObject
+) -> None:
+    space = action_space(mode)
+    count = data.draw(st.integers(1, 20))
+    pressed = st.floats(0, 1, width=32)
+    moved = st.floats(-1, 1, width=32)
+    keyboard = data.draw(arrays(np.float32, (count, len(space.keyboard)), elements=pressed))
+    mouse = data.draw(arrays(np.float32, (count, 2), elements=moved)) if space.has_mouse else None
+    track = ActionTrack(keyboard, mouse)
+    path = tmp_path / f"actions{suffix}"
+    save_actions(path, track, space)
+    assert load_actions(path, space) == track
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@given(words=st.lists(st.tuples(st.sampled_from("wasdijklq"), st.integers(1, 30)), min_size=1))
+def test_segments_hold_each_action_for_its_frames(words: list[tuple[str, int]]) -> None:
+    track = parse_segments(" ".join(f"{key}*{frames}" for key, frames in words), UNIVERSAL)
+    assert len(track) == sum(frames for _, frames in words)
+    start = 0
+    for key, frames in words:
+        held = UNIVERSAL.fill(UNIVERSAL.press(key), frames)
+        assert track.rows(start, start + frames) == held
+        start += frames
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.csv", "", "forward,back,left,right,mouse_vertical,mouse_horizontal"),
+        ("a.csv", "forward,back\n1,0\n", "do not fit universal"),
+        ("a.csv", "0,0,0,1,0,0\n", "do not fit universal"),
+        ("a.csv", "forward,back,left,right\n", "no rows"),
+        ("a.csv", "forward,back,left,right\n1,0,0\n", "row 0: 4 numbers"),
+        ("a.csv", "forward,back,left,right\n1,0,0,0\n1,x,0,0\n", "row 1.*not all numbers"),
+        ("a.csv", "forward,back,left,right\n1,nan,0,0\n", "row 0, column 1 is nan"),
+        ("a.csv", "forward,back,left,right\n1,0,0,1e300\n", "out of|must be in"),
+        ("a.csv", "forward,back,left,right\n1,0,0," + "1" * 200_000, "not a table.*field limit"),
+        ("a.csv", ",".join(map(str, range(9_000))), "do not fit universal"),
+        ("a.json", "[[1,0,0,0],[7,0,0,0]]", "row 1, column 0 is 7"),
+        ("a.json", "[[1,0,0]]", "row 0: 6 numbers"),
+        ("a.json", "{", "not JSON"),
+        ("a.json", "[]", "no actions"),
+        ("a.json", '{"segments": []}', "no actions"),
+        ("a.json", "{}", "neither a list of rows"),
+        ("a.json", "[1, 2]", "mixes kinds"),
+        ("a.json", '[{"keyboard":[0,0,0,1]},{"keyboard":[0,0,1]}]', "row 1"),
+        ("a.json", '{"mode": "gta_drive", "segments": "w"}', "mode 'gta_drive'"),
+        ("a.json", '[{"keys": "w", "frames": "many"}]', "frames"),
+        ("a.json", '[{"keys": "w", "frames": 1' + "0" * 400 + "}]", "at most 1000000"),
+        ("a.json", '{"keyboard": [[1' + "0" * 400 + ",0,0,0]]}", "not a table of numbers"),
+        ("a.txt", " ", "no actions"),
+        ("a.txt", "w*" + "9" * 5_000, "at most 1000000"),
+        ("a.txt", "w*" + "9" * 4_000, "at most 1000000"),
+        ("a.txt", "w" * 5_000, "unknown key 'www"),
+        ("a.txt", "w*0", "at least 1 frame"),
+        ("a.txt", "w*99999999999", "at most"),
+        ("a.txt", "w*-3", "not keys\\*frames"),
+        ("a.txt", "w*12,s*12", "not keys\\*frames"),
+        ("a.txt", "x*12", "unknown key 'x'"),
+    ],
+)
+def test_bad_files_get_one_clear_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+    with pytest.raises(ActionError, match=said) as caught:
+        load_actions(_file(tmp_path, name, text), UNIVERSAL)
+    assert str(caught.value).startswith(str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_segments_of_too_many_digits_get_their_line_without_a_file() -> None:
+    with pytest.raises(ActionError, match="at most 1000000"):
+        load_actions("w*" + "9" * 5_000, UNIVERSAL)
+
+
+def test_a_missing_file_and_a_binary_one_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ActionError, match="no such action file"):
+        load_actions(tmp_path / "nowhere.csv", UNIVERSAL)
+    (tmp_path / "noise.csv").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(ActionError, match="cannot be read as text"):
+        load_actions(tmp_path / "noise.csv", UNIVERSAL)
+
+
+def test_a_file_of_another_kind_is_not_taken_for_keys(tmp_path: Path) -> None:
+    path = _file(tmp_path, "walk.yaml", "w*12")
+    with pytest.raises(ActionError, match=r"walk\.yaml: action files are \.csv, \.json, \.txt$"):
+        load_actions(str(path), UNIVERSAL)
+
+
+PAGE = ROOT / "docs" / "actions.md"
+EXAMPLES = re.findall(r"```(csv|json|txt)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(("kind", "text"), EXAMPLES)
+def test_the_examples_of_the_docs_load(tmp_path: Path, kind: str, text: str) -> None:
+    track = load_actions(_file(tmp_path, f"example.{kind}", text), UNIVERSAL)
+    np.testing.assert_array_equal(track.keyboard[0], [1, 0, 0, 0])
+
+
+def test_the_docs_show_every_kind_of_file() -> None:
+    assert {kind for kind, _ in EXAMPLES} == {"csv", "json", "txt"}
+    for space in ACTION_SPACES.values():
+        assert ", ".join(space.keyboard) in PAGE.read_text()

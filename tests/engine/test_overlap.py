@@ -1,0 +1,170 @@
+"""Blocks whose actions are known: the same run, decoded at once and beside the next block."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
+from glassworld.engine.actions.track import Action
+from glassworld.engine.overlap import is_small, overlaps, work
+from glassworld.engine.rollout import BlockReport, Rollout
+from glassworld.engine.world import World
+from glassworld.errors import InputError
+from glassworld.models.transformer.attention import attention
+from glassworld.profiling.tags import listen
+from glassworld.specs import ActionModuleSpec, DiTSpec, VAESpec, VisionSpec, WorldSpec
+from tests.support import tiny
+
+FORWARD = Action((1, 0, 0, 0), (0, 0))
+LEFT = Action((0, 0, 0, 0), (0, -0.1))
+WALK = [FORWARD, LEFT, FORWARD, FORWARD, LEFT]
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2  # whatever the test did
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def world() -> World:
+    """Of a transformer that has enough to do beside the decoder."""
+    return tiny.world(dit={"ffn_dim": 2048})
+
+
+@pytest.fixture
+def decoders(world: World) -> list[int]:
+    """Grows by the thread of each decoding."""
+    threads: list[int] = []
+    world.networks.decoder.decoder.register_forward_hook(
+        lambda *_: threads.append(threading.get_ident())
+    )
+    return threads
+
+
+def listened_to(world: World, frames: int) -> Rollout:
+    """A run as it is while somebody listens to its tags."""
+    stop = listen(lambda *_: None)
+    try:
+        return world.generate(tiny.picture(), frames, seed=4)
+    finally:
+        stop()
+
+
+def test_all_blocks_but_the_first_are_decoded_beside_the_next(
+    world: World, decoders: list[int]
+) -> None:
+    here = threading.get_ident()
+    beside = world.generate(tiny.picture(), 15, seed=4)
+    assert [thread == here for thread in decoders] == [True, False, False, False, False]
+    decoders.clear()
+    in_turn = listened_to(world, 15)
+    assert decoders == [here] * 15
+    torch.testing.assert_close(beside.latents, in_turn.latents, rtol=0, atol=1e-4)
+    difference = np.abs(beside.frames.astype(int) - in_turn.frames)
+    assert difference.max() <= 1
+    assert len(beside.timings.blocks) == 5
+
+
+def test_a_run_with_the_noise_of_a_session_rounds_as_the_session_does(
+    world: World, decoders: list[int]
+) -> None:
+    world.generate(tiny.picture(), 6, seed=4, noise="blocks")
+    assert decoders == [threading.get_ident()] * 6
+
+
+def test_known_actions_make_the_frames_of_one_step_after_another(world: World) -> None:
+    stepping, running = (world.start(tiny.picture(), seed=2) for _ in range(2))
+    ran = list(running.run(WALK))
+    stepped = [stepping.step(action) for action in WALK]
+    assert [len(frames) for frames in ran] == [9, 12, 12, 12, 12]
+    for made, expected in zip(ran, stepped, strict=True):
+        assert np.abs(made.astype(int) - expected).max() <= 1
+    on = (session.step(LEFT).astype(int) for session in (running, stepping))
+    assert np.abs(next(on) - next(on)).max() <= 1
+
+
+def test_no_actions_make_no_frames(world: World) -> None:
+    session = world.start(tiny.picture())
+    assert list(session.run([])) == []
+    assert session.state.start == 0
+
+
+def test_a_stopped_run_holds_what_its_caller_heard_of(world: World) -> None:
+    heard: list[BlockReport] = []
+
+    def on_block(report: BlockReport) -> bool:
+        heard.append(report)
+        return len(heard) < 3
+
+    rollout = world.generate(tiny.picture(), 30, seed=4, on_block=on_block)
+    assert [report.index for report in heard] == [0, 1, 2]
+    assert np.array_equal(rollout.frames, np.concatenate([report.frames for report in heard]))
+    assert rollout.latents.shape[2] == 9
+    assert len(rollout.actions) == len(rollout.frames) == 33
+    whole = world.generate(tiny.picture(), 9, seed=4)
+    assert np.array_equal(rollout.actions.keyboard, whole.actions.keyboard)
+
+
+def test_an_action_that_is_refused_comes_after_the_frames_before_it(world: World) -> None:
+    made = world.start(tiny.picture()).run([FORWARD, FORWARD, Action((1, 1), (0, 0)), LEFT])
+    assert [len(next(made)) for _ in range(2)] == [9, 12]
+    with pytest.raises(InputError, match="keyboard"):
+        next(made)
+
+
+def test_the_caller_keeps_its_threads(world: World) -> None:
+    for _ in world.start(tiny.picture()).run(WALK):
+        assert torch.get_num_threads() == 2
+
+
+def test_what_does_not_gain_does_one_thing_after_another(world: World) -> None:
+    assert overlaps(world.pipeline)
+    torch.set_num_threads(1)
+    assert is_small(world.pipeline)
+    assert not overlaps(world.pipeline)
+    torch.set_num_threads(2)
+    assert not is_small(tiny.world(dit={"ffn_dim": 2048}, height=1024, width=2048).pipeline)
+    assert is_small(tiny.world().pipeline)
+    assert not overlaps(tiny.world().pipeline)  # little to do beside the decoder
+
+
+@pytest.mark.parametrize("tiny_decoder", [False, True])
+def test_a_block_decoded_at_once_is_that_of_frame_after_frame(tiny_decoder: bool) -> None:
+    world = tiny.world()
+    if tiny_decoder:
+        world = with_tiny_decoder(world, None)
+    at_once = world.generate(tiny.picture(), 9, seed=4)
+    one_by_one = listened_to(world, 9)
+    assert torch.equal(at_once.latents, one_by_one.latents)
+    assert at_once.frames.shape == (33, 32, 48, 3)
+    assert np.abs(at_once.frames.astype(int) - one_by_one.frames).max() <= 1
+
+
+def test_work_of_the_released_size() -> None:
+    """29.7 TFLOP of linear layers and 22.9 of decoding, some of it elsewhere."""
+    dit = DiTSpec(ActionModuleSpec(tuple(range(15)), 4))
+    spec = WorldSpec(mode="universal", dit=dit, vae=VAESpec(), vision=VisionSpec())
+    transformer, decoder = work(spec)
+    assert 2 * transformer == pytest.approx(29.7e12, rel=0.2)
+    assert 2 * decoder == pytest.approx(22.9e12, rel=0.3)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(3, 3), (3, 9), (3, 15)])
+def test_short_attention_does_not_depend_on_the_number_of_threads(queries: int, keys: int) -> None:
+    q, k, v = (torch.randn(24, 2, n, 64) for n in (queries, keys, keys))
+    two = attention(q, k, v)
+    torch.set_num_threads(1)
+    one = attention(q, k, v)
+    torch.set_num_threads(2)
+    assert torch.equal(one, two)
+    expected = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    torch.testing.assert_close(one.double(), expected, rtol=0, atol=1e-5)

@@ -1,0 +1,154 @@
+"""Products and convolutions by oneDNN: the numbers of torch's own, whatever happens to a weight."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from glassworld.models.ops import onednn
+from glassworld.models.ops.linear import Dense
+from glassworld.models.vae.blocks import Upsample
+from glassworld.models.vae.causal_conv import TAPS, CausalConv, Memory
+from glassworld.models.vae.decoder import VAEDecoder
+from tests.support import tiny
+
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this torch was built without oneDNN"
+)
+
+
+def plain(layer: Dense, x: Tensor) -> Tensor:
+    x = F.linear(x, layer.weight, layer.bias)
+    return F.gelu(x, approximate="tanh") if layer.gelu else x
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """The off switch; `torch.backends.mkldnn.flags` warns of what no processor has."""
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(True)
+
+
+def close(ours: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What goes to oneDNN, in order."""
+    seen: list[str] = []
+    for name in ("multiply", "convolve"):
+        own = getattr(onednn, name)
+
+        def heard(*given: object, own=own, name=name, **named: object) -> Tensor:
+            seen.append(name)
+            return own(*given, **named)
+
+        monkeypatch.setattr(onednn, name, heard)
+    return seen
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("large", [False, True])  # a large weight is not laid out
+def test_a_product_is_torchs(
+    gelu: bool, bias: bool, large: bool, monkeypatch: pytest.MonkeyPatch, calls: list[str]
+) -> None:
+    if large:
+        monkeypatch.setattr(onednn, "MOST_KEPT", 0)
+    torch.manual_seed(0)
+    layer, x = Dense(192, 256, bias, gelu), torch.randn(2, 3, 24, 192)
+    with torch.inference_mode():
+        for rows in (x, x.transpose(1, 2), x[:1]):
+            close(layer(rows), plain(layer, rows))
+        assert calls == ["multiply"] * 3
+        assert torch.equal(layer(x)[:1], layer(x[:1]))  # a session is the same beside another
+
+
+def test_half_precision_rounds_once(calls: list[str]) -> None:
+    torch.manual_seed(0)
+    layer, conv, x = Dense(192, 256, gelu=True), CausalConv(48, 64), torch.randn(72, 192)
+    frames = torch.randn(1, 3, 16, 24, 48)
+    with torch.inference_mode():
+        exact, seen = plain(layer, x), conv(frames, None)
+        calls.clear()
+        near, half = layer.bfloat16()(x.bfloat16()), conv.bfloat16()(frames.bfloat16(), None)
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert calls == ["multiply", "convolve"]
+    for ours, expected in ((near, exact), (half, seen)):
+        assert ours.dtype is torch.bfloat16
+        assert (ours.float() - expected).square().mean().sqrt() < 0.005 * expected.std()
+
+
+def test_small_products_and_gradients_are_left_to_torch(calls: list[str]) -> None:
+    layer, x = Dense(192, 256, gelu=True), torch.randn(72, 192)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
+    with torch.inference_mode():
+        assert torch.equal(layer(x[:2]), plain(layer, x[:2]))
+        layer.double()(x.double())
+    with torch.inference_mode(), without_onednn():
+        layer.float()(x)
+    assert calls == []
+
+
+def test_a_weight_that_changes_is_laid_out_anew(calls: list[str]) -> None:
+    layer, other, x = Dense(192, 256), Dense(192, 256), torch.randn(72, 192)
+    with torch.inference_mode():
+        first = layer(x)
+    copied = copy.deepcopy(layer)
+    layer.load_state_dict(other.state_dict())
+    with torch.inference_mode():
+        close(layer(x), plain(other, x))
+        assert torch.equal(copied(x), first)
+    assert calls == ["multiply"] * 3
+
+
+def test_the_decoder_is_the_same_without_it() -> None:
+    """As where torch has none: of 16 pictures and more its convolutions answer channels first."""
+    decoder = VAEDecoder(tiny.SPEC.vae)
+    tiny.fill(decoder, 1)
+    latents = torch.randn(1, 16, 5, 2, 2, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = decoder(latents)
+        with without_onednn():
+            torch.testing.assert_close(decoder(latents), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [onednn.MOST_KEPT, 0])
+def test_large_outputs_are_added_up_tap_by_tap(
+    kept: int, monkeypatch: pytest.MonkeyPatch, calls: list[str]
+) -> None:
+    monkeypatch.setattr(onednn, "MOST_KEPT", kept)
+    torch.manual_seed(0)
+    conv, x = CausalConv(16, 24), torch.randn(2, 6, 48, 64, 16)
+    memory, other = Memory(), Memory()
+    with torch.inference_mode():
+        parts = [conv(part, memory) for part in (x[:, :5], x[:, 5:])]
+        assert len(calls) == TAPS + (kept > 0)  # the second output is small
+        with without_onednn():
+            close(torch.cat(parts, 1), conv(x, other))
+    assert torch.equal(memory.frames[""], other.frames[""])
+
+
+def test_convolutions_are_torchs(calls: list[str]) -> None:
+    torch.manual_seed(0)
+    conv, up = CausalConv(48, 64), Upsample(64, temporal=False)
+    x = torch.randn(1, 3, 16, 24, 48)
+    with torch.inference_mode():
+        ours = up(conv(x, None), None)
+        assert calls == ["convolve"] * 2
+        with without_onednn():
+            expected = up(conv(x, None), None)
+    assert calls == ["convolve"] * 2
+    close(ours, expected)
+    close(ours, up(conv(x, None), None).detach())  # as in training

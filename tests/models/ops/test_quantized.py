@@ -1,0 +1,51 @@
+"""Layers in 8 bits: near the exact ones, in part as in whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from glassworld.models.ops.linear import Dense
+from glassworld.models.ops.quantized import WIDE, QuantisedLinear, quantise, quantise_layers
+from tests.support import tiny
+
+
+@pytest.mark.parametrize(("dtype", "step"), [(torch.int8, 1 / 127), (torch.float8_e4m3fn, 1 / 8)])
+def test_rows_are_within_half_a_step(dtype: torch.dtype, step: float) -> None:
+    x = (
+        torch.randn(5, 64, generator=torch.Generator().manual_seed(1))
+        * torch.logspace(-3, 3, 5)[:, None]
+    )
+    eight_bit, scale = quantise(x, dtype)
+    largest = x.abs().amax(-1, keepdim=True)
+    assert ((eight_bit.float() * scale - x).abs() <= 0.501 * step * largest).all()
+    assert torch.isfinite(quantise(torch.zeros(2, 16), dtype)[0].float()).all()
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.int8, 0.02), (torch.float8_e4m3fn, 0.06)])
+def test_a_layer_is_near_the_exact_one(dtype: torch.dtype, most: float) -> None:
+    torch.manual_seed(0)
+    linear, x = Dense(64, 48), torch.randn(2, 20, 64)
+    layer = QuantisedLinear(linear, dtype)
+    with torch.inference_mode():
+        exact, near = linear(x), layer(x)
+        assert near.shape == exact.shape
+        assert (near - exact).square().mean().sqrt() < most * exact.std()
+        torch.testing.assert_close(layer(x, first=16), near[..., 16:])
+
+
+def test_the_activation_stays() -> None:
+    torch.manual_seed(0)
+    exact, x = Dense(64, 96, gelu=True), torch.randn(20, 64)
+    with torch.inference_mode():
+        near, expected = QuantisedLinear(exact, torch.int8)(x), exact(x)
+        assert (near - expected).square().mean().sqrt() < 0.05 * expected.std()
+
+
+def test_the_wide_products_of_layers_are_replaced_but_those_of_odd_widths() -> None:
+    layers = tiny.dit().blocks
+    layers[1].ffn[2] = Dense(48, 24)
+    quantise_layers(layers, torch.int8)
+    changed = [name for name, each in layers.named_modules() if isinstance(each, QuantisedLinear)]
+    wide = [f"{index}.{path}" for index in range(3) for path in WIDE]
+    assert sorted(changed) == sorted(set(wide) - {"1.ffn.2"})

@@ -1,0 +1,1 @@
+"""Shared helpers of the tests: small worlds, releases, servers and traces."""

@@ -1,0 +1,178 @@
+"""A real server in a thread, with the tiny world in it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from types import ModuleType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from PIL import Image
+from websockets.client import ClientProtocol
+from websockets.exceptions import ConnectionClosed
+from websockets.uri import parse_uri
+
+from glassworld.engine.world import World
+from glassworld.play.app import create_app
+from glassworld.play.images import StartingPicture
+from glassworld.play.launch import http_server
+from glassworld.play.server_state import Hall, Stage
+from tests.support import tiny
+from tests.support.paths import ROOT
+
+RATE = 48  # four times the world's, so that the tests take a quarter of the time
+
+
+def until(condition: Any, seconds: float = 20) -> bool:
+    """Whether it comes true within that time."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(condition())
+
+
+def closed(client: Any) -> tuple[int, str]:
+    """The close code and reason, whatever comes before them."""
+    try:
+        while True:
+            client.socket.recv(20)
+    except ConnectionClosed as end:
+        return (end.rcvd.code, end.rcvd.reason) if end.rcvd is not None else (0, "")
+
+
+def _example(name: str) -> ModuleType:
+    path = ROOT / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+PlayClient = _example("play_client").PlayClient
+
+
+def pictures(world: World) -> list[StartingPicture]:
+    size = (world.spec.width, world.spec.height)
+    smooth = tiny.picture().resize(size)
+    return [
+        StartingPicture("smooth", smooth),
+        StartingPicture("<b>grey</b>", Image.fromarray(np.full((*size[::-1], 3), 99, np.uint8))),
+    ]
+
+
+class Answer(NamedTuple):
+    """What an HTTP request got."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+
+class Live:
+    """`with Live() as live: ...`; `changes` are the world's.
+
+    With `loading` the world is not there before that event.
+    """
+
+    def __init__(
+        self,
+        seats: int = 4,
+        token: str | None = None,
+        port: int = 0,
+        loading: threading.Event | None = None,
+        **changes: Any,
+    ) -> None:
+        self.world = tiny.world(**changes)
+        self.loop: asyncio.AbstractEventLoop
+        self.loading, self.ready = loading, threading.Event()
+        self.hall = Hall(seats)
+        app = create_app(self.hall, self._load, token, lambda _: self._opened())
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+        self.port = self._socket.getsockname()[1]
+        self._server = http_server(app, "critical")
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+
+    def _load(self) -> Stage:
+        if self.loading is not None:
+            self.loading.wait(60)
+        return Stage(self.world, pictures(self.world))
+
+    def _opened(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.ready.set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self.loading is not None or self.ready.wait(60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+        self._socket.close()
+        assert not self._thread.is_alive()
+
+    @property
+    def ws(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    def client(self, query: str = "") -> Any:
+        return PlayClient(self.ws + query)
+
+    def get(self, path: str, **headers: str) -> Answer:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return Answer(response.status, response.headers, response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.headers, error.read())
+
+    def tasks(self) -> int:
+        """Asyncio tasks of the server."""
+
+        async def count() -> int:
+            return len(asyncio.all_tasks())
+
+        return asyncio.run_coroutine_threadsafe(count(), self.loop).result(10)
+
+
+class Deaf:
+    """A client that talks and reads nothing; its socket's buffer holds a frame or two."""
+
+    def __init__(self, port: int) -> None:
+        self._protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/ws"))
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._socket.connect(("127.0.0.1", port))
+        self._protocol.send_request(self._protocol.connect())
+        self._flush()
+        self._protocol.receive_data(self._socket.recv(4096))
+        assert self._protocol.handshake_exc is None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def say(self, kind: str, **fields: Any) -> None:
+        """Send a control message; an `OSError` once the server has hung up."""
+        self._protocol.send_text(json.dumps({"type": kind, **fields}).encode())
+        self._flush()
+
+    def _flush(self) -> None:
+        self._socket.sendall(b"".join(self._protocol.data_to_send()))

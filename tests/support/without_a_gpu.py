@@ -1,0 +1,108 @@
+"""Compile a tiny world's kernels for a GPU that is not here, as it would be done where it is.
+
+    python tests/without_a_gpu.py 90
+
+prints how many kernels were compiled for GPUs of compute capability 9.0, and how many more a block
+of the world's own asked for. Everything but loading and launching is Triton's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+from triton.runtime import driver
+
+from glassworld.engine.acceleration import precompile as rehearsal
+from glassworld.engine.acceleration.parts import _compile_ahead, _use_kernels
+from glassworld.engine.world import World
+from glassworld.models.kernels.norm_residual import EIGHT_BITS
+from glassworld.models.ops.quantized import quantise_layers
+from tests.support import tiny
+
+FIRST_FLOAT8 = 89
+compiled: list[str] = []
+
+
+class Launcher:
+    """A kernel as it is loaded: what it computes nobody knows."""
+
+    def __init__(self, source: Any, metadata: Any) -> None:
+        compiled.append(source.fn.__name__)
+
+    def __call__(self, *args: Any) -> None:
+        pass
+
+
+class Loader:
+    def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> tuple[int, ...]:
+        return 1, 1, 0, 0, 1024  # module, function, registers, spills, threads at most
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {"max_shared_mem": 99 * 1024}  # of the least of them
+
+
+class Driver(DriverBase):
+    """Says of the processor that it is a GPU."""
+
+    launcher_cls = Launcher
+
+    def __init__(self, capability: int) -> None:
+        self.utils, self._target = Loader(), GPUTarget("cuda", capability, 32)
+
+    @classmethod
+    def is_active(cls) -> bool:
+        return True
+
+    def map_python_to_cpp_type(self, ty: str) -> str:
+        return ty
+
+    def get_current_target(self) -> GPUTarget:
+        return self._target
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def get_benchmarker(self) -> None:
+        return None
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def halves() -> World:
+    """The tiny world in the types that a GPU has it in."""
+    world = tiny.world()
+    networks = world.networks
+    networks.dit.bfloat16()
+    networks.encoder.half()
+    networks.decoder.half()
+    return World(world.spec, networks, "tiny")
+
+
+def main() -> None:
+    capability = int(sys.argv[1])
+    driver.set_active(Driver(capability))
+    worlds = [halves()]
+    if capability >= FIRST_FLOAT8:
+        worlds.append(halves())
+        quantise_layers(worlds[1].networks.dit.blocks, EIGHT_BITS)
+    for world in worlds:
+        _use_kernels(world)
+        _compile_ahead(world)
+    ahead = len(compiled)
+    with torch.inference_mode():
+        for world in worlds:
+            rehearsal.make_block(world)
+            rehearsal.decode(world)
+    print(ahead, len(compiled) - ahead)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import tiny
+from tests.support.paths import ROOT
+
+gymnasium = pytest.importorskip("gymnasium")
+
+from gymnasium.utils.env_checker import check_env  # noqa: E402
+
+from glassworld.errors import ActionError, InputError  # noqa: E402
+from glassworld.gym import WorldEnv  # noqa: E402
+
+
+@pytest.fixture
+def env() -> WorldEnv:
+    return WorldEnv(tiny.world(), tiny.picture(), "rgb_array")
+
+
+def shaped(**action: int) -> dict[str, object]:
+    """A change of the tiny world's transformer for another mode's actions."""
+    return {"action": replace(tiny.DIT.action, **action)}
+
+
+MODES = {
+    "universal": {},
+    "gta_drive": shaped(keyboard_dim=2),
+    "templerun": shaped(keyboard_dim=7, mouse_dim=0),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gymnasiums_own_checker(mode: str) -> None:
+    world = tiny.world(mode=mode, dit=MODES[mode])
+    env = gymnasium.make(
+        "glassworld/World-v0", world=world, picture=tiny.picture(), render_mode="rgb_array"
+    )
+    check_env(env.unwrapped)
+    env.close()
+
+
+def test_spaces_by_mode() -> None:
+    spaces = {
+        mode: WorldEnv(tiny.world(mode=mode, dit=changes)).action_space
+        for mode, changes in MODES.items()
+    }
+    assert spaces["universal"]["keyboard"] == gymnasium.spaces.MultiBinary(4)
+    assert spaces["gta_drive"]["keyboard"] == gymnasium.spaces.MultiBinary(2)
+    assert spaces["gta_drive"]["mouse"].shape == (2,)
+    assert spaces["templerun"] == gymnasium.spaces.Discrete(7)
+
+
+@pytest.mark.parametrize(
+    ("mode", "action"),
+    [
+        ("universal", {"keyboard": np.zeros(3), "mouse": np.zeros(2)}),
+        ("universal", {"keyboard": np.zeros(4), "mouse": np.array([2.0, 0.0])}),
+        ("universal", {"keyboard": np.zeros(4), "mouse": np.array([np.nan, 0.0])}),
+        ("universal", {"keyboard": np.zeros(4), "mouse": np.zeros(3)}),
+        ("universal", {"keyboard": np.zeros(4), "mouse": np.zeros((2, 1))}),
+        ("universal", {"keyboard": np.zeros(4), "mouse": np.array([0.1j, 0.0])}),
+        ("universal", {"keyboard": np.zeros((4, 1)), "mouse": np.zeros(2)}),
+        ("universal", {"keyboard": np.zeros((20, 20)), "mouse": np.zeros(2)}),
+        ("universal", {"keyboard": np.array([2, 0, 0, 0]), "mouse": np.zeros(2)}),
+        ("universal", {"keyboard": "1000", "mouse": np.zeros(2)}),
+        ("universal", {"keyboard": [[0, 0], [0]], "mouse": np.zeros(2)}),
+        ("universal", {"keyboard": None, "mouse": None}),
+        ("universal", {"keyboard": np.zeros(4)}),
+        ("universal", 3),
+        ("templerun", 7),
+        ("templerun", -1),
+        ("templerun", {"keyboard": np.zeros(7)}),
+        ("templerun", "jump"),
+    ],
+)
+def test_an_action_that_is_not_in_the_space(mode: str, action: object) -> None:
+    env = WorldEnv(tiny.world(mode=mode, dit=MODES[mode]), tiny.picture())
+    env.reset(seed=1)
+    with pytest.raises(ActionError, match=r"is not in (Dict.*Box|Discrete)") as caught:
+        env.step(action)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_step_is_a_block(env: WorldEnv) -> None:
+    frame, info = env.reset(seed=1)
+    assert frame.shape == (32, 48, 3)
+    assert info["frames"].shape == (1, 32, 48, 3)
+    action = {"keyboard": np.array([1, 0, 0, 0], np.int8), "mouse": np.array([0, 0.1], np.float32)}
+    frame, reward, terminated, truncated, info = env.step(action)
+    assert (reward, terminated, truncated) == (0.0, False, False)
+    assert info["frames"].shape == (9, 32, 48, 3)
+    assert env.step(action)[4]["frames"].shape == (12, 32, 48, 3)
+    np.testing.assert_array_equal(frame, info["frames"][-1])
+    assert env.render() is not None
+
+
+def test_it_is_the_session(env: WorldEnv) -> None:
+    """The same frames as the session itself gives."""
+    _, info = env.reset(seed=4)
+    idle = {"keyboard": np.zeros(4, np.int8), "mouse": np.zeros(2, np.float32)}
+    frames = [env.step(idle)[4]["frames"] for _ in range(2)]
+    session = env.world.start(tiny.picture(), info["seed"])
+    for made in frames:
+        np.testing.assert_array_equal(session.step(env.world.space.press(())), made)
+
+
+def test_step_before_reset_and_after_close(env: WorldEnv) -> None:
+    idle = {"keyboard": np.zeros(4, np.int8), "mouse": np.zeros(2, np.float32)}
+    with pytest.raises(InputError, match="reset"):
+        env.step(idle)
+    env.reset(seed=1)
+    env.close()
+    with pytest.raises(InputError, match="reset"):
+        env.step(idle)
+
+
+def test_the_example_walks_the_embedded_world(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, ROOT / "examples" / "agent.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "block 11:" in run.stdout
+    assert (tmp_path / "agent.mp4").read_bytes()[4:8] == b"ftyp"

@@ -1,0 +1,58 @@
+"""What the guide says of the update pass: 2 % of the transformer's time with 50 steps."""
+
+import pytest
+
+import glassworld
+from glassworld.trace import analyze
+from glassworld.trace.analyzers import breakdown as questions
+from glassworld.trace.analyzers.expected_time import expected_table, guide_note, passes
+from glassworld.trace.analyzers.flops import total
+from glassworld.trace.analyzers.peak_rates import run_config
+from tests.support import tiny
+
+FIFTY = tuple(range(1000, 0, -20))
+
+
+@pytest.fixture(scope="module", params=[(1000, 666, 333), FIFTY], ids=["3 steps", "50 steps"])
+def run(request, tmp_path_factory):
+    """A real run of the tiny world, analysed; and its number of steps."""
+    path = tmp_path_factory.mktemp("run") / "trace.json"
+    world = tiny.world(denoising_steps=request.param)
+    with glassworld.profile(path, mode="tags"):
+        world.generate(tiny.picture(), num_latent_frames=6)
+    return analyze(path), len(request.param)
+
+
+def test_the_update_is_one_of_so_many_passes(run):
+    analysis, steps = run
+    [update] = questions.update_cost(analysis)
+    assert update.count == 2
+    assert questions.count(analysis, "2.3.{block}_Denoising_Step_{step}_t{timestep}") == 2 * steps
+    assert questions.count(analysis, "DiffusionModel_Forward") == 2 * (steps + 1)
+
+
+def test_its_work_is_what_follows_from_the_runs_own_configuration(run):
+    analysis, steps = run
+    config = run_config(analysis.trace.metadata)
+    assert len(config["denoising_steps"]) == steps
+    denoise, update = (total(parts.values()).flops for parts in passes(analysis, config))
+    # A pass without the head, whose last layer ends at its keys, is somewhat less than a step.
+    assert update / (denoise + update) == pytest.approx(1 / (steps + 1), rel=0.45)
+    assert update / (denoise + update) < 1 / (steps + 1)
+    rows = {row.row.strip(): row for row in expected_table(analysis)}
+    assert rows["denoising"].gflop == pytest.approx(denoise / 1e9)
+    assert rows["cache update"].gflop == pytest.approx(update / 1e9)
+    if steps == 50:
+        assert 0.01 < update / (denoise + update) < 0.02
+
+
+def test_a_run_of_the_guides_steps_needs_no_note(run):
+    analysis, steps = run
+    assert bool(guide_note(analysis)) == (steps != 50)
+
+
+def test_every_row_of_the_guides_table_is_measured_and_expected(run):
+    rows = expected_table(run[0])
+    assert all(row.gflop is not None for row in rows)
+    unmeasured = [row.row for row in rows if not row.measured_ms]
+    assert unmeasured == ["post-processing"]  # it is not the world that draws keys on frames

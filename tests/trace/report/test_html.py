@@ -1,0 +1,177 @@
+"""The page in a real browser: it draws itself, alone, at any width, by mouse or keyboard."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from glassworld.trace import analyze
+from glassworld.trace.report.html import write_page
+from tests.support.traces import CONFIG, Gpu, engine_run, write
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Opens the page of a trace; the test fails if it complains or asks for anything else."""
+    problems, contexts = [], []
+
+    def open_page(trace, width=1280, **options):
+        path = tmp_path / "page.html"
+        write_page(path, analyze(trace))
+        context = browser.new_context(viewport={"width": width, "height": 844}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("request", lambda r: r.url.startswith("file:") or problems.append(r.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def slow_layer(layer, **_):
+    return 900.0 if layer == 2 else 0.0
+
+
+def gpu_run(tmp_path) -> Path:
+    gpu = Gpu()
+    for step in range(3):
+        with gpu.tag(f"ProfilerStep#{step}"):
+            with gpu.tag("forward"), gpu.op_range("aten::mm"):
+                gpu.launch("gemm", 400)
+            gpu.op("aten::item", 3000)
+            with gpu.tag("backward"), gpu.op_range("aten::mm"):
+                gpu.launch("gemm", 900)
+            gpu.wait(2000)
+    return write(tmp_path / "gpu.json", gpu.events, config=None)
+
+
+@needs_browser
+def test_the_slowest_and_the_advice_are_on_the_first_screen(opened, run):
+    page = opened(run(slow=slow_layer))
+    facts = page.locator(".facts")
+    assert "2_Pipeline_Inference" in facts.inner_text()
+    assert "DiT_Feed_Forward" in facts.inner_text()
+    assert "DiT_Layer_2" in page.inner_text(".finding")
+    for first in (facts, page.locator(".finding").first):
+        box = first.bounding_box()
+        assert box["y"] + box["height"] < 844
+
+
+@needs_browser
+def test_every_question_has_its_heading(opened, run, ceilings):
+    ceilings()
+    page = opened(run(config=CONFIG | {"frame_rate": 12}))
+    headings = " ".join(page.locator("h2").all_inner_texts())
+    for number in range(1, 10):
+        assert re.search(rf"\b{number}\. ", headings + page.inner_text("#missing"))
+    assert page.locator("#roofline circle").count() == 5
+    assert page.locator("#roofline .roof").count() == 3
+    assert page.locator("#heat td").count() == 8 * 6
+    assert page.locator("#steps rect").count() == 3
+    assert page.locator("#blocks .fill").count() >= 8 * 3
+    assert page.locator("#expected .mark").count() >= 5
+    assert "frames/s" in page.inner_text(".facts")
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_it_without_scrolling_sideways(opened, run, ceilings, scheme):
+    ceilings()
+    page = opened(run(slow=slow_layer), width=390, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    darkness = sum(map(int, re.findall(r"\d+", paper)[:3]))
+    assert (darkness < 200) == (scheme == "dark")
+    page.get_by_role("button", name="Light / dark").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
+
+
+@needs_browser
+def test_search_finds_tags_and_goes_there_by_keyboard(opened, run):
+    page = opened(run())
+    rows = page.locator("[data-search]:not([hidden])").count()
+    page.keyboard.press("/")
+    page.keyboard.type("vae_dec_head")
+    assert 1 <= page.locator("[data-search]:not([hidden])").count() < rows / 4
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.inner_text(".detail").startswith("VAE_Dec_Head ran 8 times")
+    page.locator("input").press("Escape")
+    assert page.locator("[data-search][hidden]").count() == 0
+
+
+@needs_browser
+def test_arrow_keys_walk_the_tree_and_enter_zooms(opened, run):
+    page = opened(run())
+    page.locator(".icicle button").first.focus()
+    page.keyboard.press("ArrowDown")
+    assert page.inner_text(".detail").startswith("2.3_Block_{block} ran 8 times")
+    page.keyboard.press("Enter")
+    widest = page.locator(".icicle button").first
+    assert widest.get_attribute("aria-label").startswith("2.3_Block_{block}")
+    assert widest.bounding_box()["width"] == pytest.approx(
+        page.locator(".icicle").bounding_box()["width"], abs=3
+    )
+    page.keyboard.press("Escape")
+    assert widest.get_attribute("aria-label").startswith("2_Pipeline_Inference")
+
+
+@needs_browser
+def test_the_tree_shows_cpu_busy_or_idle_time(opened, tmp_path):
+    page = opened(gpu_run(tmp_path))
+    times = {}
+    for mode in ("GPU busy", "CPU", "GPU idle"):
+        page.get_by_role("button", name=mode, exact=True).click()
+        times[mode] = page.locator(".icicle button").first.get_attribute("aria-label")
+    assert times["GPU busy"].endswith("3.90 ms")
+    assert len(set(times.values())) == 3
+    assert "aten::item" in page.inner_text("#gaps")
+    assert "gemm" in page.inner_text("#ops")
+
+
+@needs_browser
+def test_the_page_explains_gpu_figures_where_there_are_some(opened, run, tmp_path):
+    assert "GPU idle" in opened(gpu_run(tmp_path)).inner_text("#reading")
+    assert "GPU" not in opened(run()).inner_text("#reading")
+
+
+def test_the_page_of_a_long_run_stays_small_and_asks_for_nothing(tmp_path):
+    trace = write(tmp_path / "long.json", engine_run(blocks=50, steps=tuple(range(1000, 0, -20))))
+    path = tmp_path / "page.html"
+    write_page(path, analyze(trace))
+    page = path.read_text()
+    assert len(page.encode()) < 2_000_000
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", page)
+
+
+@needs_browser
+def test_dots_and_columns_bear_the_numbers_of_their_blocks_and_steps(opened, tmp_path):
+    """A part of a run begins at any block, and a step may be missing."""
+    events = engine_run(blocks=6)
+    cut = next(i for i, e in enumerate(events) if e["name"] == "2.3_Block_3")
+    part = [e for e in events[cut:] if "Denoising_Step_0" not in e["name"]]
+    page = opened(write(tmp_path / "part.json", part))
+    dots = page.locator("#steps circle title").all_text_contents()
+    assert [dot.partition(":")[0] for dot in dots] == ["block 3", "block 4", "block 5"] * 2
+    heads = page.locator(".heat thead th").all_text_contents()
+    assert heads == ["block", "step 1", "step 2", "encode", "update", "decode"]

@@ -1,0 +1,158 @@
+"""What was planted in a GPU's trace is named, by the rule that is for it."""
+
+import pytest
+
+from glassworld.trace import analyze
+from glassworld.trace.advice import advise
+from tests.support.advised import findings, only
+from tests.support.traces import Gpu, write
+
+
+def gpu_trace(tmp_path, lay_out, **document):
+    gpu = Gpu()
+    with gpu.tag("step"):
+        lay_out(gpu)
+    return write(tmp_path / "gpu.json", gpu.events, config=None, **document)
+
+
+def healthy(gpu):
+    for _ in range(60):
+        with gpu.op_range("aten::mm"):
+            gpu.launch("gemm", 300)
+        gpu.wait(10)
+    gpu.wait(15_000)
+
+
+def test_a_busy_gpu_gets_no_advice(tmp_path):
+    path = gpu_trace(tmp_path, healthy)
+    assert findings(path) == {}
+    analysis = analyze(path)
+    assert analysis.coverage.attributed == 60
+
+
+def test_launches_that_come_too_late_are_found(tmp_path):
+    def lay_out(gpu):
+        for _ in range(100):
+            with gpu.op_range("aten::add"):
+                gpu.launch("add", 5)
+            gpu.wait(40)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert (found.rule, found.tag) == ("launch-bound", "step")
+    assert found.value == pytest.approx(0.9, abs=0.05)
+
+
+@pytest.mark.parametrize(("tag", "ours"), [("step", False), ("DiffusionModel_Forward", True)])
+def test_flags_of_the_engine_are_advice_about_its_own_runs_alone(tmp_path, tag, ours):
+    gpu = Gpu()
+    with gpu.tag(tag):
+        for _ in range(100):
+            gpu.launch("add", 5)
+            gpu.wait(40)
+        gpu.memory(95 * 2**30, 0)
+    properties = [{"id": 0, "totalGlobalMem": 100 * 2**30}]
+    path = write(tmp_path / "gpu.json", gpu.events, config=None, deviceProperties=properties)
+    changes = {finding.rule: finding.change for finding in advise(analyze(path))}
+    assert "torch.compile" in changes["launch-bound"]
+    assert ("--accelerate kernels,graphs" in changes["launch-bound"]) == ours
+    assert ("--num_output_frames" in changes["memory-full"]) == ours
+    assert ("--" in "".join(changes.values())) == ours
+
+
+def test_a_gpu_stall_is_found_with_what_the_cpu_did(tmp_path):
+    def lay_out(gpu):
+        healthy(gpu)
+        gpu.op("aten::nonzero", 12_000)
+        healthy(gpu)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert found.rule == "gpu-stall"
+    assert "aten::nonzero" in found.what
+    assert "of the trace, threshold 20%" in found.measured  # it has no blocks
+    queued = 60 * 0.3 - (60 * 0.012 + 15)  # what the GPU still had to do when the stall began
+    assert found.gain_ms == pytest.approx(12 - queued, rel=0.01)
+
+
+def test_cpu_work_that_keeps_the_gpu_waiting_is_summed_up(tmp_path):
+    def lay_out(gpu):
+        for _ in range(6):
+            gpu.op("aten::decode_jpeg", 3_000)
+            for _ in range(8):
+                gpu.launch("gemm", 600)
+                gpu.wait(10)
+            gpu.wait(5_000)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert (found.rule, found.tag) == ("host-work", "aten::decode_jpeg")
+    assert found.gain_ms == pytest.approx(6 * 3, rel=0.1)
+
+
+def test_waiting_for_the_gpu_after_every_kernel_is_found(tmp_path):
+    def lay_out(gpu):
+        for _ in range(60):
+            gpu.launch("gemm", 100)
+            gpu.call("cudaStreamSynchronize", 105)
+            gpu.wait(60)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert (found.rule, found.tag) == ("sync-bound", "cudaStreamSynchronize")
+
+
+def test_copies_that_move_without_computing_are_found(tmp_path):
+    def lay_out(gpu):
+        for _ in range(40):
+            with gpu.op_range("aten::cat"):
+                gpu.launch("CatArrayBatchedCopy", 200)
+            with gpu.op_range("aten::mm"):
+                gpu.launch("gemm", 300)
+        gpu.wait(20_000)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert (found.rule, found.tag) == ("moving-data", "aten::cat")
+    assert found.value == pytest.approx(0.4)
+
+
+def test_unpinned_copies_are_found(tmp_path):
+    def lay_out(gpu):
+        healthy(gpu)
+        for _ in range(10):
+            gpu.launch("Memcpy HtoD (Pageable -> Device)", 300, cat="gpu_memcpy")
+        gpu.wait(4_000)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert found.rule == "pageable-copies"
+    assert found.value == pytest.approx(3000 / 21000)
+
+
+def test_unfused_attention_is_found(tmp_path):
+    def lay_out(gpu):
+        for _ in range(40):
+            with gpu.op_range("aten::bmm"):
+                gpu.launch("gemm", 300)
+            with gpu.op_range("aten::softmax"):
+                gpu.launch("softmax_warp_forward", 200)
+        gpu.wait(20_000)
+
+    found = only(gpu_trace(tmp_path, lay_out))
+    assert (found.rule, found.tag) == ("attention-backend", "aten::softmax")
+    assert found.gain_ms == pytest.approx(8)
+
+
+@pytest.mark.parametrize(("allocated", "full"), [(60, False), (78, True)])
+def test_a_nearly_full_device_is_found(tmp_path, allocated, full):
+    def lay_out(gpu):
+        healthy(gpu)
+        gpu.memory(allocated << 30, device=0)
+
+    devices = [{"id": 0, "totalGlobalMem": 80 << 30}]
+    found = findings(gpu_trace(tmp_path, lay_out, deviceProperties=devices))
+    assert set(found) == ({("memory-full", "device 0")} if full else set())
+
+
+@pytest.mark.parametrize("devices", [None, "x", [1], [{"id": []}], [{"id": 0}], {"id": 0}])
+def test_odd_facts_about_devices_are_no_evidence(tmp_path, devices):
+    def lay_out(gpu):
+        healthy(gpu)
+        gpu.memory(78 << 30, device=0)
+
+    assert findings(gpu_trace(tmp_path, lay_out, deviceProperties=devices)) == {}
