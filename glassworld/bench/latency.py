@@ -9,7 +9,7 @@ from typing import Any
 
 from glassworld.bench.steady_state import frames_per_block, idle, warm
 from glassworld.engine.batch import SessionBatch
-from glassworld.engine.runtime import OnTheWay, synchronise
+from glassworld.engine.runtime import HostCopy, synchronise
 from glassworld.engine.world import Picture, World
 from glassworld.play.images import encode
 
@@ -26,7 +26,7 @@ def key_to_frame_ms(world: World, picture: Picture) -> dict[str, float]:
     session = warm(world, picture)
     taken: list[float] = []
 
-    def send(part: OnTheWay) -> None:
+    def send(part: HostCopy) -> None:
         if len(taken) <= index:
             encode(part.wait()[0, :1].numpy(), "jpeg")
             taken.append(1e3 * (time.perf_counter() - began))

@@ -21,7 +21,7 @@ from glassworld.errors import InputError
 Point = tuple[int, int, bool]
 
 
-def meeting_point(session: Session) -> Point:
+def batch_key(session: Session) -> Point:
     """Sessions for which this is the same can make their next blocks together.
 
     Those of one world can once their windows are full, before that if all have made as many blocks.
@@ -32,10 +32,10 @@ def meeting_point(session: Session) -> Point:
 
 def can_join(sessions: Sequence[Session]) -> bool:
     """Whether the sessions can make their next blocks together."""
-    return len({meeting_point(session) for session in sessions}) == 1
+    return len({batch_key(session) for session in sessions}) == 1
 
 
-def takes_batches(world: World) -> bool:
+def supports_batching(world: World) -> bool:
     """Whether more than one session at once is no trouble: nothing is compiled or captured for
     one, which would have to be done anew for every other number of them."""
     pipeline = world.pipeline

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.pipeline import BlockOutput, Pipeline
-from glassworld.engine.runtime import OnTheWay, using_threads
+from glassworld.engine.runtime import HostCopy, using_threads
 from glassworld.engine.state import SessionState
 from glassworld.profiling.tags import heard
 from glassworld.specs import WorldSpec
@@ -92,7 +92,7 @@ def _overlapped(
 
     @torch.inference_mode()
     def decoded(latents: Tensor) -> BlockOutput:
-        return BlockOutput(latents, [OnTheWay(x) for x in pipeline.decode(latents, state, frames)])
+        return BlockOutput(latents, [HostCopy(x) for x in pipeline.decode(latents, state, frames)])
 
     threads = torch.get_num_threads()
     mine, others = threads // 2, partial(torch.set_num_threads, threads - threads // 2)

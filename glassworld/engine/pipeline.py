@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.acceleration.cuda_graphs import PassGraphs, PassInput
-from glassworld.engine.runtime import OnTheWay, sent
+from glassworld.engine.runtime import HostCopy, sent
 from glassworld.engine.sampling import FlowSchedule, Step, add_noise, flow_to_x0, renew_noise
 from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.dit import DiT
-from glassworld.models.transformer.layer import BlockPlace
+from glassworld.models.transformer.layer import BlockPosition
 from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.models.vae.streaming import StreamingDecoder
 from glassworld.profiling import registry as tags
@@ -32,33 +32,33 @@ class BlockOutput(NamedTuple):
     """A finished block; `b` is 1, or the number of sessions that made it together."""
 
     latents: Tensor  # [b, c, f, h, w], on the device
-    parts: list[OnTheWay]  # of latent frames uint8 [b, n, H, W, 3], to the host
+    parts: list[HostCopy]  # of latent frames uint8 [b, n, H, W, 3], to the host
 
     def frames(self) -> Tensor:
         """All of the block's frames `[b, pixel frames, H, W, 3]`, on the host."""
         return joined([part.wait() for part in self.parts], 1)
 
 
-OnFrames = Callable[[OnTheWay], None]
+OnFrames = Callable[[HostCopy], None]
 """Hears of a latent frame's pictures as soon as they are decoded, on a GPU: asked for."""
 
 
 @dataclass(frozen=True)
-class Given:
+class BlockConditioning:
     """What every pass over one block is given beside the latents and the time."""
 
     condition: Tensor
-    place: BlockPlace
+    place: BlockPosition
     windows: ActionWindows
 
     @staticmethod
-    def together(each: Sequence[Given]) -> Given:
+    def together(each: Sequence[BlockConditioning]) -> BlockConditioning:
         """Of several sessions, along the batch's axis."""
         windows = [given.windows for given in each]
         mouse = [window.mouse for window in windows if window.mouse is not None]
-        return Given(
+        return BlockConditioning(
             joined([given.condition for given in each]),
-            BlockPlace.together([given.place for given in each]),
+            BlockPosition.together([given.place for given in each]),
             ActionWindows(
                 joined([window.keyboard for window in windows]), joined(mouse) if mouse else None
             ),
@@ -114,7 +114,7 @@ class Pipeline:
 
         def show(latents: Tensor) -> None:
             for pictures in self.decode(latents, networks, at_once):
-                parts.append(OnTheWay(pictures))
+                parts.append(HostCopy(pictures))
                 if on_frames is not None:
                     on_frames(parts[-1])
 
@@ -131,7 +131,7 @@ class Pipeline:
         if self.captures and networks.graphs is None:
             networks.graphs = PassGraphs(self.device)
         with self.attention(), tag(tags.BLOCK, block=block):
-            given = Given.together([self.given(state, frames) for state in states])
+            given = BlockConditioning.together([self.given(state, frames) for state in states])
             latents = self.denoise(states, networks, given)
             with tag(tags.VAE_DECODE, block=block):
                 show(latents)  # on their way while the update pass, which nobody waits for, runs
@@ -143,7 +143,7 @@ class Pipeline:
         return latents
 
     def denoise(
-        self, states: Sequence[SessionState], networks: NetworkState, given: Given
+        self, states: Sequence[SessionState], networks: NetworkState, given: BlockConditioning
     ) -> Tensor:
         """From noise to the block's clean latents, step by step."""
         frames, last = self.spec.frames_per_block, len(self.steps) - 1
@@ -168,7 +168,9 @@ class Pipeline:
         """Noise of every session, from its own source."""
         return self.to_device(joined([draw(state) for state in states]))
 
-    def predict(self, x: Tensor, step: Step, given: Given, networks: NetworkState) -> Tensor:
+    def predict(
+        self, x: Tensor, step: Step, given: BlockConditioning, networks: NetworkState
+    ) -> Tensor:
         """The clean latents that the network sees in `x`."""
         with tag(tags.DIFFUSION_FORWARD):
             flow = self.forward(x, step, given, networks, output=True)
@@ -176,13 +178,13 @@ class Pipeline:
             assert flow is not None
             return flow_to_x0(x, flow, step)
 
-    def remember(self, latents: Tensor, given: Given, networks: NetworkState) -> None:
+    def remember(self, latents: Tensor, given: BlockConditioning, networks: NetworkState) -> None:
         """Leave the keys and values of clean latents in the caches."""
         with tag(tags.DIFFUSION_FORWARD):
             self.forward(latents, self.clean, given, networks, output=False)
 
     def forward(
-        self, x: Tensor, step: Step, given: Given, networks: NetworkState, output: bool
+        self, x: Tensor, step: Step, given: BlockConditioning, networks: NetworkState, output: bool
     ) -> Tensor | None:
         x, time = torch.cat([x, given.condition], 1), self.times[step]
         if networks.graphs is not None:
@@ -210,7 +212,7 @@ class Pipeline:
                 state.start += frames
         state.prefilled = state.start
 
-    def given(self, state: SessionState, frames: int) -> Given:
+    def given(self, state: SessionState, frames: int) -> BlockConditioning:
         """The condition, the place and the actions of the block at `state.start`."""
         start, spec = state.start, self.spec
         if state.image.missing(start + frames, self.encoder):
@@ -220,7 +222,7 @@ class Pipeline:
         if condition is None:
             condition = self.to_device(state.image.condition(start, frames))
         state.condition = None
-        return Given(
+        return BlockConditioning(
             condition=condition,
             place=self.dit.stream_place(start, frames, spec.token_grid, state.shift),
             windows=state.actions.windows(start, frames, spec.dit.action.rows, condition),

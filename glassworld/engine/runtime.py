@@ -117,7 +117,7 @@ def using_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class OnTheWay:
+class HostCopy:
     """A tensor on its way to the host, while the device goes on with what was asked for after."""
 
     def __init__(self, source: Tensor) -> None:

@@ -42,7 +42,7 @@ from glassworld.profiling.tags import tag
 from glassworld.specs import WorldSpec
 
 Picture = str | Path | Image.Image
-Draw = Literal["run", "blocks"]
+NoiseMode = Literal["run", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class World:
         actions: ActionTrack | str | Path | None = None,
         initial_latents: Tensor | str | Path | None = None,
         on_block: Callable[[BlockReport], bool | None] | None = None,
-        noise: Draw = "run",
+        noise: NoiseMode = "run",
     ) -> Rollout:
         """Make `num_latent_frames` new latent frames, `1 + 4 (n - 1)` pixel frames.
 
@@ -109,8 +109,8 @@ class World:
         Raises an `InputError` before the first block if anything does not fit.
         """
         began = time.perf_counter()
-        if noise not in get_args(Draw):
-            raise InputError(f"noise {noise!r:.40}: must be one of {', '.join(get_args(Draw))}")
+        if noise not in get_args(NoiseMode):
+            raise InputError(f"noise {noise!r:.40}: must be one of {', '.join(get_args(NoiseMode))}")
         blocks = self._blocks(num_latent_frames)
         initial = read_latents(initial_latents, self.spec)
         given = 0 if initial is None else initial.shape[2]

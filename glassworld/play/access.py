@@ -28,7 +28,7 @@ _HEADERS = {
 }
 
 
-class Guard:
+class AccessControl:
     """Middleware around everything.
 
     A browser may be sent here by any page, so a WebSocket's origin must be this server, and on

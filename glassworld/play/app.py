@@ -16,10 +16,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from glassworld.play import protocol as wire
-from glassworld.play.access import Guard
-from glassworld.play.client_socket import Channel
-from glassworld.play.connection import Player
-from glassworld.play.server_state import Hall, Stage
+from glassworld.play.access import AccessControl
+from glassworld.play.client_socket import ClientSocket
+from glassworld.play.connection import PlayerConnection
+from glassworld.play.server_state import LoadedWorld, ServerState
 
 STATIC = Path(__file__).resolve().parent / "static"
 
@@ -37,7 +37,10 @@ Opened = Callable[[Exception | None], None]
 
 
 def create_app(
-    hall: Hall, load: Callable[[], Stage], token: str | None = None, opened: Opened | None = None
+    hall: ServerState,
+    load: Callable[[], LoadedWorld],
+    token: str | None = None,
+    opened: Opened | None = None,
 ) -> Starlette:
     """The application: serves at once, loads the world meanwhile, closes the hall at the end."""
 
@@ -70,7 +73,7 @@ def create_app(
             Route("/metrics", desk.metrics),
             WebSocketRoute("/ws", desk.play),
         ],
-        middleware=[Middleware(Guard, token=token)],
+        middleware=[Middleware(AccessControl, token=token)],
         lifespan=lifespan,
     )
 
@@ -78,7 +81,7 @@ def create_app(
 class _Desk:
     """The routes. Whatever a client asks for is looked up, never used as a path."""
 
-    def __init__(self, hall: Hall) -> None:
+    def __init__(self, hall: ServerState) -> None:
         self.hall = hall
         self.page_files = {path.name: path.read_bytes() for path in STATIC.iterdir()}
 
@@ -122,12 +125,12 @@ class _Desk:
 
     async def play(self, socket: WebSocket) -> None:
         await socket.accept()
-        channel = Channel(socket)
+        channel = ClientSocket(socket)
         with self.hall.seat() as seated:
             try:
                 if seated:
                     await self._until_ready(channel)
-                    await Player(self.hall, channel).run()
+                    await PlayerConnection(self.hall, channel).run()
                 else:
                     await channel.tell(wire.Full(self.hall.seats))
                     await channel.close(TRY_AGAIN, "every seat is taken")
@@ -140,7 +143,7 @@ class _Desk:
                 await channel.close(FAILED, f"the walk failed: {type(error).__name__}")
                 raise
 
-    async def _until_ready(self, channel: Channel) -> None:
+    async def _until_ready(self, channel: ClientSocket) -> None:
         """Wait for the world; whoever leaves meanwhile gives the seat back."""
         ready = asyncio.create_task(self.hall.ready.wait())
         heard = asyncio.create_task(channel.receive())

@@ -18,45 +18,55 @@ from itertools import groupby
 from typing import NamedTuple
 
 from glassworld.engine.actions.track import Action
-from glassworld.engine.batch import SessionBatch, meeting_point, takes_batches
+from glassworld.engine.batch import SessionBatch, batch_key, supports_batching
 from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.rollout import Frames
-from glassworld.engine.runtime import OnTheWay, synchronise
+from glassworld.engine.runtime import HostCopy, synchronise
 from glassworld.engine.world import Session
-from glassworld.play.live_session import Begun, MadeBlock, Order, Part, Timing, Walk
-from glassworld.play.worker import Worker
-from glassworld.profiling.stage_timer import StageClock
+from glassworld.play.live_session import (
+    Begun,
+    BlockResult,
+    FrameChunk,
+    LiveSession,
+    PlayerInput,
+    Timing,
+)
+from glassworld.play.worker import DeviceThread
+from glassworld.profiling.stage_timer import StageTimer
 from glassworld.profiling.tags import listen
 
 Step = Callable[[Sequence[Action], OnFrames], list[Frames]]
 
 
-class Wanted(NamedTuple):
+class BlockRequest(NamedTuple):
     """A block that a player waits for."""
 
-    walk: Walk
-    order: Callable[[], Order]  # the newest, asked for when the block is begun
-    hand_out: Callable[[Part], None]
-    made: Future[MadeBlock]
+    walk: LiveSession
+    order: Callable[[], PlayerInput]  # the newest, asked for when the block is begun
+    hand_out: Callable[[FrameChunk], None]
+    made: Future[BlockResult]
 
 
-class Rounds:
+class BlockScheduler:
     """Asked from the event loop, made on the worker's thread."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: DeviceThread) -> None:
         self._worker = worker
-        self._wanted: deque[Wanted] = deque()
+        self._wanted: deque[BlockRequest] = deque()
         self._batches: list[SessionBatch] = []
 
     def make(
-        self, walk: Walk, order: Callable[[], Order], hand_out: Callable[[Part], None]
-    ) -> asyncio.Future[MadeBlock]:
+        self,
+        walk: LiveSession,
+        order: Callable[[], PlayerInput],
+        hand_out: Callable[[FrameChunk], None],
+    ) -> asyncio.Future[BlockResult]:
         """The walk's next block, before whatever the worker is asked for after this call.
 
         `hand_out` is given its parts as they are made.
         """
-        made: Future[MadeBlock] = Future()
-        self._wanted.append(Wanted(walk, order, hand_out, made))
+        made: Future[BlockResult] = Future()
+        self._wanted.append(BlockRequest(walk, order, hand_out, made))
         self._worker.later(lambda: self._run(made))
         self._worker.waiting += 1
         making = asyncio.wrap_future(made)
@@ -66,7 +76,7 @@ class Rounds:
     def _waited(self, _: object) -> None:
         self._worker.waiting -= 1
 
-    def end(self, walk: Walk) -> None:
+    def end(self, walk: LiveSession) -> None:
         """Close a walk, once what was asked for before is done."""
         self._worker.later(lambda: self._close(walk))
 
@@ -77,7 +87,7 @@ class Rounds:
 
     # On the worker's thread
 
-    def _run(self, made: Future[MadeBlock]) -> None:
+    def _run(self, made: Future[BlockResult]) -> None:
         """Make what waits, unless an earlier round took this one along."""
         if made.running() or made.done():
             return
@@ -90,7 +100,7 @@ class Rounds:
             for _, group in groupby(sorted(wanted, key=_sorting), _sorting):
                 self._make(list(group))
 
-    def _make(self, wanted: list[Wanted]) -> None:
+    def _make(self, wanted: list[BlockRequest]) -> None:
         """The blocks of walks that can join."""
         with _told(wanted):
             begun, made, timing = self._step(wanted)
@@ -98,7 +108,7 @@ class Rounds:
                 with _told([each]):  # a full disk is one player's trouble
                     each.made.set_result(each.walk.end(block, frames, timing))
 
-    def _step(self, wanted: list[Wanted]) -> tuple[list[Begun], list[Frames], Timing]:
+    def _step(self, wanted: list[BlockRequest]) -> tuple[list[Begun], list[Frames], Timing]:
         """Every walk's frames, their parts handed out as they are made; sorts `wanted`."""
         step: Step = wanted[0].walk.step
         if len(wanted) > 1:
@@ -107,11 +117,11 @@ class Rounds:
             step = batch.step
         begun = [each.walk.begin(each.order()) for each in wanted]
 
-        def hand_out(frames: OnTheWay) -> None:
+        def hand_out(frames: HostCopy) -> None:
             for row, (each, block) in enumerate(zip(wanted, begun, strict=True)):
-                each.hand_out(Part(block.number, block.first, block.order.id, frames, row))
+                each.hand_out(FrameChunk(block.number, block.first, block.order.id, frames, row))
 
-        clock = StageClock(partial(synchronise, wanted[0].walk.world.device))
+        clock = StageTimer(partial(synchronise, wanted[0].walk.world.device))
         start, stop = time.perf_counter(), listen(clock)
         try:
             made = step([block.order.action for block in begun], hand_out)
@@ -136,14 +146,14 @@ class Rounds:
                 self._batches.remove(batch)
                 batch.part(staying=sessions)
 
-    def _close(self, walk: Walk) -> None:
+    def _close(self, walk: LiveSession) -> None:
         session = walk.session
         walk.close()  # gives memory back before the others in its batch take some
         self._part([session])
 
 
 @contextmanager
-def _told(wanted: Sequence[Wanted]) -> Iterator[None]:
+def _told(wanted: Sequence[BlockRequest]) -> Iterator[None]:
     """What goes wrong is told to all who wait for it."""
     try:
         yield
@@ -155,8 +165,8 @@ def _told(wanted: Sequence[Wanted]) -> Iterator[None]:
                 each.made.set_exception(error)
 
 
-def _sorting(wanted: Wanted) -> tuple[int, ...]:
+def _sorting(wanted: BlockRequest) -> tuple[int, ...]:
     """Equal for walks that can make their blocks together."""
     walk = wanted.walk
-    alone = walk.captures or not takes_batches(walk.world)
-    return (id(walk),) if alone else (0, *meeting_point(walk.session))
+    alone = walk.captures or not supports_batching(walk.world)
+    return (id(walk),) if alone else (0, *batch_key(walk.session))

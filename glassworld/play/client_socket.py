@@ -23,7 +23,7 @@ LONGEST_REASON = 120
 """Bytes of a close reason; the WebSocket protocol has room for 123."""
 
 
-class Channel:
+class ClientSocket:
     """An accepted WebSocket."""
 
     def __init__(self, socket: WebSocket) -> None:

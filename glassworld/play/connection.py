@@ -14,23 +14,23 @@ from starlette.websockets import WebSocketDisconnect
 from glassworld.engine.actions.track import Action
 from glassworld.errors import InputError
 from glassworld.play import protocol as wire
-from glassworld.play.client_socket import Channel
-from glassworld.play.frame_streamer import Projector
+from glassworld.play.client_socket import ClientSocket
+from glassworld.play.frame_streamer import FrameStreamer
 from glassworld.play.images import prepare
-from glassworld.play.live_session import MadeBlock, Order, Tape, Walk
+from glassworld.play.live_session import BlockResult, FinishedRecording, LiveSession, PlayerInput
 from glassworld.play.results import captured, recorded
-from glassworld.play.server_state import Hall
+from glassworld.play.server_state import ServerState
 
 UPLOAD = "upload"
 """The name that a start gives to the picture uploaded last."""
 
 
-class Player:
+class PlayerConnection:
     """A client with a seat. Its session is released once, however it leaves."""
 
-    def __init__(self, hall: Hall, channel: Channel) -> None:
+    def __init__(self, hall: ServerState, channel: ClientSocket) -> None:
         self.hall, self.channel = hall, channel
-        self.projector = Projector(hall, channel, self._after_block)
+        self.projector = FrameStreamer(hall, channel, self._after_block)
         self.playback = self.projector.playback
         self.pictures = {str(index): picture for index, picture in enumerate(hall.pictures)}
         self._start_at = ("0", hall.world.spec.seed)
@@ -117,7 +117,7 @@ class Player:
         if pressed.mouse is not None:
             vertical, horizontal = np.clip(np.add(pressed.mouse, message.mouse), -1, 1)
             mouse = (float(vertical), float(horizontal))
-        self.projector.order = Order(message.id, Action(pressed.keyboard, mouse))
+        self.projector.order = PlayerInput(message.id, Action(pressed.keyboard, mouse))
 
     async def _start(self, message: wire.Start) -> None:
         key = self._start_at[0] if message.picture is None else message.picture
@@ -128,7 +128,7 @@ class Player:
         self._start_at, self.projector.encoding = (key, seed), message.encoding
         self._leave()
         self.playback.restart(0, 0)
-        walk = await self.hall.worker.run(lambda: Walk(world, picture, seed))
+        walk = await self.hall.worker.run(lambda: LiveSession(world, picture, seed))
         await self.channel.tell(wire.Started(seed, key))
         await self.projector.still(np.asarray(picture.image), 0, 0)
         self.projector.walk = walk
@@ -150,7 +150,7 @@ class Player:
         walk = self.projector.running()
         if message.on:
             await self.hall.worker.run(walk.record)
-            await self.channel.tell(wire.Recording(on=True))
+            await self.channel.tell(wire.RecordingStatus(on=True))
         else:
             await self._end_recording(walk)
 
@@ -162,7 +162,7 @@ class Player:
         self.hall.capturing, self._trace = self, path
         await self.hall.worker.run(lambda: walk.capture(path, message.blocks))
 
-    async def _after_block(self, walk: Walk, block: MadeBlock) -> None:
+    async def _after_block(self, walk: LiveSession, block: BlockResult) -> None:
         if block.film_full:
             await self.channel.tell(wire.Notice("The recording is full and ends here."))
             await self._end_recording(walk)
@@ -181,22 +181,22 @@ class Player:
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
 
-    async def _end_recording(self, walk: Walk) -> None:
+    async def _end_recording(self, walk: LiveSession) -> None:
         try:
             tape = await self.hall.worker.run(walk.stop_recording)
         except InputError as error:
             await self.channel.tell(wire.Notice(str(error)))
-            await self.channel.tell(wire.Recording(on=False))
+            await self.channel.tell(wire.RecordingStatus(on=False))
             return
         self._chore(self._offer(tape))
 
-    async def _offer(self, tape: Tape) -> None:
+    async def _offer(self, tape: FinishedRecording) -> None:
         rate = self.hall.world.spec.frame_rate
         try:
             done = await asyncio.to_thread(recorded, self.hall.shelf, tape, rate)
         except OSError as error:
             await self.channel.tell(wire.Notice(f"The recording could not be written: {error}"))
-            done = wire.Recording(on=False)
+            done = wire.RecordingStatus(on=False)
         await self.channel.tell(done)
 
     async def _end_capture(self, path: Path) -> None:

@@ -11,7 +11,7 @@ MOST_FILES = 48
 """The oldest go first."""
 
 
-class Item(NamedTuple):
+class Download(NamedTuple):
     """A file on the shelf."""
 
     path: Path
@@ -19,12 +19,12 @@ class Item(NamedTuple):
     media_type: str
 
 
-class Shelf:
+class DownloadStore:
     """A folder of its own, gone when the server is; what a client asks for is only looked up."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="glassworld-")
-        self._items: dict[str, Item] = {}
+        self._items: dict[str, Download] = {}
 
     def place(self, name: str) -> Path:
         """A new path to write a file to, ending in `name`."""
@@ -33,12 +33,12 @@ class Shelf:
     def put(self, path: Path, name: str, media_type: str) -> str:
         """Offer the file at `path`; the URL path it is offered under."""
         key = secrets.token_urlsafe(18)
-        self._items[key] = Item(path, name, media_type)
+        self._items[key] = Download(path, name, media_type)
         while len(self._items) > MOST_FILES:
             self._items.pop(next(iter(self._items))).path.unlink(missing_ok=True)
         return f"/files/{key}"
 
-    def get(self, key: str) -> Item | None:
+    def get(self, key: str) -> Download | None:
         return self._items.get(key)
 
     def close(self) -> None:

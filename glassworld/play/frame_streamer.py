@@ -11,15 +11,15 @@ import numpy.typing as npt
 
 from glassworld.errors import InputError
 from glassworld.play import protocol as wire
-from glassworld.play.client_socket import Channel
+from glassworld.play.client_socket import ClientSocket
 from glassworld.play.images import encode
-from glassworld.play.live_session import MadeBlock, Order, Part, Walk
-from glassworld.play.pacing import Playback, QueuedFrame
-from glassworld.play.server_state import Hall
+from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
+from glassworld.play.pacing import FramePacer, QueuedFrame
+from glassworld.play.server_state import ServerState
 from glassworld.specs import TIME_FACTOR
 
 
-class Projector:
+class FrameStreamer:
     """The walk that is on, its frames and their clock.
 
     `after_block` hears of every block made, also of those that nobody will see.
@@ -27,15 +27,15 @@ class Projector:
 
     def __init__(
         self,
-        hall: Hall,
-        channel: Channel,
-        after_block: Callable[[Walk, MadeBlock], Awaitable[None]],
+        hall: ServerState,
+        channel: ClientSocket,
+        after_block: Callable[[LiveSession, BlockResult], Awaitable[None]],
     ) -> None:
         spec = hall.world.spec
         self.hall, self.channel, self.after_block = hall, channel, after_block
-        self.order = Order(0, hall.world.space.press(()))  # the newest; the worker reads it
-        self.playback = Playback(spec.frame_rate, spec.frames_per_block * TIME_FACTOR)
-        self.walk: Walk | None = None
+        self.order = PlayerInput(0, hall.world.space.press(()))  # the newest; the worker reads it
+        self.playback = FramePacer(spec.frame_rate, spec.frames_per_block * TIME_FACTOR)
+        self.walk: LiveSession | None = None
         self.encoding: wire.Encoding = "png"
         self._changed = asyncio.Event()
 
@@ -84,7 +84,7 @@ class Projector:
             place += len(pictures)
         return encoding
 
-    def _framed(self, part: Part, place: int, pictures: list[bytes]) -> list[QueuedFrame]:
+    def _framed(self, part: FrameChunk, place: int, pictures: list[bytes]) -> list[QueuedFrame]:
         queued = []
         for index, picture in enumerate(pictures, place):
             frame, number = part.first + index, part.number
@@ -92,7 +92,7 @@ class Projector:
             queued.append(QueuedFrame(number, frame, header.pack() + picture))
         return queued
 
-    async def _report(self, block: MadeBlock, asked: float, encoding: float, took: float) -> None:
+    async def _report(self, block: BlockResult, asked: float, encoding: float, took: float) -> None:
         await self.channel.tell(
             wire.Block(
                 number=block.number,
@@ -129,7 +129,7 @@ class Projector:
         header = wire.FrameHeader(wire.STILL, "png", 0, block, frame, self.order.id)
         await self.channel.deliver(header.pack() + encode(picture[None], "png")[0])
 
-    def running(self) -> Walk:
+    def running(self) -> LiveSession:
         """The walk, an `InputError` if there is none."""
         if self.walk is None:
             raise InputError("start a walk first")
@@ -147,9 +147,9 @@ class Parts:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Part | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[FrameChunk | None] = asyncio.Queue()
 
-    def put(self, part: Part) -> None:
+    def put(self, part: FrameChunk) -> None:
         """From the worker's thread."""
         self._loop.call_soon_threadsafe(self._queue.put_nowait, part)
 
@@ -157,12 +157,12 @@ class Parts:
         """From the loop's own: no part follows."""
         self._queue.put_nowait(None)
 
-    async def next(self) -> Part | None:
+    async def next(self) -> FrameChunk | None:
         """The next part; None after the last."""
         return await self._queue.get()
 
 
-def _encoded(part: Part, encoding: wire.Encoding) -> tuple[list[bytes], float]:
+def _encoded(part: FrameChunk, encoding: wire.Encoding) -> tuple[list[bytes], float]:
     """A part's pictures encoded, once they are here, and the seconds that took."""
     frames = part.frames.wait(slice(part.row, part.row + 1))[0].numpy()
     began = time.perf_counter()

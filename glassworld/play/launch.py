@@ -25,7 +25,13 @@ try:
     from glassworld.play.access import LOOPBACK
     from glassworld.play.app import create_app
     from glassworld.play.protocol import MOST_UPLOAD
-    from glassworld.play.server_state import Hall, Speed, Stage, configuration, open_stage
+    from glassworld.play.server_state import (
+        LoadedWorld,
+        LoadOptions,
+        ServerState,
+        configuration,
+        open_stage,
+    )
 except ModuleNotFoundError as missing:
     raise MissingExtraError(f"{missing.name}, which playing in the browser needs", "play") from None
 
@@ -49,11 +55,11 @@ class PlayOptions:
     tiny_decoder: Path | None = None
 
     @property
-    def speed(self) -> Speed:
+    def speed(self) -> LoadOptions:
         from glassworld.engine.acceleration.parts import split_parts  # torch: the page comes first
 
         device = self.device or _best_device()
-        return Speed(device, self.dtype, split_parts(self.accelerate), self.tiny_decoder)
+        return LoadOptions(device, self.dtype, split_parts(self.accelerate), self.tiny_decoder)
 
 
 def serve(options: PlayOptions) -> None:
@@ -64,7 +70,7 @@ def serve(options: PlayOptions) -> None:
     listening = _listen(options.host, options.port)
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(16)
     address = _address(options.host, listening.getsockname()[1], token)
-    hall, failures = Hall(), list[Exception]()
+    hall, failures = ServerState(), list[Exception]()
 
     def opened(failure: Exception | None) -> None:
         if failure is not None:
@@ -78,7 +84,7 @@ def serve(options: PlayOptions) -> None:
             console.print(said, highlight=False, soft_wrap=True)
         console.print(f"ready after {time.perf_counter() - began:.1f} s; Ctrl-C ends it")
 
-    def load() -> Stage:
+    def load() -> LoadedWorld:
         return open_stage(options.world, options.speed)
 
     server = http_server(create_app(hall, load, token, opened))

@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.pipeline import OnFrames
-from glassworld.engine.runtime import OnTheWay
+from glassworld.engine.runtime import HostCopy
 from glassworld.engine.state import SessionState
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.play.images import StartingPicture
 from glassworld.play.protocol import StageTime
-from glassworld.play.recording import Film, Held, script
+from glassworld.play.recording import Held, Recording, script
 from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import profile
 from glassworld.profiling.tags import tag
@@ -37,7 +37,7 @@ MOST_SNAPSHOT_BYTES = 2**30
 """Of a session's snapshots together; one is always kept."""
 
 
-class Order(NamedTuple):
+class PlayerInput(NamedTuple):
     """What a player wants to be done: the act's id and its action."""
 
     id: int
@@ -45,13 +45,13 @@ class Order(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
+class FrameChunk:
     """The frames of one latent frame of a block, perhaps still on their way from the device."""
 
     number: int  # of the block
     first: int  # frame of the walk that the block begins with
     action: int
-    frames: OnTheWay  # [b, n, H, W, 3], of all walks whose blocks are made together
+    frames: HostCopy  # [b, n, H, W, 3], of all walks whose blocks are made together
     row: int  # this one's
 
 
@@ -68,11 +68,11 @@ class Begun(NamedTuple):
 
     number: int
     first: int  # frame of the walk
-    order: Order
+    order: PlayerInput
 
 
 @dataclass(frozen=True)
-class MadeBlock:
+class BlockResult:
     """A block and how it came about."""
 
     number: int
@@ -84,10 +84,10 @@ class MadeBlock:
     film_full: bool  # the recording is full and took it no more
 
 
-class Tape(NamedTuple):
+class FinishedRecording(NamedTuple):
     """A recording that has ended."""
 
-    film: Film
+    film: Recording
     script: str
     picture: StartingPicture
 
@@ -101,7 +101,7 @@ class Snapshot(NamedTuple):
     still: Frames  # uint8 [H, W, 3], the last frame before the block
 
 
-class Walk:
+class LiveSession:
     """One walk from one picture."""
 
     def __init__(self, world: World, picture: StartingPicture, seed: int) -> None:
@@ -109,7 +109,7 @@ class Walk:
         self.session = world.start(picture.image, seed)
         self.held: list[Held] = []
         self.made = 0  # frames
-        self.film: Film | None = None
+        self.film: Recording | None = None
         self._still: Frames = np.asarray(picture.image)
         self._snapshots: deque[Snapshot] = deque(maxlen=MOST_SNAPSHOTS)
         self._capture: Capturing | None = None
@@ -119,7 +119,7 @@ class Walk:
         """Whether its blocks are profiled."""
         return self._capture is not None
 
-    def begin(self, order: Order) -> Begun:
+    def begin(self, order: PlayerInput) -> Begun:
         """Prepare for the next block, which is made under `order`."""
         number = self.session.state.block
         self._keep_snapshot(number)
@@ -131,7 +131,7 @@ class Walk:
         """The frames of its next block, made alone."""
         return [self.session.step(actions[0], on_frames)]
 
-    def end(self, begun: Begun, frames: Frames, timing: Timing) -> MadeBlock:
+    def end(self, begun: Begun, frames: Frames, timing: Timing) -> BlockResult:
         """Take in the block that has been made."""
         self.held.append((begun.order.action, len(frames)))
         self.made += len(frames)
@@ -141,7 +141,7 @@ class Walk:
         if captured:
             self._capture = None
         number, first, (action, _) = begun
-        return MadeBlock(number, first, action, frames, timing, captured, full)
+        return BlockResult(number, first, action, frames, timing, captured, full)
 
     def rewind(self, block: int) -> Snapshot:
         """Go back to before block `block`, or as far as there are snapshots."""
@@ -165,16 +165,16 @@ class Walk:
         """Record from the next block on."""
         if self.film is not None:
             raise InputError("a recording is running")
-        self.film = Film(self.made)
+        self.film = Recording(self.made)
 
-    def stop_recording(self) -> Tape:
+    def stop_recording(self) -> FinishedRecording:
         """End the recording: its film, and the script of the whole walk."""
         film, self.film = self.film, None
         if film is None or film.count == 0:
             raise InputError("nothing has been recorded yet")
         held, name = self.held[: self._blocks_until(film.first + film.count)], RECORDED_PICTURE
         text = script(self.world.spec.mode, self.seed, name, held, film.first)
-        return Tape(film, text, self.picture)
+        return FinishedRecording(film, text, self.picture)
 
     def _blocks_until(self, frame: int) -> int:
         blocks = 0

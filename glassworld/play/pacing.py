@@ -24,7 +24,7 @@ class QueuedFrame(NamedTuple):
     message: bytes
 
 
-class Playback:
+class FramePacer:
     """Frames that wait, and the clock they are sent by.
 
     Frames come in parts of a block, each as soon as it is made. A block is begun as late as is

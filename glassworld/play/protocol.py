@@ -190,7 +190,7 @@ class Rewound(_Message):
     number: int
 
 
-class Recording(_Message):
+class RecordingStatus(_Message, tag="recording"):
     """A recording has begun, or has ended and can be fetched."""
 
     on: bool
@@ -232,7 +232,7 @@ ServerMessage = (
     | Started
     | Block
     | Rewound
-    | Recording
+    | RecordingStatus
     | Captured
     | Notice
     | Pong

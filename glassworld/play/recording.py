@@ -23,7 +23,7 @@ MOST_BYTES = 2**30
 _CHUNK = 32  # frames at a time from disk to video
 
 
-class Film:
+class Recording:
     """Frames from `first` on. Raw, so that rewinding can cut them off again."""
 
     def __init__(self, first: int) -> None:

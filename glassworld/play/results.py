@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 from glassworld.play import protocol as wire
-from glassworld.play.downloads import Shelf
-from glassworld.play.live_session import RECORDED_PICTURE, Tape
+from glassworld.play.downloads import DownloadStore
+from glassworld.play.live_session import RECORDED_PICTURE, FinishedRecording
 
 
-def recorded(shelf: Shelf, tape: Tape, frame_rate: float) -> wire.Recording:
+def recorded(
+    shelf: DownloadStore, tape: FinishedRecording, frame_rate: float
+) -> wire.RecordingStatus:
     """Put the video, the script and the picture of a recording on the shelf."""
     frames = tape.film.count
     video, actions, picture = (
@@ -21,7 +23,7 @@ def recorded(shelf: Shelf, tape: Tape, frame_rate: float) -> wire.Recording:
     tape.film.develop(video, frame_rate)
     actions.write_text(tape.script, encoding="utf-8")
     picture.write_bytes(tape.picture.png())
-    return wire.Recording(
+    return wire.RecordingStatus(
         on=False,
         frames=frames,
         video=shelf.put(video, "walk.mp4", "video/mp4"),
@@ -30,7 +32,7 @@ def recorded(shelf: Shelf, tape: Tape, frame_rate: float) -> wire.Recording:
     )
 
 
-async def captured(shelf: Shelf, trace: Path) -> wire.Captured:
+async def captured(shelf: DownloadStore, trace: Path) -> wire.Captured:
     """Put a trace and its report on the shelf.
 
     The report is made by another process, behind the blocks where the system has `nice`: reading

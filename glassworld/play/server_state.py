@@ -13,17 +13,17 @@ from PIL import Image
 from glassworld.engine.checkpoint.load import EMBEDDED, TRANSFORMER_FILE, load_world
 from glassworld.engine.world import World
 from glassworld.errors import InputError
-from glassworld.play.block_scheduler import Rounds
-from glassworld.play.downloads import Shelf
+from glassworld.play.block_scheduler import BlockScheduler
+from glassworld.play.downloads import DownloadStore
 from glassworld.play.images import StartingPicture, gallery
 from glassworld.play.metrics import Metrics
-from glassworld.play.worker import Worker
+from glassworld.play.worker import DeviceThread
 
 SEATS = 4
 """Players at once. Each holds a session's caches and takes its share of the device."""
 
 
-class Speed(NamedTuple):
+class LoadOptions(NamedTuple):
     """How the world runs: `load_world`'s arguments of the same names."""
 
     device: str = "cpu"
@@ -32,7 +32,7 @@ class Speed(NamedTuple):
     tiny_decoder: Path | None = None
 
 
-class Stage(NamedTuple):
+class LoadedWorld(NamedTuple):
     """A world and the pictures that walks may start at."""
 
     world: World
@@ -47,7 +47,7 @@ def configuration(folder: Path) -> Path:
     return config
 
 
-def open_stage(folder: Path | None, speed: Speed) -> Stage:
+def open_stage(folder: Path | None, speed: LoadOptions) -> LoadedWorld:
     """The world in `folder` (`inference.yaml`, weights beside it or in `model`), or our own."""
     if folder is None:
         world, folder = load_world(**speed._asdict()), EMBEDDED
@@ -58,7 +58,7 @@ def open_stage(folder: Path | None, speed: Speed) -> Stage:
         world = load_world(config, own if own.is_file() else None, weights, **speed._asdict())
     spec = world.spec
     pictures = gallery(folder, spec.height, spec.width)
-    return Stage(world, pictures or [blank(world)])
+    return LoadedWorld(world, pictures or [blank(world)])
 
 
 def blank(world: World) -> StartingPicture:
@@ -67,19 +67,19 @@ def blank(world: World) -> StartingPicture:
     return StartingPicture("blank", Image.new("RGB", size, (128, 128, 128)))
 
 
-class Hall:
+class ServerState:
     """One server's shared state. Its event loop owns it; the worker's thread owns the world."""
 
     def __init__(self, seats: int = SEATS) -> None:
         self.seats, self.taken = seats, 0
-        self.worker, self.shelf, self.metrics = Worker(), Shelf(), Metrics()
-        self.rounds = Rounds(self.worker)
+        self.worker, self.shelf, self.metrics = DeviceThread(), DownloadStore(), Metrics()
+        self.rounds = BlockScheduler(self.worker)
         self.ready = asyncio.Event()
         self.world: World
         self.pictures: list[StartingPicture] = []
         self.capturing: object | None = None  # who has the one profiler there is
 
-    async def open(self, load: Callable[[], Stage]) -> None:
+    async def open(self, load: Callable[[], LoadedWorld]) -> None:
         """Load the world and warm it up; players wait until then."""
         self.world, self.pictures = await self.worker.run(lambda: _warm(load()))
         self.ready.set()
@@ -104,7 +104,7 @@ class Hall:
         self.shelf.close()
 
 
-def _warm(stage: Stage) -> Stage:
+def _warm(stage: LoadedWorld) -> LoadedWorld:
     """Make two blocks: the first and the later ones take different ways through the decoder."""
     session = stage.world.start(stage.pictures[0].image)
     for _ in range(2):

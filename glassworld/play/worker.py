@@ -19,7 +19,7 @@ from glassworld.engine.runtime import threads_beside_others
 Result = TypeVar("Result")
 
 
-class Worker:
+class DeviceThread:
     """Runs jobs one after another in the order they came.
 
     A player never has more than one block asked for, so order of arrival takes players in turn.

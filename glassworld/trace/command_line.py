@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from glassworld.trace.report.sections import Question
+    from glassworld.trace.report.sections import Section
     from glassworld.trace.timeline.analysis import Analysis
 
 TracePath = Annotated[Path, typer.Argument(help="A trace: .json or .json.gz from torch.profiler.")]
@@ -53,7 +53,7 @@ def print_json(rows: Sequence[Any]) -> None:
 
 
 def show_question(
-    asked: Question, analysis: Analysis, as_json: bool, most: int | None = None
+    asked: Section, analysis: Analysis, as_json: bool, most: int | None = None
 ) -> None:
     """Print the answer to a question: as JSON, or as a table of at most so many rows."""
     from rich.console import Console

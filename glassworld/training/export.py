@@ -24,7 +24,7 @@ from glassworld.training.data.segments import BLOCK
 from glassworld.training.objectives.transformer import DiTRecipe
 from glassworld.training.objectives.vae import VAE
 from glassworld.training.objectives.world_model import FRESH_NOISE, WorldModel
-from glassworld.training.sources.maze import HEIGHT, WIDTH, Simulator
+from glassworld.training.sources.maze import HEIGHT, WIDTH, MazeEnvironment
 
 FRAME_RATE = 12
 VAE_FILE, VISION_FILE = "vae.safetensors", "vision.safetensors"
@@ -81,7 +81,7 @@ def world_spec(vae: VAE, model: WorldModel, recipe: DiTRecipe) -> WorldSpec:
 def save_pictures(folder: Path, count: int = 8, seed: int = 77) -> None:
     """Starting pictures: views with some room ahead, one a place."""
     folder.mkdir(parents=True, exist_ok=True)
-    simulator = Simulator(seed)
+    simulator = MazeEnvironment(seed)
     saved = 0
     while saved < count:
         picture = simulator.reset()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glassworld.errors import InputError
-from glassworld.training.objectives.adversarial import CriticRecipe
+from glassworld.training.objectives.adversarial import DiscriminatorRecipe
 from glassworld.training.objectives.transformer import DiTRecipe
 from glassworld.training.objectives.vae import VAERecipe
 
@@ -44,7 +44,7 @@ PRESETS = {
             steps=10,
             batch=2,
             openings=2,
-            critic=CriticRecipe(steps=4, every=1, alone=2, width=16),
+            critic=DiscriminatorRecipe(steps=4, every=1, alone=2, width=16),
         ),
     ),
     "laptop": Preset(shards=16, episodes=64),

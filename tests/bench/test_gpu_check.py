@@ -15,7 +15,7 @@ import torch
 from glassworld.bench.checkpoint import write_checkpoint
 from glassworld.bench.gpu.accelerations import COMPARED_BLOCKS, TINY, distances, ways_to_be_faster
 from glassworld.bench.gpu.cold_starts import Start, starts
-from glassworld.bench.gpu.context import Rig
+from glassworld.bench.gpu.context import BenchContext
 from glassworld.bench.gpu.layer_variants import attention_ways, convolution_ways, decoder_ways
 from glassworld.bench.gpu.matmul_variants import product_ways
 from glassworld.bench.gpu.sections import sessions, steady
@@ -27,15 +27,15 @@ SCRIPT = ROOT / "scripts" / "gpu_check"
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Rig:
-    return Rig(tiny.world, {}, 3, tmp_path)
+def rig(tmp_path: Path) -> BenchContext:
+    return BenchContext(tiny.world, {}, 3, tmp_path)
 
 
 def check(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True)
 
 
-def test_sections_that_need_no_compiler(rig: Rig) -> None:
+def test_sections_that_need_no_compiler(rig: BenchContext) -> None:
     figures: dict[str, Any] = {
         **steady(rig),
         **sessions(rig, (1, 2)),
@@ -49,7 +49,7 @@ def test_sections_that_need_no_compiler(rig: Rig) -> None:
     json.dumps(figures)
 
 
-def test_ways_to_be_faster_are_held_against_the_plain_world(rig: Rig) -> None:
+def test_ways_to_be_faster_are_held_against_the_plain_world(rig: BenchContext) -> None:
     kept: list[set[str]] = []
     said: list[str] = []
     rig = replace(rig, keep=lambda figures: kept.append(set(figures)), say=said.append)
@@ -67,9 +67,9 @@ def test_ways_to_be_faster_are_held_against_the_plain_world(rig: Rig) -> None:
     assert f"{found['plain']['fps_median']:.1f} frames per second, 0.0000 spreads" in said[0]
 
 
-def test_a_way_that_makes_something_else_is_not_timed(rig: Rig) -> None:
+def test_a_way_that_makes_something_else_is_not_timed(rig: BenchContext) -> None:
     makers = iter([tiny.world, lambda: tiny.world(denoising_steps=(1000, 500))])
-    other = Rig(lambda: next(makers)(), {}, 3, rig.folder)
+    other = BenchContext(lambda: next(makers)(), {}, 3, rig.folder)
     row = ways_to_be_faster(other, ways=((),))["plain"]
     assert max(row["distance_in_spreads"]) > 0.05
     assert "fps_median" not in row
@@ -81,7 +81,7 @@ def test_distance_is_in_spreads() -> None:
     assert distance == pytest.approx(0.5 / expected.std().item())
 
 
-def test_every_convolution_of_the_decoder_is_timed(rig: Rig) -> None:
+def test_every_convolution_of_the_decoder_is_timed(rig: BenchContext) -> None:
     found = convolution_ways(rig)
     causal = [tuple(row["shape"]) for row in found.pop("causal")]
     assert causal[0] == (16, 16, 1, 4, 6)
@@ -95,7 +95,7 @@ def test_every_convolution_of_the_decoder_is_timed(rig: Rig) -> None:
     assert all(ways["four_small_ms"] > 0 for ways in found.values())
 
 
-def test_products_are_held_against_float32(rig: Rig) -> None:
+def test_products_are_held_against_float32(rig: BenchContext) -> None:
     found = product_ways(rig)
     assert [ways.pop("shape") for ways in found.values()] == [
         [18, 32, 96],
@@ -118,7 +118,7 @@ def test_a_checkpoint_of_a_world_makes_the_same(tmp_path: Path) -> None:
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
 
 
-def test_starts_say_where_the_time_goes_and_what_failed(rig: Rig) -> None:
+def test_starts_say_where_the_time_goes_and_what_failed(rig: BenchContext) -> None:
     found = starts(rig, {"files": Start(from_files=True), "unknown": Start(("speed",))})
     seconds = list(found["files"]["timeline_s"].values())
     assert seconds == sorted(seconds)

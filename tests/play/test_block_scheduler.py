@@ -18,25 +18,25 @@ import pytest
 from glassworld.engine.actions.track import Action
 from glassworld.engine.rollout import Frames
 from glassworld.engine.world import World
-from glassworld.play.block_scheduler import Rounds
+from glassworld.play.block_scheduler import BlockScheduler
 from glassworld.play.images import StartingPicture
-from glassworld.play.live_session import MadeBlock, Order, Part, Walk
-from glassworld.play.worker import Worker
-from glassworld.profiling.stage_timer import StageClock
+from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
+from glassworld.play.worker import DeviceThread
+from glassworld.profiling.stage_timer import StageTimer
 from glassworld.profiling.tags import listen
 from tests.support import tiny
 
 ORDERS = [
-    Order(1, Action((1, 0, 0, 0), (0, 0.1))),
-    Order(2, Action((0, 1, 0, 0), (0.1, 0))),
-    Order(3, Action((0, 0, 1, 0), (0, 0))),
+    PlayerInput(1, Action((1, 0, 0, 0), (0, 0.1))),
+    PlayerInput(2, Action((0, 1, 0, 0), (0.1, 0))),
+    PlayerInput(3, Action((0, 0, 1, 0), (0, 0))),
 ]
 
 
-def walk(world: World, index: int) -> Walk:
+def walk(world: World, index: int) -> LiveSession:
     spec = world.spec
     picture = tiny.picture(40 + 8 * index, 70).resize((spec.width, spec.height))
-    return Walk(world, StartingPicture("smooth", picture), seed=index)
+    return LiveSession(world, StartingPicture("smooth", picture), seed=index)
 
 
 def alone(world: World, index: int, blocks: int) -> list[Frames]:
@@ -48,7 +48,7 @@ def assert_same(made: Frames, expected: Frames) -> None:
     assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
 
 
-def sharing(walk: Walk) -> int:
+def sharing(walk: LiveSession) -> int:
     """How many walks' windows lie in the storage that holds this one's."""
     keys = walk.session.state.caches[0].self_attention.k
     return keys.untyped_storage().nbytes() // keys.nbytes
@@ -58,12 +58,12 @@ class Players:
     """Walks and the rounds they are made in; `make` has blocks made in one round."""
 
     def __init__(self, world: World, count: int) -> None:
-        self.worker = Worker()
-        self.rounds = Rounds(self.worker)
+        self.worker = DeviceThread()
+        self.rounds = BlockScheduler(self.worker)
         self.walks = [walk(world, index) for index in range(count)]
-        self.parts: list[list[Part]] = [[] for _ in range(count)]
+        self.parts: list[list[FrameChunk]] = [[] for _ in range(count)]
 
-    async def make(self, *indices: int) -> list[MadeBlock]:
+    async def make(self, *indices: int) -> list[BlockResult]:
         """The next blocks of these walks, all asked for while the device is busy."""
         outcomes = await self.outcomes(*indices)
         for each in outcomes:
@@ -79,7 +79,7 @@ class Players:
         busy.set()
         return await asyncio.gather(*asked, return_exceptions=True)
 
-    def block(self, index: int) -> asyncio.Future[MadeBlock]:
+    def block(self, index: int) -> asyncio.Future[BlockResult]:
         parts = self.parts[index]
         parts.clear()
         return self.rounds.make(self.walks[index], lambda: ORDERS[index], parts.append)
@@ -177,7 +177,7 @@ def test_what_goes_wrong_is_told_to_all_of_the_round_and_to_no_other() -> None:
             players.walks[1].session.state = replace(good, noise=None)  # type: ignore[arg-type]
             outcomes = await players.outcomes(0, 1, 2)
             kinds = [type(each) for each in outcomes]
-            assert kinds == [AttributeError, AttributeError, MadeBlock]
+            assert kinds == [AttributeError, AttributeError, BlockResult]
             players.walks[1].session.state = good
             assert len(await players.make(0, 1, 2)) == 3
 
@@ -196,7 +196,7 @@ def test_a_full_disk_is_the_trouble_of_whoever_records() -> None:
             film.close()  # as good as full
             failed, made = await players.outcomes(0, 1)
             assert isinstance(failed, ValueError)
-            assert isinstance(made, MadeBlock)
+            assert isinstance(made, BlockResult)
             names = [stage.name for stage in made.timing.stages]
             assert len(names) == len(set(names))  # of both sessions together
             assert "Condition" in names
@@ -267,7 +267,7 @@ def test_a_block_nobody_waits_for_any_more_is_not_begun() -> None:
 def test_stages_are_those_of_the_thread_that_times_them() -> None:
     """Waiting for the device for somebody else's tag fails while this one's work is captured."""
     waited: list[int] = []
-    clock = StageClock(lambda: waited.append(threading.get_ident()))
+    clock = StageTimer(lambda: waited.append(threading.get_ident()))
     stop = listen(clock)
     try:
         other = threading.Thread(target=tiny.world().generate, args=(tiny.picture(), 3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glassworld.play.pacing import CAUTION, MARGIN, Playback, QueuedFrame
+from glassworld.play.pacing import CAUTION, MARGIN, FramePacer, QueuedFrame
 
 RATE, FRAMES, PART = 12, 12, 4
 
@@ -16,7 +16,7 @@ class Player:
     """
 
     def __init__(self, makes: float, sees: bool = True, parts: bool = False) -> None:
-        self.playback, self.makes, self.sees = Playback(RATE, FRAMES), makes, sees
+        self.playback, self.makes, self.sees = FramePacer(RATE, FRAMES), makes, sees
         self.part = PART if parts else FRAMES
         self.now, self.number = 0.0, 0
         self.making: float | None = None  # since when
@@ -93,7 +93,7 @@ def test_parts_let_a_block_begin_later_and_see_newer_keys() -> None:
 
 
 def test_a_block_that_is_shown_is_done_though_its_caches_are_not() -> None:
-    playback = Playback(RATE, FRAMES)
+    playback = FramePacer(RATE, FRAMES)
     for place in range(0, FRAMES, PART):
         playback.add([QueuedFrame(0, place + each, b"") for each in range(PART)], 0.1)
     playback.block_done()
@@ -105,7 +105,7 @@ def test_a_block_that_is_shown_is_done_though_its_caches_are_not() -> None:
 
 
 def test_parts_that_come_too_slowly_delay_the_whole_block() -> None:
-    playback = Playback(RATE, FRAMES)
+    playback = FramePacer(RATE, FRAMES)
     for place, after in ((0, 0.1), (PART, 0.6), (2 * PART, 0.7)):
         playback.add([QueuedFrame(0, place + each, b"") for each in range(PART)], after)
     playback.block_done()

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 import torch
 
-from glassworld.play.worker import Worker
+from glassworld.play.worker import DeviceThread
 
 
 def threads_of_a_job() -> int:
-    worker = Worker()
+    worker = DeviceThread()
     try:
         return asyncio.run(worker.run(torch.get_num_threads))
     finally:

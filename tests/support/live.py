@@ -24,7 +24,7 @@ from glassworld.engine.world import World
 from glassworld.play.app import create_app
 from glassworld.play.images import StartingPicture
 from glassworld.play.launch import http_server
-from glassworld.play.server_state import Hall, Stage
+from glassworld.play.server_state import ServerState, Stage
 from tests.support import tiny
 from tests.support.paths import ROOT
 
@@ -96,7 +96,7 @@ class Live:
         self.world = tiny.world(**changes)
         self.loop: asyncio.AbstractEventLoop
         self.loading, self.ready = loading, threading.Event()
-        self.hall = Hall(seats)
+        self.hall = ServerState(seats)
         app = create_app(self.hall, self._load, token, lambda _: self._opened())
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -20,7 +20,7 @@ from glassworld.engine.acceleration import precompile as rehearsal
 from glassworld.engine.acceleration.parts import _compile_ahead, _use_kernels
 from glassworld.engine.world import World
 from glassworld.models.kernels.norm_residual import EIGHT_BITS
-from glassworld.models.ops.quantized import quantise_layers
+from glassworld.models.ops.quantized import quantize_layers
 from tests.support import tiny
 
 FIRST_FLOAT8 = 89
@@ -92,7 +92,7 @@ def main() -> None:
     worlds = [halves()]
     if capability >= FIRST_FLOAT8:
         worlds.append(halves())
-        quantise_layers(worlds[1].networks.dit.blocks, EIGHT_BITS)
+        quantize_layers(worlds[1].networks.dit.blocks, EIGHT_BITS)
     for world in worlds:
         _use_kernels(world)
         _compile_ahead(world)

@@ -13,11 +13,11 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from glassworld.bench.gpu.context import Figures, Rig, reason
+from glassworld.bench.gpu.context import BenchContext, Figures, reason
 from glassworld.bench.gpu.kernel_profile import block_kernels
 from glassworld.bench.latency import key_to_frame_ms
 from glassworld.bench.steady_state import Blocks, frames_per_block, idle, warm
-from glassworld.engine.acceleration.parts import QUANTISED, accelerate
+from glassworld.engine.acceleration.parts import QUANTIZED, accelerate
 from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
 from glassworld.engine.runtime import synchronise
 from glassworld.engine.world import World
@@ -38,7 +38,7 @@ MOST_DISTANCE = 0.05
 """Of the latents' spread: what rounding in half precision makes of a block, with room."""
 
 
-def ways_to_be_faster(rig: Rig, ways: Sequence[tuple[str, ...]] = WAYS) -> Figures:
+def ways_to_be_faster(rig: BenchContext, ways: Sequence[tuple[str, ...]] = WAYS) -> Figures:
     """Each way: how far its latents are from the plain world's, and frames per second."""
     expected, found = walk(rig.make(), rig), Figures()
     for parts in ways:
@@ -63,10 +63,10 @@ def _summary(row: Figures) -> str:
     )
 
 
-def _way(rig: Rig, parts: tuple[str, ...], expected: list[Tensor]) -> Figures:
+def _way(rig: BenchContext, parts: tuple[str, ...], expected: list[Tensor]) -> Figures:
     world, seconds = _made_faster(rig.make(), parts)
     distance = distances(walk(world, rig), expected)
-    exact = not QUANTISED.keys() & set(parts)
+    exact = not QUANTIZED.keys() & set(parts)
     if exact and max(distance) >= MOST_DISTANCE:
         return {"distance_in_spreads": distance, "error": "makes something else: not timed"}
     _forget_memory(world)
@@ -111,7 +111,7 @@ def _peak_memory(world: World) -> Figures:
     }
 
 
-def walk(world: World, rig: Rig) -> list[Tensor]:
+def walk(world: World, rig: BenchContext) -> list[Tensor]:
     """The latents of the first blocks, on the host."""
     session, blocks = world.start(rig.picture, seed=1), []
     for _ in range(COMPARED_BLOCKS):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from glassworld.bench.checkpoint import write_checkpoint
 from glassworld.bench.cold_start import cold_start
 from glassworld.bench.gpu.accelerations import FAST
-from glassworld.bench.gpu.context import Figures, Rig, reason
+from glassworld.bench.gpu.context import BenchContext, Figures, reason
 
 
 class Start(NamedTuple):
@@ -26,7 +26,7 @@ STARTS = {
 }
 
 
-def starts(rig: Rig, ways: dict[str, Start] = STARTS) -> Figures:
+def starts(rig: BenchContext, ways: dict[str, Start] = STARTS) -> Figures:
     """Each way's first frames, timeline and memory."""
     picture = rig.folder / "grey.png"
     rig.picture.save(picture)
@@ -43,7 +43,7 @@ def starts(rig: Rig, ways: dict[str, Start] = STARTS) -> Figures:
     return found
 
 
-def _files(rig: Rig) -> Figures:
+def _files(rig: BenchContext) -> Figures:
     """The rig's weights written to files; what `load_world` takes for them."""
     return {"random_weights": False, **write_checkpoint(rig.make(), rig.folder)}
 

@@ -15,7 +15,7 @@ Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Rig:
+class BenchContext:
     """What is measured: a world made anew for each section, from the same weights."""
 
     make: Callable[[], World]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassworld.bench.gpu.context import Figures, Rig
+from glassworld.bench.gpu.context import BenchContext, Figures
 from glassworld.bench.peak_rates import median_seconds
 from glassworld.engine.acceleration.autotune import choose_attention, choose_convolutions
 from glassworld.engine.acceleration.parts import accelerate
@@ -16,12 +16,12 @@ from glassworld.models.vae.blocks import Upsample
 from glassworld.models.vae.causal_conv import Memory
 
 
-def attention_ways(rig: Rig) -> Figures:
+def attention_ways(rig: BenchContext) -> Figures:
     """Milliseconds of each way to attend at this world's sizes."""
     return {**choose_attention(rig.make())}
 
 
-def decoder_ways(rig: Rig) -> Figures:
+def decoder_ways(rig: BenchContext) -> Figures:
     """A block's decoding in milliseconds: as it is, by our kernels, and by the tiny decoder."""
     world = rig.make()
     tiny = with_tiny_decoder(world, None)
@@ -55,7 +55,7 @@ def _decoded(world: World) -> tuple[float, Tensor]:
 
 
 @torch.inference_mode()
-def convolution_ways(rig: Rig) -> Figures:
+def convolution_ways(rig: BenchContext) -> Figures:
     """Each kind of the decoder's convolutions, done in the ways there are; milliseconds."""
     world = rig.make()
     found: Figures = {

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassworld.bench.gpu.context import Figures, Rig, reason
+from glassworld.bench.gpu.context import BenchContext, Figures, reason
 from glassworld.bench.peak_rates import median_seconds
 from glassworld.engine.world import World
 from glassworld.models.ops.quantized import quantise
@@ -51,7 +51,7 @@ class Way:
         return F.gelu(made, approximate="tanh") if self.gelu else made
 
 
-def product_ways(rig: Rig) -> Figures:
+def product_ways(rig: BenchContext) -> Figures:
     """Of each product and way: microseconds, TFLOP/s, how far it is from the product in float32."""
     world, found = rig.make(), Figures()
     for name, (inner, columns) in _sizes(world).items():

@@ -16,8 +16,8 @@ from torch import Tensor
 from glassworld.errors import InputError
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.dit import DiT
-from glassworld.models.transformer.kv_cache import KeyValues, LayerCache, Placement
-from glassworld.models.transformer.layer import BlockPlace
+from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, LayerCache
+from glassworld.models.transformer.layer import BlockPosition
 from glassworld.models.transformer.rope import Rotary
 from glassworld.models.vae.causal_conv import Memory
 from glassworld.models.vae.streaming import StreamingDecoder
@@ -36,7 +36,7 @@ class PassInput:
 
     x: Tensor
     timesteps: Tensor
-    place: BlockPlace
+    place: BlockPosition
     windows: ActionWindows
 
     def tensors(self) -> list[Tensor]:
@@ -65,7 +65,7 @@ class PassInput:
             own.copy_(new)
 
 
-PassKey = tuple[Placement | None, Placement | None, bool]
+PassKey = tuple[CacheSlots | None, CacheSlots | None, bool]
 
 
 class PassGraphs:

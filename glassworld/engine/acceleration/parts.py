@@ -26,14 +26,14 @@ from glassworld.engine.acceleration.autotune import choose_attention, choose_con
 from glassworld.engine.acceleration.compile import compile_layers
 from glassworld.engine.world import World
 from glassworld.errors import InputError
-from glassworld.models.ops.quantized import quantise_layers
+from glassworld.models.ops.quantized import quantize_layers
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vae.tiny_decoder import TinyDecoder
 
 EXACT = ("attention", "convolutions", "kernels", "layers", "graphs")
-QUANTISED = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
-PARTS = (*EXACT, *QUANTISED)
-RIVALS = (tuple(QUANTISED), ("kernels", "layers"))  # of which one can be asked for
+QUANTIZED = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
+PARTS = (*EXACT, *QUANTIZED)
+RIVALS = (tuple(QUANTIZED), ("kernels", "layers"))  # of which one can be asked for
 FIRST_BFLOAT16, FIRST_FLOAT8 = (8, 0), (8, 9)  # compute capabilities of GPUs
 
 
@@ -69,7 +69,7 @@ def accelerate(world: World, parts: Collection[str]) -> None:
     """
     check_parts(parts)
     cuda = world.device.type == "cuda"
-    for part in QUANTISED.keys() & set(parts):
+    for part in QUANTIZED.keys() & set(parts):
         _quantise(world, part)
     if "kernels" in parts and cuda:
         _use_kernels(world)
@@ -124,7 +124,7 @@ def _compile_ahead(world: World) -> None:
 def _quantise(world: World, part: str) -> None:
     if part == "float8":
         _require_capability(world, "float8", FIRST_FLOAT8)
-    quantise_layers(world.networks.dit.blocks, QUANTISED[part])
+    quantize_layers(world.networks.dit.blocks, QUANTIZED[part])
 
 
 def _require_capability(world: World, part: str, least: tuple[int, int]) -> None:

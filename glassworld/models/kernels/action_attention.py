@@ -16,7 +16,7 @@ from torch import Tensor
 from glassworld.models.kernels.launch import launch
 from glassworld.models.kernels.norm_residual import warps
 from glassworld.models.kernels.rope import of_session, slots, turned
-from glassworld.models.transformer.kv_cache import KVWindow, Placement
+from glassworld.models.transformer.kv_cache import CacheSlots, RingKVCache
 from glassworld.models.transformer.rope import Rotary
 
 LEAST = 16  # of what tensor cores add up: numbers of a head, keys of a tile
@@ -63,7 +63,7 @@ def place_actions_kernel(
 
 
 def place_actions(
-    kv: Tensor, eps: float, rotary: Rotary, window: KVWindow, place: Placement
+    kv: Tensor, eps: float, rotary: Rotary, window: RingKVCache, place: CacheSlots
 ) -> None:
     """Norm and turn each head's keys of an action; keys and values go to their slots.
 
@@ -154,7 +154,9 @@ def attend_own_kernel(
     tl.store(to, mixed.to(out.dtype.element_ty), (query % frame_block < frames)[:, None])
 
 
-def attend_own(q: Tensor, eps: float, rotary: Rotary, window: KVWindow, place: Placement) -> Tensor:
+def attend_own(
+    q: Tensor, eps: float, rotary: Rotary, window: RingKVCache, place: CacheSlots
+) -> Tensor:
     """Norm and turn each head's queries; each position attends to its own keys and values.
 
     `q`: `[b, f, positions, width]`, its last axis dense, the others as one. `window`: of `b *
@@ -214,7 +216,7 @@ def attend_shared_kernel(
 
 
 def attend_shared(
-    q: Tensor, eps: float, rotary: Rotary, window: KVWindow, place: Placement
+    q: Tensor, eps: float, rotary: Rotary, window: RingKVCache, place: CacheSlots
 ) -> Tensor:
     """Norm and turn each head's queries; all positions attend to the same keys and values.
 
@@ -232,7 +234,7 @@ def attend_shared(
     )
 
 
-Given = tuple[Tensor, float, Rotary, KVWindow, Placement]
+Given = tuple[Tensor, float, Rotary, RingKVCache, CacheSlots]
 """What both attentions take."""
 
 

@@ -29,16 +29,16 @@ from glassworld.models.kernels.norm_residual import (
 )
 from glassworld.models.kernels.qkv_rope import place_tokens
 from glassworld.models.ops.linear import Dense
-from glassworld.models.ops.quantized import QuantisedLinear, Scaled
+from glassworld.models.ops.quantized import QuantizedLinear, Scaled
 from glassworld.models.transformer.action import ActionModule, ActionPass, ActionWindows
 from glassworld.models.transformer.attention import attention, join_heads, split_heads
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
-from glassworld.models.transformer.layer import BlockPlace, Layer
+from glassworld.models.transformer.layer import BlockPosition, Layer
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 
-Product = Dense | QuantisedLinear
+Product = Dense | QuantizedLinear
 
 
 def fuse_layers(dit: DiT) -> None:
@@ -82,7 +82,7 @@ class FusedLayer(Layer):
         self,
         x: Tensor | Pending,
         time: Tensor,
-        place: BlockPlace,
+        place: BlockPosition,
         windows: ActionWindows,
         context: KeyValues,
         cache: LayerCache | None,
@@ -98,7 +98,7 @@ class FusedLayer(Layer):
         self,
         given: Pending,
         time: Tensor,
-        place: BlockPlace,
+        place: BlockPosition,
         windows: ActionWindows,
         context: KeyValues,
         cache: LayerCache,
@@ -128,7 +128,7 @@ class FusedLayer(Layer):
         return [Moments(*shared, part) for part in range(time.shape[2])]
 
     def among_tokens(
-        self, x: Pending, moments: Moments, place: BlockPlace, cache: LayerCache
+        self, x: Pending, moments: Moments, place: BlockPosition, cache: LayerCache
     ) -> Tensor:
         attend, window = self.self_attn, cache.self_attention
         assert place.self_place is not None
@@ -148,12 +148,12 @@ class FusedLayer(Layer):
     def hidden(self, h: Tensor | Scaled) -> Tensor:
         first, _, last = cast("tuple[Product, nn.Module, Product]", tuple(self.ffn))
         if isinstance(h, Scaled):
-            assert isinstance(last, QuantisedLinear)
+            assert isinstance(last, QuantizedLinear)
             return last.multiply(gelu_to_eight_bits(multiply(first, h)))
         return last(activated(first, h))
 
     def remember(
-        self, x: Tensor | Pending, time: Tensor, place: BlockPlace, cache: LayerCache
+        self, x: Tensor | Pending, time: Tensor, place: BlockPosition, cache: LayerCache
     ) -> None:
         given = pending(x)
         attend, dim = self.self_attn, given.x.shape[-1]
@@ -161,7 +161,7 @@ class FusedLayer(Layer):
         with tag(tags.SELF_ATTENTION), torch.cuda.device_of(given.x):
             h = add_and_norm(given, self.moments(given.x, time)[0], self.eps)
             assert isinstance(h, Tensor)
-            if isinstance(attend.qkv, QuantisedLinear):
+            if isinstance(attend.qkv, QuantizedLinear):
                 kv = attend.qkv(h, first=dim)
             else:
                 kv = F.linear(h, attend.qkv.weight[dim:], attend.qkv.bias[dim:])
@@ -202,12 +202,12 @@ def steer(
 
 def in_eight_bits(layer: nn.Module) -> bool:
     """Whether a kernel may hand this layer its input in 8 bits."""
-    return isinstance(layer, QuantisedLinear) and layer.weight.dtype is EIGHT_BITS
+    return isinstance(layer, QuantizedLinear) and layer.weight.dtype is EIGHT_BITS
 
 
 def activated(layer: Product, x: Tensor) -> Tensor:
     """The product of a layer with GELU after it, on a GPU in one kernel of cuBLAS."""
-    if isinstance(layer, QuantisedLinear) or x.device.type != "cuda":
+    if isinstance(layer, QuantizedLinear) or x.device.type != "cuda":
         return layer(x)
     y = torch._addmm_activation(layer.bias, x.flatten(0, -2), layer.weight.T, use_gelu=True)
     return y.unflatten(0, x.shape[:-1])
@@ -215,6 +215,6 @@ def activated(layer: Product, x: Tensor) -> Tensor:
 
 def multiply(layer: Product, h: Tensor | Scaled) -> Tensor:
     if isinstance(h, Scaled):
-        assert isinstance(layer, QuantisedLinear)
+        assert isinstance(layer, QuantizedLinear)
         return layer.multiply(h)
     return layer(h)

@@ -12,7 +12,7 @@ from torch import Tensor
 from glassworld.models.kernels.launch import launch
 from glassworld.models.kernels.norm_residual import warps
 from glassworld.models.kernels.rope import of_session, slots, turned
-from glassworld.models.transformer.kv_cache import KVWindow, Placement
+from glassworld.models.transformer.kv_cache import CacheSlots, RingKVCache
 from glassworld.models.transformer.rope import Rotary
 
 
@@ -71,13 +71,13 @@ def place_tokens(
     norms: tuple[Tensor, Tensor],
     eps: float,
     rotary: Rotary,
-    window: KVWindow,
-    place: Placement,
+    window: RingKVCache,
+    place: CacheSlots,
 ) -> Tensor:
     """Norm and turn queries and keys; keys and values go to their slots.
 
     `qkv`: `[b, tokens, 3 * dim]`, or without queries `[b, tokens, 2 * dim]`, contiguous; `norms`:
-    the weights of the queries' and the keys' RMS norms; `rotary` as in `BlockPlace`. Returns the
+    the weights of the queries' and the keys' RMS norms; `rotary` as in `BlockPosition`. Returns the
     queries `[b, heads, tokens, d]`; without queries something of no meaning.
     """
     batch, tokens, given = qkv.shape

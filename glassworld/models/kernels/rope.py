@@ -9,12 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from glassworld.models.transformer.kv_cache import Placement
+from glassworld.models.transformer.kv_cache import CacheSlots
 from glassworld.models.transformer.rope import Rotary
 
 
 @cache  # captured graphs go on reading them
-def slots(place: Placement, device: torch.device) -> Tensor:
+def slots(place: CacheSlots, device: torch.device) -> Tensor:
     """The slot of each of a block's frames, on the device."""
     spans = sorted(place.spans)
     each = [span.slot + index for span in spans for index in range(span.length)]

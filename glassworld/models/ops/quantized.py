@@ -35,7 +35,7 @@ def quantise(x: Tensor, dtype: torch.dtype) -> Scaled:
     return Scaled((x.round() if dtype is torch.int8 else x).to(dtype), scales)
 
 
-class QuantisedLinear(nn.Module):
+class QuantizedLinear(nn.Module):
     """A linear layer whose weight and inputs are int8 or float8 (e4m3)."""
 
     weight: Tensor
@@ -75,7 +75,7 @@ class QuantisedLinear(nn.Module):
         return product.unflatten(0, x.rows.shape[:-1])
 
 
-def quantise_layers(layers: Iterable[nn.Module], dtype: torch.dtype) -> None:
+def quantize_layers(layers: Iterable[nn.Module], dtype: torch.dtype) -> None:
     """Replace the wide products of transformer layers: nine tenths of their work.
 
     The others would win less than finding the scales of their inputs costs.
@@ -84,7 +84,7 @@ def quantise_layers(layers: Iterable[nn.Module], dtype: torch.dtype) -> None:
         for path in WIDE:
             linear = layer.get_submodule(path)
             if isinstance(linear, Dense) and _fits(linear):
-                layer.set_submodule(path, QuantisedLinear(linear, dtype))
+                layer.set_submodule(path, QuantizedLinear(linear, dtype))
 
 
 def _fits(linear: Dense) -> bool:

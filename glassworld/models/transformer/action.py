@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from glassworld.models.ops.linear import Dense, feed_forward
 from glassworld.models.ops.norms import rms_norm
 from glassworld.models.transformer.attention import Attend, Heads, RMSNorm, attend_window, attention
-from glassworld.models.transformer.kv_cache import LayerCache, Placement
+from glassworld.models.transformer.kv_cache import CacheSlots, LayerCache
 from glassworld.models.transformer.rope import Rotary
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
@@ -35,7 +35,7 @@ class ActionPass(NamedTuple):
 
     windows: ActionWindows
     rotary: Rotary  # [f, d / 2]; for several sessions [b, 1, 1, f, d / 2]
-    place: Placement | None  # where the block goes in the rings; None when training
+    place: CacheSlots | None  # where the block goes in the rings; None when training
     visible: Tensor | None  # [f, f]: which frame sees which, without rings
 
 

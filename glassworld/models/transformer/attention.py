@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from glassworld.models.ops.linear import Dense
 from glassworld.models.ops.norms import rms_norm
-from glassworld.models.ops.quantized import QuantisedLinear
-from glassworld.models.transformer.kv_cache import KeyValues, KVWindow, Placement
-from glassworld.models.transformer.masks import Sight
+from glassworld.models.ops.quantized import QuantizedLinear
+from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, RingKVCache
+from glassworld.models.transformer.masks import MaskBlock
 from glassworld.models.transformer.rope import Rotary
 
 FEW = 64  # queries times keys of a sequence that counts as short
@@ -54,7 +54,7 @@ def pointwise_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = N
     return (weights.unsqueeze(-1) * v.unsqueeze(-3)).sum(-2)
 
 
-def attend_sights(heads: Heads, sights: Sequence[Sight]) -> Tensor:
+def attend_sights(heads: Heads, sights: Sequence[MaskBlock]) -> Tensor:
     """Each group of queries attends to the keys it sees: what no one sees costs nothing."""
     q, k, v = heads
     seen = [
@@ -70,8 +70,8 @@ def attend_sights(heads: Heads, sights: Sequence[Sight]) -> Tensor:
 
 def attend_window(
     heads: Heads,
-    window: KVWindow | None,
-    place: Placement | None,
+    window: RingKVCache | None,
+    place: CacheSlots | None,
     mask: Tensor | None = None,
     attend: Attend = attention,
 ) -> Tensor:
@@ -131,7 +131,7 @@ class SelfAttention(nn.Module):
     def project_past(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
         """The keys and values alone."""
         dim = x.shape[-1]
-        if isinstance(self.qkv, QuantisedLinear):
+        if isinstance(self.qkv, QuantizedLinear):
             kv = self.qkv(x, first=dim)
         else:
             kv = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])

@@ -20,12 +20,12 @@ from glassworld.models.ops.init import learned
 from glassworld.models.ops.linear import Dense
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.kv_cache import (
+    CacheSlots,
     KeyValues,
-    KVWindow,
     LayerCache,
-    Placement,
+    RingKVCache,
 )
-from glassworld.models.transformer.layer import BlockPlace, Layer, modulate
+from glassworld.models.transformer.layer import BlockPosition, Layer, modulate
 from glassworld.models.transformer.masks import sights
 from glassworld.models.transformer.rope import rotary_3d, rotary_time
 from glassworld.profiling import registry as tags
@@ -100,8 +100,8 @@ class DiT(nn.Module):
         spec, action = self.spec, self.spec.action
         like = self.head.head.weight
 
-        def ring(rows: int, heads: int, per_frame: int, head_dim: int) -> KVWindow:
-            return KVWindow.empty(rows, heads, spec.window, per_frame, like, head_dim)
+        def ring(rows: int, heads: int, per_frame: int, head_dim: int) -> RingKVCache:
+            return RingKVCache.empty(rows, heads, spec.window, per_frame, like, head_dim)
 
         caches = []
         for layer in self.blocks:
@@ -121,7 +121,7 @@ class DiT(nn.Module):
         grid: tuple[int, int],
         visible: Tensor | None = None,
         visible_actions: Tensor | None = None,
-    ) -> BlockPlace:
+    ) -> BlockPosition:
         """The place of latent frames `[f]` in training, with the masks among them `[f, f]`.
 
         `visible` says which frame sees which, on the host, where it is read; actions know no
@@ -130,7 +130,7 @@ class DiT(nn.Module):
         action = self.spec.action
         mask = visible if visible_actions is None else visible_actions
         action_dim = action.keyboard_width // action.heads
-        return BlockPlace(
+        return BlockPosition(
             rotary=rotary_3d(frames, grid, self.spec.head_dim),
             action_rotary=rotary_time(frames, action.turning_dims, action_dim, action.rope_theta),
             visible=None if mask is None else mask.to(frames.device),
@@ -139,26 +139,26 @@ class DiT(nn.Module):
 
     def stream_place(
         self, start: int, frames: int, grid: tuple[int, int], shift: int = 0
-    ) -> BlockPlace:
+    ) -> BlockPosition:
         """The place of the streamed block that starts at latent frame `start`.
 
-        `shift`: by how many slots its session's windows are turned (see `KVWindow.turn`).
+        `shift`: by how many slots its session's windows are turned (see `RingKVCache.turn`).
         """
         spec = self.spec
         index = torch.arange(start, start + frames, device=self.head.head.weight.device)
         free = self.place(index, grid)
-        return BlockPlace(
+        return BlockPosition(
             rotary=free.rotary,
             action_rotary=free.action_rotary,
-            self_place=Placement.of(start, frames, spec.window, spec.sink, shift),
-            action_place=Placement.of(start, frames, spec.window, 0, shift),
+            self_place=CacheSlots.of(start, frames, spec.window, spec.sink, shift),
+            action_place=CacheSlots.of(start, frames, spec.window, 0, shift),
         )
 
     def forward(
         self,
         x: Tensor,
         timesteps: Tensor,
-        place: BlockPlace,
+        place: BlockPosition,
         windows: ActionWindows,
         context: list[KeyValues],
         caches: list[LayerCache] | None = None,

@@ -24,14 +24,14 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Placement:
+class CacheSlots:
     """Where the frames of one block go in a ring, and how many slots are filled afterwards."""
 
     spans: tuple[Span, ...]
     filled: int
 
     @staticmethod
-    def of(start: int, frames: int, window: int, sink: int = 0, shift: int = 0) -> Placement:
+    def of(start: int, frames: int, window: int, sink: int = 0, shift: int = 0) -> CacheSlots:
         """For the block of latent frames `start` .. `start + frames - 1`.
 
         In a window turned by `shift` slots, which only full ones are.
@@ -48,11 +48,11 @@ class Placement:
                 spans[-1] = last._replace(length=last.length + 1)
             else:
                 spans.append(Span(index, slot, 1))
-        return Placement(tuple(spans), min(start + frames, window))
+        return CacheSlots(tuple(spans), min(start + frames, window))
 
 
 @dataclass
-class KVWindow:
+class RingKVCache:
     """`k`, `v`: `[b, heads, slots * per_frame, d]`; `per_frame` keys stand for a latent frame."""
 
     k: Tensor
@@ -62,12 +62,12 @@ class KVWindow:
     @staticmethod
     def empty(
         batch: int, heads: int, slots: int, per_frame: int, like: Tensor, head_dim: int
-    ) -> KVWindow:
+    ) -> RingKVCache:
         """A ring of zeros on the device and of the type of `like`."""
         shape = (batch, heads, slots * per_frame, head_dim)
-        return KVWindow(like.new_zeros(shape), like.new_zeros(shape), per_frame)
+        return RingKVCache(like.new_zeros(shape), like.new_zeros(shape), per_frame)
 
-    def put(self, k: Tensor, v: Tensor, place: Placement) -> tuple[Tensor, Tensor]:
+    def put(self, k: Tensor, v: Tensor, place: CacheSlots) -> tuple[Tensor, Tensor]:
         """Write a block's keys and values `[b, heads, frames * per_frame, d]`.
 
         Returns the keys and values of every filled slot.
@@ -80,23 +80,23 @@ class KVWindow:
             self.v[:, :, slots] = v[:, :, block]
         return self.filled(place)
 
-    def filled(self, place: Placement) -> tuple[Tensor, Tensor]:
+    def filled(self, place: CacheSlots) -> tuple[Tensor, Tensor]:
         """The keys and values of every filled slot."""
         end = place.filled * self.per_frame
         return self.k[:, :, :end], self.v[:, :, :end]
 
     @staticmethod
-    def together(windows: Sequence[KVWindow]) -> KVWindow:
+    def together(windows: Sequence[RingKVCache]) -> RingKVCache:
         """Of several sessions, along the batch's axis."""
         k, v = (torch.cat(parts) for parts in zip(*((w.k, w.v) for w in windows), strict=True))
-        return KVWindow(k, v, windows[0].per_frame)
+        return RingKVCache(k, v, windows[0].per_frame)
 
-    def rows(self, count: int) -> list[KVWindow]:
+    def rows(self, count: int) -> list[RingKVCache]:
         """Of each of `count` sessions, in the same storage."""
         pairs = zip(self.k.chunk(count), self.v.chunk(count), strict=True)
-        return [KVWindow(k, v, self.per_frame) for k, v in pairs]
+        return [RingKVCache(k, v, self.per_frame) for k, v in pairs]
 
-    def turn(self, slots: int, sink: int = 0) -> KVWindow:
+    def turn(self, slots: int, sink: int = 0) -> RingKVCache:
         """A copy in which what was in slot s is in slot s + `slots`, around behind the sinks."""
         ahead = sink * self.per_frame
 
@@ -104,10 +104,10 @@ class KVWindow:
             ring = x[:, :, ahead:].roll(slots * self.per_frame, 2)
             return torch.cat([x[:, :, :ahead], ring], 2)
 
-        return KVWindow(turned(self.k), turned(self.v), self.per_frame)
+        return RingKVCache(turned(self.k), turned(self.v), self.per_frame)
 
-    def copy(self) -> KVWindow:
-        return KVWindow(self.k.clone(), self.v.clone(), self.per_frame)
+    def copy(self) -> RingKVCache:
+        return RingKVCache(self.k.clone(), self.v.clone(), self.per_frame)
 
 
 class KeyValues(NamedTuple):
@@ -130,9 +130,9 @@ class KeyValues(NamedTuple):
 class LayerCache:
     """What one transformer layer keeps of the past; without an action module, attention only."""
 
-    self_attention: KVWindow
-    mouse: KVWindow | None = None
-    keyboard: KVWindow | None = None
+    self_attention: RingKVCache
+    mouse: RingKVCache | None = None
+    keyboard: RingKVCache | None = None
 
     @staticmethod
     def together(sessions: Sequence[LayerCache]) -> LayerCache:
@@ -140,14 +140,14 @@ class LayerCache:
         mouse = [cache.mouse for cache in sessions if cache.mouse is not None]
         keyboard = [cache.keyboard for cache in sessions if cache.keyboard is not None]
         return LayerCache(
-            KVWindow.together([cache.self_attention for cache in sessions]),
-            KVWindow.together(mouse) if mouse else None,
-            KVWindow.together(keyboard) if keyboard else None,
+            RingKVCache.together([cache.self_attention for cache in sessions]),
+            RingKVCache.together(mouse) if mouse else None,
+            RingKVCache.together(keyboard) if keyboard else None,
         )
 
     def rows(self, count: int) -> list[LayerCache]:
         """Of each of `count` sessions, in the same storage."""
-        none: list[KVWindow | None] = [None] * count
+        none: list[RingKVCache | None] = [None] * count
         parts = (
             self.self_attention.rows(count),
             none if self.mouse is None else self.mouse.rows(count),

@@ -21,8 +21,8 @@ from glassworld.models.transformer.attention import (
     attend_window,
     join_heads,
 )
-from glassworld.models.transformer.kv_cache import KeyValues, LayerCache, Placement
-from glassworld.models.transformer.masks import Sight
+from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, LayerCache
+from glassworld.models.transformer.masks import MaskBlock
 from glassworld.models.transformer.rope import Rotary
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
@@ -43,18 +43,18 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class BlockPlace:
+class BlockPosition:
     """Where a block of latent frames stands: computed once a block, shared by its passes."""
 
     rotary: Rotary  # [tokens, d / 2]; for several sessions [b, 1, tokens, d / 2]
     action_rotary: Rotary
-    self_place: Placement | None = None  # None when training
-    action_place: Placement | None = None
+    self_place: CacheSlots | None = None  # None when training
+    action_place: CacheSlots | None = None
     visible: Tensor | None = None  # training: [f, f], which frame sees which one's actions
-    sights: tuple[Sight, ...] | None = None  # training: which tokens see which
+    sights: tuple[MaskBlock, ...] | None = None  # training: which tokens see which
 
     @staticmethod
-    def together(places: Sequence[BlockPlace]) -> BlockPlace:
+    def together(places: Sequence[BlockPosition]) -> BlockPosition:
         """Of several sessions whose blocks go to the same slots of their windows."""
         first = places[0]
         if len(places) == 1:
@@ -90,7 +90,7 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         time: Tensor,
-        place: BlockPlace,
+        place: BlockPosition,
         windows: ActionWindows,
         context: KeyValues,
         cache: LayerCache | None,
@@ -131,7 +131,7 @@ class Layer(nn.Module):
         y = self.ffn(modulate(x, feed.shift, feed.scale, self.eps))
         return torch.addcmul(x, y, feed.gate)
 
-    def remember(self, x: Tensor, time: Tensor, place: BlockPlace, cache: LayerCache) -> None:
+    def remember(self, x: Tensor, time: Tensor, place: BlockPosition, cache: LayerCache) -> None:
         """Leave the keys and values of `x` in the cache; for a layer whose output nobody reads."""
         attend, _ = self.modulations(time)
         assert place.self_place is not None

@@ -8,14 +8,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Sight(NamedTuple):
+class MaskBlock(NamedTuple):
     """Consecutive tokens that see the same others: their place, and the places of those."""
 
     queries: slice
     keys: tuple[slice, ...]
 
 
-def sights(visible: Tensor, per_frame: int) -> tuple[Sight, ...]:
+def sights(visible: Tensor, per_frame: int) -> tuple[MaskBlock, ...]:
     """A mask among frames, boolean `[f, f]`, as what their tokens see, `per_frame` a frame.
 
     Frames that see the same are taken together, and so are neighbours that are seen.
@@ -23,7 +23,7 @@ def sights(visible: Tensor, per_frame: int) -> tuple[Sight, ...]:
     rows = visible.tolist()
     groups = _runs(rows)
     return tuple(
-        Sight(
+        MaskBlock(
             slice(first * per_frame, last * per_frame),
             tuple(
                 slice(begin * per_frame, end * per_frame)

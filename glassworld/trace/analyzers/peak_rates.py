@@ -16,7 +16,7 @@ from glassworld.trace.analyzers.flops import Config, Work
 
 
 @dataclass(frozen=True)
-class Ceilings:
+class PeakRates:
     """What the machine was measured to do: GFLOP/s of products and convolutions, GB/s of copies.
 
     `machine` is what they were measured on, "" if that was not written down.
@@ -94,7 +94,7 @@ def bytes_per_number(config: Config) -> int:
     return 4 if config.get("dtype") == "float32" else 2
 
 
-def read_ceilings(metadata: dict[str, object]) -> Ceilings | None:
+def read_ceilings(metadata: dict[str, object]) -> PeakRates | None:
     """The stored ceilings for the run's machine and precision; None if none were measured."""
     config = run_config(metadata)
     found = stored_ceilings(config) if config else None
@@ -104,7 +104,7 @@ def read_ceilings(metadata: dict[str, object]) -> Ceilings | None:
     return None
 
 
-def stored_ceilings(config: Config) -> Ceilings | None:
+def stored_ceilings(config: Config) -> PeakRates | None:
     """The stored ceilings for the run's kind of device and precision, whatever the machine.
 
     None if there are none, also where their file is damaged: then they have to be measured anew.
@@ -120,4 +120,4 @@ def stored_ceilings(config: Config) -> Ceilings | None:
         return None
     if not all(0 < rate < float("inf") for rate in (products, convolutions, copies)):
         return None
-    return Ceilings(key, products, convolutions, copies, _machine(found.get("machine"), device))
+    return PeakRates(key, products, convolutions, copies, _machine(found.get("machine"), device))

@@ -27,7 +27,7 @@ SHOWN = (
 
 
 @dataclass(frozen=True)
-class RoofPoint:
+class RooflinePoint:
     """A tag over all its instances. `intensity` is FLOPs per byte of weights and activations.
 
     `roof_gflops` is the lower of the arithmetic ceiling and intensity times the copy ceiling;
@@ -44,7 +44,7 @@ class RoofPoint:
     bound: str
 
 
-def roofline(analysis: Analysis) -> list[RoofPoint]:
+def roofline(analysis: Analysis) -> list[RooflinePoint]:
     """The tags whose work is counted; empty where the trace carries no configuration."""
     config = run_config(analysis.trace.metadata)
     if config is None:
@@ -62,7 +62,7 @@ def roofline(analysis: Analysis) -> list[RoofPoint]:
         reached = work.flops / ms / 1e6
         roof, bound = ceilings.roof_gflops(work, size) if ceilings else (None, "")
         points.append(
-            RoofPoint(
+            RooflinePoint(
                 tag=tag,
                 ms=ms,
                 gflop=work.flops / 1e9,

@@ -24,7 +24,7 @@ from glassworld.trace.timeline.idle import Gap
 
 
 @dataclass(frozen=True)
-class Question:
+class Section:
     """A question of the report; `missing` says why a trace may have no answer.
 
     `rows` are the answer, `cells` turns one of them into a line under `columns`, `remarks` are
@@ -99,7 +99,7 @@ def _guide(analysis: Analysis) -> list[str]:
 
 
 QUESTIONS = (
-    Question(
+    Section(
         "stages",
         "1. Which stage is the slowest?",
         "no tags in this trace",
@@ -108,7 +108,7 @@ QUESTIONS = (
         _part,
         gpu_columns=_PART_GPU,
     ),
-    Question(
+    Section(
         "blocks",
         "2. How long does each block take, and of what?",
         f"no blocks ({tags.BLOCK}) in this trace",
@@ -126,7 +126,7 @@ QUESTIONS = (
         ),
         _block_remarks,
     ),
-    Question(
+    Section(
         "steps",
         "3. How do the denoising steps compare?",
         f"no denoising steps ({tags.DENOISING_STEP}) in this trace",
@@ -142,7 +142,7 @@ QUESTIONS = (
         ),
         _step_remarks,
     ),
-    Question(
+    Section(
         "model",
         "4. What is the diffusion model made of?",
         f"no {tags.DIFFUSION_FORWARD} with parts in this trace",
@@ -151,7 +151,7 @@ QUESTIONS = (
         _part,
         gpu_columns=_PART_GPU,
     ),
-    Question(
+    Section(
         "ops",
         "4. Which operators does it call?",
         "no operators in this trace",
@@ -163,7 +163,7 @@ QUESTIONS = (
         most=12,
         under=model_tag,
     ),
-    Question(
+    Section(
         "kernels",
         "4. Which kernels does it run?",
         "no GPU operations in this trace",
@@ -173,7 +173,7 @@ QUESTIONS = (
         most=12,
         under=model_tag,
     ),
-    Question(
+    Section(
         "decoder",
         "5. Where does the VAE decoder spend its time?",
         f"no {tags.VAE_DECODE} with parts in this trace",
@@ -182,7 +182,7 @@ QUESTIONS = (
         _part,
         gpu_columns=_PART_GPU,
     ),
-    Question(
+    Section(
         "update",
         "6. What does the KV-cache update cost?",
         f"no {tags.UPDATE_CACHE} in this trace",
@@ -195,7 +195,7 @@ QUESTIONS = (
             percent(c.share_of_run),
         ),
     ),
-    Question(
+    Section(
         "expected",
         "7. Where does the time go, against what should be expected?",
         "no stages of the engine in this trace",
@@ -212,7 +212,7 @@ QUESTIONS = (
         ),
         _guide,
     ),
-    Question(
+    Section(
         "roofline",
         "7. How close to the machine's roof is each tag?",
         "no configuration of the engine in this trace, or no part whose work is counted",
@@ -228,7 +228,7 @@ QUESTIONS = (
             p.bound or "-",
         ),
     ),
-    Question(
+    Section(
         "gaps",
         "9. Where does the GPU idle, and who is to blame?",
         "no GPU operations in this trace, or no idle stretch worth a name",
@@ -243,7 +243,7 @@ QUESTIONS = (
         ),
         most=8,
     ),
-    Question(
+    Section(
         "memory",
         "9. What does each tag hold in memory?",
         "no allocations in this trace (profile_memory)",
@@ -256,7 +256,7 @@ QUESTIONS = (
 )
 
 
-SLOWEST = Question(
+SLOWEST = Section(
     "top",
     "Which tags are the slowest, without the tags inside them?",
     "no tags in this trace; see `glassworld trace ops`",
@@ -277,6 +277,6 @@ SLOWEST = Question(
 """What `top` shows: no question of the report, but asked like one."""
 
 
-def question(command: str) -> Question:
+def question(command: str) -> Section:
     """The question a command answers."""
     return next(each for each in QUESTIONS if each.command == command)

@@ -16,7 +16,7 @@ from glassworld.trace.rules.rule import Finding
 from glassworld.trace.timeline.tag_names import places
 
 if TYPE_CHECKING:
-    from glassworld.trace.report.sections import Question
+    from glassworld.trace.report.sections import Section
     from glassworld.trace.timeline.analysis import Analysis
 
 
@@ -109,7 +109,7 @@ def _show_head(console: Console, analysis: Analysis) -> None:
 
 
 def show_answer(
-    console: Console, question: Question, analysis: Analysis, most: int | None, more: str
+    console: Console, question: Section, analysis: Analysis, most: int | None, more: str
 ) -> bool:
     """One question's table and remarks; False where the trace has no answer.
 
@@ -128,7 +128,7 @@ def show_answer(
     return True
 
 
-def _answer(question: Question, analysis: Analysis, rows: Sequence[object]) -> Table:
+def _answer(question: Section, analysis: Analysis, rows: Sequence[object]) -> Table:
     """The rows under those columns that say something of this trace."""
     left_out = () if analysis.on_gpu else question.gpu_columns
     lines = [question.cells(row) for row in rows]

@@ -34,7 +34,7 @@ Path = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class LargeAnalysis(Analysis):
+class MergedAnalysis(Analysis):
     """An analysis whose sums were folded from stretches; see `Analysis`."""
 
     sums: Sums = field(kw_only=True)
@@ -201,7 +201,7 @@ class _Kept:
         return len(self.trace.tags) + CALL_WEIGHT * calls
 
 
-def fold(trace: Trace, first: Analysis, others: Iterable[Trace]) -> LargeAnalysis:
+def fold(trace: Trace, first: Analysis, others: Iterable[Trace]) -> MergedAnalysis:
     """The analysis of `trace` from those of its stretches."""
     sums, instances, places = Sums(len(trace.names)), 0, 0
     kept: list[_Kept] = []
@@ -215,7 +215,7 @@ def fold(trace: Trace, first: Analysis, others: Iterable[Trace]) -> LargeAnalysi
         kept = _most_unusual([*kept, _Kept(unusual, place, bare)])
     sample = analyze_stretch(trace if len(kept) == places else _sample(trace, kept))
     left_out = max(0, instances - len(sample.tree))
-    return LargeAnalysis(sample.trace, sample.tree, sample.ops, sample.device, left_out, sums=sums)
+    return MergedAnalysis(sample.trace, sample.tree, sample.ops, sample.device, left_out, sums=sums)
 
 
 def _sample(trace: Trace, kept: list[_Kept]) -> Trace:

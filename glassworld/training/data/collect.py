@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from glassworld.errors import InputError
-from glassworld.training.sources.maze import HEIGHT, WIDTH, Frame, Simulator
+from glassworld.training.sources.maze import HEIGHT, WIDTH, Frame, MazeEnvironment
 from glassworld.training.sources.policies import POLICIES, Player
 
 LATENT_STRIDE = 4
@@ -75,7 +75,7 @@ def collect(collection: Collection) -> list[Path]:
 def play(episodes: int, frames: int, seed: tuple[int, int]) -> Episodes:
     """Play episodes by the policies, each from a fresh place."""
     rng = np.random.default_rng(seed)
-    simulator = Simulator(seed=int(rng.integers(2**31)))
+    simulator = MazeEnvironment(seed=int(rng.integers(2**31)))
     try:
         return stack([play_one(simulator, frames, rng) for _ in range(episodes)])
     finally:
@@ -87,7 +87,7 @@ def stack(episodes: list[Episodes]) -> Episodes:
     return Episodes(*(np.stack(field) for field in zip(*episodes, strict=True)))
 
 
-def play_one(simulator: Simulator, frames: int, rng: np.random.Generator) -> Episodes:
+def play_one(simulator: MazeEnvironment, frames: int, rng: np.random.Generator) -> Episodes:
     """One episode by a policy drawn by its share; the arrays lack the first axis."""
     shares = [share for _, share in POLICIES.values()]
     name = rng.choice(list(POLICIES), p=shares)

@@ -22,7 +22,7 @@ SETTLED = 7
 """Latent frames without a key after which the view and its latents no longer change."""
 
 
-class Stretch(NamedTuple):
+class Segment(NamedTuple):
     """Consecutive blocks of B episodes, from latent frame `start` of each on.
 
     latents: [B, C, F, h, w]; condition: [B, 4 + C, F, h, w]; windows: the actions that each
@@ -36,11 +36,11 @@ class Stretch(NamedTuple):
     pictures: Tensor
     whereabouts: Tensor
 
-    def to(self, device: torch.device) -> "Stretch":
+    def to(self, device: torch.device) -> "Segment":
         """The same on another device."""
         mouse = self.windows.mouse
         assert mouse is not None
-        return Stretch(
+        return Segment(
             self.start,
             self.latents.to(device),
             self.condition.to(device),
@@ -49,12 +49,12 @@ class Stretch(NamedTuple):
             self.whereabouts.to(device),
         )
 
-    def blocks(self, first: int, last: int) -> "Stretch":
+    def blocks(self, first: int, last: int) -> "Segment":
         """Blocks `first` to `last` (not included) of this stretch."""
         part = slice(first * BLOCK, last * BLOCK)
         mouse = self.windows.mouse
         assert mouse is not None
-        return Stretch(
+        return Segment(
             self.start + first * BLOCK,
             self.latents[:, :, part],
             self.condition[:, :, part],
@@ -66,14 +66,14 @@ class Stretch(NamedTuple):
 
 def draw(
     play: LatentPlay, batch: int, start_block: int, blocks: int, random: torch.Generator
-) -> Stretch:
+) -> Segment:
     """Stretches of random episodes that begin at the same block, where the play is."""
     chosen, strangers = _episodes(play, batch, random), _episodes(play, batch, random)
     far = torch.rand(batch, generator=random) < (FAR_SHARE if start_block else 0.0)
     far = far.to(chosen.device)
     start, count = start_block * BLOCK, blocks * BLOCK
     frames = torch.arange(start, start + count, device=chosen.device)
-    return Stretch(
+    return Segment(
         start,
         play.latents[chosen, start : start + count].float().transpose(1, 2),
         _condition(play, chosen, far, frames),
@@ -83,7 +83,7 @@ def draw(
     )
 
 
-def at_rest(play: LatentPlay, batch: int, blocks: int, random: torch.Generator) -> Stretch | None:
+def at_rest(play: LatentPlay, batch: int, blocks: int, random: torch.Generator) -> Segment | None:
     """Stretches of any length without a key: views that have settled, held on.
 
     None if nobody ever stood still for that long.
@@ -98,7 +98,7 @@ def at_rest(play: LatentPlay, batch: int, blocks: int, random: torch.Generator) 
     count = blocks * BLOCK
     frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count, device=chosen.device)
     view = play.latents[chosen, frame + SETTLED].float()
-    return Stretch(
+    return Segment(
         NEAR_FRAMES,
         view.unsqueeze(2).expand(-1, -1, count, -1, -1),
         _condition(play, chosen, far, frames),
@@ -118,7 +118,7 @@ def onward(
     mouse: Tensor,
     pictures: Tensor,
     blocks: int,
-) -> Stretch:
+) -> Segment:
     """The latents of some blocks [B, C, F, h, w] and then `blocks` whose truth nobody knows.
 
     `keyboard`, `mouse`: the actions from the first row on that the first frame sees;
@@ -128,7 +128,7 @@ def onward(
     frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count, device=history.device)
     everyone = torch.zeros_like(frames[:1]).expand(batch)
     unknown = history.new_zeros(*history.shape[:2], blocks * BLOCK, *history.shape[3:])
-    return Stretch(
+    return Segment(
         NEAR_FRAMES,
         torch.cat([history, unknown], 2),
         _condition(play, everyone, everyone == 0, frames),

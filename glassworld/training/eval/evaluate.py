@@ -26,7 +26,7 @@ from glassworld.training.eval.metrics import (
     thumbs,
     turn_pixels,
 )
-from glassworld.training.sources.maze import Frame, Simulator
+from glassworld.training.sources.maze import Frame, MazeEnvironment
 
 STILL = Action((0.0, 0.0, 0.0, 0.0), (0.0, 0.0))
 FORWARD = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.0))
@@ -88,7 +88,7 @@ class BlockScores(TypedDict):
     psnr_wrong_actions_moving: list[float | None]
 
 
-def play_truth(simulator: Simulator, actions: list[Action]) -> list[Frame]:
+def play_truth(simulator: MazeEnvironment, actions: list[Action]) -> list[Frame]:
     """The simulator's blocks from a fresh reset."""
     simulator.reset()
     return [simulator.step(action) for action in actions]
@@ -114,7 +114,7 @@ def following(world: World, plan: Plan) -> BlockScores:
     for index in track(range(plan.starts), description="following the simulator"):
         rng = np.random.default_rng((plan.seed, index))
         actions = random_actions(rng, plan.blocks)
-        simulator = Simulator(plan.seed + index)
+        simulator = MazeEnvironment(plan.seed + index)
         truth = play_truth(simulator, actions)
         simulator.close()
         picture = truth[0][0]
@@ -158,7 +158,7 @@ def choices(world: World, plan: Plan) -> dict[str, float]:
     for index in track(range(plan.starts), description="telling actions apart"):
         seed = plan.seed + 5_000 + index
         for name, pair in PAIRS.items():
-            truths = [_second_block(Simulator(seed), action) for action in pair]
+            truths = [_second_block(MazeEnvironment(seed), action) for action in pair]
             picture = Image.fromarray(truths[0][0][0])
             mades = [play_model(world.start(picture), [STILL, action])[1] for action in pair]
             if name == "turn":
@@ -178,7 +178,7 @@ def choices(world: World, plan: Plan) -> dict[str, float]:
     return {name: round(value, 3) for name, value in scores.items()}
 
 
-def _second_block(simulator: Simulator, action: Action) -> tuple[Frame, Frame]:
+def _second_block(simulator: MazeEnvironment, action: Action) -> tuple[Frame, Frame]:
     """The still first block and one under the action."""
     first, second = play_truth(simulator, [STILL, action])
     simulator.close()
@@ -200,7 +200,7 @@ def drift(world: World, plan: Plan, real: Frame) -> dict[str, dict[str, float]]:
             actions = random_actions(rng, plan.drift_blocks)
             if name == "standing":
                 actions = [STILL] * plan.drift_blocks
-            simulator = Simulator(plan.seed + 9_000 + index)
+            simulator = MazeEnvironment(plan.seed + 9_000 + index)
             truth = play_truth(simulator, actions)
             simulator.close()
             made = play_model(world.start(Image.fromarray(truth[0][0])), actions)
@@ -258,7 +258,7 @@ def side_by_side(world: World, plan: Plan, count: int = 3) -> Iterator[Frame]:
     """Truth on the left, the model on the right: uint8 [N, H, 2 W, 3] for each start."""
     for index in range(count):
         actions = random_actions(np.random.default_rng((plan.seed, index)), plan.blocks)
-        simulator = Simulator(plan.seed + index)
+        simulator = MazeEnvironment(plan.seed + index)
         truth = play_truth(simulator, actions)
         simulator.close()
         made = play_model(world.start(Image.fromarray(truth[0][0])), actions)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from glassworld.engine.sampling import Step
 from glassworld.training.data.latents import LatentPlay
-from glassworld.training.objectives.discriminator import Critic, critic_loss, maker_loss
-from glassworld.training.objectives.rollout_pool import Journeys
+from glassworld.training.objectives.discriminator import Discriminator, critic_loss, generator_loss
+from glassworld.training.objectives.rollout_pool import RolloutPool
 from glassworld.training.objectives.world_model import WorldModel
 from glassworld.training.trainer import Run, Schedule, autocast, generator
 
@@ -17,7 +17,7 @@ SAVE_EVERY = 100
 
 
 @dataclass(frozen=True)
-class CriticRecipe:
+class DiscriminatorRecipe:
     """How the critic is trained, and what it counts.
 
     Args:
@@ -39,24 +39,29 @@ class CriticRecipe:
     width: int = 128
 
 
-class Rivalry:
+class AdversarialTrainer:
     """Journeys of the model and the critic that judges them.
 
     The critic resumes from `folder`; journeys that were interrupted begin anew.
     """
 
     def __init__(
-        self, play: LatentPlay, model: WorldModel, recipe: CriticRecipe, batch: int, folder: Path
+        self,
+        play: LatentPlay,
+        model: WorldModel,
+        recipe: DiscriminatorRecipe,
+        batch: int,
+        folder: Path,
     ) -> None:
         self.recipe = recipe
         torch.manual_seed(0)
-        critic = Critic(play.latents.shape[2], width=recipe.width).to(model.device)
+        critic = Discriminator(play.latents.shape[2], width=recipe.width).to(model.device)
         optimizer = torch.optim.Adam(critic.parameters(), betas=(0.0, 0.99))
         schedule = Schedule(recipe.steps // recipe.every, recipe.rate)
         self.run = Run(folder, critic, schedule, optimizers=[optimizer])
         self.run.resume()
         self.critic = critic
-        self.journeys = Journeys(play, model, batch, recipe.journey, generator(1, self.run.step))
+        self.journeys = RolloutPool(play, model, batch, recipe.journey, generator(1, self.run.step))
 
     def loss(self, steps: tuple[Step, ...], random: torch.Generator) -> Tensor:
         """Play on, let the critic learn from it, and say what the model is to lower."""
@@ -72,4 +77,4 @@ class Rivalry:
         if self.run.step % SAVE_EVERY == 0:
             self.run.save()
         heard = self.run.step > self.recipe.alone
-        return self.recipe.weight * heard * maker_loss(self.critic, real, made)
+        return self.recipe.weight * heard * generator_loss(self.critic, real, made)

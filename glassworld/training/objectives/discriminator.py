@@ -46,7 +46,7 @@ class _Residual(nn.Module):
         return x + self.second(F.silu(inner * (1 + scale) + shift))
 
 
-class Critic(nn.Module):
+class Discriminator(nn.Module):
     """Frames side by side as channels, at two scales; a score for each place, then their mean.
 
     Args:
@@ -85,7 +85,7 @@ class Critic(nn.Module):
         return scores + self.score[1](F.silu(x)).mean((1, 2, 3))
 
 
-def critic_loss(critic: Critic, real: Clip, made: Clip, penalty: float) -> Tensor:
+def critic_loss(critic: Discriminator, real: Clip, made: Clip, penalty: float) -> Tensor:
     """What the critic lowers: made clips that score like real ones, and steep slopes at both."""
     at_real, at_made = (_leaf(clip) for clip in (real, made))
     for_real, for_made = critic(at_real), critic(at_made)
@@ -96,7 +96,7 @@ def critic_loss(critic: Critic, real: Clip, made: Clip, penalty: float) -> Tenso
     return F.softplus(for_made - for_real).mean() + penalty / 2 * steepness
 
 
-def maker_loss(critic: Critic, real: Clip, made: Clip) -> Tensor:
+def generator_loss(critic: Discriminator, real: Clip, made: Clip) -> Tensor:
     """What the maker of clips lowers: real clips that score above its own."""
     critic.requires_grad_(False)  # it is not the one who learns, and its gradients cost time
     loss = F.softplus(critic(real) - critic(made)).mean()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glassworld.engine.sampling import FlowSchedule, Step
 from glassworld.training.data.latents import LatentPlay
-from glassworld.training.data.segments import BLOCK, Stretch, at_rest, draw
+from glassworld.training.data.segments import BLOCK, Segment, at_rest, draw
 from glassworld.training.objectives.world_model import Player, WorldModel, forward, training_noise
 
 TRAINED_BLOCKS = 3
@@ -41,11 +41,11 @@ class Shares:
     rested: float = 0.05
 
 
-class Lesson(NamedTuple):
+class TrainingBatch(NamedTuple):
     """What one step learns from: the truth of a stretch from its block `first` on, given the
     history [B, C, F, h, w] of all its blocks but the last."""
 
-    stretch: Stretch
+    stretch: Segment
     history: Tensor
     first: int
 
@@ -57,7 +57,7 @@ def draw_lesson(
     shares: Shares,
     steps: tuple[Step, ...],
     random: torch.Generator,
-) -> Lesson:
+) -> TrainingBatch:
     """A lesson of some kind; `steps` are those the model plays with."""
     kind = float(torch.rand((), generator=random))
     if kind < shares.rested:
@@ -73,8 +73,8 @@ def draw_lesson(
     stretch = _draw(play, batch, begin, past + TRAINED_BLOCKS + int(begin), random)
     stretch = stretch.to(model.device)
     if kind < shares.rested + shares.played + shares.redrawn:
-        return Lesson(stretch, redrawn(model, stretch, random), past)
-    return Lesson(stretch, stretch.latents[:, :, :-BLOCK], past)
+        return TrainingBatch(stretch, redrawn(model, stretch, random), past)
+    return TrainingBatch(stretch, stretch.latents[:, :, :-BLOCK], past)
 
 
 def _pick(choices: range, random: torch.Generator) -> int:
@@ -83,7 +83,7 @@ def _pick(choices: range, random: torch.Generator) -> int:
 
 def _draw(
     play: LatentPlay, batch: int, begin: bool, blocks: int, random: torch.Generator
-) -> Stretch:
+) -> Segment:
     start = 0
     if not begin:
         start = 1 + int(torch.randint(play.blocks - blocks, (), generator=random))
@@ -92,11 +92,11 @@ def _draw(
 
 def _played(
     model: WorldModel,
-    stretch: Stretch,
+    stretch: Segment,
     given: int,
     steps: tuple[Step, ...],
     random: torch.Generator,
-) -> Lesson:
+) -> TrainingBatch:
     """The truth of the first blocks, then what the model plays; of it all what the last see."""
     player = Player(model, stretch, steps)
     player.given(given)
@@ -105,11 +105,11 @@ def _played(
     first = max(given, blocks - TRAINED_BLOCKS)
     oldest = max(0, first - model.history)
     history = torch.cat(player.made[oldest:], 2)
-    return Lesson(stretch.blocks(oldest, blocks), history, first - oldest)
+    return TrainingBatch(stretch.blocks(oldest, blocks), history, first - oldest)
 
 
 @torch.no_grad()
-def redrawn(model: WorldModel, stretch: Stretch, random: torch.Generator) -> Tensor:
+def redrawn(model: WorldModel, stretch: Segment, random: torch.Generator) -> Tensor:
     """The history of a stretch as the model takes it for after one step from noise.
 
     It is as washed out as what the model will remember in play, and yet shows the truth. The

@@ -19,7 +19,7 @@ RESTING = 0.25
 """How many journeys are spent without a key."""
 
 
-class Journeys:
+class RolloutPool:
     """Some journeys of different ages; every few steps the oldest begins anew.
 
     Args:

@@ -11,8 +11,8 @@ from glassworld.specs import ActionModuleSpec, DiTSpec, VisionSpec
 from glassworld.training.data.latents import LatentPlay
 from glassworld.training.data.segments import BLOCK, draw
 from glassworld.training.eval.samples import Show
-from glassworld.training.objectives.adversarial import CriticRecipe, Rivalry
-from glassworld.training.objectives.history_augmentation import Lesson, Shares, draw_lesson
+from glassworld.training.objectives.adversarial import AdversarialTrainer, DiscriminatorRecipe
+from glassworld.training.objectives.history_augmentation import Shares, TrainingBatch, draw_lesson
 from glassworld.training.objectives.world_model import (
     WorldModel,
     draw_noise,
@@ -49,7 +49,7 @@ class DiTRecipe:
     shares: Shares = field(default_factory=Shares)
     history_noise: float = 0.3
     place_weight: float = 0.1
-    critic: CriticRecipe = field(default_factory=CriticRecipe)
+    critic: DiscriminatorRecipe = field(default_factory=DiscriminatorRecipe)
     decay: float = 0.998
     gradient_checkpointing: bool = False
     show_every: int = 250
@@ -98,10 +98,12 @@ def train_transformer(
     play = play.to(model.device)
     run = Run(folder, model, Schedule(recipe.steps, recipe.rate, 100), recipe.decay)
     run.resume()
-    rivalry: Rivalry | None = None
+    rivalry: AdversarialTrainer | None = None
     for step in run.steps("transformer"):
         if rivalry is None and recipe.steps - step <= recipe.critic.steps:
-            rivalry = Rivalry(play, model, recipe.critic, recipe.batch, folder / "critic")
+            rivalry = AdversarialTrainer(
+                play, model, recipe.critic, recipe.batch, folder / "critic"
+            )
         random = generator(recipe.seed, step)
         with autocast(model.device):
             loss, lost = losses(model, play, recipe, random)
@@ -125,14 +127,14 @@ def losses(
     level = recipe.history_noise * torch.rand(recipe.batch, 1, 1, 1, 1, generator=random)
     blurred = lesson.history + level.to(model.device) * draw_noise(lesson.history, random)
     stretch = draw(play, recipe.openings, 0, 1, random).to(model.device)
-    opening = Lesson(stretch, stretch.latents[:, :, :0], 0)
+    opening = TrainingBatch(stretch, stretch.latents[:, :, :0], 0)
     loss, lost = _errors(model, lesson._replace(history=blurred), random)
     loss_at_first, lost_at_first = _errors(model, opening, random)
     return loss + loss_at_first, lost + lost_at_first
 
 
 def _errors(
-    model: WorldModel, lesson: Lesson, random: torch.Generator
+    model: WorldModel, lesson: TrainingBatch, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The flow's, at noise of any level, and that of the places."""
     stretch, history, first = lesson

@@ -24,7 +24,7 @@ from glassworld.models.transformer.dit import DiT
 from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
 from glassworld.models.vision import VisionTower
 from glassworld.specs import DiTSpec, VisionSpec
-from glassworld.training.data.segments import BLOCK, Stretch
+from glassworld.training.data.segments import BLOCK, Segment
 
 FRESH_NOISE = 1.0
 """How much of the noise the sampler of these worlds draws anew after a step: all, as released."""
@@ -65,7 +65,7 @@ class WorldModel(nn.Module):
         return self.dit.context_keys(self.vision(pictures))
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What the model says of noisy frames: their flow [B, C, F, h, w], their place [B, F, 4]."""
 
     flow: Tensor
@@ -104,8 +104,8 @@ def visibility(clean: int, first: int, noisy: int, history: int) -> Tensor:
 
 
 def forward(
-    model: WorldModel, stretch: Stretch, history: Tensor, first: int, noisy: Noisy
-) -> Answer:
+    model: WorldModel, stretch: Segment, history: Tensor, first: int, noisy: Noisy
+) -> Prediction:
     """What the model makes of the stretch's noisy blocks, from block `first` on.
 
     `history`: clean latents [B, C, F', h, w] of the stretch's first blocks; all but the last.
@@ -131,7 +131,7 @@ def forward(
         )
     assert flow is not None
     places = model.locate(tokens[0][:, clean * BLOCK :].mean(2))
-    return Answer(flow[:, :, clean * BLOCK :], places)
+    return Prediction(flow[:, :, clean * BLOCK :], places)
 
 
 def training_noise(truth: Tensor, schedule: FlowSchedule, random: torch.Generator) -> Noisy:
@@ -161,7 +161,7 @@ def draw_noise(like: Tensor, random: torch.Generator) -> Tensor:
 class Player:
     """The model playing on its own, block by block, as the engine runs it."""
 
-    def __init__(self, model: WorldModel, stretch: Stretch, steps: tuple[Step, ...]) -> None:
+    def __init__(self, model: WorldModel, stretch: Segment, steps: tuple[Step, ...]) -> None:
         self.model, self.stretch, self.steps = model, stretch, steps
         rows, columns = stretch.latents.shape[-2] // 2, stretch.latents.shape[-1] // 2
         self.grid = (rows, columns)
@@ -204,7 +204,7 @@ class Player:
             self.made.append(x0)
             self.inputs.append(inputs)
 
-    def _pass(self, x: Tensor, part: Stretch, timestep: float, output: bool) -> Tensor | None:
+    def _pass(self, x: Tensor, part: Segment, timestep: float, output: bool) -> Tensor | None:
         return self.model.dit(
             torch.cat([x, part.condition], 1),
             torch.full((len(x), 1), timestep, device=x.device),

@@ -50,7 +50,7 @@ _QUIET = (
 )
 
 
-class Simulator:
+class MazeEnvironment:
     """One player in the maze; the same seed and actions give the same frames.
 
     Args:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Segment(NamedTuple):
+class HeldInput(NamedTuple):
     """What is held, for how many latent frames."""
 
     length: int
@@ -19,7 +19,7 @@ class Segment(NamedTuple):
     mouse: tuple[float, float]
 
 
-Policy = Generator[Segment, float, None]
+Policy = Generator[HeldInput, float, None]
 Keys = tuple[float, float, float, float]
 
 STILL: Keys = (0.0, 0.0, 0.0, 0.0)
@@ -76,15 +76,15 @@ class Player:
 
 def wander(player: Player) -> Policy:
     """Walk where there is room, turn to where there is: covers the map."""
-    clearance = yield Segment(player.length(), STILL, player.mouse(player.turn(0.5)))
+    clearance = yield HeldInput(player.length(), STILL, player.mouse(player.turn(0.5)))
     side = player.turn(0.0)
     while True:
         if clearance < _NEAR_UNITS:
             keys = STILL if player.rng.random() < 0.8 else BACK
-            clearance = yield Segment(player.length(), keys, player.mouse(side))
+            clearance = yield HeldInput(player.length(), keys, player.mouse(side))
         else:
             curve = player.mouse(player.turn(0.65))
-            clearance = yield Segment(player.length(), FORWARD, curve)
+            clearance = yield HeldInput(player.length(), FORWARD, curve)
             side = player.turn(0.0)
 
 
@@ -94,7 +94,7 @@ def scatter(player: Player) -> Policy:
         keys = _WALKS[int(player.rng.integers(len(_WALKS)))]
         if player.rng.random() < 0.15:
             keys = STILL
-        yield Segment(player.length(), keys, player.mouse(player.turn(0.5)))
+        yield HeldInput(player.length(), keys, player.mouse(player.turn(0.5)))
 
 
 def look_around(player: Player) -> Policy:
@@ -102,9 +102,9 @@ def look_around(player: Player) -> Policy:
     while True:
         turn = player.turn(0.0)
         for _ in range(int(player.rng.integers(1, 5))):
-            yield Segment(player.length(), STILL, player.mouse(turn))
+            yield HeldInput(player.length(), STILL, player.mouse(turn))
         keys = (STILL, FORWARD, BACK, LEFT, RIGHT)[int(player.rng.integers(5))]
-        yield Segment(player.length(), keys, player.mouse(0.0))
+        yield HeldInput(player.length(), keys, player.mouse(0.0))
 
 
 def retrace(player: Player) -> Policy:
@@ -116,20 +116,20 @@ def retrace(player: Player) -> Policy:
         for _ in range(int(player.rng.integers(1, 4))):
             keys = choices[int(player.rng.integers(len(choices)))]
             turn = player.turn(0.0 if keys == STILL else 0.6)
-            way.append(Segment(player.length(), keys, player.mouse(turn)))
+            way.append(HeldInput(player.length(), keys, player.mouse(turn)))
             yield way[-1]
         for length, keys, (tilt, turn) in reversed(way):
-            yield Segment(length, opposite[keys], (tilt, -turn))
+            yield HeldInput(length, opposite[keys], (tilt, -turn))
 
 
 def bump(player: Player) -> Policy:
     """Push into walls, slide along them, stand before them."""
     while True:
         for _ in range(int(player.rng.integers(2, 4))):
-            yield Segment(player.length(), FORWARD, player.mouse(0.0))
-        yield Segment(player.length(), STILL, player.mouse(0.0))
+            yield HeldInput(player.length(), FORWARD, player.mouse(0.0))
+        yield HeldInput(player.length(), STILL, player.mouse(0.0))
         keys = (FORWARD, LEFT, RIGHT, STILL)[int(player.rng.integers(4))]
-        yield Segment(player.length(), keys, player.mouse(player.turn(0.2)))
+        yield HeldInput(player.length(), keys, player.mouse(player.turn(0.2)))
 
 
 def rest(player: Player) -> Policy:
@@ -137,9 +137,9 @@ def rest(player: Player) -> Policy:
     while True:
         for _ in range(int(player.rng.integers(0, 4))):
             keys = _WALKS[int(player.rng.integers(len(_WALKS)))]
-            yield Segment(player.length(), keys, player.mouse(player.turn(0.5)))
+            yield HeldInput(player.length(), keys, player.mouse(player.turn(0.5)))
         for _ in range(int(player.rng.integers(4, 10))):
-            yield Segment(player.length(), STILL, (0.0, 0.0))
+            yield HeldInput(player.length(), STILL, (0.0, 0.0))
 
 
 POLICIES: dict[str, tuple[Callable[[Player], Policy], float]] = {

@@ -18,7 +18,7 @@ from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch
 from glassworld.engine.world import World
 from glassworld.errors import CheckpointError, InputError
-from glassworld.models.ops.quantized import QuantisedLinear
+from glassworld.models.ops.quantized import QuantizedLinear
 from glassworld.models.vae.tiny_decoder import TinyDecoder
 from glassworld.play.server_state import Speed, open_stage
 from tests.support import tiny
@@ -129,5 +129,5 @@ def test_play_opens_its_world_so(weights: dict[str, Tensor], tmp_path: Path) -> 
     speed = Speed(dtype="mixed", accelerate=("int8",), tiny_decoder=tmp_path / "tiny.safetensors")
     world = open_stage(None, speed).world
     assert isinstance(world.networks.decoder, TinyDecoder)
-    assert any(isinstance(part, QuantisedLinear) for part in world.networks.dit.modules())
+    assert any(isinstance(part, QuantizedLinear) for part in world.networks.dit.modules())
     assert world.pipeline.decoder_dtype == torch.bfloat16

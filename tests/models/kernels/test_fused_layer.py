@@ -14,12 +14,12 @@ from glassworld.models.kernels.action_attention import TILE, attend_own, attend_
 from glassworld.models.kernels.fused_layer import FusedLayer, fuse_layers
 from glassworld.models.kernels.norm_residual import EIGHT_BITS, Pending, gelu_to_eight_bits
 from glassworld.models.ops.norms import rms_norm
-from glassworld.models.ops.quantized import quantise, quantise_layers
+from glassworld.models.ops.quantized import quantise, quantize_layers
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.attention import attention
 from glassworld.models.transformer.dit import DiT
-from glassworld.models.transformer.kv_cache import KVWindow, LayerCache, Placement
-from glassworld.models.transformer.layer import BlockPlace
+from glassworld.models.transformer.kv_cache import CacheSlots, LayerCache, RingKVCache
+from glassworld.models.transformer.layer import BlockPosition
 from glassworld.models.transformer.rope import rotary_time
 from glassworld.specs import DiTSpec
 from tests.support import tiny
@@ -43,7 +43,7 @@ def walk(network: DiT, sessions: int = 1) -> tuple[Tensor, list[LayerCache]]:
     for start, time in zip(range(0, 3 * BLOCK, BLOCK), TIMES, strict=True):
         places = [network.stream_place(start, BLOCK, GRID)] * sessions
         mouse = drawn(BLOCK, 12, 2) if network.spec.action.mouse_dim else None
-        given = (BlockPlace.together(places), ActionWindows(drawn(BLOCK, 12, 4), mouse))
+        given = (BlockPosition.together(places), ActionWindows(drawn(BLOCK, 12, 4), mouse))
         x, times = drawn(36, BLOCK, 2, 4), torch.tensor(time)  # one for all sessions
         flows.append(network(x, times, *given, context, caches))
         network(x, 0 * times[:, :1], *given, context, caches, output=False)
@@ -88,7 +88,7 @@ def test_each_session_turns_by_its_own_frames() -> None:
             for shape in ((36, BLOCK, 2, 4), (BLOCK, 12, 4), (BLOCK, 12, 2), (5, 24))
         )
         context, caches = network.context_keys(visual), network.empty_caches(2, POSITIONS)
-        given = (BlockPlace.together(places), ActionWindows(keyboard, mouse), context, caches)
+        given = (BlockPosition.together(places), ActionWindows(keyboard, mouse), context, caches)
         flows.append(network(x, torch.full((2, 1), 500.0), *given))
     torch.testing.assert_close(flows[1], flows[0], atol=1e-5, rtol=0)
 
@@ -118,7 +118,7 @@ def test_short_attentions(own: bool, heads: int, frames: int, slots: int) -> Non
     q = torch.randn(sessions, frames, positions, heads * head_dim, generator=draw)
     sequences = sessions * positions if own else sessions
     k, v = torch.randn(2, sequences, heads, slots, head_dim, generator=draw)
-    window, place = KVWindow(k, v, 1), Placement.of(slots - 1 - frames, frames, slots)
+    window, place = RingKVCache(k, v, 1), CacheSlots.of(slots - 1 - frames, frames, slots)
     tables = [rotary_time(torch.arange(frames) + start, 8, head_dim, 1e4) for start in (3, 30)]
     rotary = tables[0].together(tables, 2)
 
@@ -135,7 +135,7 @@ def test_short_attentions(own: bool, heads: int, frames: int, slots: int) -> Non
 def test_eight_bits_come_from_the_kernels() -> None:
     exact, plain, fused = (tiny.dit(SPEC) for _ in range(3))
     for network in (plain, fused):
-        quantise_layers(network.blocks, EIGHT_BITS)
+        quantize_layers(network.blocks, EIGHT_BITS)
     fuse_layers(fused)
     expected, near, made = (walk(each)[0] for each in (exact, plain, fused))
     distance = (near - expected).square().mean().sqrt()

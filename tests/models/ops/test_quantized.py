@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from glassworld.models.ops.linear import Dense
-from glassworld.models.ops.quantized import WIDE, QuantisedLinear, quantise, quantise_layers
+from glassworld.models.ops.quantized import WIDE, QuantizedLinear, quantise, quantize_layers
 from tests.support import tiny
 
 
@@ -26,7 +26,7 @@ def test_rows_are_within_half_a_step(dtype: torch.dtype, step: float) -> None:
 def test_a_layer_is_near_the_exact_one(dtype: torch.dtype, most: float) -> None:
     torch.manual_seed(0)
     linear, x = Dense(64, 48), torch.randn(2, 20, 64)
-    layer = QuantisedLinear(linear, dtype)
+    layer = QuantizedLinear(linear, dtype)
     with torch.inference_mode():
         exact, near = linear(x), layer(x)
         assert near.shape == exact.shape
@@ -38,14 +38,14 @@ def test_the_activation_stays() -> None:
     torch.manual_seed(0)
     exact, x = Dense(64, 96, gelu=True), torch.randn(20, 64)
     with torch.inference_mode():
-        near, expected = QuantisedLinear(exact, torch.int8)(x), exact(x)
+        near, expected = QuantizedLinear(exact, torch.int8)(x), exact(x)
         assert (near - expected).square().mean().sqrt() < 0.05 * expected.std()
 
 
 def test_the_wide_products_of_layers_are_replaced_but_those_of_odd_widths() -> None:
     layers = tiny.dit().blocks
     layers[1].ffn[2] = Dense(48, 24)
-    quantise_layers(layers, torch.int8)
-    changed = [name for name, each in layers.named_modules() if isinstance(each, QuantisedLinear)]
+    quantize_layers(layers, torch.int8)
+    changed = [name for name, each in layers.named_modules() if isinstance(each, QuantizedLinear)]
     wide = [f"{index}.{path}" for index in range(3) for path in WIDE]
     assert sorted(changed) == sorted(set(wide) - {"1.ffn.2"})

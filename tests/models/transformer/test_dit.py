@@ -12,7 +12,7 @@ from torch import Tensor
 
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.dit import DiT
-from glassworld.models.transformer.kv_cache import Placement
+from glassworld.models.transformer.kv_cache import CacheSlots
 from glassworld.specs import DiTSpec
 from tests.support import tiny
 
@@ -108,11 +108,11 @@ def test_no_upper_limit_on_the_frame_index() -> None:
 def test_ring_holds_the_window(window: int, sink: int, frames: int, blocks: int) -> None:
     if sink + frames > window:
         with pytest.raises(ValueError, match="does not fit"):
-            Placement.of(0, window - sink + 1, window, sink)
+            CacheSlots.of(0, window - sink + 1, window, sink)
         return
     slots: dict[int, int] = {}
     for block in range(blocks):
-        place = Placement.of(block * frames, frames, window, sink)
+        place = CacheSlots.of(block * frames, frames, window, sink)
         for source, slot, length in place.spans:
             slots.update({slot + i: block * frames + source + i for i in range(length)})
     end = blocks * frames

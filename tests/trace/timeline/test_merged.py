@@ -15,7 +15,7 @@ from glassworld.trace.report import json_export as export
 from glassworld.trace.report.json_export import analysis_json
 from glassworld.trace.timeline import chunks as parts
 from glassworld.trace.timeline import merged as large
-from glassworld.trace.timeline.merged import LargeAnalysis
+from glassworld.trace.timeline.merged import MergedAnalysis
 from tests.support.paths import SHARED
 from tests.support.traces import CONFIG, Gpu, engine_run, write
 
@@ -33,7 +33,7 @@ def in_stretches(monkeypatch):
         monkeypatch.setattr(parts, "PART_ROWS", rows)
         monkeypatch.setattr(large, "KEPT_ROWS", kept)
         analysis = analyze(path)
-        assert isinstance(analysis, LargeAnalysis)
+        assert isinstance(analysis, MergedAnalysis)
         return analysis
 
     return run

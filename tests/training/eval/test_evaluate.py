@@ -19,7 +19,7 @@ pytest.importorskip("vizdoom")
 
 from glassworld.training.cli import eval_app
 from glassworld.training.eval.evaluate import OPPOSITE, Plan, choices, drift, following
-from glassworld.training.sources.maze import Frame, Simulator
+from glassworld.training.sources.maze import Frame, MazeEnvironment
 
 if TYPE_CHECKING:
     from glassworld.engine.world import World
@@ -29,7 +29,7 @@ PLAN = Plan(starts=2, blocks=2, drift_starts=1, drift_blocks=6)
 
 @dataclass
 class TrueSession:
-    simulator: Simulator
+    simulator: MazeEnvironment
     mirrored: bool
 
     def step(self, action: Action) -> Frame:
@@ -44,12 +44,12 @@ class TrueWorld:
         self.seeds = {}
         for offset in (0, 5_000, 9_000):
             for seed in range(PLAN.seed + offset, PLAN.seed + offset + PLAN.starts):
-                simulator = Simulator(seed)
+                simulator = MazeEnvironment(seed)
                 self.seeds[simulator.reset().tobytes()] = seed
                 simulator.close()
 
     def start(self, picture: Image.Image) -> TrueSession:
-        simulator = Simulator(self.seeds[np.asarray(picture).tobytes()])
+        simulator = MazeEnvironment(self.seeds[np.asarray(picture).tobytes()])
         simulator.reset()
         return TrueSession(simulator, self.mirrored)
 
@@ -85,7 +85,7 @@ def test_choices_tell_right_from_wrong() -> None:
 
 
 def test_real_play_does_not_drift() -> None:
-    simulator = Simulator(PLAN.seed + 9_000)
+    simulator = MazeEnvironment(PLAN.seed + 9_000)
     simulator.reset()
     still = [simulator.step(Action((0, 0, 0, 0), (0, 0))) for _ in range(PLAN.drift_blocks)]
     simulator.close()

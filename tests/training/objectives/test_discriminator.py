@@ -8,10 +8,15 @@ import pytest
 import torch
 
 from glassworld.models.transformer.action import ActionWindows
-from glassworld.training.objectives.adversarial import CriticRecipe, Rivalry
-from glassworld.training.objectives.discriminator import Clip, Critic, critic_loss, maker_loss
+from glassworld.training.objectives.adversarial import AdversarialTrainer, DiscriminatorRecipe
+from glassworld.training.objectives.discriminator import (
+    Clip,
+    Discriminator,
+    critic_loss,
+    generator_loss,
+)
 from glassworld.training.objectives.history_augmentation import Shares
-from glassworld.training.objectives.rollout_pool import Journeys
+from glassworld.training.objectives.rollout_pool import RolloutPool
 from glassworld.training.objectives.transformer import train_transformer
 from glassworld.training.trainer import generator
 from tests.support.small import SMALL, latent_play, small_model
@@ -29,7 +34,7 @@ def normal(seed: int) -> torch.Tensor:
 def test_a_critic_learns_what_is_missing_and_teaches_it() -> None:
     """Real clips have contrast, made ones a fifth of it: the one who made them learns to add it."""
     torch.manual_seed(0)
-    critic, contrast = Critic(width=16), torch.tensor(0.2, requires_grad=True)
+    critic, contrast = Discriminator(width=16), torch.tensor(0.2, requires_grad=True)
     critics = torch.optim.Adam(critic.parameters(), 2e-3, (0.0, 0.99))
     makers = torch.optim.Adam([contrast], 2e-2, (0.0, 0.99))
     for step in range(120):
@@ -39,7 +44,7 @@ def test_a_critic_learns_what_is_missing_and_teaches_it() -> None:
         critics.step()
         if step >= 20:
             makers.zero_grad()
-            maker_loss(critic, real, made).backward()
+            generator_loss(critic, real, made).backward()
             makers.step()
     assert contrast.item() == pytest.approx(1, abs=0.3)
 
@@ -47,7 +52,7 @@ def test_a_critic_learns_what_is_missing_and_teaches_it() -> None:
 def test_a_critic_learns_that_an_action_does_not_belong_to_a_clip() -> None:
     """The same latents, under a key that they go with and under one that they do not."""
     torch.manual_seed(0)
-    critic = Critic(width=16)
+    critic = Discriminator(width=16)
     critics = torch.optim.Adam(critic.parameters(), 2e-3, (0.0, 0.99))
     for step in range(60):
         bright = normal(step).abs()
@@ -65,7 +70,7 @@ def test_a_critic_learns_that_an_action_does_not_belong_to_a_clip() -> None:
 
 def test_journeys_go_on_from_what_they_played() -> None:
     model, play = small_model(), latent_play()
-    journeys = Journeys(play, model, 3, 600, generator(0, 0))
+    journeys = RolloutPool(play, model, 3, 600, generator(0, 0))
     before = journeys.at.clone()
     for turn in range(3):
         made = journeys.advance(SMALL.sampler, generator(1, turn))
@@ -83,7 +88,7 @@ def test_journeys_go_on_from_what_they_played() -> None:
 def test_journeys_follow_the_actions_of_their_episode() -> None:
     """A journey that begins at latent frame f sees the actions that the episode's frames saw."""
     model, play = small_model(), latent_play()
-    journeys = Journeys(play, model, 2, 600, generator(0, 0))
+    journeys = RolloutPool(play, model, 2, 600, generator(0, 0))
     for row in range(2):
         episode, frame = divmod(int(journeys.at[row]) - 1, 30)
         journeys.at[row] = episode * 30 + (frame + 1) % 15 + 3
@@ -98,7 +103,7 @@ def test_journeys_follow_the_actions_of_their_episode() -> None:
 
 def test_every_so_often_a_journey_begins_anew() -> None:
     model, play = small_model(), latent_play()
-    journeys = Journeys(play, model, 2, 8, generator(0, 0))  # each lives for four turns of two
+    journeys = RolloutPool(play, model, 2, 8, generator(0, 0))  # each lives for four turns of two
     begun = [journeys.at.clone()]
     for turn in range(5):
         journeys.advance(SMALL.sampler, generator(1, turn))
@@ -111,7 +116,7 @@ def test_some_journeys_rest() -> None:
     model, play = small_model(), latent_play()
     play.keyboard[:, :40] = 0
     play.mouse[:, :40] = 0
-    journeys = Journeys(play, model, 24, 600, generator(0, 2))
+    journeys = RolloutPool(play, model, 24, 600, generator(0, 2))
     assert 0 < journeys.resting.sum() < 16
     made = journeys.advance(SMALL.sampler, generator(1, 0))
     assert not made.windows.keyboard[journeys.resting].any()
@@ -124,12 +129,12 @@ def test_some_journeys_rest() -> None:
 
 
 def test_a_critic_is_heard_once_it_has_learned_alone_and_resumes(tmp_path: Path) -> None:
-    model, recipe = small_model(), CriticRecipe(steps=4, alone=1, weight=1.0, width=16)
-    rivalry = Rivalry(latent_play(), model, recipe, 2, tmp_path)
+    model, recipe = small_model(), DiscriminatorRecipe(steps=4, alone=1, weight=1.0, width=16)
+    rivalry = AdversarialTrainer(latent_play(), model, recipe, 2, tmp_path)
     heard = [rivalry.loss(SMALL.sampler, generator(0, step)) for step in range(2)]
     assert [bool(loss) for loss in heard] == [False, True]
     rivalry.run.save()
-    resumed = Rivalry(latent_play(), model, recipe, 2, tmp_path)
+    resumed = AdversarialTrainer(latent_play(), model, recipe, 2, tmp_path)
     assert resumed.run.step == 2
     for one, other in zip(rivalry.critic.parameters(), resumed.critic.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -140,7 +145,7 @@ def test_the_critic_takes_part_in_some_of_the_last_steps(
 ) -> None:
     monkeypatch.setattr("glassworld.training.objectives.adversarial.SAVE_EVERY", 1)
     shares = Shares(begin=0.5, redrawn=0, played=0, rested=0)
-    critic = CriticRecipe(steps=4, every=2, alone=1, width=16)
+    critic = DiscriminatorRecipe(steps=4, every=2, alone=1, width=16)
     recipe = replace(SMALL, steps=6, batch=2, openings=2, shares=shares, critic=critic)
     train_transformer(latent_play(), recipe, tmp_path, small_model(), lambda *_: None)
     kept = torch.load(tmp_path / "critic" / "state.pt", weights_only=True)

@@ -10,7 +10,7 @@ pytest.importorskip("vizdoom")
 from glassworld.engine.actions.track import Action
 from glassworld.errors import ActionError
 from glassworld.training.data.collect import Collection, collect, load
-from glassworld.training.sources.maze import Simulator
+from glassworld.training.sources.maze import MazeEnvironment
 from glassworld.training.sources.maze_textures import repaint
 
 STILL = Action((0.0, 0.0, 0.0, 0.0))
@@ -19,7 +19,7 @@ FORWARD = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.0))
 
 
 def test_blocks_follow_the_session_s_convention() -> None:
-    simulator = Simulator(seed=7)
+    simulator = MazeEnvironment(seed=7)
     picture = simulator.reset()
     assert picture.shape == (64, 96, 3)
     assert picture.dtype == np.uint8
@@ -30,7 +30,7 @@ def test_blocks_follow_the_session_s_convention() -> None:
 
 
 def test_a_turn_of_a_tenth_is_five_degrees_a_frame_to_the_right() -> None:
-    simulator = Simulator(seed=7)
+    simulator = MazeEnvironment(seed=7)
     simulator.reset()
     before = simulator.pose[2]
     simulator.step(TURN_RIGHT)
@@ -40,7 +40,7 @@ def test_a_turn_of_a_tenth_is_five_degrees_a_frame_to_the_right() -> None:
 
 def test_the_same_seed_and_actions_give_the_same_frames() -> None:
     def played() -> np.ndarray:
-        simulator = Simulator(seed=3)
+        simulator = MazeEnvironment(seed=3)
         return np.concatenate([simulator.step(FORWARD), simulator.step(TURN_RIGHT)])
 
     assert (played() == played()).all()
@@ -48,7 +48,7 @@ def test_the_same_seed_and_actions_give_the_same_frames() -> None:
 
 def test_an_action_of_another_mode_is_refused() -> None:
     with pytest.raises(ActionError, match="4"):
-        Simulator().step(Action((1.0, 0.0)))
+        MazeEnvironment().step(Action((1.0, 0.0)))
 
 
 def test_an_interrupted_collection_goes_on_and_gives_the_same(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ _NAMES = {
 }
 
 
-class StageClock:
+class StageTimer:
     """A listener of the tags that times the stages of one block.
 
     `synchronise` waits for the device: a stage ends when its work is done, not when it has been
