@@ -109,8 +109,9 @@ class World:
         Raises an `InputError` before the first block if anything does not fit.
         """
         began = time.perf_counter()
-        if noise not in get_args(NoiseMode):
-            raise InputError(f"noise {noise!r:.40}: must be one of {', '.join(get_args(NoiseMode))}")
+        modes = get_args(NoiseMode)
+        if noise not in modes:
+            raise InputError(f"noise {noise!r:.40}: must be one of {', '.join(modes)}")
         blocks = self._blocks(num_latent_frames)
         initial = read_latents(initial_latents, self.spec)
         given = 0 if initial is None else initial.shape[2]

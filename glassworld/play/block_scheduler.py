@@ -32,7 +32,7 @@ from glassworld.play.live_session import (
     Timing,
 )
 from glassworld.play.worker import DeviceThread
-from glassworld.profiling.stage_timer import StageTimer
+from glassworld.play.stage_timer import StageTimer
 from glassworld.profiling.tags import listen
 
 Step = Callable[[Sequence[Action], OnFrames], list[Frames]]
