@@ -31,8 +31,8 @@ from glassworld.play.live_session import (
     PlayerInput,
     Timing,
 )
-from glassworld.play.worker import DeviceThread
 from glassworld.play.stage_timer import StageTimer
+from glassworld.play.worker import DeviceThread
 from glassworld.profiling.tags import listen
 
 Step = Callable[[Sequence[Action], OnFrames], list[Frames]]

@@ -21,8 +21,8 @@ from glassworld.engine.world import World
 from glassworld.play.block_scheduler import BlockScheduler
 from glassworld.play.images import StartingPicture
 from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
-from glassworld.play.worker import DeviceThread
 from glassworld.play.stage_timer import StageTimer
+from glassworld.play.worker import DeviceThread
 from glassworld.profiling.tags import listen
 from tests.support import tiny
 
