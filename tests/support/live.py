@@ -24,7 +24,7 @@ from glassworld.engine.world import World
 from glassworld.play.app import create_app
 from glassworld.play.images import StartingPicture
 from glassworld.play.launch import http_server
-from glassworld.play.server_state import ServerState, Stage
+from glassworld.play.server_state import LoadedWorld, ServerState
 from tests.support import tiny
 from tests.support.paths import ROOT
 
@@ -105,10 +105,10 @@ class Live:
         self._server = http_server(app, "critical")
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
 
-    def _load(self) -> Stage:
+    def _load(self) -> LoadedWorld:
         if self.loading is not None:
             self.loading.wait(60)
-        return Stage(self.world, pictures(self.world))
+        return LoadedWorld(self.world, pictures(self.world))
 
     def _opened(self) -> None:
         self.loop = asyncio.get_running_loop()

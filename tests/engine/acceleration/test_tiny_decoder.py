@@ -20,7 +20,7 @@ from glassworld.engine.world import World
 from glassworld.errors import CheckpointError, InputError
 from glassworld.models.ops.quantized import QuantizedLinear
 from glassworld.models.vae.tiny_decoder import TinyDecoder
-from glassworld.play.server_state import Speed, open_stage
+from glassworld.play.server_state import LoadOptions, open_stage
 from tests.support import tiny
 
 WALK = Action((1, 0, 0, 0), (0, 0.1))
@@ -126,7 +126,9 @@ def test_the_command_line_takes_it_beside_products_in_8_bits(
 
 def test_play_opens_its_world_so(weights: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(weights, tmp_path / "tiny.safetensors")
-    speed = Speed(dtype="mixed", accelerate=("int8",), tiny_decoder=tmp_path / "tiny.safetensors")
+    speed = LoadOptions(
+        dtype="mixed", accelerate=("int8",), tiny_decoder=tmp_path / "tiny.safetensors"
+    )
     world = open_stage(None, speed).world
     assert isinstance(world.networks.decoder, TinyDecoder)
     assert any(isinstance(part, QuantizedLinear) for part in world.networks.dit.modules())
