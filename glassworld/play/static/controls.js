@@ -208,5 +208,7 @@ export class Controls {
 }
 
 export function isTyping(event) {
-  return event.target.matches?.("input, select, textarea") || document.querySelector("dialog[open]");
+  return (
+    event.target.matches?.("input, select, textarea") || document.querySelector("dialog[open]")
+  );
 }

@@ -24,7 +24,10 @@ function listKeys(list) {
 function showHint({ controls: list, idle, has_mouse: mouse, note }) {
   const place = (key) => KEY_ORDER.indexOf(key);
   const walk = list.filter(({ column }) => column && column !== idle).map(({ key }) => key);
-  const keys = walk.sort((a, b) => place(a) - place(b)).join(" ").toUpperCase();
+  const keys = walk
+    .sort((a, b) => place(a) - place(b))
+    .join(" ")
+    .toUpperCase();
   const touch = matchMedia("(pointer: coarse)").matches;
   const how = touch ? "Walk with the pads" : `Walk with ${keys}`;
   byId("hint-how").textContent = mouse && !touch ? `${how}, click to look with the mouse` : how;

@@ -1,11 +1,22 @@
 // The glass walls: what the last block cost, how fast keys are answered, what waits.
 
-const COLOURS = ["#7b8797", "#62e3cb", "#4fc3e8", "#5b9dff", "#8b8bff", "#c58bff", "#ff9ac1", "#ffb454"];
+const COLOURS = [
+  "#7b8797",
+  "#62e3cb",
+  "#4fc3e8",
+  "#5b9dff",
+  "#8b8bff",
+  "#c58bff",
+  "#ff9ac1",
+  "#ffb454",
+];
 const HISTORY = 60;
 const LATENCIES = 200;
 
 const byId = (id) => document.getElementById(id);
-const setText = (id, text) => { byId(id).textContent = text; };
+const setText = (id, text) => {
+  byId(id).textContent = text;
+};
 const milliseconds = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toString());
 
 export class Hud {
@@ -100,7 +111,10 @@ export class Hud {
   refresh() {
     const rate = this.screen.rate;
     setText("fps", rate === null ? "–" : rate.toFixed(1));
-    byId("fps").parentElement.classList.toggle("low", rate !== null && rate < 0.95 * this.frameRate);
+    byId("fps").parentElement.classList.toggle(
+      "low",
+      rate !== null && rate < 0.95 * this.frameRate,
+    );
     setText("stalls", this.screen.stalls);
   }
 

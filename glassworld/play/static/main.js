@@ -12,7 +12,12 @@ const byId = (id) => document.getElementById(id);
 const SMALL = 128 * 128; // pixels up to which frames are sent without loss and shown as pixels
 
 const state = {
-  playing: true, recording: null, seed: null, hello: null, started: false, nextId: 1,
+  playing: true,
+  recording: null,
+  seed: null,
+  hello: null,
+  started: false,
+  nextId: 1,
   ping: { id: 0, sent: 0 },
 };
 const acts = new Map(); // id -> { keys, when }, the latter until it has been answered
@@ -171,7 +176,9 @@ function veil(text) {
 function showState() {
   const name = state.playing ? "Pause" : "Play";
   byId("play").querySelector("span").textContent = name;
-  byId("play").querySelector("use").setAttribute("href", state.playing ? "#i-pause" : "#i-play");
+  byId("play")
+    .querySelector("use")
+    .setAttribute("href", state.playing ? "#i-pause" : "#i-play");
   byId("step").disabled = state.playing;
   if (!state.started) return;
   if (!state.playing) status("paused", "paused");
@@ -201,7 +208,11 @@ function showRecording() {
 function recorded({ frames, video, actions, picture }) {
   result(
     `Recorded ${frames} frames.`,
-    [["Video", video, "walk.mp4"], ["Actions", actions, "walk.json"], ["Picture", picture, "picture.png"]],
+    [
+      ["Video", video, "walk.mp4"],
+      ["Actions", actions, "walk.json"],
+      ["Picture", picture, "picture.png"],
+    ],
     "python inference.py --actions walk.json --img_path picture.png",
   );
 }
@@ -238,7 +249,13 @@ const doings = {
 };
 
 const shortcuts = {
-  " ": "play", ".": "step", Backspace: "rewind", r: "reset", v: "record", t: "capture", f: "full",
+  " ": "play",
+  ".": "step",
+  Backspace: "rewind",
+  r: "reset",
+  v: "record",
+  t: "capture",
+  f: "full",
   "?": "help-button",
 };
 
