@@ -1,16 +1,27 @@
-"use strict";
 // The plots: roofline, step boxes, heat map, layers.
 
 // FLOP/s over FLOPs per byte, both logarithmic, under the machine's roofs.
 function roofPlot(width) {
-  const points = data.roofline, roof = data.ceilings, phone = width < 520;
-  const height = phone ? 340 : 390, left = 46, right = width - (phone ? 128 : 186), top = 14, bottom = height - 40;
-  const ridges = roof ? [roof.matmul_gflops, roof.conv_gflops].map(value => value / roof.copy_gbps) : [];
+  const points = data.roofline;
+  const roof = data.ceilings;
+  const phone = width < 520;
+  const height = phone ? 340 : 390;
+  const left = 46;
+  const right = width - (phone ? 128 : 186);
+  const top = 14;
+  const bottom = height - 40;
+  const ridges = roof
+    ? [roof.matmul_gflops, roof.conv_gflops].map((value) => value / roof.copy_gbps)
+    : [];
   const tops = roof ? [roof.matmul_gflops, roof.conv_gflops] : [];
-  const span = (values, below, above) => [Math.log10(Math.min(...values)) - below, Math.log10(Math.max(...values)) + above];
-  const [x0, x1] = span([...points.map(p => p.intensity), ...ridges], 0.35, 0.25);
-  const [y0, y1] = span([...points.map(p => p.gflops), ...tops], 0.3, 0.25);
-  const x = v => left + (Math.log10(v) - x0) / (x1 - x0) * (right - left), y = v => bottom - (Math.log10(v) - y0) / (y1 - y0) * (bottom - top);
+  const span = (values, below, above) => [
+    Math.log10(Math.min(...values)) - below,
+    Math.log10(Math.max(...values)) + above,
+  ];
+  const [x0, x1] = span([...points.map((p) => p.intensity), ...ridges], 0.35, 0.25);
+  const [y0, y1] = span([...points.map((p) => p.gflops), ...tops], 0.3, 0.25);
+  const x = (v) => left + ((Math.log10(v) - x0) / (x1 - x0)) * (right - left);
+  const y = (v) => bottom - ((Math.log10(v) - y0) / (y1 - y0)) * (bottom - top);
   const drawn = canvas(width, height);
   const add = (name, attributes, ...children) => drawn.append(svg(name, attributes, ...children));
   for (const v of ticks(x0, x1, right - left, 46)) {
@@ -22,34 +33,98 @@ function roofPlot(width) {
     add("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, digits(v));
   }
   add("text", { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" }, "FLOPs per byte");
-  add("text", { x: 12, y: (top + bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(top + bottom) / 2})` }, "GFLOP/s");
+  add(
+    "text",
+    {
+      x: 12,
+      y: (top + bottom) / 2,
+      "text-anchor": "middle",
+      transform: `rotate(-90 12 ${(top + bottom) / 2})`,
+    },
+    "GFLOP/s",
+  );
   if (roof) {
-    const highest = Math.max(...tops), from = Math.max(10 ** x0, 10 ** y0 / roof.copy_gbps);
-    add("line", { x1: x(from), y1: y(from * roof.copy_gbps), x2: x(highest / roof.copy_gbps), y2: y(highest), class: "roof" });
-    for (const value of tops) add("line", { x1: x(value / roof.copy_gbps), y1: y(value), x2: right, y2: y(value), class: "roof" });
-    add("text", { x: phone ? width : right, y: y(highest) - 7, "text-anchor": "end", class: "roofname" },
-      `convolutions ${digits(roof.conv_gflops)}, products ${digits(roof.matmul_gflops)}`);
-    add("text", { x: left + 8, y: bottom - 9, class: "roofname" }, `slope: copies at ${digits(roof.copy_gbps)} GB/s`);
+    const highest = Math.max(...tops);
+    const from = Math.max(10 ** x0, 10 ** y0 / roof.copy_gbps);
+    add("line", {
+      x1: x(from),
+      y1: y(from * roof.copy_gbps),
+      x2: x(highest / roof.copy_gbps),
+      y2: y(highest),
+      class: "roof",
+    });
+    for (const value of tops)
+      add("line", {
+        x1: x(value / roof.copy_gbps),
+        y1: y(value),
+        x2: right,
+        y2: y(value),
+        class: "roof",
+      });
+    add(
+      "text",
+      { x: phone ? width : right, y: y(highest) - 7, "text-anchor": "end", class: "roofname" },
+      `convolutions ${digits(roof.conv_gflops)}, products ${digits(roof.matmul_gflops)}`,
+    );
+    add(
+      "text",
+      { x: left + 8, y: bottom - 9, class: "roofname" },
+      `slope: copies at ${digits(roof.copy_gbps)} GB/s`,
+    );
   }
   const total = points.reduce((sum, p) => sum + p.ms, 0);
   let last = top - 10;
   for (const p of [...points].sort((a, b) => b.gflops - a.gflops)) {
-    const at = last = Math.max(last + 15, y(p.gflops) + 4), color = tint(p.tag, 0);
-    if (p.roof_gflops) add("line", { x1: x(p.intensity), x2: x(p.intensity), y1: y(p.gflops), y2: y(p.roof_gflops), stroke: color, "stroke-dasharray": "2 3", opacity: .7 });
-    add("path", { d: `M${x(p.intensity)} ${y(p.gflops)} L${right + 5} ${at - 4} L${right + 9} ${at - 4}`, class: "leader" });
-    add("circle", { cx: x(p.intensity), cy: y(p.gflops), r: 4 + 14 * Math.sqrt(p.ms / total), fill: color, "fill-opacity": .75, stroke: "var(--card)" },
-      svg("title", {}, `${p.tag}: ${digits(p.gflops)} GFLOP/s at ${digits(p.intensity)} FLOPs per byte, ${ms(p.ms)}`));
-    add("text", { x: right + 12, y: at, class: "label" }, short(p.tag) + (p.roof_share == null || phone ? "" : ` ${percent(p.roof_share)}`));
+    const at = (last = Math.max(last + 15, y(p.gflops) + 4));
+    const color = tint(p.tag, 0);
+    if (p.roof_gflops)
+      add("line", {
+        x1: x(p.intensity),
+        x2: x(p.intensity),
+        y1: y(p.gflops),
+        y2: y(p.roof_gflops),
+        stroke: color,
+        "stroke-dasharray": "2 3",
+        opacity: 0.7,
+      });
+    add("path", {
+      d: `M${x(p.intensity)} ${y(p.gflops)} L${right + 5} ${at - 4} L${right + 9} ${at - 4}`,
+      class: "leader",
+    });
+    add(
+      "circle",
+      {
+        cx: x(p.intensity),
+        cy: y(p.gflops),
+        r: 4 + 14 * Math.sqrt(p.ms / total),
+        fill: color,
+        "fill-opacity": 0.75,
+        stroke: "var(--card)",
+      },
+      svg(
+        "title",
+        {},
+        `${p.tag}: ${digits(p.gflops)} GFLOP/s at ${digits(p.intensity)} FLOPs per byte, ${ms(p.ms)}`,
+      ),
+    );
+    add(
+      "text",
+      { x: right + 12, y: at, class: "label" },
+      short(p.tag) + (p.roof_share == null || phone ? "" : ` ${percent(p.roof_share)}`),
+    );
   }
   return drawn;
 }
 // Round numbers between two powers of ten, as dense as `room` pixels each allow.
 function ticks(low, high, length, room) {
-  const steps = [[1, 2, 5], [1, 3], [1]].find(each => each.length * (high - low) * room < length) || [1];
+  const steps = [[1, 2, 5], [1, 3], [1]].find(
+    (each) => each.length * (high - low) * room < length,
+  ) || [1];
   const found = [];
   for (let decade = Math.floor(low); decade <= high; decade++)
     for (const step of steps) {
-      const value = step * 10 ** decade, at = Math.log10(value);
+      const value = step * 10 ** decade;
+      const at = Math.log10(value);
       if (at >= low && at <= high) found.push(value);
     }
   return found;
@@ -57,20 +132,46 @@ function ticks(low, high, length, room) {
 
 // A box per step: the middle half, the median, whiskers, and a dot per block.
 function stepPlot(width) {
-  const high = 40, left = width < 420 ? 84 : 100, steps = data.steps.length > 16 ? data.steps.filter((_, i) => i % Math.ceil(data.steps.length / 16) === 0) : data.steps;
-  const all = data.steps.flatMap(s => s.values_ms).sort((a, b) => a - b);
+  const high = 40;
+  const left = width < 420 ? 84 : 100;
+  const steps =
+    data.steps.length > 16
+      ? data.steps.filter((_, i) => i % Math.ceil(data.steps.length / 16) === 0)
+      : data.steps;
+  const all = data.steps.flatMap((s) => s.values_ms).sort((a, b) => a - b);
   const most = Math.min(all[all.length - 1], 3 * all[Math.floor(all.length / 2)]) || 1;
-  const x = value => left + Math.min(1, value / most) * (width - left - 12);
+  const x = (value) => left + Math.min(1, value / most) * (width - left - 12);
   const drawn = canvas(width, steps.length * high + 26);
   const add = (name, attributes, ...children) => drawn.append(svg(name, attributes, ...children));
   steps.forEach((s, i) => {
-    const v = [...s.values_ms].sort((a, b) => a - b), q = p => v[Math.round(p * (v.length - 1))], at = i * high + 20;
+    const v = [...s.values_ms].sort((a, b) => a - b);
+    const q = (p) => v[Math.round(p * (v.length - 1))];
+    const at = i * high + 20;
     add("text", { x: 0, y: at + 4 }, `${s.step} (t${s.timestep})`);
     add("line", { x1: x(q(0)), x2: x(q(1)), y1: at, y2: at, stroke: "var(--dim)" });
-    add("rect", { x: x(q(.25)), y: at - 10, width: Math.max(2, x(q(.75)) - x(q(.25))), height: 20, rx: 3, fill: "var(--denoise)", opacity: .7 });
-    add("line", { x1: x(q(.5)), x2: x(q(.5)), y1: at - 13, y2: at + 13, stroke: "var(--ink)", "stroke-width": 2 });
-    s.values_ms.forEach((value, i) => add("circle", { cx: x(value), cy: at, r: 2.5, fill: "var(--ink)", opacity: .45 },
-      svg("title", {}, `block ${s.blocks[i]}: ${ms(value)}`)));
+    add("rect", {
+      x: x(q(0.25)),
+      y: at - 10,
+      width: Math.max(2, x(q(0.75)) - x(q(0.25))),
+      height: 20,
+      rx: 3,
+      fill: "var(--denoise)",
+      opacity: 0.7,
+    });
+    add("line", {
+      x1: x(q(0.5)),
+      x2: x(q(0.5)),
+      y1: at - 13,
+      y2: at + 13,
+      stroke: "var(--ink)",
+      "stroke-width": 2,
+    });
+    for (const [j, value] of s.values_ms.entries())
+      add(
+        "circle",
+        { cx: x(value), cy: at, r: 2.5, fill: "var(--ink)", opacity: 0.45 },
+        svg("title", {}, `block ${s.blocks[j]}: ${ms(value)}`),
+      );
   });
   const floor = steps.length * high + 20;
   add("text", { x: left, y: floor }, "0");
@@ -80,40 +181,119 @@ function stepPlot(width) {
 
 function heatMap() {
   const columns = data.heat[0].length;
-  const names = data.steps.slice(0, columns - 3).map(s => `step ${s.step}`).concat("encode", "update", "decode");
+  const names = data.steps
+    .slice(0, columns - 3)
+    .map((s) => `step ${s.step}`)
+    .concat("encode", "update", "decode");
   const middle = names.map((_, c) => {
-    const sorted = data.heat.map(row => row[c]).filter(value => value > 0).sort((a, b) => a - b);
+    const sorted = data.heat
+      .map((row) => row[c])
+      .filter((value) => value > 0)
+      .sort((a, b) => a - b);
     return sorted[Math.floor(sorted.length / 2)] || 1;
   });
-  const body = data.heat.map((row, i) => el("tr", {}, el("th", { scope: "row" }, data.blocks[i].block),
-    ...row.map((value, c) => {
-      if (!value) return el("td");
-      const ratio = value / middle[c], mixed = Math.round(78 * Math.min(1, Math.abs(ratio - 1)));
-      return el("td", { title: `block ${data.blocks[i].block}, ${names[c]}: ${ms(value)}, ${ratio.toFixed(2)} of the median`,
-        style: `background:color-mix(in oklab, var(${ratio > 1 ? "--bad" : "--good"}) ${mixed}%, var(--line))` }, columns > 12 ? "" : ms(value));
-    })));
-  return el("div", { class: "scroll tall", tabindex: 0 }, el("table", { class: "heat" },
-    el("thead", {}, el("tr", {}, ...["block", ...names].map(n => el("th", { scope: "col" }, n)))), el("tbody", {}, ...body)));
+  const body = data.heat.map((row, i) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, data.blocks[i].block),
+      ...row.map((value, c) => {
+        if (!value) return el("td");
+        const ratio = value / middle[c];
+        const mixed = Math.round(78 * Math.min(1, Math.abs(ratio - 1)));
+        return el(
+          "td",
+          {
+            title: `block ${data.blocks[i].block}, ${names[c]}: ${ms(value)}, ${ratio.toFixed(2)} of the median`,
+            style: `background:color-mix(in oklab, var(${ratio > 1 ? "--bad" : "--good"}) ${mixed}%, var(--line))`,
+          },
+          columns > 12 ? "" : ms(value),
+        );
+      }),
+    ),
+  );
+  return el(
+    "div",
+    { class: "scroll tall", tabindex: 0 },
+    el(
+      "table",
+      { class: "heat" },
+      el(
+        "thead",
+        {},
+        el("tr", {}, ...["block", ...names].map((n) => el("th", { scope: "col" }, n))),
+      ),
+      el("tbody", {}, ...body),
+    ),
+  );
 }
 
 function layerPlot(width) {
-  const each = data.layers.map(l => l.ms / l.count), most = Math.max(...each, 1e-9), wide = width / each.length;
+  const each = data.layers.map((l) => l.ms / l.count);
+  const most = Math.max(...each, 1e-9);
+  const wide = width / each.length;
   const drawn = canvas(width, 96);
-  each.forEach((value, i) => drawn.append(svg("rect", { x: i * wide + 1, y: 76 - 72 * value / most, width: Math.max(1, wide - 3), height: 72 * value / most, fill: "var(--denoise)", rx: 2 },
-    svg("title", {}, `${data.layers[i].name}: ${ms(value)} per pass`))));
-  drawn.append(svg("text", { x: 0, y: 92 }, data.layers[0].name), svg("text", { x: width, y: 92, "text-anchor": "end" }, data.layers.at(-1).name));
+  for (const [i, value] of each.entries())
+    drawn.append(
+      svg(
+        "rect",
+        {
+          x: i * wide + 1,
+          y: 76 - (72 * value) / most,
+          width: Math.max(1, wide - 3),
+          height: (72 * value) / most,
+          fill: "var(--denoise)",
+          rx: 2,
+        },
+        svg("title", {}, `${data.layers[i].name}: ${ms(value)} per pass`),
+      ),
+    );
+  drawn.append(
+    svg("text", { x: 0, y: 92 }, data.layers[0].name),
+    svg("text", { x: width, y: 92, "text-anchor": "end" }, data.layers.at(-1).name),
+  );
   return drawn;
 }
 
 function blockBars() {
-  const parts = [["steps_ms", "denoising", "denoise"], ["encode_ms", "encode", "encode"], ["update_ms", "update", "update"], ["decode_ms", "decode", "decode"], ["other_ms", "other", "other"]]
-    .filter(([key]) => data.blocks.some(block => block[key] > 0.005 * block.ms));
-  const most = Math.max(...data.blocks.map(block => block.ms), 1e-9);
-  const rows = data.blocks.map(block => el("div", { class: "line" + (block.outlier ? " late" : "") },
-    el("span", { class: "name" }, `block ${block.block}`, block.outlier ? " outlier" : ""),
-    el("span", { class: "track" }, ...parts.map(([key, name, color]) => el("span", { class: "fill", title: `${name}: ${ms(block[key])}`,
-      style: `width:${100 * block[key] / most}%;background:var(--${color})` }))),
-    el("span", { class: "number" }, ms(block.ms))));
-  return el("div", {}, legend(parts.map(([, name, color]) => ({ name, color: `var(--${color})` }))),
-    el("div", { class: "bars stacked" + (rows.length > 24 ? " tall" : ""), tabindex: rows.length > 24 ? 0 : null }, ...rows));
+  const parts = [
+    ["steps_ms", "denoising", "denoise"],
+    ["encode_ms", "encode", "encode"],
+    ["update_ms", "update", "update"],
+    ["decode_ms", "decode", "decode"],
+    ["other_ms", "other", "other"],
+  ].filter(([key]) => data.blocks.some((block) => block[key] > 0.005 * block.ms));
+  const most = Math.max(...data.blocks.map((block) => block.ms), 1e-9);
+  const rows = data.blocks.map((block) =>
+    el(
+      "div",
+      { class: `line${block.outlier ? " late" : ""}` },
+      el("span", { class: "name" }, `block ${block.block}`, block.outlier ? " outlier" : ""),
+      el(
+        "span",
+        { class: "track" },
+        ...parts.map(([key, name, color]) =>
+          el("span", {
+            class: "fill",
+            title: `${name}: ${ms(block[key])}`,
+            style: `width:${(100 * block[key]) / most}%;background:var(--${color})`,
+          }),
+        ),
+      ),
+      el("span", { class: "number" }, ms(block.ms)),
+    ),
+  );
+  return el(
+    "div",
+    {},
+    legend(parts.map(([, name, color]) => ({ name, color: `var(--${color})` }))),
+    el(
+      "div",
+      {
+        class: `bars stacked${rows.length > 24 ? " tall" : ""}`,
+        tabindex: rows.length > 24 ? 0 : null,
+      },
+      ...rows,
+    ),
+  );
 }
