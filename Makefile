@@ -1,6 +1,6 @@
 # make demo   set up, play the embedded world once with the profiler on, say where the results are
 # make test   the tests
-# make check  ruff and mypy
+# make check  ruff and mypy; biome for the pages' scripts, where there is a wheel of it
 # make bench  how fast this machine plays the embedded world, against the committed baseline
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -24,6 +24,7 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	test ! -x $(BIN)/biome || $(BIN)/biome ci --error-on-warnings .
 
 bench: .venv/ready
 	$(BIN)/glassworld bench run --compare

@@ -36,7 +36,8 @@ _TEMPLATE = """<!doctype html>
 <title>{title}</title><style>{style}</style></head>
 <body><noscript>This report draws itself with JavaScript, all of it in this file.</noscript>
 <main id="report"></main>
-<script type="application/json" id="data">{data}</script><script type="module">{script}</script></body></html>
+<script type="application/json" id="data">{data}</script>
+<script type="module">{script}</script></body></html>
 """
 
 
