@@ -16,7 +16,7 @@ from glassworld.profiling import registry
 PACKAGE = Path(__file__).resolve().parents[1]
 PAGE = PACKAGE.parent / "docs" / "tags.md"
 
-WOVEN = ("generate.py", "engine/*.py", "models/*.py")
+WOVEN = ("generate.py", "engine/**/*.py", "models/**/*.py")
 """Where tags are opened; the trace analysis names them too, but only to find them."""
 
 LEVELS = {

@@ -9,16 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glassworld.profiling import registry as tags
+from glassworld.profiling.registry import leaf_tags, root_tags
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.rows import TagRow
 from glassworld.trace.timeline.tag_names import places
 
-STAGES = (
-    tags.DATA_PREPARATION,
-    tags.PIPELINE_INFERENCE,
-    tags.VIDEO_POSTPROCESSING,
-    tags.VIDEO_EXPORT,
-)
 DESCEND = 0.5  # a lone tag is looked into where those inside cover this share of it
 
 
@@ -72,7 +67,7 @@ def stages(analysis: Analysis) -> list[Part]:
     There, a tag that stands alone gives way to those inside it, as long as they cover most of it.
     """
     rows = analysis.patterns
-    chosen = [row for row in rows if row.pattern in STAGES]
+    chosen = [row for row in rows if row.pattern in root_tags()]
     if chosen:
         return parts(analysis, chosen, sum(analysis.ms(row) for row in chosen), "")
     chosen = [row for row in rows if len(row.path) == 1]
@@ -110,17 +105,7 @@ def inside(analysis: Analysis, *patterns: str) -> list[Part]:
 
 def transformer(analysis: Analysis) -> list[Part]:
     """What is the diffusion model made of, by kind of layer?"""
-    return inside(
-        analysis,
-        tags.PATCH_EMBEDDING,
-        tags.TIME_EMBEDDING,
-        tags.SELF_ATTENTION,
-        tags.CROSS_ATTENTION,
-        tags.MOUSE_ATTENTION,
-        tags.KEYBOARD_ATTENTION,
-        tags.FEED_FORWARD,
-        tags.HEAD,
-    )
+    return inside(analysis, *leaf_tags(tags.DIFFUSION_FORWARD))
 
 
 def layers(analysis: Analysis) -> list[Part]:
@@ -134,16 +119,7 @@ def layers(analysis: Analysis) -> list[Part]:
 
 def decoder(analysis: Analysis) -> list[Part]:
     """Where does the VAE decoder spend its time?"""
-    return inside(
-        analysis,
-        tags.DECODE_PRE,
-        tags.DECODE_CONV2,
-        tags.DEC_CONV1,
-        tags.DEC_MIDDLE,
-        tags.DEC_UPSAMPLE,
-        tags.DEC_HEAD,
-        tags.DECODE_POST,
-    )
+    return inside(analysis, *leaf_tags(tags.VAE_DECODE))
 
 
 def update_cost(analysis: Analysis) -> list[UpdateCost]:

@@ -1,18 +1,28 @@
-"""Question 7: where the time goes in all, against what should be expected."""
+"""Measured time of the run's parts against the time that their work should take."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from glassworld.profiling import registry as tags
-from glassworld.trace.analyzers import flops as work
+from glassworld.profiling.registry import child_tags, leaf_tags
 from glassworld.trace.analyzers.breakdown import count, total_ms
-from glassworld.trace.analyzers.flops import NOTHING, Config, Work
-from glassworld.trace.analyzers.peak_rates import bytes_per_number, read_ceilings, run_config
+from glassworld.trace.analyzers.flops import (
+    NOTHING,
+    Config,
+    TagInstance,
+    Work,
+    bytes_per_number,
+    decode_frame,
+    tag_work,
+    transformer_pass,
+)
+from glassworld.trace.analyzers.peak_rates import read_ceilings, run_config
 from glassworld.trace.timeline.analysis import Analysis
 
-GUIDE_BLOCKS, GUIDE_STEPS = 50, 50
-"""The original guide's run: 150 latent frames are 50 blocks of 3."""
+REFERENCE_STEPS = 50
+"""Denoising steps of the run whose breakdown is the reference (150 latent frames)."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +31,8 @@ class Expected:
 
     In a trace of a few blocks, which lacks the loop's own tag, the loop is the sum of its parts.
     `share` is of preparation, inference and post-processing together; `expected_share` is the
-    same of the expected times (of the FLOPs, without ceilings); `roof_share` is how much of the
-    ceiling the measured time reaches.
+    same of the expected times (of the FLOPs, without peak rates); `roof_share` is how much of the
+    peak rate the measured time reaches; `guide` is the share in the reference breakdown.
     """
 
     row: str
@@ -37,32 +47,24 @@ class Expected:
 
 
 _OUTER = (tags.DATA_PREPARATION, tags.PIPELINE_INFERENCE, tags.VIDEO_POSTPROCESSING)
-_IN_LOOP = (
-    tags.CACHE_INIT,
-    tags.CONDITION_ENCODE,
-    tags.DENOISING_STEP,
-    tags.VAE_DECODE,
-    tags.UPDATE_CACHE,
-)
-_ROWS = (
-    ("data preparation", tags.DATA_PREPARATION, "about 1 %"),
-    ("inference loop", tags.PIPELINE_INFERENCE, "98 %"),
-    ("  cache initialisation", tags.CACHE_INIT, "< 0.1 %"),
-    ("  condition encode", tags.CONDITION_ENCODE, ""),
-    ("  denoising", tags.DENOISING_STEP, "60 %"),
-    ("  VAE decode", tags.VAE_DECODE, "38 %"),
-    ("  cache update", tags.UPDATE_CACHE, "2 %"),
-    ("post-processing", tags.VIDEO_POSTPROCESSING, "< 1 %"),
-)
+_REFERENCE = {
+    tags.DATA_PREPARATION: "about 1 %",
+    tags.PIPELINE_INFERENCE: "98 %",
+    tags.CACHE_INIT: "< 0.1 %",
+    tags.CONDITION_ENCODE: "",
+    tags.DENOISING_STEP: "60 %",
+    tags.VAE_DECODE: "38 %",
+    tags.UPDATE_CACHE: "2 %",
+    tags.VIDEO_POSTPROCESSING: "< 1 %",
+}
+"""The reference breakdown, in shares; these tags have a row in any run of the engine."""
 
 
 def expected_table(analysis: Analysis) -> list[Expected]:
-    """The rows of the table; empty for a trace that is not of the engine."""
-    measured = {tag: total_ms(analysis, tag) for _, tag, _ in _ROWS}
+    """Return the rows of the table; none for a trace that is not of the engine."""
+    measured = _measured(analysis)
     if not any(measured.values()):
         return []
-    if not measured[tags.PIPELINE_INFERENCE]:
-        measured[tags.PIPELINE_INFERENCE] = sum(measured[tag] for tag in _IN_LOOP)
     config = run_config(analysis.trace.metadata)
     ceilings = read_ceilings(analysis.trace.metadata)
     done = run_work(analysis, config) if config else {}
@@ -72,12 +74,12 @@ def expected_table(analysis: Analysis) -> list[Expected]:
         ideal = {t: sum(ceilings.ideal_ms(w, size) for w in parts) for t, parts in done.items()}
     whole = sum(measured[tag] for tag in _OUTER)
     sum_ideal = sum(ideal.get(tag, 0.0) for tag in _OUTER) or 1.0
-    made = []
-    for name, tag, guide in _ROWS:
-        ms, expected = measured[tag], ideal[tag] if tag in ideal and ceilings else None
-        made.append(
+    rows = []
+    for tag, ms in measured.items():
+        expected = ideal[tag] if tag in ideal and ceilings else None
+        rows.append(
             Expected(
-                row=name,
+                row=("" if tag in _OUTER else "  ") + tags.tag_label(tag),
                 tag=tag,
                 measured_ms=ms,
                 share=ms / whole,
@@ -85,29 +87,45 @@ def expected_table(analysis: Analysis) -> list[Expected]:
                 expected_ms=expected,
                 expected_share=ideal[tag] / sum_ideal if tag in ideal else None,
                 roof_share=expected / ms if expected is not None and ms else None,
-                guide=guide,
+                guide=_REFERENCE.get(tag, ""),
             )
         )
-    return made
+    return rows
 
 
-def guide_note(analysis: Analysis) -> str:
-    """Why this run's shares differ from the guide's, where they do."""
+def _measured(analysis: Analysis) -> dict[str, float]:
+    """Return the milliseconds of each row, by tag: the stages, and after the loop its parts."""
+    in_loop = {
+        tag: total_ms(analysis, tag)
+        for tag in (*child_tags(tags.PIPELINE_INFERENCE), *child_tags(tags.BLOCK))
+        if tag != tags.BLOCK
+    }
+    measured: dict[str, float] = {}
+    for stage in _OUTER:
+        measured[stage] = total_ms(analysis, stage)
+        if stage == tags.PIPELINE_INFERENCE:
+            measured[stage] = measured[stage] or sum(in_loop.values())
+            measured |= {tag: ms for tag, ms in in_loop.items() if ms or tag in _REFERENCE}
+    return measured
+
+
+def reference_note(analysis: Analysis) -> str:
+    """Return why this run's shares differ from the reference breakdown's, where they do."""
     config = run_config(analysis.trace.metadata)
     if config is None:
         return ""
     steps = len(config["denoising_steps"])
-    if steps == GUIDE_STEPS:
+    if steps == REFERENCE_STEPS:
         return ""
     return (
-        f"The guide's shares are those of {GUIDE_STEPS} steps; this run takes {steps}, so the "
-        f"update pass is one of {steps + 1} passes: up to {100 / (steps + 1):.0f} % of the "
-        "transformer's time, not 2 %."
+        f"The reference breakdown is of a run with {REFERENCE_STEPS} steps. This run takes "
+        f"{steps}, so the update pass is one of {steps + 1} passes: up to "
+        f"{100 / (steps + 1):.0f} % of the transformer's time, not 2 %."
     )
 
 
 def frames_seen(analysis: Analysis, config: Config, pattern: str) -> dict[int, int]:
-    """How many latent frames a pass sees, and how many instances of `pattern` see so many."""
+    """Return how many instances of `pattern` see each number of latent frames."""
     seen: dict[int, int] = {}
     for block, instances in analysis.numbered[pattern, "block"].items():
         frames = min(config["window"], (block + 1) * config["frames_per_block"])
@@ -116,51 +134,56 @@ def frames_seen(analysis: Analysis, config: Config, pattern: str) -> dict[int, i
 
 
 def passes(analysis: Analysis, config: Config) -> tuple[dict[str, Work], dict[str, Work]]:
-    """The work of all denoising passes in the trace and of all update passes, by tag."""
-    made = []
-    for pattern, one in (
-        (tags.DENOISING_STEP, work.transformer_pass),
-        (tags.UPDATE_CACHE, work.update_pass),
-    ):
-        parts: dict[str, Work] = {}
-        for frames, times in frames_seen(analysis, config, pattern).items():
-            for tag, done in one(config, frames).items():
-                parts[tag] = parts.get(tag, NOTHING) + done * times
-        made.append(parts)
-    return made[0], made[1]
+    """Return the work of all denoising passes in the trace and of all update passes, by tag."""
+    denoise, update = (
+        _sum_by_tag(
+            (transformer_pass(config, frames, pattern == tags.UPDATE_CACHE), times)
+            for frames, times in frames_seen(analysis, config, pattern).items()
+        )
+        for pattern in (tags.DENOISING_STEP, tags.UPDATE_CACHE)
+    )
+    return denoise, update
 
 
 def decodes(analysis: Analysis, config: Config) -> dict[str, Work]:
-    """The work of all decoded latent frames in the trace, by tag."""
+    """Return the work of all decoded latent frames in the trace, by tag."""
     blocks = analysis.numbered[tags.VAE_DECODE, "block"]
     clips = blocks[0].count if 0 in blocks else 0
     frames = config["frames_per_block"] * count(analysis, tags.VAE_DECODE)
-    first, later = work.decode_frame(config, first=True), work.decode_frame(config, first=False)
-    return {tag: first[tag] * clips + later[tag] * (frames - clips) for tag in later}
+    first, later = decode_frame(config, first=True), decode_frame(config, first=False)
+    return _sum_by_tag([(first, clips), (later, frames - clips)])
+
+
+def _sum_by_tag(works: Iterable[tuple[dict[str, Work], int]]) -> dict[str, Work]:
+    """Return the sum of works by tag, each so many times, without the tags that have none."""
+    sums: dict[str, Work] = {}
+    for by_tag, times in works:
+        for tag, work in by_tag.items():
+            sums[tag] = sums.get(tag, NOTHING) + work * times
+    return {tag: work for tag, work in sums.items() if work != NOTHING}
 
 
 def run_work(analysis: Analysis, config: Config) -> dict[str, list[Work]]:
-    """What each row had to do, in parts that each have a ceiling of their own."""
-    denoise, update = (list(parts.values()) for parts in passes(analysis, config))
-    decode = list(decodes(analysis, config).values())
-    one, four = (work.encode_frames(config, first=first) for first in (True, False))
-    blocks = config["frames_per_block"]
-
-    def ran(tag: str) -> int:
-        return count(analysis, tag)
-
-    encode = [four * (blocks * ran(tags.CONDITION_ENCODE))]
-    initialise = [work.cache_initialisation(config) * ran(tags.CACHE_INIT)]
-    prepare = work.vision(config) * ran(tags.VISUAL_CONTEXT)
-    first_encode = (one + four * (blocks - 1)) * ran(tags.VAE_ENCODE)
-    pictures = 2 * work.pixel_bytes(config) / bytes_per_number(config)  # read once, written once
-    return {
-        tags.DATA_PREPARATION: [prepare, first_encode],
-        tags.PIPELINE_INFERENCE: [*initialise, *encode, *denoise, *decode, *update],
-        tags.CACHE_INIT: initialise,
-        tags.CONDITION_ENCODE: encode,
-        tags.DENOISING_STEP: denoise,
-        tags.VAE_DECODE: decode,
-        tags.UPDATE_CACHE: update,
-        tags.VIDEO_POSTPROCESSING: [Work(numbers=pictures) * ran(tags.VIDEO_POSTPROCESSING)],
+    """Return what each tag of the table had to do, in parts that each have a peak rate."""
+    denoise, update = passes(analysis, config)
+    done = {
+        tags.DENOISING_STEP: list(denoise.values()),
+        tags.UPDATE_CACHE: list(update.values()),
+        tags.VAE_DECODE: list(decodes(analysis, config).values()),
     }
+    counted = {leaf for tag in (tags.DIFFUSION_FORWARD, tags.VAE_DECODE) for leaf in leaf_tags(tag)}
+    for tag in tags.REGISTRY.values():
+        if tag.cost and tag.pattern not in counted:
+            one = tag_work(tag.pattern, TagInstance(config))
+            done[tag.pattern] = [one * count(analysis, tag.pattern)]
+    for stage in (tags.DATA_PREPARATION, tags.PIPELINE_INFERENCE):
+        done[stage] = [work for tag in _below(stage) for work in done.get(tag, [])]
+    return done
+
+
+def _below(pattern: str) -> list[str]:
+    """Return the tags inside `pattern`, at any depth, each once."""
+    found: dict[str, None] = {}
+    for child in child_tags(pattern):
+        found |= dict.fromkeys([child, *_below(child)])
+    return list(found)

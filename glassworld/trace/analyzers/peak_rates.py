@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glassworld.trace.analyzers import flops as work
-from glassworld.trace.analyzers.flops import Config, Work
+from glassworld.trace.analyzers.flops import Config, Work, check_config
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,7 @@ def run_config(metadata: dict[str, object]) -> Config | None:
     if not isinstance(config, dict):
         return None
     try:
-        for first in (True, False):
-            work.decode_frame(config, first)
-            work.encode_frames(config, first)
-        work.update_pass(config, config["window"])
-        work.cache_initialisation(config)
-        work.vision(config)
-        work.pixel_bytes(config)
+        check_config(config)
         len(config["denoising_steps"])
     except (ArithmeticError, KeyError, TypeError, ValueError, IndexError):
         return None
@@ -87,11 +80,6 @@ def _machine(facts: object, device: str) -> str:
 def _device(config: Config) -> str:
     """The kind of device the run was on."""
     return str(config.get("device", "cpu")).split(":")[0]
-
-
-def bytes_per_number(config: Config) -> int:
-    """Of weights and activations at the run's precision."""
-    return 4 if config.get("dtype") == "float32" else 2
 
 
 def read_ceilings(metadata: dict[str, object]) -> PeakRates | None:

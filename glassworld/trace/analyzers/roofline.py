@@ -5,25 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glassworld.profiling import registry as tags
+from glassworld.profiling.registry import leaf_tags
 from glassworld.trace.analyzers.breakdown import total_ms
 from glassworld.trace.analyzers.expected_time import decodes, passes
-from glassworld.trace.analyzers.flops import NOTHING
-from glassworld.trace.analyzers.peak_rates import bytes_per_number, read_ceilings, run_config
+from glassworld.trace.analyzers.flops import NOTHING, bytes_per_number
+from glassworld.trace.analyzers.peak_rates import read_ceilings, run_config
 from glassworld.trace.timeline.analysis import Analysis
 
-SHOWN = (
-    tags.PATCH_EMBEDDING,
-    tags.SELF_ATTENTION,
-    tags.CROSS_ATTENTION,
-    tags.MOUSE_ATTENTION,
-    tags.KEYBOARD_ATTENTION,
-    tags.FEED_FORWARD,
-    tags.HEAD,
-    tags.DEC_CONV1,
-    tags.DEC_MIDDLE,
-    tags.DEC_UPSAMPLE,
-    tags.DEC_HEAD,
-)
+LEFT_OUT = {tags.TIME_EMBEDDING}
+"""Counted, but too small for a point: its axes would leave no room for the others."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +45,9 @@ def roofline(analysis: Analysis) -> list[RooflinePoint]:
     for tag in denoise | update:
         done[tag] = denoise.get(tag, NOTHING) + update.get(tag, NOTHING)
     points = []
-    for tag in SHOWN:
+    for tag in (*leaf_tags(tags.DIFFUSION_FORWARD), *leaf_tags(tags.VAE_DECODE)):
         ms, work = total_ms(analysis, tag), done.get(tag, NOTHING)
-        if not ms or not work.flops:
+        if tag in LEFT_OUT or not ms or not work.flops:
             continue
         reached = work.flops / ms / 1e6
         roof, bound = ceilings.roof_gflops(work, size) if ceilings else (None, "")

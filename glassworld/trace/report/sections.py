@@ -9,7 +9,7 @@ from typing import Any
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers import blocks
 from glassworld.trace.analyzers import breakdown as questions
-from glassworld.trace.analyzers.expected_time import expected_table, guide_note
+from glassworld.trace.analyzers.expected_time import expected_table, reference_note
 from glassworld.trace.analyzers.operators import (
     launched_by_operators,
     model_kernels,
@@ -94,7 +94,7 @@ def _end_of(text: str, most: int) -> str:
 
 
 def _guide(analysis: Analysis) -> list[str]:
-    note = guide_note(analysis)
+    note = reference_note(analysis)
     return [note] if note else []
 
 

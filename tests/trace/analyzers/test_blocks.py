@@ -5,7 +5,7 @@ import pytest
 import glassworld
 from glassworld.trace import analyze
 from glassworld.trace.analyzers import breakdown as questions
-from glassworld.trace.analyzers.expected_time import expected_table, guide_note, passes
+from glassworld.trace.analyzers.expected_time import expected_table, passes, reference_note
 from glassworld.trace.analyzers.flops import total
 from glassworld.trace.analyzers.peak_rates import run_config
 from tests.support import tiny
@@ -48,7 +48,7 @@ def test_its_work_is_what_follows_from_the_runs_own_configuration(run):
 
 def test_a_run_of_the_guides_steps_needs_no_note(run):
     analysis, steps = run
-    assert bool(guide_note(analysis)) == (steps != 50)
+    assert bool(reference_note(analysis)) == (steps != 50)
 
 
 def test_every_row_of_the_guides_table_is_measured_and_expected(run):

@@ -5,13 +5,12 @@ import pytest
 from glassworld.trace import analyze
 from glassworld.trace.analyzers import breakdown as questions
 from glassworld.trace.analyzers.caveats import notes
-from glassworld.trace.analyzers.expected_time import expected_table, guide_note
+from glassworld.trace.analyzers.expected_time import expected_table, reference_note
 from glassworld.trace.analyzers.flops import (
     decode_frame,
     encode_frames,
     total,
     transformer_pass,
-    update_pass,
 )
 from glassworld.trace.analyzers.roofline import roofline
 from tests.support.traces import CONFIG, engine_run, write
@@ -56,7 +55,7 @@ def test_the_released_models_work_is_counted_right():
 
 
 def test_an_update_pass_ends_at_the_last_layers_keys():
-    whole, update = transformer_pass(RELEASED, 6), update_pass(RELEASED, 6)
+    whole, update = transformer_pass(RELEASED, 6), transformer_pass(RELEASED, 6, update=True)
     assert update["DiT_Head"].flops == 0
     feed_forward = whole["DiT_Feed_Forward"].flops * 29 / 30
     assert update["DiT_Feed_Forward"].flops == pytest.approx(feed_forward)
@@ -113,24 +112,24 @@ def test_damaged_ceilings_are_to_be_measured_anew(run, ceilings, tmp_path, conte
     assert any("glassworld bench ceilings" in note for note in notes(analysis))
 
 
-def test_the_table_has_every_row_of_the_guide(run):
+def test_expected_table_has_every_row_of_the_reference_breakdown(run):
     analysis = analyze(run())
     rows = {row.row.strip(): row for row in expected_table(analysis)}
     assert list(rows) == [
         "data preparation",
         "inference loop",
-        "cache initialisation",
+        "cache initialization",
         "condition encode",
         "denoising",
-        "VAE decode",
         "cache update",
+        "VAE decode",
         "post-processing",
     ]
     assert 0.7 < 3 * rows["cache update"].gflop / rows["denoising"].gflop < 1
-    inner = ("cache initialisation", "condition encode", "denoising", "VAE decode", "cache update")
+    inner = ("cache initialization", "condition encode", "denoising", "VAE decode", "cache update")
     parts = sum(rows[name].gflop for name in inner)
     assert rows["inference loop"].gflop == pytest.approx(parts)
-    assert "25 %" in guide_note(analysis)
+    assert "25 %" in reference_note(analysis)
 
 
 def test_with_fifty_steps_the_update_is_two_percent(run):
