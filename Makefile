@@ -1,12 +1,14 @@
-# make demo   set up, play the embedded world once with the profiler on, say where the results are
-# make test   the tests
-# make check  ruff and mypy; biome for the pages' scripts, where there is a wheel of it
-# make bench  how fast this machine plays the embedded world, against the committed baseline
+# make demo      set up, play the embedded world once with the profiler on, say where the results are
+# make test      the quick tests, on all cores
+# make test-all  the slow tests too
+# make coverage  the quick tests with a line-by-line coverage report
+# make check     ruff and mypy, and Biome over the scripts of the pages
+# make bench     how fast this machine plays the embedded world, against the committed baseline
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-all coverage check bench clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -17,8 +19,17 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python inference.py --enable_profile --num_output_frames 60
 
+# One process a core and one thread a process; a file's tests share what they set up.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: .venv/ready
+	$(PYTEST)
+
+coverage: .venv/ready
+	$(PYTEST) -m "not slow" --cov glassworld --cov-report term --cov-report html:outputs/coverage
 
 check: .venv/ready
 	$(BIN)/ruff check .

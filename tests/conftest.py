@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the other cores have a worker each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TRITON_INTERPRET"] = "1"  # kernels run on a processor; read when Triton is imported
 
 
