@@ -13,7 +13,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from glassworld import __version__
+from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
+from glassworld.load_flags import with_load_flags
 
 COMMANDS = {
     "play": ("play", "app", "Walk through a world in the browser, with its milliseconds in view."),
@@ -47,7 +49,7 @@ app = typer.Typer(
     epilog="**Start here:** `glassworld generate --enable-profile`, then open outputs/demo.mp4.",
 )
 
-WORLD, RUN, OUTPUT, SPEED = "World", "Run", "Output", "Speed and profiling"
+RUN, OUTPUT, PROFILING = "Run", "Output", "Profiling"
 
 
 def _option(
@@ -93,22 +95,9 @@ def _examples(command: str, joint: str) -> str:
 
 
 @app.command(epilog=_examples("glassworld generate", "-"))
+@with_load_flags()
 def generate(
-    config_path: Annotated[
-        Path | None, _option("config-path", "A world's inference YAML.", WORLD)
-    ] = None,
-    checkpoint_path: Annotated[
-        Path | None, _option("checkpoint-path", "The transformer's .safetensors.", WORLD)
-    ] = None,
-    pretrained_model_path: Annotated[
-        str | None,
-        _option(
-            "pretrained-model-path", "The model folder, or its name on the hub.", WORLD, "PATH"
-        ),
-    ] = None,
-    random_weights: Annotated[
-        bool, _option("random-weights", "Untrained weights: noise, for timing only.", WORLD)
-    ] = False,
+    load: LoadOptions,
     img_path: Annotated[
         Path | None, _option("img-path", "The picture to start from; default: a sample.", RUN)
     ] = None,
@@ -142,51 +131,20 @@ def generate(
     save_latents: Annotated[
         Path | None, _option("save-latents", "Write the latents to this .safetensors.", OUTPUT)
     ] = None,
-    device: Annotated[
-        str | None, _option("device", "Default: a GPU if there is one.", SPEED, "cpu|cuda|cuda:N")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        _option("dtype", "Default: what suits the device.", SPEED, "float32|mixed|bfloat16"),
-    ] = None,
-    vae_compile_mode: Annotated[
-        str,
-        _option(
-            "vae-compile-mode",
-            "none: run as it is. force: compile the VAE decoder now and keep the result. auto: "
-            "use what was kept, if it fits; never wait.",
-            SPEED,
-            "auto|force|none",
-        ),
-    ] = "auto",
-    accelerate: Annotated[
-        str,
-        _option(
-            "accelerate",
-            "On a GPU: kernels,graphs (same results; kernels are compiled once and kept). Also "
-            "attention, convolutions, layers (same results), int8, float8 (nearly).",
-            SPEED,
-            "PART,...",
-        ),
-    ] = "",
-    tiny_decoder: Annotated[
-        Path | None,
-        _option("tiny-decoder", "Decode by these TAEHV weights (taew2_1): quicker.", SPEED),
-    ] = None,
     enable_profile: Annotated[
-        bool, _option("enable-profile", "Write profile_trace.json with every tag.", SPEED)
+        bool, _option("enable-profile", "Write profile_trace.json with every tag.", PROFILING)
     ] = False,
     profile_mode: Annotated[
         str | None,
         _option(
             "profile-mode",
             "Operators too, or tags alone (cheap). Default: full.",
-            SPEED,
+            PROFILING,
             "full|tags",
         ),
     ] = None,
     profile_blocks: Annotated[
-        str | None, _option("profile-blocks", "Record blocks A to B-1 only.", SPEED, "A:B")
+        str | None, _option("profile-blocks", "Record blocks A to B-1 only.", PROFILING, "A:B")
     ] = None,
 ) -> None:
     """Make a video: a picture and actions in, block by block out.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,11 +12,13 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from glassworld.engine.acceleration.parts import hint, split_parts
+from glassworld.engine.acceleration.parts import hint
 from glassworld.engine.actions.files import MOST_FRAMES, NoiseOf, load_actions, recorded_noise
 from glassworld.engine.actions.track import ActionTrack
 from glassworld.engine.checkpoint.latents import read_latents, save_latents
-from glassworld.engine.checkpoint.load import EMBEDDED, load_world
+from glassworld.engine.checkpoint.load import load_from
+from glassworld.engine.checkpoint.locate import EMBEDDED
+from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.media.images import load_picture
 from glassworld.engine.media.overlay import draw_keys
 from glassworld.engine.media.video import write_video
@@ -43,10 +45,7 @@ VIDEO, KEYS_VIDEO, TRACE = "demo.mp4", "demo_icon.mp4", "profile_trace.json"
 class GenerateOptions:
     """What the command line was given; see its help for each."""
 
-    config_path: Path | None = None
-    checkpoint_path: Path | None = None
-    pretrained_model_path: str | None = None
-    random_weights: bool = False
+    load: LoadOptions = field(default_factory=LoadOptions)
     img_path: Path | None = None
     actions: str | None = None
     num_output_frames: int | None = None
@@ -54,11 +53,6 @@ class GenerateOptions:
     initial_latents: Path | None = None
     output_folder: Path = Path("outputs")
     save_latents: Path | None = None
-    device: str | None = None
-    dtype: str | None = None
-    vae_compile_mode: str = "auto"
-    accelerate: str = ""
-    tiny_decoder: Path | None = None
     enable_profile: bool = False
     profile_mode: str | None = None
     profile_blocks: str | None = None
@@ -76,10 +70,10 @@ def run(options: GenerateOptions) -> bool:
         if path is not None:
             check_file(path)
     with _memory_errors(), console.status("loading the world"):
-        world = _load(options)
-    for said in filter(None, (world.note, hint(world.device, options.accelerate))):
+        world = load_from(options.load)
+    for said in filter(None, (world.note, hint(world.device, options.load.accelerate))):
         console.print(said, highlight=False, soft_wrap=True)
-    if options.random_weights:
+    if options.load.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
     job = _prepare(options, world)
     writable_folder(folder)  # not before: what cannot run makes none
@@ -136,21 +130,6 @@ class _Job:
     initial: Tensor | None
     recorded: tuple[int, int] | None
     noise: NoiseOf
-
-
-def _load(options: GenerateOptions) -> World:
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return load_world(
-        options.config_path,
-        options.checkpoint_path,
-        options.pretrained_model_path,
-        device,
-        options.dtype,
-        options.random_weights,
-        options.vae_compile_mode,
-        split_parts(options.accelerate),
-        options.tiny_decoder,
-    )
 
 
 def _prepare(options: GenerateOptions, world: World) -> _Job:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.engine.actions.track import Action
-from glassworld.engine.checkpoint.load import EMBEDDED, load_world
+from glassworld.engine.checkpoint.load import load_world
+from glassworld.engine.checkpoint.locate import EMBEDDED
 from glassworld.engine.media.images import load_picture
 from glassworld.errors import ActionError, InputError, MissingExtraError
 

@@ -24,19 +24,29 @@ MAY_USE = {
     "models": {"errors", "specs", "profiling", "models"},
     "engine": ENGINE,
     "trace": {"errors", "files", "profiling.registry", "trace"},
-    "play": ENGINE | {"play", "progress"},
-    "training": ENGINE | {"training", "progress"},
+    "play": ENGINE | {"play", "progress", "load_flags"},
+    "training": ENGINE | {"training", "progress", "load_flags"},
     "gym": ENGINE,
     "worlds": ENGINE,
-    "bench": ENGINE | {"bench", "play", "trace", "progress"},
+    "bench": ENGINE | {"bench", "play", "trace", "progress", "load_flags"},
     "progress": ENGINE,
     "generate": ENGINE | {"progress", "trace"},
-    "cli": {"errors", "generate", "trace", "play", "training", "bench"},
+    "load_flags": {"engine.checkpoint"},
+    "cli": {
+        "errors",
+        "engine.checkpoint",
+        "generate",
+        "load_flags",
+        "trace",
+        "play",
+        "training",
+        "bench",
+    },
     "__main__": {"cli"},
 }
 """By part (a folder or a file of the package): the parts, or single modules, it may import."""
 
-TORCH_FREE = {"trace", "errors", "files", "cli", "__main__"}
+TORCH_FREE = {"trace", "errors", "files", "cli", "load_flags", "__main__"}
 
 
 def _imports(path: Path) -> Iterator[str]:

@@ -19,9 +19,9 @@ from glassworld.cli import COMMANDS, inference, main
 from tests.support.paths import ROOT
 from tests.support.release import write_release
 
-FLAGS = """config_path checkpoint_path pretrained_model_path img_path output_folder seed device
-num_output_frames enable_profile vae_compile_mode dtype actions save_latents initial_latents
-profile_mode profile_blocks random_weights accelerate tiny_decoder"""
+FLAGS = """world variant config_path checkpoint_path pretrained_model_path img_path output_folder
+seed device num_output_frames enable_profile vae_compile_mode dtype actions save_latents
+initial_latents profile_mode profile_blocks random_weights accelerate tiny_decoder"""
 
 
 @pytest.fixture(scope="module")

@@ -42,8 +42,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     [
         (
             "load_world",
-            "config_path checkpoint_path pretrained_model_path device dtype random_weights "
-            "vae_compile_mode accelerate tiny_decoder",
+            "world variant config_path checkpoint_path pretrained_model_path random_weights "
+            "device dtype vae_compile_mode accelerate tiny_decoder",
         ),
         (
             "World.generate",

@@ -8,19 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
+from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.load_flags import with_load_flags
+
 app = typer.Typer(no_args_is_help=True, help="Measure speed, latency and memory.")
 
 _Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
-_Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-_Dtype = Annotated[str | None, typer.Option(help="float32, mixed or bfloat16.")]
 
 
 @app.command()
-def ceilings(device: _Device = "cpu", dtype: _Dtype = None, json_file: _Json = None) -> None:
+@with_load_flags("device", "dtype")
+def ceilings(load: LoadOptions, json_file: _Json = None) -> None:
     """Measure what this machine can do at best, and store it for reports and benchmarks."""
     from rich.console import Console
 
     from glassworld.bench.peak_rates import measure, store, store_folder
+    from glassworld.engine.runtime import pick_device
     from glassworld.files import writable_file
 
     store_folder()
@@ -28,7 +31,8 @@ def ceilings(device: _Device = "cpu", dtype: _Dtype = None, json_file: _Json = N
         writable_file(json_file)
     console = Console()
     with console.status("products, copies, convolutions"):
-        measured = measure(device, dtype)
+        device = str(pick_device(load.device))
+        measured = measure(device, load.dtype)
     path = store(device, measured)
     console.print(
         f"{device}: products {measured['matmul_gflops']:.0f} GFLOP/s in {measured['dtype']}, "
@@ -40,27 +44,10 @@ def ceilings(device: _Device = "cpu", dtype: _Dtype = None, json_file: _Json = N
 
 
 @app.command()
+@with_load_flags()
 def run(
+    load: LoadOptions,
     blocks: Annotated[int, typer.Option(help="Blocks to measure once the window is full.")] = 60,
-    config_path: Annotated[Path | None, typer.Option(help="A world's inference YAML.")] = None,
-    checkpoint_path: Annotated[Path | None, typer.Option(help="Its transformer.")] = None,
-    pretrained_model_path: Annotated[str | None, typer.Option(help="Its model folder.")] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Untrained weights, full size by default.")
-    ] = False,
-    device: _Device = "cpu",
-    dtype: _Dtype = None,
-    vae_compile_mode: Annotated[str, typer.Option(help="auto, force or none.")] = "none",
-    accelerate: Annotated[
-        str,
-        typer.Option(
-            help="Of kernels, graphs, attention, convolutions, layers, int8, float8; joined by "
-            "commas."
-        ),
-    ] = "",
-    tiny_decoder: Annotated[
-        Path | None, typer.Option(help="Decode by these TAEHV weights (taew2_1).")
-    ] = None,
     plots: Annotated[
         Path | None, typer.Option(help="Draw scaling.svg and roofline.svg into this folder.")
     ] = None,
@@ -80,19 +67,11 @@ def run(
 
     from glassworld.bench import regression
     from glassworld.bench.tables import Order, full_benchmark, print_comparison, print_table
-    from glassworld.engine.acceleration.parts import split_parts
     from glassworld.files import writable_file, writable_folder
 
-    arguments: dict[str, Any] = {
-        "config_path": config_path and str(config_path),
-        "checkpoint_path": checkpoint_path and str(checkpoint_path),
-        "pretrained_model_path": pretrained_model_path,
-        "random_weights": random_weights,
-        "device": device,
-        "dtype": dtype,
-        "vae_compile_mode": vae_compile_mode,
-    }
-    order = Order(arguments, split_parts(accelerate), tiny_decoder, blocks)
+    order = Order(
+        load.keywords("accelerate", "tiny_decoder"), load.accelerate, load.tiny_decoder, blocks
+    )
     before = regression.read() if compare else None
     if json_file is not None:
         writable_file(json_file)

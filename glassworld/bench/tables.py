@@ -43,7 +43,7 @@ class Order:
 
     world: dict[str, Any] = field(default_factory=dict)
     accelerate: Sequence[str] = ()
-    tiny_decoder: Path | None = None
+    tiny_decoder: str | Path | None = None
     blocks: int = 60
     sessions: tuple[int, ...] = SESSIONS
 
@@ -66,7 +66,7 @@ def full_benchmark(order: Order, say: Say, plots_folder: Path | None = None) -> 
         figures = _starts(order, world, picture, say)
         baseline = as_released(world)
         if order.tiny_decoder is not None:
-            world = with_tiny_decoder(world, order.tiny_decoder)
+            world = with_tiny_decoder(world, Path(order.tiny_decoder))
         accelerate(world, order.accelerate)
         say("the machine's ceilings")
         device = world.device.type

@@ -24,7 +24,9 @@ DTYPES = {"float32": torch.float32, "mixed": torch.float32, "bfloat16": torch.bf
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name, if this machine has it."""
+    """Return the device of this name, if this machine has it; "auto": a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:

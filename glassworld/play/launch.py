@@ -8,11 +8,12 @@ import socket
 import time
 import webbrowser
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from glassworld.engine.checkpoint.locate import locate_world
+from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError, MissingExtraError
 
 # Waiting threads that spin would keep the frames from being sent in time; read when torch loads.
@@ -27,9 +28,7 @@ try:
     from glassworld.play.protocol import MOST_UPLOAD
     from glassworld.play.server_state import (
         LoadedWorld,
-        LoadOptions,
         ServerState,
-        configuration,
         open_stage,
     )
 except ModuleNotFoundError as missing:
@@ -48,25 +47,13 @@ class PlayOptions:
     host: str = "127.0.0.1"
     port: int = 8765
     open_page: bool = True
-    world: Path | None = None
-    device: str | None = None
-    dtype: str | None = None
-    accelerate: str = ""
-    tiny_decoder: Path | None = None
-
-    @property
-    def speed(self) -> LoadOptions:
-        from glassworld.engine.acceleration.parts import split_parts  # torch: the page comes first
-
-        device = self.device or _best_device()
-        return LoadOptions(device, self.dtype, split_parts(self.accelerate), self.tiny_decoder)
+    load: LoadOptions = field(default_factory=LoadOptions)
 
 
 def serve(options: PlayOptions) -> None:
     """Listen until Ctrl-C. Raises `InputError` for an address or a world that cannot be used."""
     console, began = Console(), time.perf_counter()
-    if options.world is not None:
-        configuration(options.world)  # refused before there is an address to go to
+    locate_world(options.load)  # refused before there is an address to go to
     listening = _listen(options.host, options.port)
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(16)
     address = _address(options.host, listening.getsockname()[1], token)
@@ -79,13 +66,13 @@ def serve(options: PlayOptions) -> None:
             return
         from glassworld.engine.acceleration.parts import hint  # torch: the page comes first
 
-        advice = hint(hall.world.device, options.accelerate)
+        advice = hint(hall.world.device, options.load.accelerate)
         for said in filter(None, (hall.world.note, advice)):
             console.print(said, highlight=False, soft_wrap=True)
         console.print(f"ready after {time.perf_counter() - began:.1f} s; Ctrl-C ends it")
 
     def load() -> LoadedWorld:
-        return open_stage(options.world, options.speed)
+        return open_stage(options.load)
 
     server = http_server(create_app(hall, load, token, opened))
     console.print(f"play at {address}", highlight=False, soft_wrap=True)
@@ -127,9 +114,3 @@ def _address(host: str, port: int, token: str | None) -> str:
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
     name = f"[{name}]" if ":" in name else name
     return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
-
-
-def _best_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from glassworld.engine.checkpoint.load import EMBEDDED, TRANSFORMER_FILE, load_world
+from glassworld.engine.checkpoint.load import load_from
+from glassworld.engine.checkpoint.locate import locate_world
+from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.world import World
-from glassworld.errors import InputError
 from glassworld.play.block_scheduler import BlockScheduler
 from glassworld.play.downloads import DownloadStore
 from glassworld.play.images import StartingPicture, gallery
@@ -23,15 +23,6 @@ SEATS = 4
 """Players at once. Each holds a session's caches and takes its share of the device."""
 
 
-class LoadOptions(NamedTuple):
-    """How the world runs: `load_world`'s arguments of the same names."""
-
-    device: str = "cpu"
-    dtype: str | None = None
-    accelerate: Sequence[str] = ()
-    tiny_decoder: Path | None = None
-
-
 class LoadedWorld(NamedTuple):
     """A world and the pictures that walks may start at."""
 
@@ -39,25 +30,13 @@ class LoadedWorld(NamedTuple):
     pictures: list[StartingPicture]
 
 
-def configuration(folder: Path) -> Path:
-    """The settings of the world in `folder`; raises `InputError` if it holds none."""
-    config = folder / "inference.yaml"
-    if not config.is_file():
-        raise InputError(f"{folder}: no inference.yaml in it; name the folder of a world")
-    return config
-
-
-def open_stage(folder: Path | None, speed: LoadOptions) -> LoadedWorld:
-    """The world in `folder` (`inference.yaml`, weights beside it or in `model`), or our own."""
-    if folder is None:
-        world, folder = load_world(**speed._asdict()), EMBEDDED
-    else:
-        config = configuration(folder)
-        weights = folder / "model" if (folder / "model").is_dir() else folder
-        own = weights / TRANSFORMER_FILE
-        world = load_world(config, own if own.is_file() else None, weights, **speed._asdict())
+def open_stage(load: LoadOptions) -> LoadedWorld:
+    """The world that `load` names, and its pictures."""
+    located = locate_world(load)
+    world = load_from(load, located)
     spec = world.spec
-    pictures = gallery(folder, spec.height, spec.width)
+    folder = located.folder
+    pictures = [] if folder is None else gallery(folder, spec.height, spec.width)
     return LoadedWorld(world, pictures or [blank(world)])
 
 

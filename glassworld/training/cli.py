@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.load_flags import with_load_flags
+
 HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 
-_Device = Annotated[
-    str, typer.Option(metavar="cpu|cuda|cuda:N", help="On a GPU it computes in bfloat16.")
-]
 _Batch = Annotated[
     int,
     typer.Option(
@@ -26,7 +26,9 @@ eval_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
 @train_app.command()
+@with_load_flags("world", "variant", "device", world="--start")
 def train(
+    load: LoadOptions,
     preset: Annotated[
         str,
         typer.Option(help="`smoke` tries every stage in a minute; `laptop` makes the world."),
@@ -34,11 +36,6 @@ def train(
     output: Annotated[
         Path, typer.Option(help="Where play, checkpoints, curves and the world go.")
     ] = Path("runs/maze"),
-    start: Annotated[
-        Path | None,
-        typer.Option(help="Go on from this exported world instead of from nothing."),
-    ] = None,
-    device: _Device = "cpu",
     batch: _Batch = 0,
     gradient_checkpointing: Annotated[
         bool,
@@ -70,16 +67,15 @@ def train(
         recipe = replace(recipe, batch=batch, openings=max(batch, recipe.openings))
     if threads:
         torch.set_num_threads(threads)
-    train_world(replace(chosen, dit=recipe), Folders(output), start, device)
+    start = None if load.world is None else Path(load.world)
+    train_world(replace(chosen, dit=recipe), Folders(output), start, load.device)
     typer.echo(f"The world is in {output / 'world'}.")
 
 
 @eval_app.command()
+@with_load_flags()
 def evaluate(
-    world: Annotated[
-        Path | None,
-        typer.Option(help="A world's folder as `train` exports it. Default: the embedded one."),
-    ] = None,
+    load: LoadOptions,
     json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
     strip: _Strip = None,
     video: _Video = None,
@@ -94,15 +90,14 @@ def evaluate(
     import numpy as np
     from rich.console import Console
 
-    from glassworld.engine.checkpoint.load import load_world
+    from glassworld.engine.checkpoint.load import load_from
     from glassworld.engine.media.video import write_video
     from glassworld.files import replacing, writable_file
     from glassworld.training.data.collect import play
     from glassworld.training.eval import evaluate as evaluation
     from glassworld.training.eval.tables import tables
 
-    config = None if world is None else world / "inference.yaml"
-    loaded = load_world(config, None, world)
+    loaded = load_from(load)
     for path in filter(None, (json, strip, video)):
         writable_file(path)
     plan = evaluation.Plan(starts=starts, drift_starts=minutes)

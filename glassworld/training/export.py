@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from glassworld.engine.checkpoint.load import TRANSFORMER_FILE
+from glassworld.engine.checkpoint.locate import TRANSFORMER_FILE
 from glassworld.engine.checkpoint.save import inference_config, model_config, vision_to_released
 from glassworld.engine.checkpoint.tensor_names import (
     DIT_PREFIX,

@@ -23,7 +23,7 @@ GOLDEN = SHARED / "parity"
 def test_golden_run(variant: str) -> None:
     folder = GOLDEN / variant
     golden = load_file(folder / "expected.safetensors")
-    world = load_world(folder / "inference.yaml", None, folder / "model", dtype="float32")
+    world = load_world(folder, dtype="float32")
     assert world.spec.seed in (3, 7, 42)
     check_preparation(world, folder, golden)
     rollout = world.generate(folder / "image.png", 12, seed=world.spec.seed)

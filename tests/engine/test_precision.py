@@ -45,7 +45,7 @@ def test_mixed_decoding_is_the_exact_one_but_for_the_last_bits(tmp_path: Path) -
     flags = write_release(tmp_path)
 
     def load(dtype: str | None) -> World:
-        return load_world(flags[1], pretrained_model_path=flags[3], dtype=dtype)
+        return load_world(config_path=flags[1], pretrained_model_path=flags[3], dtype=dtype)
 
     mixed, exact = (load(dtype).generate(tiny.picture(), 6) for dtype in ("mixed", None))
     assert torch.equal(mixed.latents, exact.latents)

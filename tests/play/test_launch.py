@@ -131,7 +131,7 @@ def test_play_record_leave_and_replay(tmp_path: Path) -> None:
     assert inference([*flags[:4], *picture, *replay, "--device", "cpu"]) == 0
 
     script = json.loads((home / "actions.json").read_text())
-    run = load_world(world / "inference.yaml", None, world / "model").generate(
+    run = load_world(world).generate(
         home / "picture.png",
         (len(script["keyboard"]) - 1) // 4 + 1,
         script["seed"],

@@ -77,4 +77,6 @@ def lay_out(folder: Path) -> Path:
 
 
 def load(folder: Path, **changes: Any) -> World:
-    return load_world(folder / "inference.yaml", None, folder, **changes)
+    return load_world(
+        config_path=folder / "inference.yaml", pretrained_model_path=folder, **changes
+    )

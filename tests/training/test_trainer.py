@@ -132,7 +132,7 @@ def test_folding_statistics_changes_latents_and_nothing_else() -> None:
 def test_an_exported_world_loads_plays_and_keeps_its_latents(tmp_path: Path) -> None:
     vae = VAE(VAERecipe(width=8).spec)
     export_world(vae, small_model(), SMALL, tmp_path)
-    world = load_world(tmp_path / "inference.yaml", None, tmp_path)
+    world = load_world(tmp_path)
     pixels = torch.rand(1, 3, 5, 64, 96) * 2 - 1
     with torch.no_grad():
         difference = (world.networks.encoder(pixels) - vae.encoder(pixels)).abs().max()
@@ -282,7 +282,7 @@ def test_the_smoke_preset_makes_a_world_and_repeats_nothing(tmp_path: Path) -> N
 
     folders = Folders(tmp_path)
     train_world(preset("smoke"), folders)
-    world = load_world(folders.world / "inference.yaml", None, folders.world)
+    world = load_world(folders.world)
     picture = next((folders.world / "pictures").glob("*.png"))
     assert world.generate(picture, num_latent_frames=6).frames.shape == (21, 64, 96, 3)
     assert (folders.transformer / "curve.png").exists()

@@ -37,11 +37,6 @@ RIVALS = (tuple(QUANTIZED), ("kernels", "layers"))  # of which one can be asked 
 FIRST_BFLOAT16, FIRST_FLOAT8 = (8, 0), (8, 9)  # compute capabilities of GPUs
 
 
-def split_parts(text: str) -> list[str]:
-    """The parts in a command line's list, joined by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def check_parts(parts: Collection[str]) -> None:
     """Raises `InputError` for a part that is not there."""
     if isinstance(parts, str):  # its letters would be parts
@@ -54,7 +49,7 @@ def check_parts(parts: Collection[str]) -> None:
             raise InputError(f"accelerate: choose one of {' and '.join(rivals)}")
 
 
-def hint(device: torch.device, asked_for: str) -> str:
+def hint(device: torch.device, asked_for: Collection[str]) -> str:
     """What to tell a person who asked for no part on a device where some are worth it, or ""."""
     if device.type == "cpu" or asked_for:
         return ""

@@ -109,6 +109,11 @@ def world_spec(config: InferenceConfig, vae: VAESpec, vision: VisionSpec) -> Wor
         raise SpecError(f"{path}: a setting has the wrong type or value ({error})") from None
 
 
+def outline_spec(config: InferenceConfig) -> WorldSpec:
+    """Return the spec of a configured world, its VAE and image tower as in the release."""
+    return world_spec(config, VAESpec(), VisionSpec())
+
+
 def _check_mode(spec: WorldSpec) -> None:
     """Raise `SpecError` if the model was made for other keys, or only one of them has a mouse."""
     space, action = action_space(spec.mode), spec.dit.action
@@ -280,16 +285,22 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def variant_spec(name: str) -> WorldSpec:
-    """The spec of a released variant at its released size, 352x640."""
+def variant_config(name: str) -> InferenceConfig:
+    """Return the settings of a released variant at its released size, 352x640."""
     variant = VARIANTS[name]
-    return WorldSpec(
-        mode=variant.mode,
-        dit=dit_spec(variant.config, VisionSpec().width),
-        vae=VAESpec(),
-        vision=VisionSpec(),
-        denoising_steps=variant.steps,
-    )
+    inference = {
+        "mode": variant.mode,
+        "denoising_step_list": list(variant.steps),
+        "warp_denoising_step": True,
+        "image_or_video_shape": [1, 16, 3, 44, 80],
+        "num_frame_per_block": 3,
+    }
+    return InferenceConfig(Path(f"variant {name}"), inference, variant.config)
+
+
+def variant_spec(name: str) -> WorldSpec:
+    """Return the spec of a released variant at its released size, 352x640."""
+    return outline_spec(variant_config(name))
 
 
 def fitting_variant(tensors: Mapping[str, Tensor]) -> str:

@@ -14,16 +14,13 @@ from glassworld.engine.acceleration.parts import accelerate as make_faster
 from glassworld.engine.acceleration.parts import check_parts
 from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
 from glassworld.engine.checkpoint.config import (
-    VARIANTS,
-    InferenceConfig,
     fitting_variant,
-    read_config,
     vae_spec,
-    variant_spec,
     vision_spec,
     world_spec,
 )
-from glassworld.engine.checkpoint.hub import download, is_hub_name
+from glassworld.engine.checkpoint.locate import LocatedWorld, locate_world
+from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.checkpoint.tensor_names import (
     channels_last,
     dit_from_released,
@@ -40,7 +37,6 @@ from glassworld.engine.runtime import (
     pick_device,
 )
 from glassworld.engine.world import Networks, World
-from glassworld.errors import CheckpointError, InputError
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.causal_conv import prefer_conv3d
 from glassworld.models.vae.decoder import VAEDecoder
@@ -48,125 +44,97 @@ from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.models.vision import VisionTower
 from glassworld.specs import WorldSpec
 
-WORLDS = Path(__file__).resolve().parents[2] / "worlds"
-EMBEDDED = WORLDS / "maze"
-
-VAE_FILES = ("Wan2.1_VAE.pth", "Wan2.1_VAE.safetensors", "vae.safetensors")
-VISION_FILES = (
-    "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
-    "models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors",
-    "vision.safetensors",
-)
-TRANSFORMER_FILE = "transformer.safetensors"
-
 LEAST_FOR_CONV3D = 96
 """From so many channels on `conv3d` is even or quicker on a GPU (docs/performance.md), and does
 without a copy of three times its input."""
 
-Given = str | Path | None
-
 
 def load_world(
-    config_path: Given = None,
-    checkpoint_path: Given = None,
-    pretrained_model_path: Given = None,
-    device: str = "cpu",
-    dtype: str | None = None,
+    world: str | Path | None = None,
+    *,
+    variant: str | None = None,
+    config_path: str | Path | None = None,
+    checkpoint_path: str | Path | None = None,
+    pretrained_model_path: str | Path | None = None,
     random_weights: bool = False,
-    vae_compile_mode: str = "none",
+    device: str = "auto",
+    dtype: str | None = None,
+    vae_compile_mode: str = "auto",
     accelerate: Collection[str] = (),
     tiny_decoder: str | Path | None = None,
 ) -> World:
-    """A world ready to play; without any path the embedded one.
+    """Return a world ready to play; without arguments the embedded one, "maze".
 
-    `config_path`: an inference YAML. `pretrained_model_path`: the folder of the release, or its
-    name on the hub, with the VAE and the image tower. `checkpoint_path`: the transformer, found
-    in that folder by the mode's released name if not given. `dtype`: "float32", "mixed" (decoding
-    in bfloat16) or "bfloat16", by default what suits the device. `random_weights`: untrained
-    weights of the configured size (the `universal` release's without a configuration), for
-    measuring speed only. `accelerate`: parts of `engine.acceleration.parts`. `tiny_decoder`: decode
-    by the weights in this file, quicker and less exactly; `vae_compile_mode` is for the own
-    decoder alone. The world's `note` is what a person should be told about it. Raises
-    `InputError`.
+    `world`: an embedded world's name, the folder of a world as `World.save` or a training writes
+    it, or a hub repository such as "Skywork/Matrix-Game-2.0". `variant`: which released model a
+    folder or repository without an inference YAML holds.
+
+    The reference's paths name a world too. `config_path`: an inference YAML.
+    `pretrained_model_path`: the folder of the release, or its name on the hub, with the VAE and
+    the image tower. `checkpoint_path`: the transformer, found in that folder by the mode's
+    released name if not given.
+
+    `random_weights`: untrained weights of the configured size (the `universal` release's by
+    default), for measuring speed only. `device`: "auto" takes a GPU if there is one. `dtype`:
+    "float32", "mixed" (decoding in bfloat16) or "bfloat16", by default what suits the device.
+    `vae_compile_mode`: "auto" uses a compiled decoder stored earlier, "force" compiles one now,
+    "none" does neither. `accelerate`: parts of `engine.acceleration.parts`. `tiny_decoder`: decode
+    by the weights in this file, faster and less exactly. The world's `note` is what a person
+    should know about it. Raises `InputError`.
     """
     check_parts(accelerate)
-    target = pick_device(device)
+    return load_from(
+        LoadOptions(
+            world=world,
+            variant=variant,
+            config_path=config_path,
+            checkpoint_path=checkpoint_path,
+            pretrained_model_path=pretrained_model_path,
+            random_weights=random_weights,
+            device=device,
+            dtype=dtype,
+            vae_compile_mode=vae_compile_mode,
+            accelerate=tuple(accelerate),
+            tiny_decoder=tiny_decoder,
+        )
+    )
+
+
+def load_from(options: LoadOptions, located: LocatedWorld | None = None) -> World:
+    """Return the world that `options` name; `located`: the same, found earlier."""
+    check_parts(options.accelerate)
+    target = pick_device(options.device)
+    precision = Precision.of(target, options.dtype)
+    located = located or locate_world(options)
     keep_freed_memory()
     if target.type == "cuda":
         enlarge_device_memory()
-    precision = Precision.of(target, dtype)
-    if random_weights:
-        spec = _untrained_spec(config_path, pretrained_model_path)
+    if options.random_weights:
+        spec = _untrained_spec(located)
         networks = _untrained(spec, target, precision)
-        name, notice = "random weights", ""
     else:
-        config, folder, checkpoint = _locate(config_path, checkpoint_path, pretrained_model_path)
-        spec, networks = _trained(config, folder, checkpoint, target, precision)
-        name, notice = folder.name, str(config.inference.get("notice", ""))
+        spec, networks = _trained(located, target, precision)
     if target.type == "cuda":
         for network in (networks.encoder, networks.decoder):
             prefer_conv3d(network, LEAST_FOR_CONV3D)
-    world = World(spec, networks, name, notice, precision.decoding)
-    if tiny_decoder is not None:
-        world = with_tiny_decoder(world, Path(tiny_decoder))
-    make_faster(world, accelerate)  # which may choose what is compiled next
-    if tiny_decoder is None:
+    world = World(spec, networks, located.name, located.notice, precision.decoding)
+    if options.tiny_decoder is not None:
+        world = with_tiny_decoder(world, Path(options.tiny_decoder))
+    make_faster(world, options.accelerate)  # which may choose what is compiled next
+    if options.tiny_decoder is None:
         assert isinstance(world.pipeline.decoder, VAEDecoder)
-        compiled = compile_decoder(world.pipeline.decoder, spec, vae_compile_mode)
-        world.note = "\n".join(filter(None, (notice, compiled)))
+        compiled = compile_decoder(world.pipeline.decoder, spec, options.vae_compile_mode)
+        world.note = "\n".join(filter(None, (located.notice, compiled)))
     return world
 
 
-def _locate(
-    config_path: Given, checkpoint_path: Given, model_path: Given
-) -> tuple[InferenceConfig, Path, Path]:
-    """The configuration, the model folder and the transformer's file."""
-    if config_path is None and checkpoint_path is None and model_path is None:
-        if not (EMBEDDED / "inference.yaml").is_file():
-            raise CheckpointError(f"{EMBEDDED}: the embedded world is not in this installation")
-        return read_config(EMBEDDED / "inference.yaml"), EMBEDDED, EMBEDDED / TRANSFORMER_FILE
-    if config_path is None:
-        raise InputError("config_path: needed with a checkpoint; name the world's inference YAML")
-    config = read_config(Path(config_path))
-    if model_path is None:
-        raise InputError(
-            "pretrained_model_path: needed with a configuration; the folder (or hub name) that "
-            "holds the VAE and the image tower"
-        )
-    mode = str(config.inference.get("mode"))
-    released = VARIANTS[mode].file if mode in VARIANTS else None
-    folder = Path(model_path)
-    if not folder.is_dir():
-        if not is_hub_name(str(model_path)):
-            raise CheckpointError(f"{model_path}: no such model folder")
-        needed = [VAE_FILES[0], VISION_FILES[0]]
-        if checkpoint_path is None and released is not None:
-            needed.append(released)
-        folder = download(str(model_path), needed)
-    if checkpoint_path is not None:
-        return config, folder, Path(checkpoint_path)
-    if released is None:
-        raise CheckpointError(f"checkpoint_path: needed, mode {mode!r} has no released file")
-    own = folder / TRANSFORMER_FILE
-    return config, folder, own if own.is_file() else folder / released
-
-
-def _find(folder: Path, names: tuple[str, ...], what: str) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(f"{folder}: no {what} in it; {names[0]} is missing")
-
-
 def _trained(
-    config: InferenceConfig,
-    folder: Path,
-    checkpoint: Path,
-    device: torch.device,
-    precision: Precision,
+    located: LocatedWorld, device: torch.device, precision: Precision
 ) -> tuple[WorldSpec, Networks]:
-    vae_file = _find(folder, VAE_FILES, "VAE")
-    vision_file = _find(folder, VISION_FILES, "image tower")
+    files, config = located.files, located.config
+    assert files is not None
+    assert files.transformer is not None
+    checkpoint, vae_file, vision_file = files.transformer, files.vae, files.vision
     released_vae = read_tensors(vae_file)
     vision = vision_from_released(read_tensors(vision_file))
     spec = world_spec(config, vae_spec(released_vae, vae_file), vision_spec(vision, vision_file))
@@ -192,19 +160,16 @@ def _trained(
     return spec, _frozen(networks)
 
 
-def _untrained_spec(config_path: Given, model_path: Given) -> WorldSpec:
-    """A configured world's sizes; the VAE's and tower's from the folder, or as released."""
-    if config_path is None:
-        return variant_spec("universal")
-    config, released = read_config(Path(config_path)), variant_spec("universal")
-    if model_path is None:
-        return world_spec(config, released.vae, released.vision)
-    folder = Path(model_path)
-    vae_file = _find(folder, VAE_FILES, "VAE")
-    vision_file = _find(folder, VISION_FILES, "image tower")
-    vision = vision_from_released(read_tensors(vision_file))
+def _untrained_spec(located: LocatedWorld) -> WorldSpec:
+    """Return a configured world's sizes; the VAE's and tower's from its files, or as released."""
+    files = located.files
+    if files is None:
+        return located.spec
+    vision = vision_from_released(read_tensors(files.vision))
     return world_spec(
-        config, vae_spec(read_tensors(vae_file), vae_file), vision_spec(vision, vision_file)
+        located.config,
+        vae_spec(read_tensors(files.vae), files.vae),
+        vision_spec(vision, files.vision),
     )
 
 

@@ -55,7 +55,7 @@ def start_model(model: WorldModel, folder: Path) -> None:
 
 
 def _networks(folder: Path) -> Networks:
-    return load_world(folder / "inference.yaml", None, folder).networks
+    return load_world(folder, device="cpu").networks
 
 
 def _check_vae(folder: Path, start: VAESpec, wanted: VAESpec) -> None:

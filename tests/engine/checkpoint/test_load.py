@@ -240,7 +240,9 @@ def test_incomplete_sets_of_paths(release: Path) -> None:
     with pytest.raises(InputError, match="pretrained_model_path"):
         load_world(config_path=release / "inference.yaml")
     with pytest.raises(CheckpointError, match="no such model folder"):
-        load_world(release / "inference.yaml", None, release / "not" / "there")
+        load_world(
+            config_path=release / "inference.yaml", pretrained_model_path=release / "not" / "there"
+        )
 
 
 def test_too_little_memory_is_said_beforehand(
