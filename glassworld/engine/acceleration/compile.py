@@ -60,10 +60,7 @@ def compile_decoder(decoder: VAEDecoder, spec: WorldSpec, mode: str) -> str:
     facts = _decoder_facts(decoder, spec)
     folder = _folder(facts)
     if mode == "auto" and not os.path.isfile(folder / COMPLETE):  # nor one that is not ours to read
-        return (
-            "vae_compile_mode auto: nothing compiled is stored for this world and machine, so "
-            "the decoder runs as it is; --vae_compile_mode force compiles it once"
-        )
+        return ""
     if mode == "auto" and not os.access(folder, os.W_OK):
         return f"vae_compile_mode auto: {_unwritable(folder)}, so the decoder runs as it is"
     with compiler_cache(folder, "vae_compile_mode: compiling failed here ({}); use none"):
