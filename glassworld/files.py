@@ -72,3 +72,9 @@ def _refused(folder: Path, advice: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{folder}: cannot be written to ({error.strerror}); {advice}") from error
+
+
+def cache_folder() -> Path:
+    """Return the folder that keeps what this program compiled and measured for this user."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "glassworld"

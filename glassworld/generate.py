@@ -23,7 +23,8 @@ from glassworld.engine.media.images import load_picture
 from glassworld.engine.media.overlay import draw_keys
 from glassworld.engine.media.video import write_video
 from glassworld.engine.rollout import BlockReport, Rollout
-from glassworld.engine.runtime import check_room, threads_beside_others, using_threads
+from glassworld.engine.runtime.memory import check_room
+from glassworld.engine.runtime.threads import threads_beside_others, using_threads
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
 from glassworld.files import check_file, writable_file, writable_folder

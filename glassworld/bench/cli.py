@@ -23,7 +23,7 @@ def ceilings(load: LoadOptions, json_file: _Json = None) -> None:
     from rich.console import Console
 
     from glassworld.bench.peak_rates import measure, store, store_folder
-    from glassworld.engine.runtime import pick_device
+    from glassworld.engine.runtime.device import pick_device
     from glassworld.files import writable_file
 
     store_folder()

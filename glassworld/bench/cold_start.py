@@ -88,7 +88,7 @@ def main() -> None:
     timeline.mark("torch")
     from glassworld.engine.acceleration.parts import accelerate
     from glassworld.engine.checkpoint.load import load_world
-    from glassworld.engine.runtime import synchronise
+    from glassworld.engine.runtime.device import synchronise
 
     timeline.mark("glassworld")
     world = load_world(**order["world"])

@@ -9,7 +9,8 @@ from typing import Any
 
 from glassworld.bench.steady_state import frames_per_block, idle, warm
 from glassworld.engine.batch import SessionBatch
-from glassworld.engine.runtime import HostCopy, synchronise
+from glassworld.engine.runtime.device import synchronise
+from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.world import Picture, World
 from glassworld.play.images import encode
 

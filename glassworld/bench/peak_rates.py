@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassworld.engine.runtime import Precision, cache_folder, pick_device, synchronise
-from glassworld.files import replacing, writable_folder
+from glassworld.engine.runtime.device import Precision, pick_device, synchronise
+from glassworld.files import cache_folder, replacing, writable_folder
 from glassworld.models.ops import onednn
 from glassworld.profiling.metadata import machine, versions
 

@@ -14,7 +14,7 @@ from itertools import pairwise, repeat
 from typing import Any
 
 from glassworld.engine.actions.track import Action
-from glassworld.engine.runtime import synchronise
+from glassworld.engine.runtime.device import synchronise
 from glassworld.engine.world import Picture, Session, World
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import listen

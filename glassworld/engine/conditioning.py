@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.actions.track import ActionSpace, ActionTrack, Rows
-from glassworld.engine.runtime import sent
+from glassworld.engine.runtime.transfer import sent
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.vae.causal_conv import Memory
 from glassworld.models.vae.encoder import VAEEncoder

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.pipeline import BlockOutput, Pipeline
-from glassworld.engine.runtime import HostCopy, using_threads
+from glassworld.engine.runtime.threads import using_threads
+from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.state import SessionState
 from glassworld.profiling.tags import heard
 from glassworld.specs import WorldSpec

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.acceleration.cuda_graphs import PassGraphs, PassInput
-from glassworld.engine.runtime import HostCopy, sent
+from glassworld.engine.runtime.transfer import HostCopy, sent
 from glassworld.engine.sampling import FlowSchedule, Step, add_noise, flow_to_x0, renew_noise
 from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.transformer.action import ActionWindows

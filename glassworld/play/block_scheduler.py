@@ -21,7 +21,8 @@ from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch, batch_key, supports_batching
 from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.rollout import Frames
-from glassworld.engine.runtime import HostCopy, synchronise
+from glassworld.engine.runtime.device import synchronise
+from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.world import Session
 from glassworld.play.live_session import (
     Begun,

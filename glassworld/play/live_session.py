@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.pipeline import OnFrames
-from glassworld.engine.runtime import HostCopy
+from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.state import SessionState
 from glassworld.engine.world import World
 from glassworld.errors import InputError

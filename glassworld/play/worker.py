@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from glassworld.engine.runtime import threads_beside_others
+from glassworld.engine.runtime.threads import threads_beside_others
 
 Result = TypeVar("Result")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from glassworld.engine.runtime import keep_freed_memory, pick_device
+from glassworld.engine.runtime.device import pick_device
+from glassworld.engine.runtime.memory import keep_freed_memory
 from glassworld.files import writable_folder
 from glassworld.training.data.collect import Collection, collect, contact_sheet, load
 from glassworld.training.data.dataset import Play

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from glassworld.engine.checkpoint.load import load_world
-from glassworld.engine.runtime import Precision, enlarge_device_memory
+from glassworld.engine.runtime.device import Precision
+from glassworld.engine.runtime.memory import enlarge_device_memory
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from tests.support import tiny

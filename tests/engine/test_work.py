@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from glassworld.engine.actions.track import Action
-from glassworld.engine.runtime import keep_freed_memory
+from glassworld.engine.runtime.memory import keep_freed_memory
 from glassworld.engine.world import Session
 from tests.support import tiny
 

@@ -19,7 +19,7 @@ from glassworld.bench.latency import key_to_frame_ms
 from glassworld.bench.steady_state import Blocks, frames_per_block, idle, warm
 from glassworld.engine.acceleration.parts import QUANTIZED, accelerate
 from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
-from glassworld.engine.runtime import synchronise
+from glassworld.engine.runtime.device import synchronise
 from glassworld.engine.world import World
 
 TINY = "tiny decoder"

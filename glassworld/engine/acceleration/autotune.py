@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from glassworld.engine.runtime import synchronise
+from glassworld.engine.runtime.device import synchronise
 from glassworld.engine.world import World
 from glassworld.models.transformer.action import ActionModule
 from glassworld.models.transformer.attention import attention, pointwise_attention

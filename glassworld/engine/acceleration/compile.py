@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glassworld.engine.runtime import cache_folder
 from glassworld.errors import InputError
+from glassworld.files import cache_folder
 from glassworld.models.transformer.action import ActionModule
 from glassworld.models.transformer.attention import pointwise_attention
 from glassworld.models.transformer.dit import DiT

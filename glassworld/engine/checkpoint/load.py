@@ -29,13 +29,8 @@ from glassworld.engine.checkpoint.tensor_names import (
     vae_from_released,
     vision_from_released,
 )
-from glassworld.engine.runtime import (
-    Precision,
-    check_memory,
-    enlarge_device_memory,
-    keep_freed_memory,
-    pick_device,
-)
+from glassworld.engine.runtime.device import Precision, pick_device
+from glassworld.engine.runtime.memory import check_memory, enlarge_device_memory, keep_freed_memory
 from glassworld.engine.world import Networks, World
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.causal_conv import prefer_conv3d

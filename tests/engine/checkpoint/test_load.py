@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from glassworld.engine.checkpoint.load import load_world
-from glassworld.engine.runtime import check_room
+from glassworld.engine.runtime.memory import check_room
 from glassworld.errors import CheckpointError, InputError, SpecError
 from tests.support import tiny
 from tests.support.laid_out import CLIP_FILE, CONFIG, DIT_FILE, INFERENCE, lay_out, load
@@ -248,7 +248,7 @@ def test_incomplete_sets_of_paths(release: Path) -> None:
 def test_too_little_memory_is_said_beforehand(
     release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glassworld.engine.runtime._free_bytes", lambda device: 1000)
+    monkeypatch.setattr("glassworld.engine.runtime.memory._free_bytes", lambda device: 1000)
     with pytest.raises(InputError, match=r"needs .* GB .* 0\.0 GB are free"):
         load(release)
 
