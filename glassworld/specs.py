@@ -232,7 +232,7 @@ class WorldSpec:
     denoising_steps: tuple[int, ...] = (1000, 666, 333)
     timestep_shift: float = 5.0
     warp_steps: bool = True
-    fresh_noise: float = 1.0  # how much of the noise is drawn anew after each step, 0..1
+    eta: float = 1.0  # how much of the noise is drawn anew after each step, 0..1
     context_noise: float = 0.0  # the timestep of the pass that fills the caches
     seed: int = 0
     frame_rate: int = 12  # content frames per second
@@ -262,7 +262,7 @@ class WorldSpec:
             list(self.denoising_steps) == sorted(set(self.denoising_steps), reverse=True),
             "denoising_step_list must fall from step to step",
         )
-        require(0 <= self.fresh_noise <= 1, "fresh_noise must be between 0 and 1")
+        require(0 <= self.eta <= 1, "fresh_noise must be between 0 and 1")
         require(0 <= self.context_noise <= 1000, "context_noise must be between 0 and 1000")
         require(
             self.dit.in_dim == 2 * self.vae.latent_channels + TIME_FACTOR,

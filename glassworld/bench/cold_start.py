@@ -88,17 +88,17 @@ def main() -> None:
     timeline.mark("torch")
     from glassworld.engine.acceleration.parts import accelerate
     from glassworld.engine.checkpoint.load import load_world
-    from glassworld.engine.runtime.device import synchronise
+    from glassworld.engine.runtime.device import synchronize
 
     timeline.mark("glassworld")
     world = load_world(**order["world"])
-    synchronise(world.device)
+    synchronize(world.device)
     timeline.mark("world")
     accelerate(world, order["accelerate"])
-    synchronise(world.device)
+    synchronize(world.device)
     timeline.mark("accelerated")
     session, action = world.start(order["picture"]), world.space.press(())
-    synchronise(world.device)
+    synchronize(world.device)
     timeline.mark("session")
     session.step(action)
     timeline.mark(FIRST_FRAMES)

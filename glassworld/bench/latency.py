@@ -9,7 +9,7 @@ from typing import Any
 
 from glassworld.bench.steady_state import frames_per_block, idle, warm
 from glassworld.engine.batch import SessionBatch
-from glassworld.engine.runtime.device import synchronise
+from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.world import Picture, World
 from glassworld.play.images import encode
@@ -34,7 +34,7 @@ def key_to_frame_ms(world: World, picture: Picture) -> dict[str, float]:
 
     for index in range(KEYS):
         control = world.space.controls[index % len(world.space.controls)]
-        synchronise(world.device)  # the last block's update pass goes on after its frames
+        synchronize(world.device)  # the last block's update pass goes on after its frames
         began = time.perf_counter()
         session.step(world.space.press((control.name,)), send)
     return {"median": statistics.median(taken), "worst": max(taken)}

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassworld.engine.runtime.device import Precision, pick_device, synchronise
+from glassworld.engine.runtime.device import Precision, pick_device, synchronize
 from glassworld.files import cache_folder, replacing, writable_folder
 from glassworld.models.ops import onednn
 from glassworld.profiling.metadata import machine, versions
@@ -39,7 +39,7 @@ def median_seconds(
     for index in range(repeats + 2):
         began = time.perf_counter()
         run()
-        synchronise(device)
+        synchronize(device)
         if index >= 2:
             seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)

@@ -14,7 +14,7 @@ from itertools import pairwise, repeat
 from typing import Any
 
 from glassworld.engine.actions.track import Action
-from glassworld.engine.runtime.device import synchronise
+from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.world import Picture, Session, World
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import listen
@@ -126,7 +126,7 @@ def times_of(session: Session, kinds: dict[str, str]) -> dict[str, float]:
     def heard(pattern: str, fields: dict[str, Any], start: float, end: float) -> None:
         if pattern in names:
             if device.type == "cuda":
-                synchronise(device)
+                synchronize(device)
                 end = time.perf_counter()
             blocks[-1][names[pattern]] += end - start
 

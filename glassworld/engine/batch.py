@@ -102,7 +102,7 @@ class SessionBatch:
         sink = self.sessions[0].world.spec.dit.sink
         for state in states[1:]:
             _turn(state, states[0].start + states[0].shift - state.start, sink)
-        self._networks = NetworkState.together(states)
+        self._networks = NetworkState.cat(states)
         self._rows = self._networks.rows(len(states))
         for state, row in zip(states, self._rows, strict=True):
             state.caches, state.decoder = row.caches, row.decoder

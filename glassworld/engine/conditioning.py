@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.actions.track import ActionSpace, ActionTrack, Rows
-from glassworld.engine.runtime.transfer import sent
+from glassworld.engine.runtime.transfer import to_device
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.vae.causal_conv import Memory
 from glassworld.models.vae.encoder import VAEEncoder
@@ -108,7 +108,7 @@ class ActionHistory:
         index = np.maximum(ends - rows + np.arange(rows), 0) - self.first
 
         def seen(held: Rows) -> Tensor:
-            return sent(torch.from_numpy(held[index])[None], like.device, like.dtype)
+            return to_device(torch.from_numpy(held[index])[None], like.device, like.dtype)
 
         return ActionWindows(seen(self.keyboard), None if self.mouse is None else seen(self.mouse))
 

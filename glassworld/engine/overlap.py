@@ -20,7 +20,7 @@ from glassworld.engine.pipeline import BlockOutput, Pipeline
 from glassworld.engine.runtime.threads import using_threads
 from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.state import SessionState
-from glassworld.profiling.tags import heard
+from glassworld.profiling.tags import is_active
 from glassworld.specs import WorldSpec
 
 SMALL = 2**18
@@ -39,7 +39,7 @@ def make_blocks(
     otherwise than in live play. While tags are recorded or listened to, one thing is done after
     another, so that each tag says what its part takes.
     """
-    if not ahead or heard() or not is_small(pipeline):
+    if not ahead or is_active() or not is_small(pipeline):
         return _in_turn(pipeline, state, turns, 1)
     if overlaps(pipeline):
         return _overlapped(pipeline, state, turns)

@@ -15,8 +15,14 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.acceleration.cuda_graphs import PassGraphs, PassInput
-from glassworld.engine.runtime.transfer import HostCopy, sent
-from glassworld.engine.sampling import FlowSchedule, Step, add_noise, flow_to_x0, renew_noise
+from glassworld.engine.runtime.transfer import HostCopy, to_device
+from glassworld.engine.sampling import (
+    DenoisingStep,
+    FlowSchedule,
+    add_noise,
+    flow_to_x0,
+    renew_noise,
+)
 from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.dit import DiT
@@ -36,7 +42,7 @@ class BlockOutput(NamedTuple):
 
     def frames(self) -> Tensor:
         """All of the block's frames `[b, pixel frames, H, W, 3]`, on the host."""
-        return joined([part.wait() for part in self.parts], 1)
+        return cat([part.wait() for part in self.parts], 1)
 
 
 OnFrames = Callable[[HostCopy], None]
@@ -52,20 +58,20 @@ class BlockConditioning:
     windows: ActionWindows
 
     @staticmethod
-    def together(each: Sequence[BlockConditioning]) -> BlockConditioning:
+    def cat(each: Sequence[BlockConditioning]) -> BlockConditioning:
         """Of several sessions, along the batch's axis."""
         windows = [given.windows for given in each]
         mouse = [window.mouse for window in windows if window.mouse is not None]
         return BlockConditioning(
-            joined([given.condition for given in each]),
-            BlockPosition.together([given.place for given in each]),
+            cat([given.condition for given in each]),
+            BlockPosition.cat([given.place for given in each]),
             ActionWindows(
-                joined([window.keyboard for window in windows]), joined(mouse) if mouse else None
+                cat([window.keyboard for window in windows]), cat(mouse) if mouse else None
             ),
         )
 
 
-def joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+def cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
@@ -131,7 +137,7 @@ class Pipeline:
         if self.captures and networks.graphs is None:
             networks.graphs = PassGraphs(self.device)
         with self.attention(), tag(tags.BLOCK, block=block):
-            given = BlockConditioning.together([self.given(state, frames) for state in states])
+            given = BlockConditioning.cat([self.given(state, frames) for state in states])
             latents = self.denoise(states, networks, given)
             with tag(tags.VAE_DECODE, block=block):
                 show(latents)  # on their way while the update pass, which nobody waits for, runs
@@ -148,7 +154,9 @@ class Pipeline:
         """From noise to the block's clean latents, step by step."""
         frames, last = self.spec.frames_per_block, len(self.steps) - 1
         first = states[0]
-        x = self.drawn(states, lambda each: each.noise.block(each.start - each.prefilled, frames))
+        x = self.draw_noise(
+            states, lambda each: each.noise.block(each.start - each.prefilled, frames)
+        )
         for index, step in enumerate(self.steps):
             named = {"block": first.block, "step": index, "timestep": int(step.timestep)}
             with tag(tags.DENOISING_STEP, **named):
@@ -157,19 +165,19 @@ class Pipeline:
                     x0 = self.predict(x, step, given, networks)
                 if index < last:
                     with tag(tags.ADD_NOISE):
-                        fresh = self.drawn(states, lambda each: each.noise.fresh(frames))
-                        noise = renew_noise(x, x0, step, fresh, self.spec.fresh_noise)
+                        fresh = self.draw_noise(states, lambda each: each.noise.fresh(frames))
+                        noise = renew_noise(x, x0, step, fresh, self.spec.eta)
                         x = add_noise(x0, noise, self.steps[index + 1])
         return x0
 
-    def drawn(
+    def draw_noise(
         self, states: Sequence[SessionState], draw: Callable[[SessionState], Tensor]
     ) -> Tensor:
         """Noise of every session, from its own source."""
-        return self.to_device(joined([draw(state) for state in states]))
+        return self.to_device(cat([draw(state) for state in states]))
 
     def predict(
-        self, x: Tensor, step: Step, given: BlockConditioning, networks: NetworkState
+        self, x: Tensor, step: DenoisingStep, given: BlockConditioning, networks: NetworkState
     ) -> Tensor:
         """The clean latents that the network sees in `x`."""
         with tag(tags.DIFFUSION_FORWARD):
@@ -184,7 +192,12 @@ class Pipeline:
             self.forward(latents, self.clean, given, networks, output=False)
 
     def forward(
-        self, x: Tensor, step: Step, given: BlockConditioning, networks: NetworkState, output: bool
+        self,
+        x: Tensor,
+        step: DenoisingStep,
+        given: BlockConditioning,
+        networks: NetworkState,
+        output: bool,
     ) -> Tensor | None:
         x, time = torch.cat([x, given.condition], 1), self.times[step]
         if networks.graphs is not None:
@@ -229,4 +242,4 @@ class Pipeline:
         )
 
     def to_device(self, x: Tensor) -> Tensor:
-        return sent(x, self.device, self.dtype)
+        return to_device(x, self.device, self.dtype)

@@ -13,12 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from glassworld.errors import InputError
+
 TRAINING_STEPS = 1000
+LARGEST_SEED = 2**63 - 1
 
 
-class Step(NamedTuple):
+class DenoisingStep(NamedTuple):
     """A denoising step: what the network is told, and the share of noise that stands for."""
 
     timestep: float  # 0..1000
@@ -41,12 +45,12 @@ class FlowSchedule:
     def timesteps(self) -> npt.NDArray[np.float64]:
         return self.sigmas * TRAINING_STEPS
 
-    def step(self, timestep: float) -> Step:
+    def step(self, timestep: float) -> DenoisingStep:
         """The step at a timestep; its noise level is that of the nearest training step."""
         nearest = int(np.abs(self.timesteps - timestep).argmin())
-        return Step(float(timestep), float(self.sigmas[nearest]))
+        return DenoisingStep(float(timestep), float(self.sigmas[nearest]))
 
-    def steps(self, listed: tuple[int, ...], warp: bool) -> tuple[Step, ...]:
+    def steps(self, listed: tuple[int, ...], warp: bool) -> tuple[DenoisingStep, ...]:
         """The steps of a configuration's list. Warped, entry k means the (1000 - k)th timestep."""
         if not warp:
             return tuple(self.step(entry) for entry in listed)
@@ -54,12 +58,12 @@ class FlowSchedule:
         return tuple(self.step(timesteps[TRAINING_STEPS - entry]) for entry in listed)
 
 
-def flow_to_x0(x: Tensor, flow: Tensor, step: Step) -> Tensor:
+def flow_to_x0(x: Tensor, flow: Tensor, step: DenoisingStep) -> Tensor:
     """x0 = x - sigma flow, in float64."""
     return (x.double() - step.sigma * flow.double()).to(x.dtype)
 
 
-def renew_noise(x: Tensor, x0: Tensor, step: Step, fresh: Tensor, share: float) -> Tensor:
+def renew_noise(x: Tensor, x0: Tensor, step: DenoisingStep, fresh: Tensor, share: float) -> Tensor:
     """The noise to go on with after a step from `x` to `x0`: some of it drawn anew.
 
     `share` is eta in DDIM (Song et al., 2021). With 0 it is the noise in `x`, and the next step
@@ -72,6 +76,53 @@ def renew_noise(x: Tensor, x0: Tensor, step: Step, fresh: Tensor, share: float) 
     return math.sqrt(1 - share**2) * kept + share * fresh
 
 
-def add_noise(x0: Tensor, noise: Tensor, step: Step) -> Tensor:
+def add_noise(x0: Tensor, noise: Tensor, step: DenoisingStep) -> Tensor:
     """x0 taken to a step's noise level."""
     return (1 - step.sigma) * x0 + step.sigma * noise
+
+
+class NoiseSource:
+    """Noise for the blocks of one session, and fresh noise between its denoising steps.
+
+    With the length of the run known, all blocks' noise is drawn first and then the fresh noise
+    in order: the released models' draw, which golden runs depend on. Without it, each block's
+    noise is drawn when the block begins.
+    """
+
+    def __init__(self, seed: int, frame_shape: tuple[int, int, int], frames: int | None) -> None:
+        """`frame_shape`: (channels, rows, columns) of a latent frame; `frames`: the run's."""
+        if not 0 <= seed <= LARGEST_SEED:
+            raise InputError(f"seed {seed}: must lie between 0 and {LARGEST_SEED}")
+        self.frame_shape = frame_shape
+        self.generator = torch.Generator().manual_seed(seed)
+        self.run = None if frames is None else self._draw(frames)
+
+    def block(self, start: int, frames: int) -> Tensor:
+        """The noise `[1, c, frames, h, w]` of the block at the run's new frame `start`."""
+        if self.run is None:
+            return self._draw(frames)
+        if start + frames > self.run.shape[2]:
+            raise InputError(f"this session was started for {self.run.shape[2]} latent frames")
+        return self.run[:, :, start : start + frames]
+
+    def fresh(self, frames: int) -> Tensor:
+        """Noise between two steps `[1, c, frames, h, w]`.
+
+        The reference draws like a block that lies channels first in memory and is seen frames
+        first; torch fills such a view in an order of its own, which golden runs depend on.
+        """
+        channels, rows, columns = self.frame_shape
+        frames_first = torch.empty(channels, frames, rows, columns).transpose(0, 1)
+        return frames_first.normal_(generator=self.generator).transpose(0, 1).unsqueeze(0)
+
+    def copy(self) -> NoiseSource:
+        """A source that will draw the same."""
+        twin = object.__new__(NoiseSource)
+        twin.frame_shape, twin.run = self.frame_shape, self.run
+        twin.generator = torch.Generator()
+        twin.generator.set_state(self.generator.get_state())
+        return twin
+
+    def _draw(self, frames: int) -> Tensor:
+        channels, rows, columns = self.frame_shape
+        return torch.randn(1, channels, frames, rows, columns, generator=self.generator)

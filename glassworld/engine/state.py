@@ -9,7 +9,7 @@ from torch import Tensor
 
 from glassworld.engine.acceleration.cuda_graphs import PassGraphs
 from glassworld.engine.conditioning import ActionHistory, ImageLatents
-from glassworld.engine.noise import NoiseSource
+from glassworld.engine.sampling import NoiseSource
 from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
 from glassworld.models.vae.causal_conv import Memory
 
@@ -24,12 +24,12 @@ class NetworkState:
     graphs: PassGraphs | None = field(default=None, kw_only=True)  # captured over these tensors
 
     @staticmethod
-    def together(states: Sequence[NetworkState]) -> NetworkState:
+    def cat(states: Sequence[NetworkState]) -> NetworkState:
         """Of several sessions, in storage of its own."""
         return NetworkState(
-            [LayerCache.together(same) for same in zip(*(s.caches for s in states), strict=True)],
-            [KeyValues.together(same) for same in zip(*(s.context for s in states), strict=True)],
-            Memory.together([state.decoder for state in states]),
+            [LayerCache.cat(same) for same in zip(*(s.caches for s in states), strict=True)],
+            [KeyValues.cat(same) for same in zip(*(s.context for s in states), strict=True)],
+            Memory.cat([state.decoder for state in states]),
         )
 
     def rows(self, count: int) -> list[NetworkState]:

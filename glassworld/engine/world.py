@@ -23,11 +23,11 @@ from glassworld.engine.actions.track import Action, ActionTrack, benchmark_actio
 from glassworld.engine.checkpoint.latents import read_latents
 from glassworld.engine.conditioning import ActionHistory, ImageLatents
 from glassworld.engine.media.images import load_picture
-from glassworld.engine.noise import NoiseSource
 from glassworld.engine.overlap import make_blocks
 from glassworld.engine.pipeline import OnFrames, Pipeline
 from glassworld.engine.rollout import BlockReport, Frames, Rollout, collect
 from glassworld.engine.run_config import describe
+from glassworld.engine.sampling import NoiseSource
 from glassworld.engine.state import SessionState
 from glassworld.engine.variants.action_spaces import action_space
 from glassworld.errors import InputError

@@ -21,7 +21,7 @@ from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch, batch_key, supports_batching
 from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.rollout import Frames
-from glassworld.engine.runtime.device import synchronise
+from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.world import Session
 from glassworld.play.live_session import (
@@ -122,7 +122,7 @@ class BlockScheduler:
             for row, (each, block) in enumerate(zip(wanted, begun, strict=True)):
                 each.hand_out(FrameChunk(block.number, block.first, block.order.id, frames, row))
 
-        clock = StageTimer(partial(synchronise, wanted[0].walk.world.device))
+        clock = StageTimer(partial(synchronize, wanted[0].walk.world.device))
         start, stop = time.perf_counter(), listen(clock)
         try:
             made = step([block.order.action for block in begun], hand_out)

@@ -21,12 +21,12 @@ _NAMES = {
 class StageTimer:
     """A listener of the tags that times the stages of one block.
 
-    `synchronise` waits for the device: a stage ends when its work is done, not when it has been
+    `synchronize` waits for the device: a stage ends when its work is done, not when it has been
     handed over. There are five or six stages a block, so waiting costs nothing that shows.
     """
 
-    def __init__(self, synchronise: Callable[[], None]) -> None:
-        self._synchronise = synchronise
+    def __init__(self, synchronize: Callable[[], None]) -> None:
+        self._synchronise = synchronize
         self._thread = get_ident()  # others may make blocks of their own
         self._mark = time.perf_counter()
         self.stages: list[StageTime] = []

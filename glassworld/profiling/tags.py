@@ -108,7 +108,7 @@ def set_recording(on: bool) -> None:
     _silent = not (_recording or _listeners)
 
 
-def heard() -> bool:
+def is_active() -> bool:
     """Whether anybody records tags or listens to them."""
     return not _silent
 

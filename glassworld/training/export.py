@@ -73,7 +73,7 @@ def world_spec(vae: VAE, model: WorldModel, recipe: DiTRecipe) -> WorldSpec:
         width=WIDTH,
         frames_per_block=BLOCK,
         denoising_steps=recipe.denoising_steps,
-        fresh_noise=FRESH_NOISE,
+        eta=FRESH_NOISE,
         frame_rate=FRAME_RATE,
     )
 

@@ -116,7 +116,7 @@ def test_actions_change_the_frames(world: World) -> None:
         {"denoising_steps": tuple(range(1000, 0, -20))},
         {"height": 48, "width": 16},
         {"warp_steps": False},
-        {"fresh_noise": 0.5},
+        {"eta": 0.5},
     ],
 )
 def test_other_shapes_of_runs(changes: dict[str, object]) -> None:
@@ -128,7 +128,7 @@ def test_other_shapes_of_runs(changes: dict[str, object]) -> None:
 
 def test_without_fresh_noise_the_steps_follow_the_flow(world: World) -> None:
     """The same first step; then Euler steps, computed here, instead of noise drawn anew."""
-    euler = tiny.world(fresh_noise=0.0)
+    euler = tiny.world(eta=0.0)
     flows: list[tuple[torch.Tensor, torch.Tensor]] = []
     forward = euler.pipeline.forward
 

@@ -19,7 +19,7 @@ from glassworld.bench.latency import key_to_frame_ms
 from glassworld.bench.steady_state import Blocks, frames_per_block, idle, warm
 from glassworld.engine.acceleration.parts import QUANTIZED, accelerate
 from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
-from glassworld.engine.runtime.device import synchronise
+from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.world import World
 
 TINY = "tiny decoder"
@@ -87,10 +87,10 @@ def _made_faster(world: World, parts: tuple[str, ...]) -> tuple[World, float]:
     """The world with these parts, and how many seconds it took to set them up."""
     if TINY in parts:
         world = with_tiny_decoder(world, None)
-    synchronise(world.device)
+    synchronize(world.device)
     began = time.perf_counter()
     accelerate(world, [part for part in parts if part != TINY])
-    synchronise(world.device)
+    synchronize(world.device)
     return world, time.perf_counter() - began
 
 

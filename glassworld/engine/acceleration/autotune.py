@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from glassworld.engine.runtime.device import synchronise
+from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.world import World
 from glassworld.models.transformer.action import ActionModule
 from glassworld.models.transformer.attention import attention, pointwise_attention
@@ -84,7 +84,7 @@ def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     for _ in range(REPEATS):
         began = time.perf_counter()
         call()
-        synchronise(device)
+        synchronize(device)
         taken.append(1e3 * (time.perf_counter() - began))
     return statistics.median(taken)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from glassworld.engine.actions.track import MOUSE_COLUMNS, ActionSpace, ActionTrack, join_tracks
-from glassworld.engine.noise import LARGEST_SEED
+from glassworld.engine.sampling import LARGEST_SEED
 from glassworld.errors import ActionError
 from glassworld.files import replacing
 

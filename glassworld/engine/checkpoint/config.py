@@ -94,7 +94,7 @@ def world_spec(config: InferenceConfig, vae: VAESpec, vision: VisionSpec) -> Wor
             denoising_steps=tuple(int(step) for step in settings["denoising_step_list"]),
             timestep_shift=float(options.get("timestep_shift", 5.0)),
             warp_steps=bool(settings.get("warp_denoising_step", False)),
-            fresh_noise=float(settings.get("fresh_noise", 1)),
+            eta=float(settings.get("fresh_noise", 1)),
             context_noise=float(settings.get("context_noise", 0)),
             seed=int(settings.get("seed", 0)),
             frame_rate=int(settings.get("frame_rate", 12)),

@@ -66,7 +66,7 @@ def inference_config(spec: WorldSpec, model: str) -> dict[str, object]:
     return {
         "denoising_step_list": list(spec.denoising_steps),
         "warp_denoising_step": spec.warp_steps,
-        "fresh_noise": spec.fresh_noise,
+        "fresh_noise": spec.eta,
         "seed": spec.seed,
         "image_or_video_shape": [1, spec.vae.latent_channels, spec.dit.window, *spec.latent_size],
         "num_frame_per_block": spec.frames_per_block,

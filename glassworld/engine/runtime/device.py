@@ -55,7 +55,7 @@ class Precision:
         return Precision(dit, vae, torch.bfloat16 if name == "mixed" else vae)
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was asked for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

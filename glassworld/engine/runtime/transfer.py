@@ -26,7 +26,7 @@ class HostCopy:
         return self._tensor[rows].clone()  # pinned memory is dear: the next block's needs it again
 
 
-def sent(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+def to_device(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """`x` on the device and of that type, without waiting for what the device is doing.
 
     Torch copies from pageable memory only once the device has come so far, and other types by

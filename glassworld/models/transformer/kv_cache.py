@@ -86,7 +86,7 @@ class RingKVCache:
         return self.k[:, :, :end], self.v[:, :, :end]
 
     @staticmethod
-    def together(windows: Sequence[RingKVCache]) -> RingKVCache:
+    def cat(windows: Sequence[RingKVCache]) -> RingKVCache:
         """Of several sessions, along the batch's axis."""
         k, v = (torch.cat(parts) for parts in zip(*((w.k, w.v) for w in windows), strict=True))
         return RingKVCache(k, v, windows[0].per_frame)
@@ -117,7 +117,7 @@ class KeyValues(NamedTuple):
     v: Tensor
 
     @staticmethod
-    def together(sessions: Sequence[KeyValues]) -> KeyValues:
+    def cat(sessions: Sequence[KeyValues]) -> KeyValues:
         """Of several sessions, along the batch's axis."""
         return KeyValues(*(torch.cat(parts) for parts in zip(*sessions, strict=True)))
 
@@ -135,14 +135,14 @@ class LayerCache:
     keyboard: RingKVCache | None = None
 
     @staticmethod
-    def together(sessions: Sequence[LayerCache]) -> LayerCache:
+    def cat(sessions: Sequence[LayerCache]) -> LayerCache:
         """Of several sessions, along the batch's axis."""
         mouse = [cache.mouse for cache in sessions if cache.mouse is not None]
         keyboard = [cache.keyboard for cache in sessions if cache.keyboard is not None]
         return LayerCache(
-            RingKVCache.together([cache.self_attention for cache in sessions]),
-            RingKVCache.together(mouse) if mouse else None,
-            RingKVCache.together(keyboard) if keyboard else None,
+            RingKVCache.cat([cache.self_attention for cache in sessions]),
+            RingKVCache.cat(mouse) if mouse else None,
+            RingKVCache.cat(keyboard) if keyboard else None,
         )
 
     def rows(self, count: int) -> list[LayerCache]:

@@ -54,7 +54,7 @@ class BlockPosition:
     sights: tuple[MaskBlock, ...] | None = None  # training: which tokens see which
 
     @staticmethod
-    def together(places: Sequence[BlockPosition]) -> BlockPosition:
+    def cat(places: Sequence[BlockPosition]) -> BlockPosition:
         """Of several sessions whose blocks go to the same slots of their windows."""
         first = places[0]
         if len(places) == 1:
@@ -63,8 +63,8 @@ class BlockPosition:
         assert all(each.action_place == first.action_place for each in places)
         return replace(
             first,
-            rotary=first.rotary.together([each.rotary for each in places], 1),
-            action_rotary=first.rotary.together([each.action_rotary for each in places], 2),
+            rotary=first.rotary.cat([each.rotary for each in places], 1),
+            action_rotary=first.rotary.cat([each.action_rotary for each in places], 2),
         )
 
 

@@ -22,7 +22,7 @@ class Rotary(NamedTuple):
         return Rotary(cos, sin, torch.complex(cos, sin))
 
     @staticmethod
-    def together(tables: Sequence[Rotary], axes: int) -> Rotary:
+    def cat(tables: Sequence[Rotary], axes: int) -> Rotary:
         """Of several sessions: the batch's axis first, then `axes` that all share."""
         return Rotary(
             *(

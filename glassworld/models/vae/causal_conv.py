@@ -44,7 +44,7 @@ class Memory:
         return Memory(self.first, {name: kept.clone() for name, kept in self.frames.items()})
 
     @staticmethod
-    def together(memories: Sequence[Memory]) -> Memory:
+    def cat(memories: Sequence[Memory]) -> Memory:
         """Of several sessions, along the batch's axis."""
         kept = {
             name: torch.cat([each.frames[name] for each in memories]) for name in memories[0].frames

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from glassworld.engine.sampling import Step
+from glassworld.engine.sampling import DenoisingStep
 from glassworld.files import replacing
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.training.data.latents import LatentPlay
@@ -36,7 +36,7 @@ class Show:
         self.stretch = draw(play, count, 0, blocks, generator(7, 0))
 
     @torch.no_grad()
-    def __call__(self, model: WorldModel, steps: tuple[Step, ...], folder: Path) -> None:
+    def __call__(self, model: WorldModel, steps: tuple[DenoisingStep, ...], folder: Path) -> None:
         """Play with the model and write the picture into `folder`."""
         player = Player(model, self.stretch.to(model.device), steps)
         player.play(self.blocks, generator(7, 1))

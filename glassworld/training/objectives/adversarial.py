@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from glassworld.engine.sampling import Step
+from glassworld.engine.sampling import DenoisingStep
 from glassworld.training.data.latents import LatentPlay
 from glassworld.training.objectives.discriminator import Discriminator, critic_loss, generator_loss
 from glassworld.training.objectives.rollout_pool import RolloutPool
@@ -63,7 +63,7 @@ class AdversarialTrainer:
         self.critic = critic
         self.journeys = RolloutPool(play, model, batch, recipe.journey, generator(1, self.run.step))
 
-    def loss(self, steps: tuple[Step, ...], random: torch.Generator) -> Tensor:
+    def loss(self, steps: tuple[DenoisingStep, ...], random: torch.Generator) -> Tensor:
         """Play on, let the critic learn from it, and say what the model is to lower."""
         device = self.journeys.model.device
         with autocast(device):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from glassworld.engine.sampling import FlowSchedule, Step
+from glassworld.engine.sampling import DenoisingStep, FlowSchedule
 from glassworld.training.data.latents import LatentPlay
 from glassworld.training.data.segments import BLOCK, Segment, at_rest, draw
 from glassworld.training.objectives.world_model import Player, WorldModel, forward, training_noise
@@ -55,7 +55,7 @@ def draw_lesson(
     play: LatentPlay,
     batch: int,
     shares: Shares,
-    steps: tuple[Step, ...],
+    steps: tuple[DenoisingStep, ...],
     random: torch.Generator,
 ) -> TrainingBatch:
     """A lesson of some kind; `steps` are those the model plays with."""
@@ -94,7 +94,7 @@ def _played(
     model: WorldModel,
     stretch: Segment,
     given: int,
-    steps: tuple[Step, ...],
+    steps: tuple[DenoisingStep, ...],
     random: torch.Generator,
 ) -> TrainingBatch:
     """The truth of the first blocks, then what the model plays; of it all what the last see."""

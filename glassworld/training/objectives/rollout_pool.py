@@ -8,7 +8,7 @@ sees.
 import torch
 from torch import Tensor
 
-from glassworld.engine.sampling import Step
+from glassworld.engine.sampling import DenoisingStep
 from glassworld.specs import TIME_FACTOR
 from glassworld.training.data.latents import LatentPlay
 from glassworld.training.data.segments import BLOCK, at_rest, draw, onward
@@ -74,7 +74,7 @@ class RolloutPool:
         moving = (~self.resting)[:, None, None]
         return self.keyboard[rows] * moving, self.mouse[rows] * moving
 
-    def advance(self, steps: tuple[Step, ...], random: torch.Generator) -> Clip:
+    def advance(self, steps: tuple[DenoisingStep, ...], random: torch.Generator) -> Clip:
         """Play the next blocks; they carry a gradient, through one denoising step each.
 
         That is the last one of all blocks but the last, any one of the last.
@@ -112,7 +112,7 @@ class RolloutPool:
         return Clip(truth.latents, truth.windows)
 
 
-def _entered(player: Player, steps: tuple[Step, ...], random: torch.Generator) -> Noisy:
+def _entered(player: Player, steps: tuple[DenoisingStep, ...], random: torch.Generator) -> Noisy:
     """What the played blocks were when their denoising steps began, each at one of them."""
     inputs = player.inputs[-CLIP_BLOCKS:]
     batch = len(inputs[0][0])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from glassworld.engine.sampling import FlowSchedule, Step
+from glassworld.engine.sampling import DenoisingStep, FlowSchedule
 from glassworld.specs import ActionModuleSpec, DiTSpec, VisionSpec
 from glassworld.training.data.latents import LatentPlay
 from glassworld.training.data.segments import BLOCK, draw
@@ -87,7 +87,7 @@ class DiTRecipe:
         )
 
     @property
-    def sampler(self) -> tuple[Step, ...]:
+    def sampler(self) -> tuple[DenoisingStep, ...]:
         return FlowSchedule().steps(self.denoising_steps, warp=True)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from glassworld.engine.sampling import (
     TRAINING_STEPS,
+    DenoisingStep,
     FlowSchedule,
-    Step,
     add_noise,
     flow_to_x0,
     renew_noise,
@@ -161,7 +161,9 @@ def draw_noise(like: Tensor, random: torch.Generator) -> Tensor:
 class Player:
     """The model playing on its own, block by block, as the engine runs it."""
 
-    def __init__(self, model: WorldModel, stretch: Segment, steps: tuple[Step, ...]) -> None:
+    def __init__(
+        self, model: WorldModel, stretch: Segment, steps: tuple[DenoisingStep, ...]
+    ) -> None:
         self.model, self.stretch, self.steps = model, stretch, steps
         rows, columns = stretch.latents.shape[-2] // 2, stretch.latents.shape[-1] // 2
         self.grid = (rows, columns)

@@ -43,7 +43,7 @@ def walk(network: DiT, sessions: int = 1) -> tuple[Tensor, list[LayerCache]]:
     for start, time in zip(range(0, 3 * BLOCK, BLOCK), TIMES, strict=True):
         places = [network.stream_place(start, BLOCK, GRID)] * sessions
         mouse = drawn(BLOCK, 12, 2) if network.spec.action.mouse_dim else None
-        given = (BlockPosition.together(places), ActionWindows(drawn(BLOCK, 12, 4), mouse))
+        given = (BlockPosition.cat(places), ActionWindows(drawn(BLOCK, 12, 4), mouse))
         x, times = drawn(36, BLOCK, 2, 4), torch.tensor(time)  # one for all sessions
         flows.append(network(x, times, *given, context, caches))
         network(x, 0 * times[:, :1], *given, context, caches, output=False)
@@ -88,7 +88,7 @@ def test_each_session_turns_by_its_own_frames() -> None:
             for shape in ((36, BLOCK, 2, 4), (BLOCK, 12, 4), (BLOCK, 12, 2), (5, 24))
         )
         context, caches = network.context_keys(visual), network.empty_caches(2, POSITIONS)
-        given = (BlockPosition.together(places), ActionWindows(keyboard, mouse), context, caches)
+        given = (BlockPosition.cat(places), ActionWindows(keyboard, mouse), context, caches)
         flows.append(network(x, torch.full((2, 1), 500.0), *given))
     torch.testing.assert_close(flows[1], flows[0], atol=1e-5, rtol=0)
 
@@ -120,7 +120,7 @@ def test_short_attentions(own: bool, heads: int, frames: int, slots: int) -> Non
     k, v = torch.randn(2, sequences, heads, slots, head_dim, generator=draw)
     window, place = RingKVCache(k, v, 1), CacheSlots.of(slots - 1 - frames, frames, slots)
     tables = [rotary_time(torch.arange(frames) + start, 8, head_dim, 1e4) for start in (3, 30)]
-    rotary = tables[0].together(tables, 2)
+    rotary = tables[0].cat(tables, 2)
 
     heads_of_q = q.unflatten(3, (heads, head_dim)).permute(0, 2, 3, 1, 4)  # [b, p, h, f, d]
     queries = rotary.turn(rms_norm(heads_of_q, eps))
