@@ -14,9 +14,9 @@ env = gymnasium.make("glassworld/World-v0", render_mode="rgb_array")
 print("actions:", env.action_space)
 print("observations:", env.observation_space.shape)
 
-# %% Walk on until the picture hardly changes, then turn: a wall is a still picture.
+# %% Walk until the frames hardly change, which means a wall; then turn.
 frame, info = env.reset(seed=7)
-walk = [info["frames"]]
+blocks = [info["frames"]]
 turning = False
 for block in range(12):
     action = {
@@ -28,11 +28,11 @@ for block in range(12):
     change = float(np.abs(frames[-1] - frames[0]).mean())
     print(f"block {block}: {'turned' if turning else 'walked'}, change {change:.1f}")
     turning = not turning and change < 8
-    walk.append(info["frames"])
+    blocks.append(info["frames"])
 
-# %% The walk as a video.
-write_video("agent.mp4", np.concatenate(walk), env.metadata["render_fps"])
+# %% Write the session as a video.
+write_video("agent.mp4", np.concatenate(blocks), env.metadata["render_fps"])
 print("agent.mp4")
 
-# %% The last frame of every block; a notebook shows it.
-Image.fromarray(np.hstack([frames[-1] for frames in walk]))
+# %% Show the last frame of every block, in a notebook.
+Image.fromarray(np.hstack([frames[-1] for frames in blocks]))

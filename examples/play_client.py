@@ -1,4 +1,4 @@
-"""A client of `glassworld play` in plain Python: walks, and keeps what it saw.
+"""A client of `glassworld play` in plain Python: it walks and saves the frames.
 
 glassworld play --no-open &
 python examples/play_client.py
@@ -20,18 +20,18 @@ FRAME = 1
 
 
 class Frame(NamedTuple):
-    """A frame as it came: `picture` is a PNG or a JPEG."""
+    """A frame as received."""
 
     block: int
     number: int
-    action: int  # the id of the act it was made under
-    picture: bytes
+    action: int  # id of the act message that its block used
+    image: bytes  # PNG or JPEG
 
 
 class PlayClient:
     """`with PlayClient(url) as client: client.start(); for frame in client.frames(60): ...`
 
-    `hello` is the server's first message; other messages go to `messages` as they come.
+    `hello` is the server's first message; `messages` collects the later ones.
     """
 
     def __init__(self, url: str = "ws://127.0.0.1:8765/ws") -> None:
@@ -53,19 +53,19 @@ class PlayClient:
         """Send a control message, such as `send("pause")`."""
         self.socket.send(json.dumps({"type": kind, **fields}))
 
-    def start(self, picture: str | None = None, seed: int | None = None) -> None:
-        """Begin a walk."""
-        self.send("start", version=1, picture=picture, seed=seed)
+    def start(self, image: str | None = None, seed: int | None = None) -> None:
+        """Start a session from an image of the gallery (its id) or from "upload"."""
+        self.send("start", version=1, picture=image, seed=seed)
         self.wait_for("started")
 
     def hold(self, *keys: str, mouse: tuple[float, float] = (0.0, 0.0)) -> int:
-        """Hold `keys` from now on; the id that frames made under it carry."""
+        """Hold `keys` from now on; return the id that frames with this action carry."""
         self._acts += 1
         self.send("act", id=self._acts, keys=keys, mouse=mouse)
         return self._acts
 
     def frames(self, count: int) -> Iterator[Frame]:
-        """The next `count` frames, as they are due."""
+        """Yield the next `count` frames as they arrive."""
         while count:
             received = self.socket.recv(60)
             if isinstance(received, str):
@@ -78,7 +78,7 @@ class PlayClient:
                 yield Frame(block, number, action, received[HEADER.size :])
 
     def wait_for(self, kind: str) -> dict[str, Any]:
-        """The next control message of this kind; frames until then are passed over."""
+        """Return the next control message of this kind; skip frames until then."""
         while True:
             received = self.socket.recv(60)
             if isinstance(received, bytes):
@@ -91,14 +91,15 @@ class PlayClient:
 
 
 def main(folder: Path) -> None:
+    """Hold the first key for 48 frames and save them in `folder`."""
     folder.mkdir(exist_ok=True)
     with PlayClient() as client:
         keys = [control["key"] for control in client.hello["controls"]]
         client.start()
         client.hold(keys[0])
         for frame in client.frames(48):
-            (folder / f"{frame.number:04d}.png").write_bytes(frame.picture)
-    print(f"48 frames of {client.hello['world']} are in {folder}")
+            (folder / f"{frame.number:04d}.png").write_bytes(frame.image)
+    print(f"saved 48 frames of {client.hello['world']} in {folder}")
 
 
 if __name__ == "__main__":

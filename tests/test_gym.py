@@ -41,7 +41,7 @@ MODES = {
 def test_gymnasiums_own_checker(mode: str) -> None:
     world = tiny.world(mode=mode, dit=MODES[mode])
     env = gymnasium.make(
-        "glassworld/World-v0", world=world, picture=tiny.picture(), render_mode="rgb_array"
+        "glassworld/World-v0", world=world, image=tiny.picture(), render_mode="rgb_array"
     )
     check_env(env.unwrapped)
     env.close()

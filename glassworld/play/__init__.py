@@ -1,4 +1,4 @@
-"""Live play in the browser: a server that walks through a world, and the page it serves.
+"""Live play in the browser: the server that generates the frames, and the page it serves.
 
-`docs/play.md` describes the wire protocol for people who write other clients.
+`docs/play.md` documents the wire protocol for authors of other clients.
 """

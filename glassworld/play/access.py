@@ -1,4 +1,4 @@
-"""Who may come in: the host and origin of every request, the token where one is needed."""
+"""Decide who may connect: check the host and origin of every request, and the token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 OPEN_PATHS = ("/", "/healthz")
 OPEN_FOLDERS = ("/static/", "/files/")
-"""Reached without a token: the page itself, and files whose names are secrets of their own."""
+"""Reachable without a token: the page itself, and files whose names are secret."""
 
 _HEADERS = {
     "content-security-policy": (
@@ -29,16 +29,18 @@ _HEADERS = {
 
 
 class AccessControl:
-    """Middleware around everything.
+    """Middleware around the whole application.
 
-    A browser may be sent here by any page, so a WebSocket's origin must be this server, and on
-    loopback the host must be named as such (or another name could be pointed at it).
+    Any web page can send a browser here. So the origin of a WebSocket must be this server, and
+    without a token the host must be a loopback name; otherwise a foreign name could resolve to
+    this machine (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it with status 403 or close code 1008."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -51,16 +53,18 @@ class AccessControl:
             await PlainTextResponse(refusal + "\n", 403)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> str | None:
+        """Return why the request is refused, or None."""
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._token is None and _name(f"//{host}") not in LOOPBACK:
-            return "this server is only for this machine"
-        if scope["type"] == "websocket" and origin is not None and _place(origin) != host.lower():
-            return "another site may not connect"
+        if self._token is None and _host_name(f"//{host}") not in LOOPBACK:
+            return "this server accepts connections from this machine only"
+        is_socket = scope["type"] == "websocket"
+        if is_socket and origin is not None and _host_and_port(origin) != host.lower():
+            return "pages of other sites may not connect"
         if self._token is not None and not _is_open(scope):
-            given = QueryParams(scope["query_string"]).get("token", "")
-            if not hmac.compare_digest(given.encode(), self._token.encode()):
-                return "the token is missing or wrong; use the address that the server printed"
+            token = QueryParams(scope["query_string"]).get("token", "")
+            if not hmac.compare_digest(token.encode(), self._token.encode()):
+                return "missing or wrong token; use the address that the server printed"
         return None
 
 
@@ -69,14 +73,14 @@ def _is_open(scope: Scope) -> bool:
     return scope["type"] == "http" and (path in OPEN_PATHS or path.startswith(OPEN_FOLDERS))
 
 
-def _name(url: str) -> str | None:
+def _host_name(url: str) -> str | None:
     try:
         return urlsplit(url).hostname
     except ValueError:
         return None
 
 
-def _place(url: str) -> str | None:
+def _host_and_port(url: str) -> str | None:
     try:
         return urlsplit(url).netloc.lower()
     except ValueError:
@@ -84,11 +88,13 @@ def _place(url: str) -> str | None:
 
 
 def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
+    """Wrap `send` so that it adds the security headers to responses."""
+
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
         await send(message)
 
-    return sending
+    return send_with_headers

@@ -1,4 +1,4 @@
-"""The server: the page, its files, the WebSocket, health and metrics."""
+"""The ASGI application: the page, its files, the WebSocket, health and metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from glassworld.play import protocol as wire
+from glassworld.play import protocol
 from glassworld.play.access import AccessControl
 from glassworld.play.client_socket import ClientSocket
 from glassworld.play.connection import PlayerConnection
@@ -23,66 +23,69 @@ from glassworld.play.server_state import LoadedWorld, ServerState
 
 STATIC = Path(__file__).resolve().parent / "static"
 
-POLICY, FAILED, TRY_AGAIN = 1008, 1011, 1013
+POLICY_VIOLATION, INTERNAL_ERROR, TRY_AGAIN_LATER = 1008, 1011, 1013
 """WebSocket close codes."""
 
 REPORT_POLICY = (
     "sandbox allow-scripts allow-popups; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data:; font-src data:"
 )
-"""A report is a page of its own; names out of a trace must not reach the server."""
+"""A report runs its own scripts on names from a trace, so it must not reach the server."""
 
-Opened = Callable[[Exception | None], None]
-"""Hears that the world is ready, or why it could not be loaded."""
+OnLoaded = Callable[[Exception | None], None]
+"""Called when the world is ready, or with the exception that loading it raised."""
 
 
 def create_app(
-    hall: ServerState,
+    state: ServerState,
     load: Callable[[], LoadedWorld],
     token: str | None = None,
-    opened: Opened | None = None,
+    on_loaded: OnLoaded | None = None,
 ) -> Starlette:
-    """The application: serves at once, loads the world meanwhile, closes the hall at the end."""
+    """Return the application.
 
-    async def open_hall() -> None:
+    It serves the page at once, loads the world meanwhile, and closes `state` at the end.
+    """
+
+    async def load_world() -> None:
         failure: Exception | None = None
         try:
-            await hall.open(load)
-        except Exception as error:  # whatever it is, the one who started the server is told
+            await state.load(load)
+        except Exception as error:  # `on_loaded` raises or reports it
             failure = error
-        if opened is not None:
-            opened(failure)
+        if on_loaded is not None:
+            on_loaded(failure)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        opening = asyncio.create_task(open_hall())
+        loading = asyncio.create_task(load_world())
         try:
             yield
         finally:
-            opening.cancel()
-            hall.close()
+            loading.cancel()
+            state.close()
 
-    desk = _Desk(hall)
+    endpoints = _Endpoints(state)
     return Starlette(
         routes=[
-            Route("/", desk.page),
-            Route("/static/{name}", desk.page_file),
-            Route("/pictures/{key}", desk.picture),
-            Route("/files/{key}", desk.file),
-            Route("/healthz", desk.health),
-            Route("/metrics", desk.metrics),
-            WebSocketRoute("/ws", desk.play),
+            Route("/", endpoints.page),
+            Route("/static/{name}", endpoints.page_file),
+            Route("/pictures/{key}", endpoints.start_image),
+            Route("/files/{key}", endpoints.download),
+            Route("/healthz", endpoints.health),
+            Route("/metrics", endpoints.metrics),
+            WebSocketRoute("/ws", endpoints.play),
         ],
         middleware=[Middleware(AccessControl, token=token)],
         lifespan=lifespan,
     )
 
 
-class _Desk:
-    """The routes. Whatever a client asks for is looked up, never used as a path."""
+class _Endpoints:
+    """The handlers of the routes. They look names up in memory and never use them as paths."""
 
-    def __init__(self, hall: ServerState) -> None:
-        self.hall = hall
+    def __init__(self, state: ServerState) -> None:
+        self.state = state
         self.page_files = {path.name: path.read_bytes() for path in STATIC.iterdir()}
 
     async def page(self, request: Request) -> Response:
@@ -94,67 +97,71 @@ class _Desk:
             return _not_found()
         return Response(self.page_files[name], media_type=mimetypes.guess_type(name)[0])
 
-    async def picture(self, request: Request) -> Response:
-        known = {str(index): picture for index, picture in enumerate(self.hall.pictures)}
-        picture = known.get(request.path_params["key"])
-        if picture is None:
+    async def start_image(self, request: Request) -> Response:
+        images = {str(index): image for index, image in enumerate(self.state.images)}
+        image = images.get(request.path_params["key"])
+        if image is None:
             return _not_found()
-        return Response(await asyncio.to_thread(picture.png), media_type="image/png")
+        return Response(await asyncio.to_thread(image.png), media_type="image/png")
 
-    async def file(self, request: Request) -> Response:
-        item = self.hall.shelf.get(request.path_params["key"])
-        if item is None:
+    async def download(self, request: Request) -> Response:
+        download = self.state.downloads.get(request.path_params["key"])
+        if download is None:
             return _not_found()
-        if item.media_type == "text/html":
+        if download.media_type == "text/html":
             return FileResponse(
-                item.path,
-                media_type=item.media_type,
+                download.path,
+                media_type=download.media_type,
                 headers={"content-security-policy": REPORT_POLICY},
             )
-        return FileResponse(item.path, media_type=item.media_type, filename=item.name)
+        return FileResponse(download.path, media_type=download.media_type, filename=download.name)
 
     async def health(self, request: Request) -> Response:
-        ready = self.hall.ready.is_set()
+        ready = self.state.ready.is_set()
         return PlainTextResponse("ready\n" if ready else "starting\n", 200 if ready else 503)
 
     async def metrics(self, request: Request) -> Response:
-        hall = self.hall
-        tasks = len(asyncio.all_tasks())
-        text = hall.metrics.text(hall.ready.is_set(), hall.taken, hall.worker.waiting, tasks)
+        state = self.state
+        text = state.metrics.text(
+            ready=state.ready.is_set(),
+            slots_taken=state.slots_taken,
+            waiting=state.device_thread.waiting,
+            tasks=len(asyncio.all_tasks()),
+        )
         return Response(text, media_type="text/plain; version=0.0.4")
 
-    async def play(self, socket: WebSocket) -> None:
-        await socket.accept()
-        channel = ClientSocket(socket)
-        with self.hall.seat() as seated:
+    async def play(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        socket = ClientSocket(websocket)
+        with self.state.slot() as has_slot:
             try:
-                if seated:
-                    await self._until_ready(channel)
-                    await PlayerConnection(self.hall, channel).run()
+                if has_slot:
+                    await self._wait_until_ready(socket)
+                    await PlayerConnection(self.state, socket).run()
                 else:
-                    await channel.tell(wire.Full(self.hall.seats))
-                    await channel.close(TRY_AGAIN, "every seat is taken")
+                    await socket.send_message(protocol.FullMessage(self.state.slots))
+                    await socket.close(TRY_AGAIN_LATER, "the server is full")
             except (WebSocketDisconnect, TimeoutError):
                 return
-            except wire.ProtocolError as error:
-                self.hall.metrics.faults += 1
-                await channel.close(POLICY, str(error))
-            except Exception as error:  # the walk is lost: its player and the log are told
-                await channel.close(FAILED, f"the walk failed: {type(error).__name__}")
+            except protocol.ProtocolError as error:
+                self.state.metrics.faults += 1
+                await socket.close(POLICY_VIOLATION, str(error))
+            except Exception as error:  # ends this session only; the server logs it
+                await socket.close(INTERNAL_ERROR, f"the session failed: {type(error).__name__}")
                 raise
 
-    async def _until_ready(self, channel: ClientSocket) -> None:
-        """Wait for the world; whoever leaves meanwhile gives the seat back."""
-        ready = asyncio.create_task(self.hall.ready.wait())
-        heard = asyncio.create_task(channel.receive())
+    async def _wait_until_ready(self, socket: ClientSocket) -> None:
+        """Wait for the world; raise if the client leaves or sends a message meanwhile."""
+        ready = asyncio.create_task(self.state.ready.wait())
+        message = asyncio.create_task(socket.receive())
         try:
-            await asyncio.wait((ready, heard), return_when=asyncio.FIRST_COMPLETED)
-            if heard.done():
-                heard.result()
-                raise wire.ProtocolError("wait for hello before you send anything")
+            await asyncio.wait((ready, message), return_when=asyncio.FIRST_COMPLETED)
+            if message.done():
+                message.result()
+                raise protocol.ProtocolError("wait for hello before you send anything")
         finally:
             ready.cancel()
-            heard.cancel()
+            message.cancel()
 
 
 def _not_found() -> Response:

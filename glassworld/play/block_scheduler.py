@@ -1,173 +1,237 @@
-"""Rounds: the blocks that players wait for, made together where their walks can.
+"""Generate the blocks that players wait for, in batches where their sessions allow it.
 
-One forward for several sessions uses a device better than one after another. A session's part of
-it is what it would make alone, up to the rounding of larger products.
+One forward pass for several sessions uses a device better than one pass for each. In a batch a
+session gets the frames that it would get alone, except for the rounding of larger matmuls.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
-from typing import NamedTuple
+from typing import TypeVar
+
+import torch
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch, batch_key, supports_batching
 from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.rollout import Frames
 from glassworld.engine.runtime.device import synchronize
+from glassworld.engine.runtime.threads import threads_beside_others
 from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.world import Session
-from glassworld.play.live_session import (
-    Begun,
-    BlockResult,
-    FrameChunk,
-    LiveSession,
-    PlayerInput,
-    Timing,
-)
-from glassworld.play.stage_timer import StageTimer
-from glassworld.play.worker import DeviceThread
+from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
+from glassworld.profiling.stage_timer import StageTime, StageTimer
 from glassworld.profiling.tags import listen
 
+Result = TypeVar("Result")
 Step = Callable[[Sequence[Action], OnFrames], list[Frames]]
 
 
-class BlockRequest(NamedTuple):
-    """A block that a player waits for."""
+class DeviceThread:
+    """The one thread that uses the device; it runs jobs in the order in which they arrive.
 
-    walk: LiveSession
-    order: Callable[[], PlayerInput]  # the newest, asked for when the block is begun
-    hand_out: Callable[[FrameChunk], None]
-    made: Future[BlockResult]
+    Other threads encode and send images, often for a browser on the same machine, so this one
+    leaves a core to them. A player requests one block at a time, so players take turns.
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, "device", _leave_a_core)
+        self.waiting = 0  # jobs not finished yet that somebody waits for
+
+    async def run(self, job: Callable[[], Result]) -> Result:
+        """Run `job` and return its result; a job that has started runs to its end."""
+        self.waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, job)
+        finally:
+            self.waiting -= 1
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job` after the waiting ones; if it fails, log the exception."""
+        self._executor.submit(job).add_done_callback(_log_failure)
+
+    def close(self) -> None:
+        """Finish the running job and drop the others."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_a_core() -> None:
+    torch.set_num_threads(threads_beside_others())
+
+
+def _log_failure(job: Future[None]) -> None:
+    error = None if job.cancelled() else job.exception()
+    if error is not None:
+        logging.getLogger(__name__).error("a job of the device thread failed", exc_info=error)
+
+
+class BlockRequest:
+    """A block that a player waits for: first its frames, chunk by chunk, then the result.
+
+    The event loop creates it and reads the chunks; the device thread fills it.
+    """
+
+    def __init__(self, session: LiveSession, newest_input: Callable[[], PlayerInput]) -> None:
+        self.session = session
+        self.input: PlayerInput  # set when the block starts
+        self.future: Future[BlockResult] = Future()
+        self.result = asyncio.wrap_future(self.future)
+        self._newest_input = newest_input
+        self._loop = asyncio.get_running_loop()
+        self._chunks: asyncio.Queue[FrameChunk | None] = asyncio.Queue()
+        self.result.add_done_callback(lambda _: self._chunks.put_nowait(None))
+
+    async def next_chunk(self) -> FrameChunk | None:
+        """Wait for the next frames; return None after the last or after a failure."""
+        return await self._chunks.get()
+
+    def start(self) -> None:
+        """Prepare the session for its block and fix the block's input."""
+        self.session.prepare_block()
+        self.input = self._newest_input()
+
+    def send_chunk(self, frames: HostCopy, row: int) -> None:
+        """Hand over frames `[b, n, H, W, 3]` of a batch, in which the session has row `row`."""
+        session = self.session
+        chunk = FrameChunk(session.next_block, session.frame_count, self.input.id, frames, row)
+        self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
 
 
 class BlockScheduler:
-    """Asked from the event loop, made on the worker's thread."""
+    """Collects requests from the event loop and serves them on the device thread."""
 
-    def __init__(self, worker: DeviceThread) -> None:
-        self._worker = worker
-        self._wanted: deque[BlockRequest] = deque()
+    def __init__(self, device_thread: DeviceThread) -> None:
+        self._device_thread = device_thread
+        self._requests: deque[BlockRequest] = deque()
         self._batches: list[SessionBatch] = []
 
-    def make(
-        self,
-        walk: LiveSession,
-        order: Callable[[], PlayerInput],
-        hand_out: Callable[[FrameChunk], None],
-    ) -> asyncio.Future[BlockResult]:
-        """The walk's next block, before whatever the worker is asked for after this call.
+    def request(
+        self, session: LiveSession, newest_input: Callable[[], PlayerInput]
+    ) -> BlockRequest:
+        """Request the session's next block, ahead of all later jobs of the device thread.
 
-        `hand_out` is given its parts as they are made.
+        The device thread calls `newest_input` when it starts the block.
         """
-        made: Future[BlockResult] = Future()
-        self._wanted.append(BlockRequest(walk, order, hand_out, made))
-        self._worker.later(lambda: self._run(made))
-        self._worker.waiting += 1
-        making = asyncio.wrap_future(made)
-        making.add_done_callback(self._waited)
-        return making
+        request = BlockRequest(session, newest_input)
+        self._requests.append(request)
+        self._device_thread.submit(lambda: self._serve(request))
+        self._device_thread.waiting += 1
+        request.result.add_done_callback(self._count_done)
+        return request
 
-    def _waited(self, _: object) -> None:
-        self._worker.waiting -= 1
+    def _count_done(self, _: object) -> None:
+        self._device_thread.waiting -= 1
 
-    def end(self, walk: LiveSession) -> None:
-        """Close a walk, once what was asked for before is done."""
-        self._worker.later(lambda: self._close(walk))
+    def close_session(self, session: LiveSession) -> None:
+        """Close a session after the jobs that are waiting now."""
+        self._device_thread.submit(lambda: self._close_session(session))
 
     def close(self) -> None:
-        """Give up what was asked for; the worker has been closed."""
-        while self._wanted:
-            self._wanted.popleft().made.cancel()
+        """Cancel the waiting requests; close the device thread before."""
+        while self._requests:
+            self._requests.popleft().future.cancel()
 
-    # On the worker's thread
+    # The device thread calls the methods below.
 
-    def _run(self, made: Future[BlockResult]) -> None:
-        """Make what waits, unless an earlier round took this one along."""
-        if made.running() or made.done():
+    def _serve(self, request: BlockRequest) -> None:
+        """Serve all waiting requests, unless `request` was served together with an earlier one."""
+        if request.future.running() or request.future.done():
             return
-        wanted = []
-        while self._wanted:
-            each = self._wanted.popleft()
-            if each.made.set_running_or_notify_cancel():
-                wanted.append(each)
-        with _told(wanted):
-            for _, group in groupby(sorted(wanted, key=_sorting), _sorting):
-                self._make(list(group))
+        ready = []
+        while self._requests:
+            waiting = self._requests.popleft()
+            if waiting.future.set_running_or_notify_cancel():
+                ready.append(waiting)
+        with _failures_go_to(ready):
+            for _, batch in groupby(sorted(ready, key=_batch_key), _batch_key):
+                self._generate(list(batch))
 
-    def _make(self, wanted: list[BlockRequest]) -> None:
-        """The blocks of walks that can join."""
-        with _told(wanted):
-            begun, made, timing = self._step(wanted)
-            for each, block, frames in zip(wanted, begun, made, strict=True):
-                with _told([each]):  # a full disk is one player's trouble
-                    each.made.set_result(each.walk.end(block, frames, timing))
+    def _generate(self, requests: list[BlockRequest]) -> None:
+        """Generate one block for each session; the sessions can form a batch."""
+        with _failures_go_to(requests):
+            frames, started, seconds, stages = self._step(requests)
+            for request, own in zip(requests, frames, strict=True):
+                with _failures_go_to([request]):  # a full disk concerns one player only
+                    result = request.session.finish_block(
+                        request.input, own, started, seconds, stages
+                    )
+                    request.future.set_result(result)
 
-    def _step(self, wanted: list[BlockRequest]) -> tuple[list[Begun], list[Frames], Timing]:
-        """Every walk's frames, their parts handed out as they are made; sorts `wanted`."""
-        step: Step = wanted[0].walk.step
-        if len(wanted) > 1:
-            batch = self._batch([each.walk.session for each in wanted])
-            wanted.sort(key=lambda each: batch.sessions.index(each.walk.session))
+    def _step(
+        self, requests: list[BlockRequest]
+    ) -> tuple[list[Frames], float, float, list[StageTime]]:
+        """Return the frames of each session, the start, the seconds and the stages of the step.
+
+        Sorts `requests` like the rows of the batch. A function of its own: after a failure
+        `_failures_go_to` clears its variables, which hold sessions.
+        """
+        step: Step = requests[0].session.step
+        if len(requests) > 1:
+            batch = self._batch([request.session.engine_session for request in requests])
+            requests.sort(key=lambda request: batch.sessions.index(request.session.engine_session))
             step = batch.step
-        begun = [each.walk.begin(each.order()) for each in wanted]
+        for request in requests:
+            request.start()
 
-        def hand_out(frames: HostCopy) -> None:
-            for row, (each, block) in enumerate(zip(wanted, begun, strict=True)):
-                each.hand_out(FrameChunk(block.number, block.first, block.order.id, frames, row))
+        def send_chunks(frames: HostCopy) -> None:
+            for row, request in enumerate(requests):
+                request.send_chunk(frames, row)
 
-        clock = StageTimer(partial(synchronize, wanted[0].walk.world.device))
-        start, stop = time.perf_counter(), listen(clock)
+        timer = StageTimer(partial(synchronize, requests[0].session.world.device))
+        started, stop_timer = time.perf_counter(), listen(timer)
         try:
-            made = step([block.order.action for block in begun], hand_out)
+            frames = step([request.input.action for request in requests], send_chunks)
         finally:
-            stop()
-        return begun, made, Timing(start, time.perf_counter() - start, clock.stages)
+            stop_timer()
+        return frames, started, time.perf_counter() - started, timer.stages
 
     def _batch(self, sessions: list[Session]) -> SessionBatch:
-        """The batch of these sessions; others that hold any of them give way to it."""
+        """Return the batch of these sessions; dissolve others that contain any of them."""
         for batch in self._batches:
             if set(batch.sessions) == set(sessions):
                 return batch
-        joined = SessionBatch(sessions)
-        self._part(sessions)
-        self._batches.append(joined)
-        return joined
+        new = SessionBatch(sessions)
+        self._dissolve_batches(sessions)
+        self._batches.append(new)
+        return new
 
-    def _part(self, sessions: list[Session]) -> None:
-        """End the batches that hold any of these; nobody keeps what belongs to another."""
+    def _dissolve_batches(self, sessions: list[Session]) -> None:
+        """Dissolve batches with any of these sessions, so that none shares storage with others."""
         for batch in list(self._batches):
             if set(batch.sessions) & set(sessions):
                 self._batches.remove(batch)
                 batch.part(staying=sessions)
 
-    def _close(self, walk: LiveSession) -> None:
-        session = walk.session
-        walk.close()  # gives memory back before the others in its batch take some
-        self._part([session])
+    def _close_session(self, session: LiveSession) -> None:
+        engine_session = session.engine_session
+        session.close()  # releases memory before the other sessions of its batch need some
+        self._dissolve_batches([engine_session])
 
 
 @contextmanager
-def _told(wanted: Sequence[BlockRequest]) -> Iterator[None]:
-    """What goes wrong is told to all who wait for it."""
+def _failures_go_to(requests: Sequence[BlockRequest]) -> Iterator[None]:
+    """Pass an exception on to all unfinished requests instead of raising it."""
     try:
         yield
     except BaseException as error:
-        # Its frames hold sessions, which the garbage collector takes for small.
+        # Its frames hold sessions, whose size the garbage collector underestimates.
         traceback.clear_frames(error.__traceback__)
-        for each in wanted:
-            if not each.made.done():
-                each.made.set_exception(error)
+        for request in requests:
+            if not request.future.done():
+                request.future.set_exception(error)
 
 
-def _sorting(wanted: BlockRequest) -> tuple[int, ...]:
-    """Equal for walks that can make their blocks together."""
-    walk = wanted.walk
-    alone = walk.captures or not supports_batching(walk.world)
-    return (id(walk),) if alone else (0, *batch_key(walk.session))
+def _batch_key(request: BlockRequest) -> tuple[int, ...]:
+    """Return a key that is equal for sessions whose blocks can be generated in one batch."""
+    session = request.session
+    alone = session.is_capturing or not supports_batching(session.world)
+    return (id(session),) if alone else (0, *batch_key(session.engine_session))

@@ -1,4 +1,4 @@
-"""A WebSocket with our protocol on it: typed messages, bounded in size, rate and time."""
+"""A WebSocket that speaks the protocol and limits the size, rate and time of messages."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import time
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from glassworld.play import protocol as wire
+from glassworld.play import protocol
 
-SEND_SECONDS = 20.0
-"""A client that takes nothing for this long is gone."""
+SEND_TIMEOUT = 20.0
+"""Seconds without progress after which a client counts as gone."""
 
-PARTING_SECONDS = 2.0
+CLOSE_TIMEOUT = 2.0
+"""Seconds to wait for the client's side of the closing handshake."""
 
 MESSAGES_PER_SECOND = 100
 BURST = 200
 UPLOAD_COST = 20
-"""An upload counts for this many messages."""
+"""An upload counts as this many messages."""
 
-LONGEST_REASON = 120
-"""Bytes of a close reason; the WebSocket protocol has room for 123."""
+MAX_REASON_BYTES = 120
+"""Length of a close reason; the WebSocket protocol allows 123."""
 
 
 class ClientSocket:
@@ -28,12 +29,12 @@ class ClientSocket:
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
-        self._allowance, self._counted = float(BURST), time.monotonic()
+        self._allowance, self._counted_at = float(BURST), time.monotonic()
 
-    async def receive(self) -> wire.ClientMessage | bytes:
-        """The next message, a picture as bytes.
+    async def receive(self) -> protocol.ClientMessage | bytes:
+        """Return the next message; bytes are an uploaded image.
 
-        Raises `ProtocolError` for what must not be sent, `WebSocketDisconnect` at the end.
+        Raises `ProtocolError` for an invalid message, `WebSocketDisconnect` when the client goes.
         """
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
@@ -41,38 +42,40 @@ class ClientSocket:
         data: bytes | None = message.get("bytes")
         self._count(1 if data is None else UPLOAD_COST)
         if data is None:
-            return wire.decode(message["text"])
-        if len(data) > wire.MOST_UPLOAD:
-            raise wire.ProtocolError("picture too large")
+            return protocol.decode_message(message["text"])
+        if len(data) > protocol.MAX_UPLOAD_BYTES:
+            raise protocol.ProtocolError("image too large")
         return data
 
     def _count(self, messages: int) -> None:
-        """A token bucket over what the client sends."""
+        """Take messages from a token bucket; raise `ProtocolError` if it is empty."""
         now = time.monotonic()
-        earned = (now - self._counted) * MESSAGES_PER_SECOND
+        earned = (now - self._counted_at) * MESSAGES_PER_SECOND
         self._allowance = min(BURST, self._allowance + earned) - messages
-        self._counted = now
+        self._counted_at = now
         if self._allowance < 0:
-            raise wire.ProtocolError("too many messages")
+            raise protocol.ProtocolError("too many messages")
 
-    async def tell(self, message: wire.ServerMessage) -> None:
-        async with asyncio.timeout(SEND_SECONDS):
-            await self._socket.send_text(wire.encode(message))
+    async def send_message(self, message: protocol.ServerMessage) -> None:
+        """Send a control message."""
+        async with asyncio.timeout(SEND_TIMEOUT):
+            await self._socket.send_text(protocol.encode_message(message))
 
-    async def deliver(self, message: bytes) -> None:
-        async with asyncio.timeout(SEND_SECONDS):
+    async def send_frame(self, message: bytes) -> None:
+        """Send a binary message: a frame header and an encoded image."""
+        async with asyncio.timeout(SEND_TIMEOUT):
             await self._socket.send_bytes(message)
 
     async def close(self, code: int, reason: str) -> None:
-        """Say why and close."""
+        """Send the reason and close the connection."""
         try:
-            await self.tell(wire.Error(reason))
-            short = reason.encode()[:LONGEST_REASON].decode(errors="ignore")
-            async with asyncio.timeout(SEND_SECONDS):
+            await self.send_message(protocol.ErrorMessage(reason))
+            short = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+            async with asyncio.timeout(SEND_TIMEOUT):
                 await self._socket.close(code, short)
-            async with asyncio.timeout(PARTING_SECONDS):
-                # What is still on its way must be read, or the client's farewell is never heard.
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                # Read what is still in flight; the client's close message comes after it.
                 while (await self._socket.receive())["type"] != "websocket.disconnect":
                     pass
         except (WebSocketDisconnect, TimeoutError, RuntimeError):
-            return  # it is gone already
+            return  # the client has closed the connection already

@@ -1,4 +1,4 @@
-"""One connected player: what its messages do."""
+"""One connected player: handle the messages of the client."""
 
 from __future__ import annotations
 
@@ -13,197 +13,208 @@ from starlette.websockets import WebSocketDisconnect
 
 from glassworld.engine.actions.track import Action
 from glassworld.errors import InputError
-from glassworld.play import protocol as wire
+from glassworld.play import protocol
 from glassworld.play.client_socket import ClientSocket
+from glassworld.play.downloads import offer_capture, offer_recording
 from glassworld.play.frame_streamer import FrameStreamer
-from glassworld.play.images import prepare
-from glassworld.play.live_session import BlockResult, FinishedRecording, LiveSession, PlayerInput
-from glassworld.play.results import captured, recorded
+from glassworld.play.images import prepare_image
+from glassworld.play.live_session import BlockResult, LiveSession, PlayerInput
+from glassworld.play.recording import FinishedRecording
 from glassworld.play.server_state import ServerState
 
 UPLOAD = "upload"
-"""The name that a start gives to the picture uploaded last."""
+"""The id of the image uploaded last."""
 
 
 class PlayerConnection:
-    """A client with a seat. Its session is released once, however it leaves."""
+    """A client that holds a slot. However it leaves, its session is closed exactly once."""
 
-    def __init__(self, hall: ServerState, channel: ClientSocket) -> None:
-        self.hall, self.channel = hall, channel
-        self.projector = FrameStreamer(hall, channel, self._after_block)
-        self.playback = self.projector.playback
-        self.pictures = {str(index): picture for index, picture in enumerate(hall.pictures)}
-        self._start_at = ("0", hall.world.spec.seed)
+    def __init__(self, state: ServerState, socket: ClientSocket) -> None:
+        self.state, self.socket = state, socket
+        self.streamer = FrameStreamer(state, socket, self._after_block)
+        self.pacer = self.streamer.pacer
+        self.images = {str(index): image for index, image in enumerate(state.images)}
+        self._last_start = ("0", state.world.spec.seed)  # image id and seed
         self._trace: Path | None = None
-        self._chores: set[asyncio.Task[None]] = set()
+        self._background_tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Serve until the client is gone, or raise what it must not do."""
-        await self.channel.tell(self._hello())
-        jobs = (self._receive, self.projector.make_blocks, self.projector.send)
+        """Serve the client until it leaves; raise `ProtocolError` for an invalid message."""
+        await self.socket.send_message(self._hello())
+        jobs = (self._receive, self.streamer.request_blocks, self.streamer.send_frames)
         tasks = [asyncio.create_task(job()) for job in jobs]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            pending = [*tasks, *self._chores]
+            pending = [*tasks, *self._background_tasks]
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
-            self._leave()
+            self._end_session()
 
-    def _hello(self) -> wire.Hello:
-        spec, space = self.hall.world.spec, self.hall.world.space
-        return wire.Hello(
-            version=wire.VERSION,
-            world=self.hall.world.name,
-            note=self.hall.world.note,
+    def _hello(self) -> protocol.HelloMessage:
+        world = self.state.world
+        spec, space = world.spec, world.space
+        return protocol.HelloMessage(
+            version=protocol.VERSION,
+            world=world.name,
+            note=world.note,
             mode=spec.mode,
             width=spec.width,
             height=spec.height,
             frame_rate=spec.frame_rate,
-            block_frames=round(self.playback.block_seconds * spec.frame_rate),
+            block_frames=round(self.pacer.block_seconds * spec.frame_rate),
             idle=space.idle,
             has_mouse=space.has_mouse,
-            controls=[wire.ControlInfo(c.name, c.key, c.column, c.mouse) for c in space.controls],
-            pictures=[wire.PictureInfo(key, each.name) for key, each in self.pictures.items()],
+            controls=[
+                protocol.ControlInfo(control.name, control.key, control.column, control.mouse)
+                for control in space.controls
+            ],
+            pictures=[protocol.ImageInfo(id, image.name) for id, image in self.images.items()],
         )
 
     async def _receive(self) -> None:
+        """Handle messages; answer with a notice what cannot be done now."""
         while True:
-            message = await self.channel.receive()
+            message = await self.socket.receive()
             try:
                 if isinstance(message, bytes):
                     await self._upload(message)
                 else:
-                    await self._take(message)
+                    await self._handle(message)
             except InputError as error:
-                await self.channel.tell(wire.Notice(str(error)))
-            self.projector.changed()
+                await self.socket.send_message(protocol.NoticeMessage(str(error)))
+            self.streamer.notify()
 
-    async def _take(self, message: wire.ClientMessage) -> None:
+    async def _handle(self, message: protocol.ClientMessage) -> None:
         match message:
-            case wire.Act():
+            case protocol.ActMessage():
                 self._act(message)
-            case wire.Seen():
-                self.playback.seen(message.frame)
-            case wire.Ping():
-                await self.channel.tell(wire.Pong(message.id))
-            case wire.Start():
+            case protocol.SeenMessage():
+                self.pacer.seen(message.frame)
+            case protocol.PingMessage():
+                await self.socket.send_message(protocol.PongMessage(message.id))
+            case protocol.StartMessage():
                 await self._start(message)
-            case wire.Pause():
-                self.playback.pause()
-            case wire.Resume():
-                self.playback.resume()
-            case wire.Step():
-                self.playback.step()
-            case wire.Rewind():
+            case protocol.PauseMessage():
+                self.pacer.pause()
+            case protocol.ResumeMessage():
+                self.pacer.resume()
+            case protocol.StepMessage():
+                self.pacer.step()
+            case protocol.RewindMessage():
                 await self._rewind(message)
-            case wire.Record():
+            case protocol.RecordMessage():
                 await self._record(message)
-            case wire.Capture():
+            case protocol.CaptureMessage():
                 await self._capture(message)
 
     async def _upload(self, data: bytes) -> None:
-        spec = self.hall.world.spec
-        picture = await asyncio.to_thread(prepare, data, "your picture", spec.height, spec.width)
-        self.pictures[UPLOAD] = picture
-        await self.channel.tell(wire.Picture(*picture.image.size))
+        spec = self.state.world.spec
+        image = await asyncio.to_thread(prepare_image, data, "your image", spec.height, spec.width)
+        self.images[UPLOAD] = image
+        await self.socket.send_message(protocol.ImageMessage(*image.image.size))
 
-    def _act(self, message: wire.Act) -> None:
-        pressed = self.hall.world.space.press(message.keys)
+    def _act(self, message: protocol.ActMessage) -> None:
+        pressed = self.state.world.space.press(message.keys)
         mouse = None
         if pressed.mouse is not None:
             vertical, horizontal = np.clip(np.add(pressed.mouse, message.mouse), -1, 1)
             mouse = (float(vertical), float(horizontal))
-        self.projector.order = PlayerInput(message.id, Action(pressed.keyboard, mouse))
+        self.streamer.input = PlayerInput(message.id, Action(pressed.keyboard, mouse))
 
-    async def _start(self, message: wire.Start) -> None:
-        key = self._start_at[0] if message.picture is None else message.picture
-        seed = self._start_at[1] if message.seed is None else message.seed
-        if key not in self.pictures:
-            raise InputError("that picture is not here; choose another or upload it again")
-        picture, world = self.pictures[key], self.hall.world
-        self._start_at, self.projector.encoding = (key, seed), message.encoding
-        self._leave()
-        self.playback.restart(0, 0)
-        walk = await self.hall.worker.run(lambda: LiveSession(world, picture, seed))
-        await self.channel.tell(wire.Started(seed, key))
-        await self.projector.still(np.asarray(picture.image), 0, 0)
-        self.projector.walk = walk
+    async def _start(self, message: protocol.StartMessage) -> None:
+        last_id, last_seed = self._last_start
+        image_id = last_id if message.picture is None else message.picture
+        seed = last_seed if message.seed is None else message.seed
+        if image_id not in self.images:
+            raise InputError("no such start image; choose another or upload yours again")
+        image, world = self.images[image_id], self.state.world
+        self._last_start, self.streamer.encoding = (image_id, seed), message.encoding
+        self._end_session()
+        self.pacer.restart(0, 0)
+        session = await self.state.device_thread.run(lambda: LiveSession(world, image, seed))
+        await self.socket.send_message(protocol.StartedMessage(seed, image_id))
+        await self.streamer.send_still(np.asarray(image.image), 0, 0)
+        self.streamer.session = session
 
-    async def _rewind(self, message: wire.Rewind) -> None:
-        walk = self.projector.running()
-        target = max(0, self.playback.begun - message.blocks)
-        self.projector.walk = None  # nothing is to be made meanwhile
-        self.playback.restart(self.playback.next_block, 0)
+    async def _rewind(self, message: protocol.RewindMessage) -> None:
+        session = self.streamer.current_session()
+        target = max(0, self.pacer.blocks_shown - message.blocks)
+        self.streamer.session = None  # no block starts during the rewind
+        self.pacer.restart(self.pacer.next_block, 0)
         try:
-            snapshot = await self.hall.worker.run(lambda: walk.rewind(target))
+            await self.state.device_thread.run(lambda: session.rewind(target))
         finally:
-            self.projector.walk = walk
-        self.playback.restart(snapshot.block, snapshot.frame)
-        await self.channel.tell(wire.Rewound(snapshot.block))
-        await self.projector.still(snapshot.still, snapshot.block, snapshot.frame)
+            self.streamer.session = session
+        block, frame = session.next_block, session.frame_count
+        self.pacer.restart(block, frame)
+        await self.socket.send_message(protocol.RewoundMessage(block))
+        await self.streamer.send_still(session.last_frame, block, frame)
 
-    async def _record(self, message: wire.Record) -> None:
-        walk = self.projector.running()
+    async def _record(self, message: protocol.RecordMessage) -> None:
+        session = self.streamer.current_session()
         if message.on:
-            await self.hall.worker.run(walk.record)
-            await self.channel.tell(wire.RecordingStatus(on=True))
+            await self.state.device_thread.run(session.record)
+            await self.socket.send_message(protocol.RecordingMessage(on=True))
         else:
-            await self._end_recording(walk)
+            await self._stop_recording(session)
 
-    async def _capture(self, message: wire.Capture) -> None:
-        walk = self.projector.running()
-        if self.hall.capturing is not None:
-            raise InputError("a capture is running; wait until it is done")
-        path = self.hall.shelf.place("trace.json.gz")
-        self.hall.capturing, self._trace = self, path
-        await self.hall.worker.run(lambda: walk.capture(path, message.blocks))
+    async def _capture(self, message: protocol.CaptureMessage) -> None:
+        session = self.streamer.current_session()
+        if self.state.capture_owner is not None:
+            raise InputError("a capture is already running; wait until it is done")
+        path = self.state.downloads.new_path("trace.json.gz")
+        self.state.capture_owner, self._trace = self, path
+        await self.state.device_thread.run(lambda: session.capture(path, message.blocks))
 
-    async def _after_block(self, walk: LiveSession, block: BlockResult) -> None:
-        if block.film_full:
-            await self.channel.tell(wire.Notice("The recording is full and ends here."))
-            await self._end_recording(walk)
-        if block.captured and self._trace is not None:
-            path, self._trace, self.hall.capturing = self._trace, None, None
-            self._chore(self._end_capture(path))
+    async def _after_block(self, session: LiveSession, block: BlockResult) -> None:
+        if block.recording_full:
+            await self.socket.send_message(
+                protocol.NoticeMessage("The recording is full and stops here.")
+            )
+            await self._stop_recording(session)
+        if block.capture_done and self._trace is not None:
+            trace, self._trace, self.state.capture_owner = self._trace, None, None
+            self._run_in_background(self._send_capture(trace))
 
-    def _leave(self) -> None:
-        self.projector.leave()
-        if self.hall.capturing is self:
-            self.hall.capturing = self._trace = None
+    def _end_session(self) -> None:
+        self.streamer.end_session()
+        if self.state.capture_owner is self:
+            self.state.capture_owner = self._trace = None
 
-    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
-        """Something that takes its time beside the play."""
-        task = asyncio.create_task(_unless_gone(work))
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` while play continues; cancel it when the client leaves."""
+        task = asyncio.create_task(_until_disconnect(work))
+        self._background_tasks.add(task)
+        task.add_done_callback(self._background_tasks.discard)
 
-    async def _end_recording(self, walk: LiveSession) -> None:
+    async def _stop_recording(self, session: LiveSession) -> None:
         try:
-            tape = await self.hall.worker.run(walk.stop_recording)
+            finished = await self.state.device_thread.run(session.stop_recording)
         except InputError as error:
-            await self.channel.tell(wire.Notice(str(error)))
-            await self.channel.tell(wire.RecordingStatus(on=False))
+            await self.socket.send_message(protocol.NoticeMessage(str(error)))
+            await self.socket.send_message(protocol.RecordingMessage(on=False))
             return
-        self._chore(self._offer(tape))
+        self._run_in_background(self._send_recording(finished))
 
-    async def _offer(self, tape: FinishedRecording) -> None:
-        rate = self.hall.world.spec.frame_rate
+    async def _send_recording(self, finished: FinishedRecording) -> None:
+        rate = self.state.world.spec.frame_rate
         try:
-            done = await asyncio.to_thread(recorded, self.hall.shelf, tape, rate)
+            message = await asyncio.to_thread(offer_recording, self.state.downloads, finished, rate)
         except OSError as error:
-            await self.channel.tell(wire.Notice(f"The recording could not be written: {error}"))
-            done = wire.RecordingStatus(on=False)
-        await self.channel.tell(done)
+            text = f"The recording could not be written: {error}"
+            await self.socket.send_message(protocol.NoticeMessage(text))
+            message = protocol.RecordingMessage(on=False)
+        await self.socket.send_message(message)
 
-    async def _end_capture(self, path: Path) -> None:
-        await self.channel.tell(await captured(self.hall.shelf, path))
+    async def _send_capture(self, trace: Path) -> None:
+        await self.socket.send_message(await offer_capture(self.state.downloads, trace))
 
 
-async def _unless_gone(work: Coroutine[Any, Any, None]) -> None:
-    """Do it; that the client has left meanwhile is no fault."""
+async def _until_disconnect(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`; end quietly if the client has left meanwhile."""
     with suppress(WebSocketDisconnect, TimeoutError):
         await work

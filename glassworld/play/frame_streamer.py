@@ -1,4 +1,4 @@
-"""Shows one player's walk: has its blocks made and sends their frames when they are due."""
+"""Stream the frames of one player: request blocks, encode their frames, send them when due."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.errors import InputError
-from glassworld.play import protocol as wire
+from glassworld.play import protocol
+from glassworld.play.block_scheduler import BlockRequest
 from glassworld.play.client_socket import ClientSocket
-from glassworld.play.images import encode
+from glassworld.play.images import encode_frames
 from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
 from glassworld.play.pacing import FramePacer, QueuedFrame
 from glassworld.play.server_state import ServerState
@@ -20,27 +21,27 @@ from glassworld.specs import TIME_FACTOR
 
 
 class FrameStreamer:
-    """The walk that is on, its frames and their clock.
+    """The current session of a player, its frames and their pacing.
 
-    `after_block` hears of every block made, also of those that nobody will see.
+    Calls `on_block` after every block, also if nobody will see its frames.
     """
 
     def __init__(
         self,
-        hall: ServerState,
-        channel: ClientSocket,
-        after_block: Callable[[LiveSession, BlockResult], Awaitable[None]],
+        state: ServerState,
+        socket: ClientSocket,
+        on_block: Callable[[LiveSession, BlockResult], Awaitable[None]],
     ) -> None:
-        spec = hall.world.spec
-        self.hall, self.channel, self.after_block = hall, channel, after_block
-        self.order = PlayerInput(0, hall.world.space.press(()))  # the newest; the worker reads it
-        self.playback = FramePacer(spec.frame_rate, spec.frames_per_block * TIME_FACTOR)
-        self.walk: LiveSession | None = None
-        self.encoding: wire.Encoding = "png"
+        spec = state.world.spec
+        self.state, self.socket, self.on_block = state, socket, on_block
+        self.input = PlayerInput(0, state.world.space.press(()))  # read by the device thread
+        self.pacer = FramePacer(spec.frame_rate, spec.frames_per_block * TIME_FACTOR)
+        self.session: LiveSession | None = None
+        self.encoding: protocol.Encoding = "png"
         self._changed = asyncio.Event()
 
-    def changed(self) -> None:
-        """Look again whether there is something to do."""
+    def notify(self) -> None:
+        """Wake the loops below, so that they look at the pacer again."""
         self._changed.set()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -48,122 +49,110 @@ class FrameStreamer:
             self._changed.clear()
             await self._changed.wait()
 
-    async def make_blocks(self) -> None:
-        """Have blocks made, one at a time, as playing asks for them."""
+    async def request_blocks(self) -> None:
+        """Request blocks, one at a time, as the pacer asks for them; never return."""
         while True:
-            await self._until(lambda: self.walk is not None and self.playback.wants_block())
-            walk, epoch, asked = self.walk, self.playback.epoch, time.perf_counter()
-            assert walk is not None
-            parts = Parts()
-            making = self.hall.rounds.make(walk, lambda: self.order, parts.put)
-            making.add_done_callback(parts.end)
+            await self._until(lambda: self.session is not None and self.pacer.wants_block())
+            session, epoch, requested = self.session, self.pacer.epoch, time.perf_counter()
+            assert session is not None
+            request = self.state.scheduler.request(session, lambda: self.input)
             try:
-                encoding = await self._take_in(parts, epoch, asked)
-                block = await making
+                encode_seconds = await self._queue_frames(request, epoch, requested)
+                block = await request.result
             finally:
-                making.cancel()
-            took = time.perf_counter() - asked
-            self.hall.metrics.block(block.timing.seconds)
-            if epoch == self.playback.epoch:
-                await self._report(block, asked, encoding, took)
-            await self.after_block(walk, block)
+                request.result.cancel()
+            took = time.perf_counter() - requested
+            self.state.metrics.count_block(block.seconds)
+            if epoch == self.pacer.epoch:
+                await self._report(block, requested, encode_seconds, took)
+            await self.on_block(session, block)
 
-    async def _take_in(self, parts: Parts, epoch: int, asked: float) -> float:
-        """Queue a block's frames as they are made; the seconds that encoding them took."""
-        place, encoding, left = 0, 0.0, self.hall.world.spec.frames_per_block
-        while (part := await parts.next()) is not None:
-            left -= 1
-            pictures, seconds = await asyncio.to_thread(_encoded, part, self.encoding)
-            encoding += seconds
-            if epoch == self.playback.epoch:
-                frames = self._framed(part, place, pictures)
-                self.playback.add(frames, time.perf_counter() - asked)
-                if not left:
-                    self.playback.block_done()
-                self.changed()
-            place += len(pictures)
-        return encoding
+    async def _queue_frames(self, request: BlockRequest, epoch: int, requested: float) -> float:
+        """Queue the frames of a block as they arrive; return the seconds spent encoding them."""
+        index, encode_seconds = 0, 0.0
+        chunks_left = self.state.world.spec.frames_per_block
+        while (chunk := await request.next_chunk()) is not None:
+            chunks_left -= 1
+            images, seconds = await asyncio.to_thread(_encode_chunk, chunk, self.encoding)
+            encode_seconds += seconds
+            if epoch == self.pacer.epoch:
+                frames = self._with_headers(chunk, index, images)
+                self.pacer.add_frames(frames, time.perf_counter() - requested)
+                if not chunks_left:
+                    self.pacer.finish_block()
+                self.notify()
+            index += len(images)
+        return encode_seconds
 
-    def _framed(self, part: FrameChunk, place: int, pictures: list[bytes]) -> list[QueuedFrame]:
+    def _with_headers(
+        self, chunk: FrameChunk, first_index: int, images: list[bytes]
+    ) -> list[QueuedFrame]:
+        """Return the messages of encoded images; the first has `first_index` in its block."""
         queued = []
-        for index, picture in enumerate(pictures, place):
-            frame, number = part.first + index, part.number
-            header = wire.FrameHeader(wire.FRAME, self.encoding, index, number, frame, part.action)
-            queued.append(QueuedFrame(number, frame, header.pack() + picture))
+        for index, image in enumerate(images, first_index):
+            frame = chunk.first_frame + index
+            header = protocol.FrameHeader(
+                protocol.FRAME, self.encoding, index, chunk.block, frame, chunk.input_id
+            )
+            queued.append(QueuedFrame(chunk.block, frame, header.pack() + image))
         return queued
 
-    async def _report(self, block: BlockResult, asked: float, encoding: float, took: float) -> None:
-        await self.channel.tell(
-            wire.Block(
+    async def _report(
+        self, block: BlockResult, requested: float, encode_seconds: float, took: float
+    ) -> None:
+        """Send the times of a block to the player."""
+        stages = [protocol.StageInfo(stage.name, stage.milliseconds) for stage in block.stages]
+        await self.socket.send_message(
+            protocol.BlockMessage(
                 number=block.number,
                 frames=len(block.frames),
-                action=block.action,
-                seconds=block.timing.seconds,
-                waited=max(0.0, block.timing.begun - asked),
-                stages=[*block.timing.stages, wire.StageTime("Encode", 1e3 * encoding)],
-                queued=len(self.playback.queue),
-                stalls=self.playback.stalls,
-                slow=took > len(block.frames) * self.playback.period,
+                action=block.input_id,
+                seconds=block.seconds,
+                waited=max(0.0, block.started - requested),
+                stages=[*stages, protocol.StageInfo("Encode", 1e3 * encode_seconds)],
+                queued=len(self.pacer.queue),
+                stalls=self.pacer.stalls,
+                slow=took > len(block.frames) * self.pacer.period,
             )
         )
 
-    async def send(self) -> None:
-        """Send frames as they fall due."""
-        playback = self.playback
+    async def send_frames(self) -> None:
+        """Send each frame when it is due; never return."""
+        pacer = self.pacer
         while True:
-            starved = not playback.queue
-            await self._until(playback.may_send)
-            stalls = playback.stalls
-            wait = playback.wait(time.perf_counter(), starved)
-            self.hall.metrics.stalls += playback.stalls - stalls
-            if wait > 0:
-                await asyncio.sleep(wait)
-                if not playback.may_send():
+            queue_was_empty = not pacer.queue
+            await self._until(pacer.can_send)
+            stalls = pacer.stalls
+            seconds = pacer.seconds_until_due(time.perf_counter(), queue_was_empty)
+            self.state.metrics.stalls += pacer.stalls - stalls
+            if seconds > 0:
+                await asyncio.sleep(seconds)
+                if not pacer.can_send():
                     continue
-            await self.channel.deliver(playback.take(time.perf_counter()).message)
-            self.hall.metrics.frames += 1
-            self.changed()
+            await self.socket.send_frame(pacer.pop_frame(time.perf_counter()).message)
+            self.state.metrics.frames += 1
+            self.notify()
 
-    async def still(self, picture: npt.NDArray[np.uint8], block: int, frame: int) -> None:
-        """Show `picture` at once: what was there before `frame`."""
-        header = wire.FrameHeader(wire.STILL, "png", 0, block, frame, self.order.id)
-        await self.channel.deliver(header.pack() + encode(picture[None], "png")[0])
+    async def send_still(self, image: npt.NDArray[np.uint8], block: int, frame: int) -> None:
+        """Show `image` [H, W, 3] at once; it precedes frame `frame`."""
+        header = protocol.FrameHeader(protocol.STILL, "png", 0, block, frame, self.input.id)
+        await self.socket.send_frame(header.pack() + encode_frames(image[None], "png")[0])
 
-    def running(self) -> LiveSession:
-        """The walk, an `InputError` if there is none."""
-        if self.walk is None:
-            raise InputError("start a walk first")
-        return self.walk
+    def current_session(self) -> LiveSession:
+        """Return the session; raise `InputError` if none is running."""
+        if self.session is None:
+            raise InputError("start a session first")
+        return self.session
 
-    def leave(self) -> None:
-        """End the walk, if there is one."""
-        if self.walk is not None:
-            self.hall.rounds.end(self.walk)
-            self.walk = None
-
-
-class Parts:
-    """A block's parts, handed from the worker's thread to the event loop's."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[FrameChunk | None] = asyncio.Queue()
-
-    def put(self, part: FrameChunk) -> None:
-        """From the worker's thread."""
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, part)
-
-    def end(self, _: object) -> None:
-        """From the loop's own: no part follows."""
-        self._queue.put_nowait(None)
-
-    async def next(self) -> FrameChunk | None:
-        """The next part; None after the last."""
-        return await self._queue.get()
+    def end_session(self) -> None:
+        """Close the session, if one is running."""
+        if self.session is not None:
+            self.state.scheduler.close_session(self.session)
+            self.session = None
 
 
-def _encoded(part: FrameChunk, encoding: wire.Encoding) -> tuple[list[bytes], float]:
-    """A part's pictures encoded, once they are here, and the seconds that took."""
-    frames = part.frames.wait(slice(part.row, part.row + 1))[0].numpy()
-    began = time.perf_counter()
-    return encode(frames, encoding), time.perf_counter() - began
+def _encode_chunk(chunk: FrameChunk, encoding: protocol.Encoding) -> tuple[list[bytes], float]:
+    """Wait for the frames of a chunk; return them encoded and the seconds of the encoding."""
+    frames = chunk.frames.wait(slice(chunk.row, chunk.row + 1))[0].numpy()
+    started = time.perf_counter()
+    return encode_frames(frames, encoding), time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Pictures that come in (starting pictures, checked and cut to size) and go out (frames)."""
+"""Start images, checked and cropped to the world's size, and encoded frames."""
 
 from __future__ import annotations
 
@@ -18,55 +18,59 @@ Frames = npt.NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MOST_PIXELS = 16_000_000
-MOST_PICTURES = 24
+MAX_PIXELS = 16_000_000
+MAX_GALLERY_IMAGES = 24
 
 
 @dataclass(frozen=True)
-class StartingPicture:
-    """A picture at the world's size: small, and the very pixels that a replay needs."""
+class StartImage:
+    """An image at the world's size; a replay needs exactly these pixels."""
 
     name: str
     image: Image.Image
 
     def png(self) -> bytes:
-        return encode(np.asarray(self.image)[None], "png")[0]
+        """Return the image as a PNG."""
+        return encode_frames(np.asarray(self.image)[None], "png")[0]
 
 
-def prepare(data: bytes, name: str, height: int, width: int) -> StartingPicture:
-    """Decode and crop a picture; an `ImageError` for anything that is none or is too large."""
+def prepare_image(data: bytes, name: str, height: int, width: int) -> StartImage:
+    """Decode an image file and crop it; raise `ImageError` if it is invalid or too large."""
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_too_large(name)) from None
     except (OSError, *DAMAGED):
-        raise ImageError(f"{name}: not a PNG, JPEG or WebP picture") from None
-    if opened.width * opened.height > MOST_PIXELS:
+        raise ImageError(f"{name}: not a PNG, JPEG or WebP image") from None
+    if opened.width * opened.height > MAX_PIXELS:
         raise ImageError(_too_large(name))
     pixels = load_picture(opened, height, width)
     eight_bit = np.rint((pixels * 0.5 + 0.5) * 255).astype(np.uint8)
-    return StartingPicture(name, Image.fromarray(eight_bit.transpose(1, 2, 0)))
+    return StartImage(name, Image.fromarray(eight_bit.transpose(1, 2, 0)))
 
 
 def _too_large(name: str) -> str:
-    return f"{name}: over {MOST_PIXELS // 1_000_000} megapixels; scale it down first"
+    return f"{name}: larger than {MAX_PIXELS // 1_000_000} megapixels; scale it down first"
 
 
-def gallery(folder: Path, height: int, width: int) -> list[StartingPicture]:
-    """The pictures in the folder `pictures` of a world's folder, or in that itself, by name."""
-    own = folder / "pictures"
-    among = own if own.is_dir() else folder
+def load_gallery(folder: Path, height: int, width: int) -> list[StartImage]:
+    """Return the start images of a world, sorted by name.
+
+    They are the image files in `folder/pictures` or, without that folder, in `folder` itself.
+    """
+    pictures = folder / "pictures"
+    source = pictures if pictures.is_dir() else folder
     files = sorted(
-        path for path in among.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()
+        path for path in source.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()
     )
     return [
-        prepare(path.read_bytes(), path.stem.replace("_", " "), height, width)
-        for path in files[:MOST_PICTURES]
+        prepare_image(path.read_bytes(), path.stem.replace("_", " "), height, width)
+        for path in files[:MAX_GALLERY_IMAGES]
     ]
 
 
-def encode(frames: Frames, encoding: Encoding) -> list[bytes]:
-    """Each of `frames` uint8 [n, H, W, 3] as a PNG (fast, lossless) or a JPEG (small)."""
+def encode_frames(frames: Frames, encoding: Encoding) -> list[bytes]:
+    """Encode each of `frames` uint8 [n, H, W, 3] as PNG (fast, lossless) or JPEG (small)."""
     encoded = []
     for frame in frames:
         buffer = io.BytesIO()

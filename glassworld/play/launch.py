@@ -1,4 +1,4 @@
-"""From options to a running server."""
+"""Start the server: listen, print the address, load the world, run until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from glassworld.engine.checkpoint.locate import locate_world
-from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError, MissingExtraError
 
-# Waiting threads that spin would keep the frames from being sent in time; read when torch loads.
+# Spinning worker threads would delay the frames. Torch reads this when it loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
     import uvicorn
     from starlette.applications import Starlette
 
+    from glassworld.engine.acceleration.parts import hint
+    from glassworld.engine.checkpoint.locate import locate_world
+    from glassworld.engine.checkpoint.options import LoadOptions
     from glassworld.play.access import LOOPBACK
     from glassworld.play.app import create_app
-    from glassworld.play.protocol import MOST_UPLOAD
+    from glassworld.play.protocol import MAX_UPLOAD_BYTES
     from glassworld.play.server_state import (
         LoadedWorld,
         ServerState,
-        open_stage,
+        open_world,
     )
 except ModuleNotFoundError as missing:
     raise MissingExtraError(f"{missing.name}, which playing in the browser needs", "play") from None
 
-LARGEST_MESSAGE = MOST_UPLOAD + 1024
+MAX_MESSAGE_BYTES = MAX_UPLOAD_BYTES + 1024
 
-SECONDS_TO_LEAVE = 3
-"""How long connections may take to end after Ctrl-C."""
+SHUTDOWN_SECONDS = 3
+"""How long connections may take to close after Ctrl-C."""
 
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """What the command line was given; see its help for each."""
+    """The options of the command line; its help describes them."""
 
     host: str = "127.0.0.1"
     port: int = 8765
@@ -51,30 +52,28 @@ class PlayOptions:
 
 
 def serve(options: PlayOptions) -> None:
-    """Listen until Ctrl-C. Raises `InputError` for an address or a world that cannot be used."""
-    console, began = Console(), time.perf_counter()
-    locate_world(options.load)  # refused before there is an address to go to
+    """Serve until Ctrl-C; raise `InputError` for an unusable address or world."""
+    console, started = Console(), time.perf_counter()
+    locate_world(options.load)  # fails before the address is printed
     listening = _listen(options.host, options.port)
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(16)
     address = _address(options.host, listening.getsockname()[1], token)
-    hall, failures = ServerState(), list[Exception]()
+    state, failures = ServerState(), list[Exception]()
 
-    def opened(failure: Exception | None) -> None:
+    def load() -> LoadedWorld:
+        return open_world(options.load)
+
+    def on_loaded(failure: Exception | None) -> None:
         if failure is not None:
             failures.append(failure)
             server.should_exit = True
             return
-        from glassworld.engine.acceleration.parts import hint  # torch: the page comes first
+        advice = hint(state.world.device, options.load.accelerate)
+        for line in filter(None, (state.world.note, advice)):
+            console.print(line, highlight=False, soft_wrap=True)
+        console.print(f"ready after {time.perf_counter() - started:.1f} s; press Ctrl-C to stop")
 
-        advice = hint(hall.world.device, options.load.accelerate)
-        for said in filter(None, (hall.world.note, advice)):
-            console.print(said, highlight=False, soft_wrap=True)
-        console.print(f"ready after {time.perf_counter() - began:.1f} s; Ctrl-C ends it")
-
-    def load() -> LoadedWorld:
-        return open_stage(options.load)
-
-    server = http_server(create_app(hall, load, token, opened))
+    server = http_server(create_app(state, load, token, on_loaded))
     console.print(f"play at {address}", highlight=False, soft_wrap=True)
     if options.open_page:
         webbrowser.open(address)
@@ -85,21 +84,21 @@ def serve(options: PlayOptions) -> None:
 
 
 def http_server(app: Starlette, log_level: str = "warning") -> uvicorn.Server:
-    """The server around the application; pictures are compressed already, so nothing else is."""
+    """Return a server for the application; it compresses nothing, since images already are."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
             ws="websockets-sansio",
-            ws_max_size=LARGEST_MESSAGE,
+            ws_max_size=MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,
             log_level=log_level,
-            timeout_graceful_shutdown=SECONDS_TO_LEAVE,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
     )
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections from now on; they wait until the server runs."""
+    """Return a listening socket; connections wait in its backlog until the server runs."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)

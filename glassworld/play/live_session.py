@@ -1,6 +1,6 @@
-"""A player's walk through the world: the session, the way back, the recording, the capture.
+"""A player's session: its blocks, the snapshots to rewind to, the recording and the capture.
 
-All of it belongs to the worker's thread.
+Only the device thread uses a session, except where a method says otherwise.
 """
 
 from __future__ import annotations
@@ -21,24 +21,22 @@ from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.state import SessionState
 from glassworld.engine.world import World
 from glassworld.errors import InputError
-from glassworld.play.images import StartingPicture
-from glassworld.play.protocol import StageTime
-from glassworld.play.recording import Held, Recording, script
+from glassworld.play.images import StartImage
+from glassworld.play.recording import FinishedRecording, HeldAction, Recording, action_script
 from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import profile
+from glassworld.profiling.stage_timer import StageTime
 from glassworld.profiling.tags import tag
 
 Frames = npt.NDArray[np.uint8]
 
-RECORDED_PICTURE = "picture.png"
-
-MOST_SNAPSHOTS = 8
-MOST_SNAPSHOT_BYTES = 2**30
-"""Of a session's snapshots together; one is always kept."""
+MAX_SNAPSHOTS = 8
+MAX_SNAPSHOT_BYTES = 2**30
+"""Size of all snapshots of a session; the newest stays even if it alone is larger."""
 
 
 class PlayerInput(NamedTuple):
-    """What a player wants to be done: the act's id and its action."""
+    """The action a player holds, and the id of the message that asked for it."""
 
     id: int
     action: Action
@@ -46,188 +44,181 @@ class PlayerInput(NamedTuple):
 
 @dataclass(frozen=True)
 class FrameChunk:
-    """The frames of one latent frame of a block, perhaps still on their way from the device."""
+    """The frames of one latent frame of a block, perhaps still being copied from the device."""
 
-    number: int  # of the block
-    first: int  # frame of the walk that the block begins with
-    action: int
-    frames: HostCopy  # [b, n, H, W, 3], of all walks whose blocks are made together
-    row: int  # this one's
-
-
-class Timing(NamedTuple):
-    """When a block was begun (perf_counter), and the seconds that it and its stages took."""
-
-    begun: float
-    seconds: float
-    stages: list[StageTime]
-
-
-class Begun(NamedTuple):
-    """A block that is being made."""
-
-    number: int
-    first: int  # frame of the walk
-    order: PlayerInput
+    block: int
+    first_frame: int  # of the block, in the session
+    input_id: int
+    frames: HostCopy  # uint8 [b, n, H, W, 3], of all sessions in the batch
+    row: int  # of this session in the batch
 
 
 @dataclass(frozen=True)
 class BlockResult:
-    """A block and how it came about."""
+    """A generated block."""
 
     number: int
-    first: int  # frame of the walk
-    action: int
+    input_id: int
     frames: Frames  # uint8 [n, H, W, 3]
-    timing: Timing
-    captured: bool  # the capture ended with it
-    film_full: bool  # the recording is full and took it no more
+    started: float  # perf_counter seconds; equal for blocks generated in one batch
+    seconds: float
+    stages: list[StageTime]
+    capture_done: bool  # this was the last block of the capture
+    recording_full: bool  # the recording had no room for this block
 
 
-class FinishedRecording(NamedTuple):
-    """A recording that has ended."""
-
-    film: Recording
-    script: str
-    picture: StartingPicture
-
-
-class Snapshot(NamedTuple):
-    """The walk before a block."""
+class _Snapshot(NamedTuple):
+    """A session before a block."""
 
     block: int
-    frame: int
+    frame_count: int
     state: SessionState
-    still: Frames  # uint8 [H, W, 3], the last frame before the block
+    last_frame: Frames  # uint8 [H, W, 3]
 
 
 class LiveSession:
-    """One walk from one picture."""
+    """One session of one player, from a start image on."""
 
-    def __init__(self, world: World, picture: StartingPicture, seed: int) -> None:
-        self.world, self.picture, self.seed = world, picture, seed
-        self.session = world.start(picture.image, seed)
-        self.held: list[Held] = []
-        self.made = 0  # frames
-        self.film: Recording | None = None
-        self._still: Frames = np.asarray(picture.image)
-        self._snapshots: deque[Snapshot] = deque(maxlen=MOST_SNAPSHOTS)
-        self._capture: Capturing | None = None
+    def __init__(self, world: World, start_image: StartImage, seed: int) -> None:
+        self.world, self.start_image, self.seed = world, start_image, seed
+        self.engine_session = world.start(start_image.image, seed)
+        self.held: list[HeldAction] = []  # one for each block
+        self.frame_count = 0
+        self.last_frame: Frames = np.asarray(start_image.image)  # uint8 [H, W, 3]
+        self.recording: Recording | None = None
+        self._snapshots: deque[_Snapshot] = deque(maxlen=MAX_SNAPSHOTS)
+        self._capture: _BlockCapture | None = None
 
     @property
-    def captures(self) -> bool:
-        """Whether its blocks are profiled."""
+    def next_block(self) -> int:
+        """The number of the next block, from 0."""
+        return len(self.held)
+
+    @property
+    def is_capturing(self) -> bool:
+        """Whether a capture profiles the next block."""
         return self._capture is not None
 
-    def begin(self, order: PlayerInput) -> Begun:
-        """Prepare for the next block, which is made under `order`."""
-        number = self.session.state.block
-        self._keep_snapshot(number)
+    def prepare_block(self) -> None:
+        """Save a snapshot to rewind to, and start the profiler if a capture waits for it."""
+        self._save_snapshot()
         if self._capture is not None:
-            self._capture.begin()
-        return Begun(number, self.made, order)
+            self._capture.start()
 
     def step(self, actions: Sequence[Action], on_frames: OnFrames) -> list[Frames]:
-        """The frames of its next block, made alone."""
-        return [self.session.step(actions[0], on_frames)]
+        """Generate the next block alone, with the interface of `SessionBatch.step`."""
+        return [self.engine_session.step(actions[0], on_frames)]
 
-    def end(self, begun: Begun, frames: Frames, timing: Timing) -> BlockResult:
-        """Take in the block that has been made."""
-        self.held.append((begun.order.action, len(frames)))
-        self.made += len(frames)
-        self._still = frames[-1].copy()  # and not all the frames of the round
-        full = self.film is not None and not self.film.write(frames)
-        captured = self._capture is not None and self._capture.block_done()
-        if captured:
+    def finish_block(
+        self,
+        player_input: PlayerInput,
+        frames: Frames,
+        started: float,
+        seconds: float,
+        stages: list[StageTime],
+    ) -> BlockResult:
+        """Record the block just generated and return its result."""
+        number = self.next_block
+        self.held.append(HeldAction(player_input.action, len(frames)))
+        self.frame_count += len(frames)
+        self.last_frame = frames[-1].copy()  # a view would keep the frames of the whole batch
+        recording_full = self.recording is not None and not self.recording.write(frames)
+        capture_done = self._capture is not None and self._capture.finish_block()
+        if capture_done:
             self._capture = None
-        number, first, (action, _) = begun
-        return BlockResult(number, first, action, frames, timing, captured, full)
+        return BlockResult(
+            number, player_input.id, frames, started, seconds, stages, capture_done, recording_full
+        )
 
-    def rewind(self, block: int) -> Snapshot:
-        """Go back to before block `block`, or as far as there are snapshots."""
+    def rewind(self, block: int) -> None:
+        """Go back to the start of `block`, or as far as the snapshots reach."""
         if not self._snapshots:
-            raise InputError("there is nothing before this to go back to")
+            raise InputError("cannot rewind: this is the start of the session")
         while len(self._snapshots) > 1 and self._snapshots[-1].block > block:
             self._snapshots.pop()
         snapshot = self._snapshots.pop()
-        self.session.restore(snapshot.state)
-        self.made, self._still = snapshot.frame, snapshot.still
+        self.engine_session.restore(snapshot.state)
+        self.frame_count, self.last_frame = snapshot.frame_count, snapshot.last_frame
         del self.held[snapshot.block :]
-        if self.film is not None:
-            self.film.cut(snapshot.frame)
-        return snapshot
+        if self.recording is not None:
+            self.recording.truncate(snapshot.frame_count)
 
     def capture(self, path: Path, blocks: int) -> None:
         """Profile the next `blocks` blocks into `path`."""
-        self._capture = Capturing(path, blocks, self.world.name)
+        self._capture = _BlockCapture(path, blocks)
 
     def record(self) -> None:
         """Record from the next block on."""
-        if self.film is not None:
-            raise InputError("a recording is running")
-        self.film = Recording(self.made)
+        if self.recording is not None:
+            raise InputError("a recording is already running")
+        self.recording = Recording(self.frame_count)
 
     def stop_recording(self) -> FinishedRecording:
-        """End the recording: its film, and the script of the whole walk."""
-        film, self.film = self.film, None
-        if film is None or film.count == 0:
+        """Stop the recording; return it with the action script of the session up to its end."""
+        recording, self.recording = self.recording, None
+        if recording is None or recording.frame_count == 0:
             raise InputError("nothing has been recorded yet")
-        held, name = self.held[: self._blocks_until(film.first + film.count)], RECORDED_PICTURE
-        text = script(self.world.spec.mode, self.seed, name, held, film.first)
-        return FinishedRecording(film, text, self.picture)
+        blocks = self._blocks_until(recording.first_frame + recording.frame_count)
+        script = action_script(
+            self.world.spec.mode, self.seed, self.held[:blocks], recording.first_frame
+        )
+        return FinishedRecording(recording, script, self.start_image)
 
     def _blocks_until(self, frame: int) -> int:
+        """Return how many blocks the first `frame` frames consist of."""
         blocks = 0
         while frame > 0:
-            frame -= self.held[blocks][1]
+            frame -= self.held[blocks].frames
             blocks += 1
         return blocks
 
     def close(self) -> None:
-        """Give back all that a walk holds; it is of no use afterwards.
+        """Release everything the session holds; it cannot be used afterwards.
 
-        The session goes at once, not when the garbage collector comes by: it may hold a gigabyte
-        that the collector does not see.
+        The engine's session goes at once, without waiting for the garbage collector: it may hold
+        a gigabyte that the collector does not see.
         """
         if self._capture is not None:
             self._capture.close()
-        if self.film is not None:
-            self.film.close()
+        if self.recording is not None:
+            self.recording.close()
         self._snapshots.clear()
-        del self.session
+        del self.engine_session
 
-    def _keep_snapshot(self, number: int) -> None:
-        state = self.session.save()
-        self._snapshots.append(Snapshot(number, self.made, state, self._still))
-        most = max(1, MOST_SNAPSHOT_BYTES // max(1, state.tensors_bytes()))
+    def _save_snapshot(self) -> None:
+        state = self.engine_session.save()
+        snapshot = _Snapshot(self.next_block, self.frame_count, state, self.last_frame)
+        self._snapshots.append(snapshot)
+        most = max(1, MAX_SNAPSHOT_BYTES // max(1, state.tensors_bytes()))
         while len(self._snapshots) > most:
             self._snapshots.popleft()
 
 
-class Capturing:
-    """A full capture of a walk's next blocks, begun with the first of them.
+class _BlockCapture:
+    """A full capture of the next blocks of a session.
 
-    Blocks that other players have made in the meantime are in the trace too: it shows the device.
+    The trace shows the device, so it also contains the blocks of other players in between.
     """
 
-    def __init__(self, path: Path, blocks: int, world: str) -> None:
-        self._path, self._left, self._world = path, blocks, world
+    def __init__(self, path: Path, blocks: int) -> None:
+        self._path, self._blocks_left = path, blocks
         self._stack = ExitStack()
-        self._begun = False
+        self._started = False
 
-    def begin(self) -> None:
-        """Start the profiler unless it runs; an `InputError` if another capture is running."""
-        if not self._begun:
+    def start(self) -> None:
+        """Start the profiler unless it is running; raise `InputError` if it is in use."""
+        if not self._started:
             self._stack.enter_context(profile(self._path, "full"))
             self._stack.enter_context(tag(tags.PIPELINE_INFERENCE))
-            self._begun = True
+            self._started = True
 
-    def block_done(self) -> bool:
-        """Whether this was the last block; the trace is then written."""
-        self._left -= 1
-        if self._left == 0:
+    def finish_block(self) -> bool:
+        """Count a block; after the last, write the trace and return True."""
+        self._blocks_left -= 1
+        if self._blocks_left == 0:
             self.close()
-        return self._left == 0
+        return self._blocks_left == 0
 
     def close(self) -> None:
+        """Stop the profiler and write the trace."""
         self._stack.close()

@@ -1,4 +1,4 @@
-"""What the server counts, as Prometheus text."""
+"""Count what the server does and report it as Prometheus text."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ class Metrics:
     """Counters of one server since it started."""
 
     players: int = 0
-    refused: int = 0  # for want of a seat
-    faults: int = 0  # connections closed for what they sent
+    refused: int = 0  # because all slots were taken
+    faults: int = 0  # connections closed because of invalid messages
     frames: int = 0
     stalls: int = 0
     block_seconds: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
 
-    def block(self, seconds: float) -> None:
-        """Count a block that took `seconds` to make."""
+    def count_block(self, seconds: float) -> None:
+        """Count a block that took `seconds` to generate."""
         self.block_seconds += seconds
-        place = next((i for i, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))
-        self.buckets[place] += 1
+        bucket = next((i for i, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))
+        self.buckets[bucket] += 1
 
-    def text(self, ready: bool, seats_taken: int, waiting: int, tasks: int) -> str:
-        """Everything in the Prometheus text format."""
+    def text(self, ready: bool, slots_taken: int, waiting: int, tasks: int) -> str:
+        """Return all metrics in the Prometheus text format."""
         lines = [
-            *_metric("ready", "gauge", "1 once the world answers", int(ready)),
-            *_metric("sessions", "gauge", "players connected", seats_taken),
-            *_metric("queue", "gauge", "jobs that wait for the device or run on it", waiting),
-            *_metric("tasks", "gauge", "asyncio tasks of the server, this request's too", tasks),
-            *_metric("players_total", "counter", "players that were given a seat", self.players),
-            *_metric("refused_total", "counter", "players refused for want of one", self.refused),
+            *_metric("ready", "gauge", "1 once the world is loaded", int(ready)),
+            *_metric("sessions", "gauge", "connected players", slots_taken),
+            *_metric("queue", "gauge", "jobs waiting for or running on the device", waiting),
+            *_metric("tasks", "gauge", "asyncio tasks, including this request's", tasks),
+            *_metric("players_total", "counter", "players admitted", self.players),
+            *_metric(
+                "refused_total", "counter", "players refused for lack of a slot", self.refused
+            ),
             *_metric("faults_total", "counter", "connections closed for bad input", self.faults),
             *_metric("frames_total", "counter", "frames sent", self.frames),
-            *_metric("stalls_total", "counter", "times a player had to wait", self.stalls),
-            "# HELP glassworld_block_seconds time to make a block",
+            *_metric("stalls_total", "counter", "times a player ran out of frames", self.stalls),
+            "# HELP glassworld_block_seconds time to generate a block",
             "# TYPE glassworld_block_seconds histogram",
         ]
         total = 0
@@ -51,5 +53,5 @@ class Metrics:
 
 
 def _metric(name: str, kind: str, meaning: str, value: float) -> tuple[str, str, str]:
-    full = f"glassworld_{name}"
-    return f"# HELP {full} {meaning}", f"# TYPE {full} {kind}", f"{full} {value}"
+    full_name = f"glassworld_{name}"
+    return f"# HELP {full_name} {meaning}", f"# TYPE {full_name} {kind}", f"{full_name} {value}"

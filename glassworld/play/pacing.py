@@ -1,4 +1,4 @@
-"""When frames are sent and when blocks are begun: the pacing of one player, free of any I/O."""
+"""Decide when to send each frame and when to start each block, for one player, without any I/O."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MARGIN = 0.15
-"""Seconds that a block should be ready before it is due."""
+MARGIN_SECONDS = 0.15
+"""How long before it is due a block should be ready."""
 
-CAUTION = 1.25
-"""The latest of the last blocks, times this, is how late the next is expected to be."""
+SAFETY_FACTOR = 1.25
+"""The next block is expected to take this times the slowest of the recent blocks."""
 
-MOST_BEHIND = 2.0
-"""Seconds of frames that a client may leave unseen before the server waits for it."""
+RECENT_BLOCKS = 16
+
+MAX_UNSEEN_SECONDS = 2.0
+"""How many seconds of frames a client may leave unseen before the server waits for it."""
 
 
 class QueuedFrame(NamedTuple):
-    """A frame that waits for its time."""
+    """A frame that waits until it is due."""
 
     block: int
     frame: int
@@ -25,12 +27,12 @@ class QueuedFrame(NamedTuple):
 
 
 class FramePacer:
-    """Frames that wait, and the clock they are sent by.
+    """The queue of frames of one player and the clock that releases them.
 
-    Frames come in parts of a block, each as soon as it is made. A block is begun as late as is
-    safe, so that it sees the newest action: when what is queued lasts about as long as the last
-    blocks would have had it wait, and never with more than one block's frames waiting. Times are
-    seconds of any steady clock.
+    Frames arrive in chunks, each as soon as it is decoded. To react to the newest input, a block
+    starts as late as is safe: when the queued frames last about as long as recent blocks took,
+    and never with more than one block of frames in the queue. Times are seconds of any monotonic
+    clock.
     """
 
     def __init__(self, frame_rate: int, block_frames: int) -> None:
@@ -39,80 +41,85 @@ class FramePacer:
         self.queue: deque[QueuedFrame] = deque()
         self.playing = True
         self.stalls = 0
-        self.epoch = 0
+        self.epoch = 0  # increased by each restart; frames of an earlier epoch are obsolete
         self.restart(0, 0)
 
     def restart(self, block: int, frame: int) -> None:
-        """Go on with `block`, which begins at `frame`, and forget everything queued."""
+        """Drop all queued frames and continue with `block`, whose first frame is `frame`."""
         self.epoch += 1
         self.queue.clear()
-        self.next_block = self.begun = block
-        self._until = -1  # the last block that may be played while paused
+        self.next_block = self.blocks_shown = block
+        self._step_end = -1  # last block to play while paused
         self._due: float | None = None
         self._sent = self._seen = frame
-        self._added, self._late = 0, 0.0  # of the block that is being made
-        self._lates: deque[float] = deque(maxlen=16)
+        self._chunk_frames, self._delay = 0, 0.0  # of the block being generated
+        self._delays: deque[float] = deque(maxlen=RECENT_BLOCKS)
 
     def pause(self) -> None:
-        self.playing, self._until, self._due = False, -1, None
+        """Send no more frames."""
+        self.playing, self._step_end, self._due = False, -1, None
 
     def resume(self) -> None:
+        """Send frames again; the pause does not count as a stall."""
         self.playing, self._due = True, None
 
     def step(self) -> None:
-        """While paused, play to the end of the block that is next to be sent."""
+        """While paused, play to the end of the block whose frame is next."""
         if not self.playing:
-            self._until = self.queue[0].block if self.queue else self.next_block
+            self._step_end = self.queue[0].block if self.queue else self.next_block
             self._due = None
 
     def seen(self, frame: int) -> None:
-        """The client has shown `frame`."""
+        """Note that the client has shown `frame`."""
         self._seen = max(self._seen, min(frame + 1, self._sent))
 
-    def add(self, frames: Sequence[QueuedFrame], after: float) -> None:
-        """Queue a part of a block, there `after` seconds from when the block was asked for."""
+    def add_frames(self, frames: Sequence[QueuedFrame], seconds: float) -> None:
+        """Queue a chunk of a block that arrived `seconds` after the block was requested."""
         self.queue.extend(frames)
-        # A later part is due later: it delays the block only by what goes beyond that.
-        self._late = max(self._late, after - self._added * self.period)
-        self._added += len(frames)
+        # A later chunk is due later, so only the time beyond that delays the block.
+        self._delay = max(self._delay, seconds - self._chunk_frames * self.period)
+        self._chunk_frames += len(frames)
 
-    def block_done(self) -> None:
-        """The part added last was the block's last."""
+    def finish_block(self) -> None:
+        """Note that the last chunk completed its block."""
         self.next_block += 1
-        self._lates.append(self._late)
-        self._added, self._late = 0, 0.0
+        self._delays.append(self._delay)
+        self._chunk_frames, self._delay = 0, 0.0
 
     @property
     def lead(self) -> float:
-        """Seconds before the queue runs dry at which the next block should be begun."""
-        if not self._lates:
+        """Seconds of queued frames at which the next block starts."""
+        if not self._delays:
             return self.block_seconds
-        return min(CAUTION * max(self._lates) + MARGIN, self.block_seconds)
+        return min(SAFETY_FACTOR * max(self._delays) + MARGIN_SECONDS, self.block_seconds)
 
     def wants_block(self) -> bool:
-        """Whether the next block should be begun now."""
-        allowed = self.playing or self.next_block <= self._until
+        """Return whether the next block should start now."""
+        allowed = self.playing or self.next_block <= self._step_end
         return allowed and len(self.queue) * self.period <= self.lead
 
-    def may_send(self) -> bool:
-        """Whether a frame is waiting that the player and the client want."""
-        if not self.queue or self._sent - self._seen > MOST_BEHIND * self.frame_rate:
+    def can_send(self) -> bool:
+        """Return whether a frame is queued and neither a pause nor a slow client holds it back."""
+        if not self.queue or self._sent - self._seen > MAX_UNSEEN_SECONDS * self.frame_rate:
             return False
-        return self.playing or self.queue[0].block <= self._until
+        return self.playing or self.queue[0].block <= self._step_end
 
-    def wait(self, now: float, starved: bool) -> float:
-        """Seconds until the next frame is due. `starved`: there was none when last looked."""
+    def seconds_until_due(self, now: float, queue_was_empty: bool) -> float:
+        """Return how long the next frame has to wait, and count a stall if it is too late.
+
+        A late frame is a stall if the queue was empty before it, not if the client was slow.
+        """
         if self._due is None:
             self._due = now
         if now - self._due > self.period:
-            self.stalls += starved
+            self.stalls += queue_was_empty
             self._due = now
         return max(0.0, self._due - now)
 
-    def take(self, now: float) -> QueuedFrame:
-        """The next frame, to be sent now."""
-        taken = self.queue.popleft()
+    def pop_frame(self, now: float) -> QueuedFrame:
+        """Remove and return the next frame, to be sent now."""
+        frame = self.queue.popleft()
         self._due = (now if self._due is None else self._due) + self.period
-        self._sent = taken.frame + 1
-        self.begun = taken.block + 1
-        return taken
+        self._sent = frame.frame + 1
+        self.blocks_shown = frame.block + 1
+        return frame

@@ -1,7 +1,8 @@
-"""The wire protocol: JSON for control, binary messages for frames and uploads.
+"""The wire protocol: JSON messages for control, binary messages for frames and uploads.
 
-Everything a client may send is a type here with its bounds, so that whatever passes `decode` is
-well formed. `docs/play.md` describes the protocol for people who write clients.
+Every client message is a type with bounds, so whatever `decode_message` returns is valid.
+`docs/play.md` documents the protocol for authors of other clients; `tests/play/test_protocol.py`
+freezes it.
 """
 
 from __future__ import annotations
@@ -14,29 +15,32 @@ from msgspec import Meta, Struct
 
 VERSION = 1
 
-MOST_TEXT = 16_384
-"""Bytes of the longest control message taken from a client."""
+MAX_TEXT_BYTES = 16_384
+"""Size of the longest control message the server accepts."""
 
-MOST_UPLOAD = 8 * 2**20
-"""Bytes of the largest picture taken from a client."""
+MAX_UPLOAD_BYTES = 8 * 2**20
+"""Size of the largest image the server accepts."""
 
 Encoding = Literal["png", "jpeg"]
 Number = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Seed = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # what JavaScript counts exactly
+Seed = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # JavaScript counts exactly up to here
 Axis = Annotated[float, Meta(ge=-1.0, le=1.0)]
 Key = Annotated[str, Meta(min_length=1, max_length=32)]
 
 
 class ProtocolError(Exception):
-    """A message that cannot be taken; the reason is fit to be sent as the close reason."""
+    """A client message that the server rejects; its text is safe to send as the close reason."""
 
 
-class _Message(Struct, tag_field="type", tag=str.lower, forbid_unknown_fields=True):
-    """A JSON object whose "type" is the class's name in lower case."""
+class _Message(Struct, tag_field="type", forbid_unknown_fields=True):
+    """A JSON object; its `type` is the tag of the class."""
 
 
-class Start(_Message):
-    """Begin a walk: at a picture of the gallery or "upload", by default where the last began."""
+class StartMessage(_Message, tag="start"):
+    """Start a session from an image of the gallery or from `"upload"`.
+
+    An omitted image or seed keeps that of the previous session.
+    """
 
     version: Literal[1]
     picture: Annotated[str, Meta(max_length=64)] | None = None
@@ -44,64 +48,75 @@ class Start(_Message):
     encoding: Encoding = "png"
 
 
-class Act(_Message):
-    """The keys held from now on, and a camera movement per frame on top of theirs."""
+class ActMessage(_Message, tag="act"):
+    """Hold these keys from now on, and add a camera movement per frame to theirs."""
 
     id: Number
     keys: Annotated[list[Key], Meta(max_length=16)] = []
-    mouse: tuple[Axis, Axis] = (0.0, 0.0)  # vertical, horizontal; up and right positive
+    mouse: tuple[Axis, Axis] = (0.0, 0.0)  # vertical, horizontal; up and right are positive
 
 
-class Seen(_Message):
-    """The newest frame that has been shown; the server waits for a client two seconds behind."""
+class SeenMessage(_Message, tag="seen"):
+    """Report the newest frame shown; the server waits for a client two seconds behind."""
 
     frame: Number
 
 
-class Pause(_Message):
-    """Stop at the frame shown."""
+class PauseMessage(_Message, tag="pause"):
+    """Stop at the frame on screen."""
 
 
-class Resume(_Message):
-    """Play on."""
+class ResumeMessage(_Message, tag="resume"):
+    """Continue after a pause."""
 
 
-class Step(_Message):
-    """Paused: play to the end of the block, or the next block."""
+class StepMessage(_Message, tag="step"):
+    """While paused, play to the end of the current block or of the next one."""
 
 
-class Rewind(_Message):
-    """Go back to the beginning of the block shown, or of one before it."""
+class RewindMessage(_Message, tag="rewind"):
+    """Go back to the start of the block on screen, or of an earlier one."""
 
     blocks: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
-class Record(_Message):
-    """Begin or end a recording."""
+class RecordMessage(_Message, tag="record"):
+    """Start or stop a recording."""
 
     on: bool
 
 
-class Capture(_Message):
-    """Profile the next blocks fully and report on them."""
+class CaptureMessage(_Message, tag="capture"):
+    """Profile the next blocks and make a report of them."""
 
     blocks: Annotated[int, Meta(ge=1, le=8)] = 2
 
 
-class Ping(_Message):
-    """Answered at once, for measuring the way there and back."""
+class PingMessage(_Message, tag="ping"):
+    """Ask for a pong at once, to measure the round trip."""
 
     id: Number
 
 
-ClientMessage = Start | Act | Seen | Pause | Resume | Step | Rewind | Record | Capture | Ping
+ClientMessage = (
+    StartMessage
+    | ActMessage
+    | SeenMessage
+    | PauseMessage
+    | ResumeMessage
+    | StepMessage
+    | RewindMessage
+    | RecordMessage
+    | CaptureMessage
+    | PingMessage
+)
 
 _decoder = msgspec.json.Decoder(ClientMessage)
 
 
-def decode(text: str) -> ClientMessage:
-    """The message in `text`; anything else raises a `ProtocolError`."""
-    if len(text) > MOST_TEXT:
+def decode_message(text: str) -> ClientMessage:
+    """Return the client message in `text`; raise `ProtocolError` if there is none."""
+    if len(text) > MAX_TEXT_BYTES:
         raise ProtocolError("control message too long")
     try:
         message: ClientMessage = _decoder.decode(text.encode("utf-8"))
@@ -111,7 +126,7 @@ def decode(text: str) -> ClientMessage:
 
 
 class ControlInfo(Struct):
-    """Something that a player can do by a key."""
+    """A key and its effect."""
 
     name: str
     key: str
@@ -119,79 +134,79 @@ class ControlInfo(Struct):
     mouse: tuple[float, float]
 
 
-class PictureInfo(Struct):
-    """A starting picture of the gallery."""
+class ImageInfo(Struct):
+    """A start image of the gallery."""
 
     id: str
     name: str
 
 
-class Hello(_Message):
-    """The first message: what this world is and what it understands."""
+class HelloMessage(_Message, tag="hello"):
+    """The first message: the loaded world and its controls."""
 
     version: int
     world: str
-    note: str  # what a player should know about the world; "" for nothing
+    note: str  # something the player should know about this world; may be empty
     mode: str
     width: int
     height: int
     frame_rate: int
     block_frames: int
-    idle: str  # the column of no key; "" where keys can be combined
+    idle: str  # the column that means "no key"; empty where keys can be combined
     has_mouse: bool
     controls: list[ControlInfo]
-    pictures: list[PictureInfo]
+    pictures: list[ImageInfo]
 
 
-class Full(_Message):
-    """Every seat is taken; the connection is closed after it."""
+class FullMessage(_Message, tag="full"):
+    """All slots are taken; the server closes the connection after this message."""
 
     seats: int
 
 
-class Picture(_Message):
-    """The uploaded picture can be used; a walk may start at "upload"."""
+class ImageMessage(_Message, tag="picture"):
+    """The server has accepted an upload; a session may start from `"upload"`."""
 
     width: int
     height: int
 
 
-class Started(_Message):
-    """A walk has begun; the next binary message is its picture."""
+class StartedMessage(_Message, tag="started"):
+    """A session has started; the next binary message is its start image."""
 
     seed: int
     picture: str
 
 
-class StageTime(Struct):
-    """Milliseconds that a part of a block took."""
+class StageInfo(Struct):
+    """The time of one stage of a block, in milliseconds."""
 
     name: str
     ms: float
 
 
-class Block(_Message):
-    """A block has been made; its frames are sent when due, the first perhaps before this."""
+class BlockMessage(_Message, tag="block"):
+    """A block is complete. The server sends its frames when due, the first perhaps before this."""
 
     number: int
     frames: int
-    action: int  # the id of the act it was made under
-    seconds: float  # making it
-    waited: float  # seconds before the device was free
-    stages: list[StageTime]
-    queued: int  # frames made and not sent
-    stalls: int  # times the player had to wait for the server
-    slow: bool  # it took longer than it plays
+    action: int  # id of the act message that the block used
+    seconds: float  # time to generate it
+    waited: float  # seconds until the device was free
+    stages: list[StageInfo]
+    queued: int  # frames generated but not sent yet
+    stalls: int  # times this player ran out of frames
+    slow: bool  # generating it took longer than playing it
 
 
-class Rewound(_Message):
-    """The walk goes on from the end of block `number - 1`; its last frame follows."""
+class RewoundMessage(_Message, tag="rewound"):
+    """The session continues from the end of block `number - 1`; that block's last frame follows."""
 
     number: int
 
 
-class RecordingStatus(_Message, tag="recording"):
-    """A recording has begun, or has ended and can be fetched."""
+class RecordingMessage(_Message, tag="recording"):
+    """A recording has started, or it has stopped and its files are ready."""
 
     on: bool
     frames: int = 0
@@ -200,73 +215,74 @@ class RecordingStatus(_Message, tag="recording"):
     picture: str | None = None
 
 
-class Captured(_Message):
-    """A capture has been written; `report` is None where none could be made."""
+class CapturedMessage(_Message, tag="captured"):
+    """A trace is ready; `report` is None if the report failed."""
 
     trace: str
     report: str | None
 
 
-class Notice(_Message):
-    """Something to tell the player; the walk goes on."""
+class NoticeMessage(_Message, tag="notice"):
+    """A text for the player; the session continues."""
 
     text: str
 
 
-class Pong(_Message):
+class PongMessage(_Message, tag="pong"):
     """The answer to a ping."""
 
     id: int
 
 
-class Error(_Message):
-    """Why the connection is being closed."""
+class ErrorMessage(_Message, tag="error"):
+    """The reason why the server closes the connection."""
 
     text: str
 
 
 ServerMessage = (
-    Hello
-    | Full
-    | Picture
-    | Started
-    | Block
-    | Rewound
-    | RecordingStatus
-    | Captured
-    | Notice
-    | Pong
-    | Error
+    HelloMessage
+    | FullMessage
+    | ImageMessage
+    | StartedMessage
+    | BlockMessage
+    | RewoundMessage
+    | RecordingMessage
+    | CapturedMessage
+    | NoticeMessage
+    | PongMessage
+    | ErrorMessage
 )
 
 
-def encode(message: ServerMessage) -> str:
-    """`message` as JSON text."""
+def encode_message(message: ServerMessage) -> str:
+    """Return `message` as JSON text."""
     return msgspec.json.encode(message).decode()
 
 
 FRAME, STILL = 1, 2
-"""Kinds of binary message: a frame of the walk; a picture to be shown at once."""
+"""Kinds of binary message: a frame of the session; an image to show at once."""
 
-_FORMATS: tuple[Encoding, ...] = ("png", "jpeg")
+_ENCODINGS: tuple[Encoding, ...] = ("png", "jpeg")
 _HEADER = struct.Struct("<BBHIII")
 
 
 class FrameHeader(NamedTuple):
-    """The 16 bytes before a picture, little-endian: u8, u8, u16, u32, u32, u32."""
+    """The 16 bytes before an encoded image, little-endian: u8, u8, u16, u32, u32, u32."""
 
     kind: int
     encoding: Encoding
-    place: int  # in its block
+    position: int  # of the frame in its block
     block: int
-    frame: int  # of the walk
-    action: int  # the id of the act it was made under
+    frame: int  # in the session, from 0
+    action: int  # id of the act message that the frame's block used
 
     def pack(self) -> bytes:
-        return _HEADER.pack(self.kind, _FORMATS.index(self.encoding), *self[2:])
+        """Return the header as bytes."""
+        return _HEADER.pack(self.kind, _ENCODINGS.index(self.encoding), *self[2:])
 
 
-def unpack(message: bytes) -> tuple[FrameHeader, bytes]:
-    """The header and the encoded picture of a binary message."""
+def unpack_frame(message: bytes) -> tuple[FrameHeader, bytes]:
+    """Split a binary message into its header and the encoded image."""
     kind, encoding, *numbers = _HEADER.unpack_from(message)
-    return FrameHeader(kind, _FORMATS[encoding], *numbers), message[_HEADER.size :]
+    return FrameHeader(kind, _ENCODINGS[encoding], *numbers), message[_HEADER.size :]

@@ -1,4 +1,4 @@
-"""A recording: frames kept on disk while it runs, then an MP4 and the script that replays it."""
+"""Record frames on disk, then write them as an MP4 with the script that replays them."""
 
 from __future__ import annotations
 
@@ -6,75 +6,94 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.media.video import VideoWriter
+from glassworld.play.images import StartImage
 
 Frames = npt.NDArray[np.uint8]
-Held = tuple[Action, int]
-"""An action and the number of pixel frames it was held for."""
 
-MOST_BYTES = 2**30
-"""Of raw frames in a recording: 80 minutes of a small world, 2 of the released one."""
+VIDEO_NAME, ACTIONS_NAME, IMAGE_NAME = "walk.mp4", "walk.json", "picture.png"
+"""Names of the files that a recording consists of."""
 
-_CHUNK = 32  # frames at a time from disk to video
+MAX_RECORDING_BYTES = 2**30
+"""Raw frames of one recording: 80 minutes of a small world, 2 of the released one."""
+
+_CHUNK_FRAMES = 32  # read at a time from disk
+
+
+class HeldAction(NamedTuple):
+    """An action and the number of pixel frames that it was held for."""
+
+    action: Action
+    frames: int
 
 
 class Recording:
-    """Frames from `first` on. Raw, so that rewinding can cut them off again."""
+    """Raw frames from `first_frame` of a session on, so that a rewind can cut them off again."""
 
-    def __init__(self, first: int) -> None:
-        self.first, self.count = first, 0
+    def __init__(self, first_frame: int) -> None:
+        self.first_frame, self.frame_count = first_frame, 0
         self._shape: tuple[int, ...] = ()
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the recording
 
     def write(self, frames: Frames) -> bool:
-        """Append `frames`; False, and nothing written, when the recording is full."""
-        if self._file.tell() + frames.nbytes > MOST_BYTES:
+        """Append `frames`; return False and write nothing if the recording is full."""
+        if self._file.tell() + frames.nbytes > MAX_RECORDING_BYTES:
             return False
         self._shape = frames.shape[1:]
         self._file.write(frames.tobytes())
-        self.count += len(frames)
+        self.frame_count += len(frames)
         return True
 
-    def cut(self, frame: int) -> None:
-        """Forget frame `frame` of the walk and all after it."""
-        kept = max(0, frame - self.first)
-        if kept < self.count:
-            self._file.truncate(kept * int(np.prod(self._shape)))
+    def truncate(self, frame: int) -> None:
+        """Remove frame `frame` of the session and all later ones."""
+        remaining = max(0, frame - self.first_frame)
+        if remaining < self.frame_count:
+            self._file.truncate(remaining * int(np.prod(self._shape)))
             self._file.seek(0, 2)
-            self.count = kept
-        self.first = min(self.first, frame)
+            self.frame_count = remaining
+        self.first_frame = min(self.first_frame, frame)
 
-    def develop(self, path: Path, frame_rate: float) -> None:
-        """Write what is there as an MP4 and close the film."""
+    def write_video(self, path: Path, frame_rate: float) -> None:
+        """Write the frames as an MP4 and close the recording."""
         self._file.seek(0)
         size = int(np.prod(self._shape))
         with VideoWriter(path, frame_rate) as video:
-            while data := self._file.read(size * _CHUNK):
+            while data := self._file.read(size * _CHUNK_FRAMES):
                 video.write(np.frombuffer(data, np.uint8).reshape(-1, *self._shape))
         self.close()
 
     def close(self) -> None:
+        """Delete the frames on disk."""
         self._file.close()
 
 
-def script(mode: str, seed: int, picture: str, held: Sequence[Held], first: int) -> str:
-    """The action script of a walk: an action file that also says where and how it began.
+class FinishedRecording(NamedTuple):
+    """A stopped recording and what its replay needs."""
 
-    A free session draws its noise block by block, so `noise` is "blocks". `first_frame` is the
-    frame of the walk that the recording begins at.
+    recording: Recording
+    script: str
+    start_image: StartImage
+
+
+def action_script(mode: str, seed: int, held: Sequence[HeldAction], first_frame: int) -> str:
+    """Return the action file (JSON) of a session, extended by what its replay needs.
+
+    A live session draws its noise block by block, so `noise` is "blocks". `first_frame` is the
+    frame of the session that the recording starts at.
     """
     rows = [action for action, frames in held for _ in range(frames)]
     content: dict[str, object] = {
         "mode": mode,
         "seed": seed,
         "noise": "blocks",
-        "picture": picture,
-        "first_frame": first,
+        "picture": IMAGE_NAME,
+        "first_frame": first_frame,
         "keyboard": [row.keyboard for row in rows],
     }
     if any(row.mouse is not None for row in rows):

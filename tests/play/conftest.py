@@ -1,13 +1,13 @@
-"""A running server for the tests of one file."""
+"""One running server for the tests of a module."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.live import RATE, Live
+from tests.support.live import RATE, LiveServer
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with Live(frame_rate=RATE) as running:
-        yield running
+def live() -> Iterator[LiveServer]:
+    with LiveServer(frame_rate=RATE) as server:
+        yield server

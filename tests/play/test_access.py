@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.support.live import RATE, Live, closed
+from tests.support.live import RATE, LiveServer, close_reason
 
 
 @pytest.mark.parametrize(
@@ -28,33 +28,33 @@ from tests.support.live import RATE, Live, closed
     ],
 )
 def test_what_must_not_be_sent_closes_that_session_with_a_reason(
-    live: Live, message: str | bytes, reason: str
+    live: LiveServer, message: str | bytes, reason: str
 ) -> None:
     with live.client() as other:
         other.start()
         with live.client() as client:
             client.socket.send(message)
-            code, said = closed(client)
+            code, said = close_reason(client)
             assert code == 1008
             assert reason in said
         assert len(list(other.frames(12))) == 12
 
 
-def test_a_frame_over_the_servers_limit_is_cut_off(live: Live) -> None:
+def test_a_frame_over_the_servers_limit_is_cut_off(live: LiveServer) -> None:
     with live.client() as client:
         with suppress(ConnectionClosed):
             client.socket.send(b"\0" * (9 * 2**20))
         # The server stops reading, so a reset may overtake its reason.
-        assert closed(client)[0] in (1009, 0)
+        assert close_reason(client)[0] in (1009, 0)
     assert live.get("/healthz").status == 200
 
 
-def test_too_many_messages(live: Live) -> None:
+def test_too_many_messages(live: LiveServer) -> None:
     with live.client() as client:
         with suppress(ConnectionClosed):
             for number in range(2000):
                 client.hold(str(number))
-        assert "too many" in closed(client)[1]
+        assert "too many" in close_reason(client)[1]
 
 
 JSON = st.recursive(
@@ -79,7 +79,7 @@ JSON = st.recursive(
         max_size=6,
     )
 )
-def test_no_message_harms_the_server(live: Live, messages: list[str | bytes]) -> None:
+def test_no_message_harms_the_server(live: LiveServer, messages: list[str | bytes]) -> None:
     with live.client() as client:
         try:
             for message in messages:
@@ -87,20 +87,20 @@ def test_no_message_harms_the_server(live: Live, messages: list[str | bytes]) ->
             client.send("ping", id=1)
             client.wait_for("pong")
         except ConnectionClosed:
-            code, reason = closed(client)
+            code, reason = close_reason(client)
             assert code == 1008
             assert reason
     assert live.get("/healthz").status == 200
 
 
-def test_text_that_is_not_unicode(live: Live) -> None:
+def test_text_that_is_not_unicode(live: LiveServer) -> None:
     with live.client() as client:
         client.socket.send(b"\xff\xfe", text=True)
-        assert closed(client)[0] == 1007
+        assert close_reason(client)[0] == 1007
     assert live.get("/healthz").status == 200
 
 
-def test_fields_that_mean_nothing_here_are_explained(live: Live) -> None:
+def test_fields_that_mean_nothing_here_are_explained(live: LiveServer) -> None:
     with live.client() as client:
         for kind, fields in (
             ("rewind", {}),
@@ -126,13 +126,13 @@ def test_fields_that_mean_nothing_here_are_explained(live: Live) -> None:
         "/etc/passwd",
     ],
 )
-def test_no_path_reaches_the_file_system(live: Live, path: str) -> None:
+def test_no_path_reaches_the_file_system(live: LiveServer, path: str) -> None:
     assert live.get(path).status == 404
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(["/", "/static/", "/files/", "/pictures/"]), st.text(max_size=40))
-def test_no_address_harms_the_server(live: Live, folder: str, name: str) -> None:
+def test_no_address_harms_the_server(live: LiveServer, folder: str, name: str) -> None:
     # The router's patterns end in `$`, which lets one last line break pass.
     pages = {page + end for page in ("", "healthz", "metrics") for end in ("", "\n")}
     known = {"/": pages, "/pictures/": {"0", "1"}}.get(folder, set())
@@ -148,20 +148,20 @@ def refused(url: str, **arguments: Any) -> bool:
         return error.response.status_code == 403
 
 
-def test_other_sites_may_not_connect(live: Live) -> None:
+def test_other_sites_may_not_connect(live: LiveServer) -> None:
     assert refused(live.ws, origin="http://evil.example")
     assert refused(live.ws, origin="null")
     assert refused(live.ws, origin=f"http://127.0.0.1:{live.port + 1}")
     assert not refused(live.ws, origin=f"http://127.0.0.1:{live.port}")
 
 
-def test_another_name_for_this_machine_is_refused(live: Live) -> None:
+def test_another_name_for_this_machine_is_refused(live: LiveServer) -> None:
     assert live.get("/", Host="evil.example").status == 403
     assert live.get("/healthz", Host=f"localhost:{live.port}").status == 200
 
 
 def test_the_token() -> None:
-    with Live(token="secret", frame_rate=RATE) as live:
+    with LiveServer(token="secret", frame_rate=RATE) as live:
         assert refused(live.ws)
         assert refused(live.ws + "?token=wrong")
         assert live.get("/metrics").status == 403

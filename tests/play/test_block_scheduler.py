@@ -1,4 +1,4 @@
-"""Blocks made together are each player's own, whoever comes, goes back or leaves."""
+"""Blocks generated in a batch are each player's own, whoever joins, rewinds or leaves."""
 
 from __future__ import annotations
 
@@ -6,83 +6,95 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.rollout import Frames
 from glassworld.engine.world import World
-from glassworld.play.block_scheduler import BlockScheduler
-from glassworld.play.images import StartingPicture
+from glassworld.play.block_scheduler import BlockRequest, BlockScheduler, DeviceThread
+from glassworld.play.images import StartImage
 from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
-from glassworld.play.stage_timer import StageTimer
-from glassworld.play.worker import DeviceThread
-from glassworld.profiling.tags import listen
 from tests.support import tiny
 
-ORDERS = [
+INPUTS = [
     PlayerInput(1, Action((1, 0, 0, 0), (0, 0.1))),
     PlayerInput(2, Action((0, 1, 0, 0), (0.1, 0))),
     PlayerInput(3, Action((0, 0, 1, 0), (0, 0))),
 ]
 
 
-def walk(world: World, index: int) -> LiveSession:
+def new_session(world: World, index: int) -> LiveSession:
     spec = world.spec
-    picture = tiny.picture(40 + 8 * index, 70).resize((spec.width, spec.height))
-    return LiveSession(world, StartingPicture("smooth", picture), seed=index)
+    image = tiny.picture(40 + 8 * index, 70).resize((spec.width, spec.height))
+    return LiveSession(world, StartImage("smooth", image), seed=index)
 
 
-def alone(world: World, index: int, blocks: int) -> list[Frames]:
-    session = walk(world, index).session
-    return [session.step(ORDERS[index].action) for _ in range(blocks)]
+def generate_alone(world: World, index: int, blocks: int) -> list[Frames]:
+    session = new_session(world, index).engine_session
+    return [session.step(INPUTS[index].action) for _ in range(blocks)]
 
 
-def assert_same(made: Frames, expected: Frames) -> None:
-    assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
+def assert_same(frames: Frames, expected: Frames) -> None:
+    assert np.abs(frames.astype(int) - expected.astype(int)).max() <= 1
 
 
-def sharing(walk: LiveSession) -> int:
-    """How many walks' windows lie in the storage that holds this one's."""
-    keys = walk.session.state.caches[0].self_attention.k
+def sessions_in_storage(session: LiveSession) -> int:
+    """Return how many sessions' caches are in the storage that holds this one's."""
+    keys = session.engine_session.state.caches[0].self_attention.k
     return keys.untyped_storage().nbytes() // keys.nbytes
 
 
+async def chunks_of(request: BlockRequest) -> list[FrameChunk]:
+    chunks = []
+    while (chunk := await request.next_chunk()) is not None:
+        chunks.append(chunk)
+    return chunks
+
+
 class Players:
-    """Walks and the rounds they are made in; `make` has blocks made in one round."""
+    """Sessions and the scheduler of their blocks."""
 
     def __init__(self, world: World, count: int) -> None:
-        self.worker = DeviceThread()
-        self.rounds = BlockScheduler(self.worker)
-        self.walks = [walk(world, index) for index in range(count)]
-        self.parts: list[list[FrameChunk]] = [[] for _ in range(count)]
+        self.device_thread = DeviceThread()
+        self.scheduler = BlockScheduler(self.device_thread)
+        self.sessions = [new_session(world, index) for index in range(count)]
 
-    async def make(self, *indices: int) -> list[BlockResult]:
-        """The next blocks of these walks, all asked for while the device is busy."""
-        outcomes = await self.outcomes(*indices)
-        for each in outcomes:
-            if isinstance(each, BaseException):
-                raise each
-        return outcomes
+    def request(self, index: int) -> BlockRequest:
+        return self.scheduler.request(self.sessions[index], lambda: INPUTS[index])
+
+    @contextmanager
+    def busy_device(self) -> Iterator[None]:
+        """Keep the device thread busy until the end of the `with`."""
+        done = threading.Event()
+        self.device_thread.submit(lambda: done.wait(20) and None)
+        yield
+        done.set()
+
+    def request_together(self, *indices: int) -> list[BlockRequest]:
+        """Request these players' next blocks while the device is busy."""
+        with self.busy_device():
+            return [self.request(index) for index in indices]
 
     async def outcomes(self, *indices: int) -> list[Any]:
-        """The same, or what went wrong instead."""
-        busy = threading.Event()
-        self.worker.later(lambda: busy.wait(20) and None)
-        asked = [self.block(index) for index in indices]
-        busy.set()
-        return await asyncio.gather(*asked, return_exceptions=True)
+        """Return the results or exceptions of requests made together."""
+        requests = self.request_together(*indices)
+        return await asyncio.gather(*(r.result for r in requests), return_exceptions=True)
 
-    def block(self, index: int) -> asyncio.Future[BlockResult]:
-        parts = self.parts[index]
-        parts.clear()
-        return self.rounds.make(self.walks[index], lambda: ORDERS[index], parts.append)
+    async def generate(self, *indices: int) -> list[BlockResult]:
+        """Return the results of requests made together."""
+        outcomes = await self.outcomes(*indices)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return outcomes
 
 
 @asynccontextmanager
@@ -91,191 +103,210 @@ async def playing(world: World, count: int) -> AsyncIterator[Players]:
     try:
         yield players
     finally:
-        players.worker.close()
+        players.device_thread.close()
 
 
-def test_blocks_asked_for_at_once_are_made_together() -> None:
+def in_one_batch(*results: BlockResult) -> bool:
+    return len({result.started for result in results}) == 1
+
+
+def test_requests_at_the_same_time_are_generated_in_one_batch() -> None:
     world = tiny.world()
-    expected = [alone(world, index, 4) for index in range(3)]
+    expected = [generate_alone(world, index, 4) for index in range(3)]
 
     async def play() -> None:
         async with playing(world, 3) as players:
             for block in range(4):
-                made = await players.make(2, 0, 1)
-                assert made[0].timing is made[1].timing is made[2].timing
-                for index, done in zip((2, 0, 1), made, strict=True):
-                    assert_same(done.frames, expected[index][block])
-                    assert (done.number, done.action) == (block, ORDERS[index].id)
-                    parts = players.parts[index]
-                    own = [part.frames.wait()[part.row].numpy() for part in parts]
-                    assert np.array_equal(np.concatenate(own), done.frames)
-                    assert {part.action for part in parts} == {ORDERS[index].id}
+                requests = players.request_together(2, 0, 1)
+                results = await asyncio.gather(*(request.result for request in requests))
+                assert in_one_batch(*results)
+                for index, request, result in zip((2, 0, 1), requests, results, strict=True):
+                    assert_same(result.frames, expected[index][block])
+                    assert (result.number, result.input_id) == (block, INPUTS[index].id)
+                    chunks = await chunks_of(request)
+                    frames = [chunk.frames.wait()[chunk.row].numpy() for chunk in chunks]
+                    assert np.array_equal(np.concatenate(frames), result.frames)
+                    assert {chunk.input_id for chunk in chunks} == {INPUTS[index].id}
+                    assert {chunk.block for chunk in chunks} == {block}
+                    first = 9 + 12 * (block - 1) if block else 0
+                    assert {chunk.first_frame for chunk in chunks} == {first}
 
     asyncio.run(play())
 
 
-def test_whoever_comes_goes_back_or_leaves_disturbs_nobody() -> None:
+def test_players_who_join_rewind_or_leave_do_not_affect_the_others() -> None:
     world = tiny.world()
-    expected = [alone(world, index, 9) for index in range(3)]
-    made: list[int] = [0, 0, 0]
+    expected = [generate_alone(world, index, 9) for index in range(3)]
+    next_block = [0, 0, 0]
 
     async def play() -> None:
         async with playing(world, 3) as players:
 
             async def check(*indices: int) -> None:
-                for index, done in zip(indices, await players.make(*indices), strict=True):
-                    assert_same(done.frames, expected[index][made[index]])
-                    made[index] += 1
+                results = await players.generate(*indices)
+                for index, result in zip(indices, results, strict=True):
+                    assert_same(result.frames, expected[index][next_block[index]])
+                    next_block[index] += 1
 
-            making = players.block(0)
-            players.worker.later(lambda: players.walks[0].rewind(0))  # asked for afterwards
-            assert_same((await making).frames, expected[0][0])
+            request = players.request(0)
+            players.device_thread.submit(lambda: players.sessions[0].rewind(0))  # runs after it
+            assert_same((await request.result).frames, expected[0][0])
             for indices in ((0, 1), (0, 1), (0, 1), (2,), (2,), (2,), (0, 1, 2), (1, 2), (0,)):
                 await check(*indices)
-            snapshot = await players.worker.run(lambda: players.walks[1].rewind(3))
-            assert snapshot.block == 3
-            made[1] = 3
+            await players.device_thread.run(lambda: players.sessions[1].rewind(3))
+            assert players.sessions[1].next_block == 3
+            next_block[1] = 3
             await check(0, 1, 2)
-            leaver = players.walks[0]
-            assert sharing(players.walks[1]) == 3
-            players.rounds.end(leaver)
+            leaver = players.sessions[0]
+            assert sessions_in_storage(players.sessions[1]) == 3
+            players.scheduler.close_session(leaver)
             await check(1, 2)
-            assert sharing(players.walks[1]) == 2
-            assert not hasattr(leaver, "session")
+            assert sessions_in_storage(players.sessions[1]) == 2
+            assert not hasattr(leaver, "engine_session")
 
     asyncio.run(play())
 
 
-def test_walks_that_cannot_join_are_made_one_by_one(tmp_path: Path) -> None:
+def test_sessions_that_cannot_form_a_batch_are_generated_one_by_one(tmp_path: Path) -> None:
     world = tiny.world()
 
     async def play() -> None:
         async with playing(world, 3) as players:
-            await players.make(0)
-            made = await players.make(0, 1, 2)  # the first is a block ahead
-            assert made[1].timing is made[2].timing
-            assert made[0].timing is not made[1].timing
-            players.walks[1].capture(tmp_path / "trace.json", 1)
-            made = await players.make(1, 2)  # a capture shows one walk
-            assert made[0].captured
-            assert made[0].timing is not made[1].timing
-            world.pipeline.dit.compiled = True  # for one session at once
-            made = await players.make(1, 2)
-            assert made[0].timing is not made[1].timing
+            await players.generate(0)
+            results = await players.generate(0, 1, 2)  # the first is a block ahead
+            assert in_one_batch(*results[1:])
+            assert not in_one_batch(*results[:2])
+            players.sessions[1].capture(tmp_path / "trace.json", 1)
+            results = await players.generate(1, 2)  # a capture shows one session
+            assert results[0].capture_done
+            assert not in_one_batch(*results)
+            world.pipeline.dit.compiled = True  # for one session at a time
+            assert not in_one_batch(*await players.generate(1, 2))
 
     asyncio.run(play())
     assert (tmp_path / "trace.json").is_file()
 
 
-def test_what_goes_wrong_is_told_to_all_of_the_round_and_to_no_other() -> None:
+def test_a_failure_reaches_all_of_the_batch_and_nobody_else() -> None:
     world = tiny.world()
 
     async def play() -> None:
         async with playing(world, 3) as players:
-            await players.make(2)
-            good = players.walks[1].session.state
-            players.walks[1].session.state = replace(good, noise=None)  # type: ignore[arg-type]
-            outcomes = await players.outcomes(0, 1, 2)
-            kinds = [type(each) for each in outcomes]
+            await players.generate(2)
+            session = players.sessions[1].engine_session
+            good = session.state
+            session.state = replace(good, noise=None)  # type: ignore[arg-type]
+            requests = players.request_together(0, 1, 2)
+            outcomes = await asyncio.gather(*(r.result for r in requests), return_exceptions=True)
+            kinds = [type(outcome) for outcome in outcomes]
             assert kinds == [AttributeError, AttributeError, BlockResult]
-            players.walks[1].session.state = good
-            assert len(await players.make(0, 1, 2)) == 3
+            assert [await chunks_of(request) for request in requests[:2]] == [[], []]
+            session.state = good
+            assert len(await players.generate(0, 1, 2)) == 3
 
     asyncio.run(play())
 
 
-def test_a_full_disk_is_the_trouble_of_whoever_records() -> None:
+def test_a_full_disk_affects_only_the_player_who_records() -> None:
     world = tiny.world()
 
     async def play() -> None:
         async with playing(world, 2) as players:
-            await players.make(0, 1)
-            players.walks[0].record()
-            film = players.walks[0].film
-            assert film is not None
-            film.close()  # as good as full
-            failed, made = await players.outcomes(0, 1)
-            assert isinstance(failed, ValueError)
-            assert isinstance(made, BlockResult)
-            names = [stage.name for stage in made.timing.stages]
-            assert len(names) == len(set(names))  # of both sessions together
+            await players.generate(0, 1)
+            players.sessions[0].record()
+            recording = players.sessions[0].recording
+            assert recording is not None
+            recording.close()  # writing fails as on a full disk
+            failure, result = await players.outcomes(0, 1)
+            assert isinstance(failure, ValueError)
+            assert isinstance(result, BlockResult)
+            names = [stage.name for stage in result.stages]
+            assert len(names) == len(set(names))  # both sessions together
             assert "Condition" in names
 
     asyncio.run(play())
 
 
-def test_what_a_failed_round_held_is_given_back_when_its_players_leave() -> None:
+def test_sessions_of_a_failed_batch_are_freed_when_their_players_leave() -> None:
     world = tiny.world()
 
     async def play() -> None:
         async with playing(world, 2) as players:
-            await players.make(0, 1)
-            sessions = [weakref.ref(each.session) for each in players.walks]
+            await players.generate(0, 1)
+            sessions = [weakref.ref(session.engine_session) for session in players.sessions]
             world.pipeline.decoder_dtype = "nonsense"  # type: ignore[assignment]
-            assert {type(each) for each in await players.outcomes(0, 1)} == {RuntimeError}
-            for each in players.walks:
-                players.rounds.end(each)
-            await players.worker.run(lambda: None)
+            outcomes = await players.outcomes(0, 1)
+            assert {type(outcome) for outcome in outcomes} == {RuntimeError}
+            for session in players.sessions:
+                players.scheduler.close_session(session)
+            await players.device_thread.run(lambda: None)
             assert [session() for session in sessions] == [None, None]
 
     gc.collect()
-    gc.disable()  # which would not see that a GPU is full
+    gc.disable()  # the collector does not run when a GPU is full
     try:
         asyncio.run(play())
     finally:
         gc.enable()
 
 
-def test_a_worker_that_closes_leaves_nobody_waiting() -> None:
+def test_closing_cancels_waiting_requests() -> None:
     world = tiny.world()
 
     async def play() -> None:
         async with playing(world, 1) as players:
             busy = threading.Event()
-            players.worker.later(lambda: busy.wait(20) and None)
-            making = players.block(0)
-            threading.Timer(0.2, busy.set).start()
-            players.worker.close()
-            players.rounds.close()
+            players.device_thread.submit(lambda: busy.wait(20) and None)
+            request = players.request(0)
+            threading.Timer(0.1, busy.set).start()
+            players.device_thread.close()
+            players.scheduler.close()
             with pytest.raises(asyncio.CancelledError):
-                await making
+                await request.result
+            assert await request.next_chunk() is None
 
     asyncio.run(play())
 
 
-def test_a_block_nobody_waits_for_any_more_is_not_begun() -> None:
+def test_a_cancelled_request_is_not_generated() -> None:
     world = tiny.world()
 
     async def play() -> None:
         async with playing(world, 2) as players:
-            busy = threading.Event()
-            players.worker.later(lambda: busy.wait(20) and None)
-            gone, stays = (players.block(index) for index in range(2))
-            assert players.worker.waiting == 2
-            gone.cancel()
-            await asyncio.sleep(0)
-            busy.set()
-            await stays
+            with players.busy_device():
+                cancelled, other = (players.request(index) for index in range(2))
+                assert players.device_thread.waiting == 2
+                cancelled.result.cancel()
+                await asyncio.sleep(0)
+            await other.result
             with pytest.raises(asyncio.CancelledError):
-                await gone
-            assert [each.session.state.block for each in players.walks] == [0, 1]
-            assert players.worker.waiting == 0
+                await cancelled.result
+            assert [session.next_block for session in players.sessions] == [0, 1]
+            assert players.device_thread.waiting == 0
 
     asyncio.run(play())
 
 
-def test_stages_are_those_of_the_thread_that_times_them() -> None:
-    """Waiting for the device for somebody else's tag fails while this one's work is captured."""
-    waited: list[int] = []
-    clock = StageTimer(lambda: waited.append(threading.get_ident()))
-    stop = listen(clock)
+def threads_of_a_job() -> int:
+    device_thread = DeviceThread()
     try:
-        other = threading.Thread(target=tiny.world().generate, args=(tiny.picture(), 3))
-        other.start()
-        other.join()
-        assert (waited, clock.stages) == ([], [])
-        tiny.world().generate(tiny.picture(), 3)
+        return asyncio.run(device_thread.run(torch.get_num_threads))
     finally:
-        stop()
-    assert {*waited} == {threading.get_ident()}
-    assert "Decode" in [stage.name for stage in clock.stages]
+        device_thread.close()
+
+
+def test_the_device_thread_leaves_a_core_to_the_other_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    try:
+        for threads, expected in ((4, 3), (2, 1), (1, 1)):
+            torch.set_num_threads(threads)
+            assert threads_of_a_job() == expected
+            assert torch.get_num_threads() == threads
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        torch.set_num_threads(2)
+        assert threads_of_a_job() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glassworld.play.images import gallery
+from glassworld.play.images import load_gallery
 from tests.support import tiny
 
 
 def names(folder: Path) -> list[str]:
-    return [each.name for each in gallery(folder, 32, 48)]
+    return [each.name for each in load_gallery(folder, 32, 48)]
 
 
 def test_the_gallery_is_the_folder_pictures_or_the_worlds_own_folder(tmp_path: Path) -> None:
@@ -19,4 +19,4 @@ def test_the_gallery_is_the_folder_pictures_or_the_worlds_own_folder(tmp_path: P
     (tmp_path / "pictures").mkdir()
     tiny.picture().save(tmp_path / "pictures" / "start.webp")
     assert names(tmp_path) == ["start"]
-    assert gallery(tmp_path, 32, 48)[0].image.size == (48, 32)
+    assert load_gallery(tmp_path, 32, 48)[0].image.size == (48, 32)

@@ -144,6 +144,6 @@ def test_play_record_leave_and_replay(tmp_path: Path) -> None:
     (made,) = load_file(latents).values()
     np.testing.assert_array_equal(made, run.latents.numpy())
     for frame in shown:
-        picture = np.asarray(Image.open(io.BytesIO(frame.picture)))
+        picture = np.asarray(Image.open(io.BytesIO(frame.image)))
         np.testing.assert_array_equal(picture, run.frames[frame.number])
     assert [frame.number for frame in shown] == list(range(12))

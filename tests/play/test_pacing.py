@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from glassworld.play.pacing import CAUTION, MARGIN, FramePacer, QueuedFrame
+from glassworld.play.pacing import MARGIN_SECONDS, SAFETY_FACTOR, FramePacer, QueuedFrame
 
 RATE, FRAMES, PART = 12, 12, 4
 
 
 class Player:
-    """Runs a playback in steps of 5 ms; making a block takes `makes` seconds.
+    """Runs a pacer in steps of 5 ms; making a block takes `makes` seconds.
 
     Its frames are there when it is done, or with `parts` a third of them after each third.
     """
 
     def __init__(self, makes: float, sees: bool = True, parts: bool = False) -> None:
-        self.playback, self.makes, self.sees = FramePacer(RATE, FRAMES), makes, sees
+        self.pacer, self.makes, self.sees = FramePacer(RATE, FRAMES), makes, sees
         self.part = PART if parts else FRAMES
         self.now, self.number = 0.0, 0
         self.making: float | None = None  # since when
@@ -34,32 +34,32 @@ class Player:
             self.now += 0.005
 
     def make(self) -> None:
-        if self.making is None and self.playback.wants_block():
+        if self.making is None and self.pacer.wants_block():
             self.making, self.added = self.now, 0
             self.begun.append(self.now)
         if self.making is None:
             return
         after = self.now - self.making
         if after >= self.makes * (self.added + self.part) / FRAMES:
-            block, numbers = self.playback.next_block, range(self.number, self.number + self.part)
-            self.playback.add([QueuedFrame(block, each, b"") for each in numbers], after)
+            block, numbers = self.pacer.next_block, range(self.number, self.number + self.part)
+            self.pacer.add_frames([QueuedFrame(block, each, b"") for each in numbers], after)
             self.number += self.part
             self.added += self.part
-            self.most_queued = max(self.most_queued, len(self.playback.queue))
+            self.most_queued = max(self.most_queued, len(self.pacer.queue))
         if self.added == FRAMES:
-            self.playback.block_done()
+            self.pacer.finish_block()
             self.making = None
 
     def send(self) -> None:
-        if not self.playback.may_send():
-            self.starved = self.starved or not self.playback.queue
+        if not self.pacer.can_send():
+            self.starved = self.starved or not self.pacer.queue
             return
-        if self.playback.wait(self.now, self.starved) == 0:
-            frame = self.playback.take(self.now)
+        if self.pacer.seconds_until_due(self.now, self.starved) == 0:
+            frame = self.pacer.pop_frame(self.now)
             self.sent.append((self.now, frame.frame))
             if self.sees:
-                self.playback.seen(frame.frame)
-        self.starved = not self.playback.queue
+                self.pacer.seen(frame.frame)
+        self.starved = not self.pacer.queue
 
 
 @pytest.mark.parametrize("parts", [False, True])
@@ -68,7 +68,7 @@ def test_frames_keep_the_content_rate_without_stalls(parts: bool) -> None:
     player.run(20)
     first, last = player.sent[0][0], player.sent[-1][0]
     assert abs((len(player.sent) - 1) / (last - first) - RATE) < 0.1
-    assert player.playback.stalls == 0
+    assert player.pacer.stalls == 0
     assert [number for _, number in player.sent] == list(range(len(player.sent)))
 
 
@@ -88,35 +88,35 @@ def test_parts_let_a_block_begin_later_and_see_newer_keys() -> None:
         player.run(20)
         shown = [now for now, number in player.sent if number % FRAMES == 0]
         delays.append(max(b - a for a, b in zip(player.begun[4:], shown[4:], strict=False)))
-        assert player.playback.stalls == 0
+        assert player.pacer.stalls == 0
     assert delays[1] < delays[0] - 0.4  # its first frames are there after a third of the time
 
 
 def test_a_block_that_is_shown_is_done_though_its_caches_are_not() -> None:
-    playback = FramePacer(RATE, FRAMES)
+    pacer = FramePacer(RATE, FRAMES)
     for place in range(0, FRAMES, PART):
-        playback.add([QueuedFrame(0, place + each, b"") for each in range(PART)], 0.1)
-    playback.block_done()
-    playback.pause()
+        pacer.add_frames([QueuedFrame(0, place + each, b"") for each in range(PART)], 0.1)
+    pacer.finish_block()
+    pacer.pause()
     for _ in range(FRAMES):
-        playback.take(0.0)
-    playback.step()
-    assert playback.wants_block()
+        pacer.pop_frame(0.0)
+    pacer.step()
+    assert pacer.wants_block()
 
 
 def test_parts_that_come_too_slowly_delay_the_whole_block() -> None:
-    playback = FramePacer(RATE, FRAMES)
+    pacer = FramePacer(RATE, FRAMES)
     for place, after in ((0, 0.1), (PART, 0.6), (2 * PART, 0.7)):
-        playback.add([QueuedFrame(0, place + each, b"") for each in range(PART)], after)
-    playback.block_done()
+        pacer.add_frames([QueuedFrame(0, place + each, b"") for each in range(PART)], after)
+    pacer.finish_block()
     late = 0.6 - PART / RATE  # of the second; the first would have allowed less
-    assert playback.lead == pytest.approx(CAUTION * late + MARGIN)
+    assert pacer.lead == pytest.approx(SAFETY_FACTOR * late + MARGIN_SECONDS)
 
 
 def test_a_slow_server_stalls_and_says_so() -> None:
     player = Player(makes=1.5)
     player.run(15)
-    assert player.playback.stalls >= 5
+    assert player.pacer.stalls >= 5
     gaps = [b - a for (a, _), (b, _) in zip(player.sent, player.sent[1:], strict=False)]
     assert max(gaps) > 0.3
 
@@ -124,26 +124,26 @@ def test_a_slow_server_stalls_and_says_so() -> None:
 def test_pause_stops_and_resuming_is_no_stall() -> None:
     player = Player(makes=0.2)
     player.run(3)
-    player.playback.pause()
+    player.pacer.pause()
     count, blocks = len(player.sent), len(player.begun)
     player.run(5)
     assert len(player.sent) == count
     assert len(player.begun) <= blocks + 1
-    player.playback.resume()
+    player.pacer.resume()
     player.run(2)
     assert len(player.sent) > count + 20
-    assert player.playback.stalls == 0
+    assert player.pacer.stalls == 0
 
 
 def test_step_plays_to_the_end_of_a_block() -> None:
     player = Player(makes=0.2)
     player.run(1.7)
-    player.playback.pause()
+    player.pacer.pause()
     for _ in range(3):
-        player.playback.step()
+        player.pacer.step()
         player.run(3)
         assert len(player.sent) % FRAMES == 0
-    assert player.playback.stalls == 0
+    assert player.pacer.stalls == 0
 
 
 def test_a_client_that_sees_nothing_is_waited_for() -> None:
@@ -151,14 +151,14 @@ def test_a_client_that_sees_nothing_is_waited_for() -> None:
     player.run(20)
     assert len(player.sent) <= 2 * RATE + 1
     assert len(player.begun) <= 5
-    assert player.playback.stalls == 0
+    assert player.pacer.stalls == 0
 
 
 def test_restart_forgets_what_was_queued() -> None:
     player = Player(makes=0.2)
     player.run(3)
-    epoch = player.playback.epoch
-    player.playback.restart(1, 9)
-    assert not player.playback.queue
-    assert player.playback.epoch == epoch + 1
-    assert player.playback.next_block == 1
+    epoch = player.pacer.epoch
+    player.pacer.restart(1, 9)
+    assert not player.pacer.queue
+    assert player.pacer.epoch == epoch + 1
+    assert player.pacer.next_block == 1

@@ -15,7 +15,7 @@ import pytest
 
 from glassworld.engine.actions.files import load_actions, recorded_noise
 from tests.support import tiny
-from tests.support.live import Live
+from tests.support.live import LiveServer
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -33,24 +33,24 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with Live(frame_rate=24) as running:
+def live() -> Iterator[LiveServer]:
+    with LiveServer(frame_rate=24) as running:
         yield running
 
 
 @pytest.fixture
-def page(browser: Any, live: Live) -> Iterator[Any]:
+def page(browser: Any, live: LiveServer) -> Iterator[Any]:
     yield from opened(browser, live, viewport={"width": 1280, "height": 800})
 
 
 @pytest.fixture
-def phone(browser: Any, live: Live) -> Iterator[Any]:
+def phone(browser: Any, live: LiveServer) -> Iterator[Any]:
     yield from opened(
         browser, live, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
     )
 
 
-def opened(browser: Any, live: Live, query: str = "", **options: Any) -> Iterator[Any]:
+def opened(browser: Any, live: LiveServer, query: str = "", **options: Any) -> Iterator[Any]:
     """The page, playing; the test fails if it says anything on the console."""
     context = browser.new_context(**options)
     page = context.new_page()
@@ -150,7 +150,7 @@ def downloaded(page: Any, name: str, folder: Path) -> Path:
 
 def test_what_the_server_says_is_never_html(page: Any) -> None:
     assert page.locator("#gallery b").count() == 0
-    assert page.locator("#gallery [data-id='1']").get_attribute("title") == "<b>grey</b>"
+    assert page.locator("#gallery [data-id='1']").get_attribute("title") == "<b>gray</b>"
 
 
 def test_pause_step_and_rewind(page: Any) -> None:
@@ -212,7 +212,7 @@ def test_starting_pictures_upload_and_seed(page: Any, tmp_path: Path) -> None:
     (tmp_path / "none.png").write_bytes(b"no picture")
     page.set_input_files("#file", tmp_path / "none.png")
     page.wait_for_selector("#toasts p")
-    assert "picture" in text(page, "#toasts")
+    assert "image" in text(page, "#toasts")
 
 
 def test_a_capture_opens_its_report(page: Any) -> None:
@@ -244,7 +244,7 @@ def test_full_screen_keeps_the_pads(page: Any) -> None:
 
 
 def test_a_server_that_is_too_slow_is_said_plainly(browser: Any) -> None:
-    with Live(frame_rate=2000) as live:
+    with LiveServer(frame_rate=2000) as live:
         pages = opened(browser, live)
         page = next(pages)
         until(page, "document.getElementById('status').textContent === 'slow'")
@@ -256,7 +256,7 @@ def test_a_server_that_is_too_slow_is_said_plainly(browser: Any) -> None:
 
 def test_a_mode_with_one_key_at_a_time_and_no_mouse(browser: Any) -> None:
     dit = {"action": replace(tiny.DIT.action, keyboard_dim=7, mouse_dim=0)}
-    with Live(frame_rate=24, mode="templerun", dit=dit) as live:
+    with LiveServer(frame_rate=24, mode="templerun", dit=dit) as live:
         pages = opened(browser, live)
         page = next(pages)
         assert text(page, "#hint") == "Walk with W A S D Z C"
@@ -280,19 +280,19 @@ def test_pads_answer_fingers_and_the_page_fits(phone: Any) -> None:
 
 
 def test_it_reconnects_by_itself(browser: Any) -> None:
-    with Live(frame_rate=24) as first:
+    with LiveServer(frame_rate=24) as first:
         pages = opened(browser, first)
         page = next(pages)
     until(page, "document.getElementById('status').textContent === 'reconnecting'")
     assert "Reconnecting" in text(page, "#veil-text")
-    with Live(frame_rate=24, port=first.port):
+    with LiveServer(frame_rate=24, port=first.port):
         until(page, "document.getElementById('status').textContent === 'live'")
         until(page, "glassworld.state.shown.frame > 20")
         assert next(pages, None) is None
 
 
 def test_a_token_in_the_address_is_all_it_takes(browser: Any) -> None:
-    with Live(token="secret", frame_rate=24) as live:
+    with LiveServer(token="secret", frame_rate=24) as live:
         pages = opened(browser, live, "?token=secret")
         page = next(pages)
         until(page, "[...document.querySelectorAll('#gallery img')].every((i) => i.naturalWidth)")
@@ -301,7 +301,7 @@ def test_a_token_in_the_address_is_all_it_takes(browser: Any) -> None:
 
 
 def test_full_is_said_plainly(browser: Any) -> None:
-    with Live(seats=1, frame_rate=24) as live, live.client():
+    with LiveServer(slots=1, frame_rate=24) as live, live.client():
         context = browser.new_context()
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{live.port}/")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glassworld.play import protocol as wire
+from glassworld.play import protocol
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -19,8 +19,8 @@ FIELDS = ["version", "picture", "seed", "encoding", "id", "keys", "mouse", "fram
 
 
 def test_a_message_is_taken_apart() -> None:
-    message = wire.decode('{"type": "act", "id": 7, "keys": ["w"], "mouse": [0, 0.1]}')
-    assert message == wire.Act(7, ["w"], (0.0, 0.1))
+    message = protocol.decode_message('{"type": "act", "id": 7, "keys": ["w"], "mouse": [0, 0.1]}')
+    assert message == protocol.ActMessage(7, ["w"], (0.0, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -42,51 +42,51 @@ def test_a_message_is_taken_apart() -> None:
     ],
 )
 def test_bounds(message: Any) -> None:
-    with pytest.raises(wire.ProtocolError, match="malformed"):
-        wire.decode(json.dumps(message))
+    with pytest.raises(protocol.ProtocolError, match="malformed"):
+        protocol.decode_message(json.dumps(message))
 
 
 def test_long_and_deep_messages() -> None:
-    with pytest.raises(wire.ProtocolError, match="too long"):
-        wire.decode(" " * wire.MOST_TEXT + "{}")
-    with pytest.raises(wire.ProtocolError):
-        wire.decode("[" * 16_000)
-    with pytest.raises(wire.ProtocolError):
-        wire.decode('{"type": "act", "id": 1, "keys": ["\ud800"]}')
+    with pytest.raises(protocol.ProtocolError, match="too long"):
+        protocol.decode_message(" " * protocol.MAX_TEXT_BYTES + "{}")
+    with pytest.raises(protocol.ProtocolError):
+        protocol.decode_message("[" * 16_000)
+    with pytest.raises(protocol.ProtocolError):
+        protocol.decode_message('{"type": "act", "id": 1, "keys": ["\ud800"]}')
 
 
 @given(st.text() | JSON.map(lambda value: json.dumps(value)))
 def test_anything_is_a_message_or_a_protocol_error(text: str) -> None:
     try:
-        message = wire.decode(text)
-    except wire.ProtocolError:
+        message = protocol.decode_message(text)
+    except protocol.ProtocolError:
         return
-    assert isinstance(message, wire.ClientMessage)
+    assert isinstance(message, protocol.ClientMessage)
 
 
 @given(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_whatever_passes_is_in_bounds(kind: str, fields: dict[str, Any]) -> None:
     try:
-        message = wire.decode(json.dumps({"type": kind, **fields}))
-    except wire.ProtocolError:
+        message = protocol.decode_message(json.dumps({"type": kind, **fields}))
+    except protocol.ProtocolError:
         return
-    if isinstance(message, wire.Act):
+    if isinstance(message, protocol.ActMessage):
         assert all(-1 <= axis <= 1 for axis in message.mouse)
         assert len(message.keys) <= 16
-    if isinstance(message, wire.Start):
+    if isinstance(message, protocol.StartMessage):
         assert message.seed is None or 0 <= message.seed < 2**53
 
 
 @given(
-    st.sampled_from([wire.FRAME, wire.STILL]),
+    st.sampled_from([protocol.FRAME, protocol.STILL]),
     st.sampled_from(["png", "jpeg"]),
     st.integers(0, 2**16 - 1),
     st.tuples(*[st.integers(0, 2**32 - 1)] * 3),
     st.binary(),
 )
 def test_headers_come_back(
-    kind: int, encoding: wire.Encoding, place: int, numbers: tuple[int, int, int], body: bytes
+    kind: int, encoding: protocol.Encoding, place: int, numbers: tuple[int, int, int], body: bytes
 ) -> None:
-    header = wire.FrameHeader(kind, encoding, place, *numbers)
+    header = protocol.FrameHeader(kind, encoding, place, *numbers)
     assert len(header.pack()) == 16
-    assert wire.unpack(header.pack() + body) == (header, body)
+    assert protocol.unpack_frame(header.pack() + body) == (header, body)

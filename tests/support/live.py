@@ -1,4 +1,4 @@
-"""A real server in a thread, with the tiny world in it."""
+"""Run a real server with the tiny world in a thread, and clients for it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple, Self
 
@@ -22,25 +23,25 @@ from websockets.uri import parse_uri
 
 from glassworld.engine.world import World
 from glassworld.play.app import create_app
-from glassworld.play.images import StartingPicture
+from glassworld.play.images import StartImage
 from glassworld.play.launch import http_server
 from glassworld.play.server_state import LoadedWorld, ServerState
 from tests.support import tiny
 from tests.support.paths import ROOT
 
-RATE = 48  # four times the world's, so that the tests take a quarter of the time
+RATE = 48  # four times the world's own frame rate, so the tests take a quarter of the time
 
 
-def until(condition: Any, seconds: float = 20) -> bool:
-    """Whether it comes true within that time."""
+def until(condition: Callable[[], Any], seconds: float = 20) -> bool:
+    """Return whether `condition` becomes true within `seconds`."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
     return bool(condition())
 
 
-def closed(client: Any) -> tuple[int, str]:
-    """The close code and reason, whatever comes before them."""
+def close_reason(client: Any) -> tuple[int, str]:
+    """Wait for the server to close the connection; return the code and the reason."""
     try:
         while True:
             client.socket.recv(20)
@@ -62,42 +63,41 @@ def _example(name: str) -> ModuleType:
 PlayClient = _example("play_client").PlayClient
 
 
-def pictures(world: World) -> list[StartingPicture]:
+def start_images(world: World) -> list[StartImage]:
+    """Return two start images; the second has a name that would be HTML."""
     size = (world.spec.width, world.spec.height)
     smooth = tiny.picture().resize(size)
-    return [
-        StartingPicture("smooth", smooth),
-        StartingPicture("<b>grey</b>", Image.fromarray(np.full((*size[::-1], 3), 99, np.uint8))),
-    ]
+    gray = Image.fromarray(np.full((*size[::-1], 3), 99, np.uint8))
+    return [StartImage("smooth", smooth), StartImage("<b>gray</b>", gray)]
 
 
-class Answer(NamedTuple):
-    """What an HTTP request got."""
+class HttpResponse(NamedTuple):
+    """The response to an HTTP request."""
 
     status: int
     headers: Any
     body: bytes
 
 
-class Live:
-    """`with Live() as live: ...`; `changes` are the world's.
+class LiveServer:
+    """A server for a `with`; `changes` change the spec of its tiny world.
 
-    With `loading` the world is not there before that event.
+    With `may_load` the server loads the world only after that event.
     """
 
     def __init__(
         self,
-        seats: int = 4,
+        slots: int = 4,
         token: str | None = None,
         port: int = 0,
-        loading: threading.Event | None = None,
+        may_load: threading.Event | None = None,
         **changes: Any,
     ) -> None:
         self.world = tiny.world(**changes)
         self.loop: asyncio.AbstractEventLoop
-        self.loading, self.ready = loading, threading.Event()
-        self.hall = ServerState(seats)
-        app = create_app(self.hall, self._load, token, lambda _: self._opened())
+        self.may_load, self.ready = may_load, threading.Event()
+        self.state = ServerState(slots)
+        app = create_app(self.state, self._load, token, lambda _: self._on_loaded())
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", port))
@@ -106,17 +106,17 @@ class Live:
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
 
     def _load(self) -> LoadedWorld:
-        if self.loading is not None:
-            self.loading.wait(60)
-        return LoadedWorld(self.world, pictures(self.world))
+        if self.may_load is not None:
+            self.may_load.wait(60)
+        return LoadedWorld(self.world, start_images(self.world))
 
-    def _opened(self) -> None:
+    def _on_loaded(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.ready.set()
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self.loading is not None or self.ready.wait(60)
+        assert self.may_load is not None or self.ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,22 +127,25 @@ class Live:
 
     @property
     def ws(self) -> str:
+        """The address of the WebSocket."""
         return f"ws://127.0.0.1:{self.port}/ws"
 
     def client(self, query: str = "") -> Any:
+        """Return a client, to be connected by a `with`."""
         return PlayClient(self.ws + query)
 
-    def get(self, path: str, **headers: str) -> Answer:
+    def get(self, path: str, **headers: str) -> HttpResponse:
+        """Return the response to a GET request."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return Answer(response.status, response.headers, response.read())
+                return HttpResponse(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
             with error:
-                return Answer(error.code, error.headers, error.read())
+                return HttpResponse(error.code, error.headers, error.read())
 
     def tasks(self) -> int:
-        """Asyncio tasks of the server."""
+        """Return the number of the server's asyncio tasks."""
 
         async def count() -> int:
             return len(asyncio.all_tasks())
@@ -150,8 +153,8 @@ class Live:
         return asyncio.run_coroutine_threadsafe(count(), self.loop).result(10)
 
 
-class Deaf:
-    """A client that talks and reads nothing; its socket's buffer holds a frame or two."""
+class NonReadingClient:
+    """A client that sends and never reads; its socket's buffer holds a frame or two."""
 
     def __init__(self, port: int) -> None:
         self._protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/ws"))
@@ -169,8 +172,8 @@ class Deaf:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def say(self, kind: str, **fields: Any) -> None:
-        """Send a control message; an `OSError` once the server has hung up."""
+    def send(self, kind: str, **fields: Any) -> None:
+        """Send a control message; raise `OSError` once the server has closed the connection."""
         self._protocol.send_text(json.dumps({"type": kind, **fields}).encode())
         self._flush()
 

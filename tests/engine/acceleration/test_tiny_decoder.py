@@ -16,11 +16,12 @@ from glassworld.cli import inference
 from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
 from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch
+from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.world import World
 from glassworld.errors import CheckpointError, InputError
 from glassworld.models.ops.quantized import QuantizedLinear
 from glassworld.models.vae.tiny_decoder import TinyDecoder
-from glassworld.play.server_state import LoadOptions, open_stage
+from glassworld.play.server_state import open_world
 from tests.support import tiny
 
 WALK = Action((1, 0, 0, 0), (0, 0.1))
@@ -126,10 +127,10 @@ def test_the_command_line_takes_it_beside_products_in_8_bits(
 
 def test_play_opens_its_world_so(weights: dict[str, Tensor], tmp_path: Path) -> None:
     save_file(weights, tmp_path / "tiny.safetensors")
-    speed = LoadOptions(
+    options = LoadOptions(
         dtype="mixed", accelerate=("int8",), tiny_decoder=tmp_path / "tiny.safetensors"
     )
-    world = open_stage(None, speed).world
+    world = open_world(options).world
     assert isinstance(world.networks.decoder, TinyDecoder)
     assert any(isinstance(part, QuantizedLinear) for part in world.networks.dit.modules())
     assert world.pipeline.decoder_dtype == torch.bfloat16
