@@ -1,15 +1,15 @@
-// The WebSocket: connects, reconnects by itself, takes messages apart.
+// The WebSocket: connects, reconnects on its own and parses messages.
 
 const HEADER_BYTES = 16;
 const TYPES = ["image/png", "image/jpeg"];
-const FIRST_WAIT = 500;
-const LONGEST_WAIT = 5000;
+const FIRST_DELAY = 500;
+const MAX_DELAY = 5000;
 
 export class Connection {
-  // `heard` is called with every JSON message, `pictured` with every frame,
-  // `changed` with "open" or "lost".
-  constructor(heard, pictured, changed) {
-    Object.assign(this, { heard, pictured, changed, wait: FIRST_WAIT, socket: null });
+  // Calls `onMessage` with every JSON message, `onFrame` with the header and the image of every
+  // frame, and `onStatus` with "open" or "lost".
+  constructor(onMessage, onFrame, onStatus) {
+    Object.assign(this, { onMessage, onFrame, onStatus, delay: FIRST_DELAY, socket: null });
     this.token = new URLSearchParams(location.search).get("token");
     this.open();
   }
@@ -19,23 +19,23 @@ export class Connection {
     const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
     const socket = new WebSocket(`${scheme}://${location.host}/ws${query}`);
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => this.changed("open");
+    socket.onopen = () => this.onStatus("open");
     socket.onmessage = ({ data }) => {
-      if (typeof data === "string") this.hear(JSON.parse(data));
-      else this.pictured(...takeApart(data));
+      if (typeof data === "string") this.receive(JSON.parse(data));
+      else this.onFrame(...parseFrame(data));
     };
     socket.onclose = () => {
-      this.changed("lost");
-      setTimeout(() => this.open(), this.wait);
-      this.wait = Math.min(LONGEST_WAIT, this.wait * 1.6);
+      this.onStatus("lost");
+      setTimeout(() => this.open(), this.delay);
+      this.delay = Math.min(MAX_DELAY, this.delay * 1.6);
     };
     this.socket = socket;
   }
 
-  hear(message) {
-    if (message.type === "hello") this.wait = FIRST_WAIT;
-    if (message.type === "full") this.wait = LONGEST_WAIT;
-    this.heard(message);
+  receive(message) {
+    if (message.type === "hello") this.delay = FIRST_DELAY;
+    if (message.type === "full") this.delay = MAX_DELAY;
+    this.onMessage(message);
   }
 
   get isOpen() {
@@ -46,17 +46,17 @@ export class Connection {
     if (this.isOpen) this.socket.send(JSON.stringify({ type, ...fields }));
   }
 
-  sendPicture(bytes) {
+  sendImage(bytes) {
     if (this.isOpen) this.socket.send(bytes);
   }
 
-  // The address of one of the server's files, with the token where there is one.
+  // Returns the address of a file on the server, with the token if there is one.
   address(path) {
     return this.token ? `${path}?token=${encodeURIComponent(this.token)}` : path;
   }
 }
 
-function takeApart(buffer) {
+function parseFrame(buffer) {
   const view = new DataView(buffer);
   const header = {
     still: view.getUint8(0) === 2,

@@ -1,15 +1,15 @@
-// What the player does: keyboard, on-screen pads and, in pointer lock, the mouse.
+// Input: the keyboard, the on-screen keys and, in pointer lock, the mouse.
 
 const ARROWS = { ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right" };
 const CAMERA = { up: "i", down: "k", left: "j", right: "l" };
-const WALK = { up: "w", down: "s", left: "a", right: "d" };
+const MOVE = { up: "w", down: "s", left: "a", right: "d" };
 const PADS = ["qweasdzxc", "uiojklm,."];
-const PIXELS_PER_STEP = 14; // mouse movement that turns like a camera key held for one frame
+const PIXELS_PER_STEP = 14; // mouse movement equal to a camera key held for one frame
 const MOUSE_INTERVAL = 50;
 
 export class Controls {
-  // `act(keys, mouse, when)` sends an action and returns its id; `when` is the time of the key's
-  // event, null if it was none.
+  // `act(keys, mouse, time)` sends an action and returns its id; `time` is that of the key's event,
+  // or null if no key caused it.
   constructor(screen, pads, act) {
     Object.assign(this, { screen, pads, act, controls: [], held: new Map(), touches: new Map() });
     this.acknowledged = 0;
@@ -23,19 +23,19 @@ export class Controls {
     this.idle = idle;
     this.hasMouse = has_mouse;
     this.blockFrames = block_frames;
-    this.limit = Math.max(0, ...controls.flatMap((each) => each.mouse.map(Math.abs)));
+    this.limit = Math.max(0, ...controls.flatMap((control) => control.mouse.map(Math.abs)));
     this.acknowledged = 0;
     this.held.clear();
     this.drawPads();
   }
 
-  known(key) {
-    return this.controls.some((each) => each.key === key);
+  hasKey(key) {
+    return this.controls.some((control) => control.key === key);
   }
 
   keyOf(event) {
     const arrow = ARROWS[event.code];
-    if (arrow) return this.known(CAMERA[arrow]) ? CAMERA[arrow] : WALK[arrow];
+    if (arrow) return this.hasKey(CAMERA[arrow]) ? CAMERA[arrow] : MOVE[arrow];
     return event.code.startsWith("Key") ? event.code.slice(3).toLowerCase() : null;
   }
 
@@ -43,7 +43,7 @@ export class Controls {
     addEventListener("keydown", (event) => {
       if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
       const key = this.keyOf(event);
-      if (!this.known(key)) return;
+      if (!this.hasKey(key)) return;
       event.preventDefault();
       if (!event.repeat) this.press(key, event.timeStamp);
     });
@@ -68,15 +68,15 @@ export class Controls {
     });
   }
 
-  press(key, when) {
+  press(key, time) {
     this.held.delete(key); // the newest comes last
     const hold = { id: 0, releasing: false };
     this.held.set(key, hold);
-    hold.id = this.send(when);
+    hold.id = this.send(time);
   }
 
-  // A key that no block has seen yet stays down until one has: taps are not lost.
-  release(key, when) {
+  // A key stays down until a block has used it, so that short taps are not lost.
+  release(key, time) {
     const hold = this.held.get(key);
     if (!hold) return;
     if (hold.id > this.acknowledged) {
@@ -84,7 +84,7 @@ export class Controls {
       return;
     }
     this.held.delete(key);
-    this.send(when);
+    this.send(time);
   }
 
   releaseAll() {
@@ -93,7 +93,7 @@ export class Controls {
     this.send(null);
   }
 
-  // A block has been made under the action `id`.
+  // The server has generated a block with the action `id`.
   acknowledge(id) {
     this.acknowledged = id;
     let released = false;
@@ -118,22 +118,22 @@ export class Controls {
     return this.idle ? keys.slice(-1) : keys;
   }
 
-  // The movement so far, spread over a block; what a block has used is taken off again.
+  // The mouse movement that no block has used yet, divided over the frames of a block.
   get movement() {
     if (!this.hasMouse || !this.limit) return [0, 0];
     const clip = (pixels) => Math.max(-this.limit, Math.min(this.limit, pixels / this.pixels));
     return [clip(this.mouse.y), clip(this.mouse.x)].map((value) => Math.round(value * 1e4) / 1e4);
   }
 
-  send(when) {
+  send(time) {
     const mouse = this.movement;
-    const id = this.act(this.keys, mouse, when);
+    const id = this.act(this.keys, mouse, time);
     if (mouse[0] || mouse[1]) {
       this.mouse.sent = mouse;
       this.mouse.id = id;
     }
     this.lastMouse = mouse;
-    this.light();
+    this.markHeld();
     return id;
   }
 
@@ -150,10 +150,10 @@ export class Controls {
       const pad = document.createElement("div");
       pad.className = "pad";
       for (const control of this.controls) {
-        const place = layout.indexOf(control.key);
+        const cellIndex = layout.indexOf(control.key);
         const { column, mouse } = control;
         const moves = (column && column !== this.idle) || mouse[0] || mouse[1];
-        if (place < 0 || !moves) continue;
+        if (cellIndex < 0 || !moves) continue;
         const cell = document.createElement("span");
         const letter = document.createElement("b");
         const name = document.createElement("small");
@@ -161,31 +161,31 @@ export class Controls {
         name.textContent = control.name.replace("camera_", "");
         cell.append(letter, name);
         cell.dataset.key = control.key;
-        cell.style.gridArea = `${Math.floor(place / 3) + 1} / ${(place % 3) + 1}`;
+        cell.style.gridArea = `${Math.floor(cellIndex / 3) + 1} / ${(cellIndex % 3) + 1}`;
         pad.append(cell);
         this.cells.set(control.key, cell);
       }
       if (pad.children.length) this.pads.append(pad);
-      pad.dataset.caption = layout === PADS[0] ? "walk" : "look";
+      pad.dataset.caption = layout === PADS[0] ? "move" : "look";
     }
     this.listenToPads();
   }
 
-  // A finger may slide from one key to the next.
+  // A finger may slide from one key to another.
   listenToPads() {
     const follow = (event) => {
       const cell = document.elementFromPoint(event.clientX, event.clientY)?.closest?.("[data-key]");
       const key = cell?.dataset.key ?? null;
-      const before = this.touches.get(event.pointerId) ?? null;
-      if (key === before) return;
+      const previous = this.touches.get(event.pointerId) ?? null;
+      if (key === previous) return;
       this.touches.set(event.pointerId, key);
-      if (before) this.release(before, event.timeStamp);
+      if (previous) this.release(previous, event.timeStamp);
       if (key) this.press(key, event.timeStamp);
     };
     const leave = (event) => {
-      const before = this.touches.get(event.pointerId);
+      const previous = this.touches.get(event.pointerId);
       this.touches.delete(event.pointerId);
-      if (before) this.release(before, event.timeStamp);
+      if (previous) this.release(previous, event.timeStamp);
     };
     this.pads.onpointerdown = (event) => {
       event.preventDefault();
@@ -196,13 +196,13 @@ export class Controls {
     this.pads.onpointerup = this.pads.onpointercancel = leave;
   }
 
-  light() {
+  markHeld() {
     const held = this.keys;
     for (const [key, cell] of this.cells) cell.classList.toggle("held", held.includes(key));
   }
 
-  // Light the keys that the frame on screen was made under.
-  showSeen(keys) {
+  // Light the keys that the frame on screen used.
+  markUsed(keys) {
     for (const [key, cell] of this.cells) cell.classList.toggle("seen", keys.includes(key));
   }
 }

@@ -1,11 +1,11 @@
-// Starting pictures: the world's own, and one of yours.
+// Start images: those of the world, and one that the player uploads.
 
 const MOST_BYTES = 8 * 2 ** 20;
 
 export class Gallery {
-  // `choose(id)` starts at a picture; `upload(bytes)` sends one; `complain(text)` says what is wrong.
-  constructor(element, input, { choose, upload, complain }) {
-    Object.assign(this, { element, input, choose, upload, complain, uploaded: null, chosen: null });
+  // `choose(id)` starts from an image, `upload(bytes)` sends one, `warn(text)` shows an error.
+  constructor(element, input, { choose, upload, warn }) {
+    Object.assign(this, { element, input, choose, upload, warn, uploaded: null, chosen: null });
     input.addEventListener("change", () => input.files[0] && this.read(input.files[0]));
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => {
@@ -15,14 +15,14 @@ export class Gallery {
     });
   }
 
-  show(pictures, address) {
-    const buttons = pictures.map(({ id, name }) => {
+  show(images, address) {
+    const buttons = images.map(({ id, name }) => {
       const image = new Image();
       image.src = address(`/pictures/${id}`);
       image.alt = name;
       return this.button(id, name, image);
     });
-    this.own = this.button("upload", "Start from a picture of yours", "Your picture");
+    this.own = this.button("upload", "Start from your own image", "Your image");
     this.own.className = "upload";
     this.own.onclick = () => this.input.click();
     this.element.replaceChildren(this.own, ...buttons);
@@ -44,19 +44,19 @@ export class Gallery {
   async read(file) {
     this.input.value = "";
     if (file.size > MOST_BYTES) {
-      this.complain("That picture is over 8 MB; make it smaller first.");
+      this.warn("That image is larger than 8 MB. Choose a smaller one.");
       return;
     }
     this.uploaded = { bytes: await file.arrayBuffer(), url: URL.createObjectURL(file) };
     this.upload(this.uploaded.bytes);
   }
 
-  // The server has taken the picture.
+  // Show the uploaded image, once the server has accepted it.
   showOwn() {
     if (!this.uploaded) return;
     const image = new Image();
     image.src = this.uploaded.url;
-    image.alt = "your picture";
+    image.alt = "your image";
     this.own.replaceChildren(image);
   }
 

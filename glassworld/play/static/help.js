@@ -1,10 +1,10 @@
-// Which keys do what: the list in the help, and the hint on the picture at the beginning.
+// Describe the controls: the list in the help, and the hint over the world.
 
 const KEY_ORDER = "wasdqezxcijkl";
 
 const byId = (id) => document.getElementById(id);
 
-export function explain(hello) {
+export function showHelp(hello) {
   listKeys(hello.controls);
   showHint(hello);
 }
@@ -22,15 +22,16 @@ function listKeys(list) {
 }
 
 function showHint({ controls: list, idle, has_mouse: mouse, note }) {
-  const place = (key) => KEY_ORDER.indexOf(key);
-  const walk = list.filter(({ column }) => column && column !== idle).map(({ key }) => key);
-  const keys = walk
-    .sort((a, b) => place(a) - place(b))
+  const rank = (key) => KEY_ORDER.indexOf(key);
+  const moves = list.filter(({ column }) => column && column !== idle).map(({ key }) => key);
+  const keys = moves
+    .sort((a, b) => rank(a) - rank(b))
     .join(" ")
     .toUpperCase();
   const touch = matchMedia("(pointer: coarse)").matches;
-  const how = touch ? "Walk with the pads" : `Walk with ${keys}`;
-  byId("hint-how").textContent = mouse && !touch ? `${how}, click to look with the mouse` : how;
+  const instruction = touch ? "Move with the on-screen keys" : `Move with ${keys}`;
+  byId("hint-how").textContent =
+    mouse && !touch ? `${instruction}, click to look around with the mouse` : instruction;
   byId("hint-note").textContent = note;
   byId("hint").hidden = false;
 }

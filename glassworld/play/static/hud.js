@@ -1,6 +1,6 @@
-// The glass walls: what the last block cost, how fast keys are answered, what waits.
+// The measurements: the time of each stage, the latency of keys, the queue and stalls.
 
-const COLOURS = [
+const COLORS = [
   "#7b8797",
   "#62e3cb",
   "#4fc3e8",
@@ -22,7 +22,7 @@ const milliseconds = (value) => (value < 10 ? value.toFixed(1) : Math.round(valu
 export class Hud {
   constructor(screen) {
     Object.assign(this, { screen, history: [], latencies: [], slowBlocks: 0, budget: 1 });
-    this.colours = new Map(); // by stage, in the order in which they first came
+    this.colors = new Map(); // by stage, in order of appearance
     setInterval(() => this.refresh(), 250);
   }
 
@@ -33,9 +33,9 @@ export class Hud {
     setText("rate", frame_rate);
   }
 
-  // A block's report from the server.
+  // Show the report of a block.
   block(report) {
-    const stages = [{ name: "Wait for the device", ms: 1000 * report.waited }, ...report.stages];
+    const stages = [{ name: "Wait for device", ms: 1000 * report.waited }, ...report.stages];
     const total = stages.reduce((sum, stage) => sum + stage.ms, 0);
     setText("block-total", `${milliseconds(total)} ms of ${Math.round(this.budget * 1000)}`);
     setText("queue", report.queued);
@@ -51,15 +51,15 @@ export class Hud {
     const bars = [];
     const rows = [];
     for (const stage of stages) {
-      const colour = this.colour(stage.name);
+      const color = this.color(stage.name);
       const bar = document.createElement("i");
       bar.style.width = `${(100 * stage.ms) / room}%`;
-      bar.style.background = colour;
+      bar.style.background = color;
       bars.push(bar);
       const row = document.createElement("tr");
       const name = document.createElement("td");
       const dot = document.createElement("i");
-      dot.style.background = colour;
+      dot.style.background = color;
       name.append(dot, stage.name);
       const time = document.createElement("td");
       time.textContent = `${milliseconds(stage.ms)} ms`;
@@ -70,10 +70,10 @@ export class Hud {
     byId("stages").tBodies[0].replaceChildren(...rows);
   }
 
-  colour(name) {
-    const { colours } = this;
-    if (!colours.has(name)) colours.set(name, COLOURS[colours.size % COLOURS.length]);
-    return colours.get(name);
+  color(name) {
+    const { colors } = this;
+    if (!colors.has(name)) colors.set(name, COLORS[colors.size % COLORS.length]);
+    return colors.get(name);
   }
 
   drawHistory() {
@@ -94,17 +94,18 @@ export class Hud {
     setText("history-note", `median ${milliseconds(1000 * sorted[sorted.length >> 1])} ms`);
   }
 
-  // A key has been answered by a frame after `time` ms.
-  answered(time) {
+  // The first frame with a new action has been drawn `time` ms after the key event.
+  addLatency(time) {
     this.latencies.push(time);
     this.latencies = this.latencies.slice(-LATENCIES);
     const sorted = [...this.latencies].sort((a, b) => a - b);
-    const at = (part) => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))];
-    setText("p50", Math.round(at(0.5)));
-    setText("p95", Math.round(at(0.95)));
+    const quantile = (share) =>
+      sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+    setText("p50", Math.round(quantile(0.5)));
+    setText("p95", Math.round(quantile(0.95)));
   }
 
-  network(time) {
+  showNetwork(time) {
     setText("network", `${milliseconds(time)} ms`);
   }
 
@@ -118,7 +119,7 @@ export class Hud {
     setText("stalls", this.screen.stalls);
   }
 
-  // Whether the server keeps falling behind the world's own pace.
+  // True if the server is repeatedly slower than the world's frame rate.
   get isSlow() {
     return this.slowBlocks >= 2;
   }

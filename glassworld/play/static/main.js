@@ -1,15 +1,15 @@
-// Wires the page together.
+// Connects the parts of the page.
 
 import { Connection } from "/static/connection.js";
 import { Controls, isTyping } from "/static/controls.js";
 import { Gallery } from "/static/gallery.js";
-import { explain } from "/static/help.js";
+import { showHelp } from "/static/help.js";
 import { Hud } from "/static/hud.js";
-import { result, toast } from "/static/notices.js";
+import { resultCard, toast } from "/static/notices.js";
 import { Screen } from "/static/screen.js";
 
 const byId = (id) => document.getElementById(id);
-const SMALL = 128 * 128; // pixels up to which frames are sent without loss and shown as pixels
+const SMALL = 128 * 128; // up to this many pixels, frames are sent as PNG and scaled up without smoothing
 
 const state = {
   playing: true,
@@ -20,22 +20,22 @@ const state = {
   nextId: 1,
   ping: { id: 0, sent: 0 },
 };
-const acts = new Map(); // id -> { keys, when }, the latter until it has been answered
+const acts = new Map(); // id -> { keys, time }; time is null once a frame has answered the key
 
-const screen = new Screen(byId("canvas"), drawn);
+const screen = new Screen(byId("canvas"), onDrawn);
 const hud = new Hud(screen);
 const controls = new Controls(byId("screen"), byId("pads"), act);
 const gallery = new Gallery(byId("gallery"), byId("file"), {
   choose: (id) => start({ picture: id }),
-  upload: (bytes) => connection.sendPicture(bytes),
-  complain: toast,
+  upload: (bytes) => connection.sendImage(bytes),
+  warn: toast,
 });
-const connection = new Connection(heard, (header, blob) => screen.take(header, blob), changed);
+const connection = new Connection(onMessage, (header, blob) => screen.take(header, blob), onStatus);
 
-// For tests and for people with the console open.
+// For tests and the browser console.
 globalThis.glassworld = { state, screen, hud, controls, connection };
 
-const answers = {
+const handlers = {
   hello(message) {
     Object.assign(state, { hello: message, started: false, nextId: 1, recording: null });
     acts.clear();
@@ -47,11 +47,11 @@ const answers = {
     controls.configure(message);
     byId("world").textContent = `${message.world} · ${message.mode} · ${width}×${height}`;
     gallery.show(message.pictures, (path) => connection.address(path));
-    explain(message);
+    showHelp(message);
     showRecording();
-    const again = gallery.uploaded && gallery.chosen === "upload";
-    if (again) connection.sendPicture(gallery.uploaded.bytes);
-    else start({ picture: known(gallery.chosen, message.pictures) });
+    const wasUpload = gallery.uploaded && gallery.chosen === "upload";
+    if (wasUpload) connection.sendImage(gallery.uploaded.bytes);
+    else start({ picture: availableImage(gallery.chosen, message.pictures) });
   },
   picture() {
     gallery.showOwn();
@@ -63,7 +63,7 @@ const answers = {
     byId("seed").value = message.seed;
     gallery.mark(message.picture);
     veil(null);
-    byId("capture").disabled = false; // a capture ends with its walk
+    byId("capture").disabled = false; // a capture ends with its session
     if (!state.playing) connection.send("pause");
     showState();
   },
@@ -78,23 +78,23 @@ const answers = {
   recording(message) {
     state.recording = message.on ? performance.now() : null;
     showRecording();
-    if (message.video) recorded(message);
+    if (message.video) offerRecording(message);
   },
   captured({ trace, report }) {
     byId("capture").disabled = false;
     const links = [["Trace", trace, "trace.json.gz"]];
     if (report) links.unshift(["Open the report", report, null]);
-    result(report ? "Captured." : "Captured; no report could be made.", links);
+    resultCard(report ? "Captured." : "Captured, but the report failed.", links);
   },
   notice({ text }) {
     byId("capture").disabled = false;
     toast(text);
   },
   pong({ id }) {
-    if (id === state.ping.id) hud.network(performance.now() - state.ping.sent);
+    if (id === state.ping.id) hud.showNetwork(performance.now() - state.ping.sent);
   },
   full({ seats }) {
-    veil(`All ${seats} seats are taken. Trying again in a few seconds.`);
+    veil(`The server is full (players: ${seats}). Retrying in a few seconds.`);
     state.full = true;
   },
   error({ text }) {
@@ -102,15 +102,15 @@ const answers = {
   },
 };
 
-function heard(message) {
-  answers[message.type]?.(message);
+function onMessage(message) {
+  handlers[message.type]?.(message);
 }
 
-function changed(what) {
+function onStatus(what) {
   if (what === "open") {
     state.full = false;
-    veil("The world is warming up");
-    status("waiting", "warming up");
+    veil("Loading the world");
+    status("waiting", "loading");
     return;
   }
   state.started = false;
@@ -119,8 +119,9 @@ function changed(what) {
   if (!state.full) veil("Connection lost. Reconnecting");
 }
 
-function known(id, pictures) {
-  return pictures.some((picture) => picture.id === id) ? id : pictures[0].id;
+// Return `id` if the gallery has that image, else the id of its first.
+function availableImage(id, images) {
+  return images.some((image) => image.id === id) ? id : images[0].id;
 }
 
 function start(fields = {}) {
@@ -132,36 +133,36 @@ function start(fields = {}) {
   connection.send("start", { version: 1, encoding, ...seed, ...fields });
 }
 
-function act(keys, mouse, when) {
+function act(keys, mouse, time) {
   const id = state.nextId++;
-  acts.set(id, { keys: cameraToo(keys, mouse), when });
+  acts.set(id, { keys: withCameraKeys(keys, mouse), time });
   connection.send("act", { id, keys, mouse });
   if (keys.length) byId("hint").hidden = true;
   return id;
 }
 
-// The keys that look as the mouse does, to light them on the pad.
-function cameraToo(keys, [vertical, horizontal]) {
+// Add the camera keys that match the mouse movement, to highlight them.
+function withCameraKeys(keys, [vertical, horizontal]) {
   const looks = state.hello?.controls.filter(
     ({ mouse }) => mouse[0] * vertical > 0 || mouse[1] * horizontal > 0,
   );
   return [...keys, ...(looks ?? []).map(({ key }) => key)];
 }
 
-function drawn(header, now) {
+function onDrawn(header, now) {
   connection.send("seen", { frame: header.frame });
   state.shown = header;
   if (header.still) return;
-  for (const [id, each] of acts) {
+  for (const [id, entry] of acts) {
     if (id > header.action) break;
-    if (each.when !== null) hud.answered(now - each.when);
-    each.when = null;
+    if (entry.time !== null) hud.addLatency(now - entry.time);
+    entry.time = null;
     if (id < header.action) acts.delete(id);
   }
-  controls.showSeen(acts.get(header.action)?.keys ?? []);
+  controls.markUsed(acts.get(header.action)?.keys ?? []);
 }
 
-// What is shown around the picture.
+// The status around the canvas.
 
 function status(name, text) {
   byId("status").dataset.state = name;
@@ -191,9 +192,9 @@ function showSlow() {
   if (hud.isSlow) {
     const { rate } = screen;
     const full = state.hello.frame_rate;
-    const made = rate === null || rate > 0.95 * full ? "less than" : `about ${rate.toFixed(1)} of`;
+    const speed = rate === null || rate > 0.95 * full ? "less than" : `about ${rate.toFixed(1)} of`;
     byId("slow").textContent =
-      `The server is slower than this world: ${made} ${full} frames per second`;
+      `The server is slower than this world: ${speed} ${full} frames per second`;
   }
   showState();
 }
@@ -205,21 +206,21 @@ function showRecording() {
   byId("recording").hidden = !on;
 }
 
-function recorded({ frames, video, actions, picture }) {
-  result(
+function offerRecording({ frames, video, actions, picture }) {
+  resultCard(
     `Recorded ${frames} frames.`,
     [
       ["Video", video, "walk.mp4"],
       ["Actions", actions, "walk.json"],
-      ["Picture", picture, "picture.png"],
+      ["Start image", picture, "picture.png"],
     ],
     "python inference.py --actions walk.json --img_path picture.png",
   );
 }
 
-// What the buttons and their keys do.
+// The buttons and their shortcuts.
 
-const doings = {
+const actions = {
   play() {
     state.playing = !state.playing;
     connection.send(state.playing ? "resume" : "pause");
@@ -235,7 +236,7 @@ const doings = {
   capture() {
     byId("capture").disabled = true;
     connection.send("capture", { blocks: Number(byId("capture-blocks").value) });
-    if (!state.playing) doings.play();
+    if (!state.playing) actions.play();
   },
   full() {
     if (document.fullscreenElement) document.exitFullscreen();
@@ -259,10 +260,10 @@ const shortcuts = {
   "?": "help-button",
 };
 
-for (const [id, doing] of Object.entries(doings)) {
+for (const [id, action] of Object.entries(actions)) {
   byId(id).addEventListener("click", () => {
-    doing();
-    byId(id).blur(); // or the space bar would press it again
+    action();
+    byId(id).blur(); // otherwise the space bar would press it again
   });
 }
 
@@ -270,19 +271,19 @@ addEventListener("keydown", (event) => {
   const name = shortcuts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!name || event.repeat || isTyping(event) || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
-  if (!byId(name).disabled) doings[name]();
+  if (!byId(name).disabled) actions[name]();
 });
 
 byId("seed-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const seed = Number(byId("seed").value);
-  if (!/^\d{1,15}$/.test(byId("seed").value)) return toast("A seed is a whole number.");
+  if (!/^\d{1,15}$/.test(byId("seed").value)) return toast("The seed must be a whole number.");
   state.seed = seed;
   byId("seed").blur();
   return start();
 });
 
-function eachSecond() {
+function everySecond() {
   state.ping = { id: state.ping.id + 1, sent: performance.now() };
   if (state.started) connection.send("ping", { id: state.ping.id });
   if (state.recording === null) return;
@@ -291,7 +292,7 @@ function eachSecond() {
     `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
-document.addEventListener("visibilitychange", () => screen.rest()); // hidden pages draw nothing
+document.addEventListener("visibilitychange", () => screen.rest()); // a hidden page draws nothing
 byId("full").hidden = !document.fullscreenEnabled;
-setInterval(eachSecond, 1000);
+setInterval(everySecond, 1000);
 showState();

@@ -1,17 +1,18 @@
-// What comes up over the page: short notices, and cards with files to fetch.
+// Short notices, and cards with files to download.
 
 const SECONDS = 7;
-const place = document.getElementById("toasts");
+const container = document.getElementById("toasts");
 
 export function toast(text) {
   const line = document.createElement("p");
   line.textContent = text;
-  place.append(line);
+  container.append(line);
   setTimeout(() => line.remove(), SECONDS * 1000);
 }
 
-// `links` are [name, path, file name to save under or null to open]; stays until it is closed.
-export function result(text, links, command) {
+// Shows a card until the player closes it. `links` are [label, path, file name]; a link without a
+// file name opens in a new tab.
+export function resultCard(text, links, command) {
   const card = document.createElement("div");
   card.className = "result";
   const line = document.createElement("div");
@@ -35,5 +36,5 @@ export function result(text, links, command) {
     code.textContent = command;
     card.append(code);
   }
-  place.append(card);
+  container.append(card);
 }

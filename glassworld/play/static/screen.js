@@ -1,12 +1,12 @@
-// The picture: frames wait in a small jitter buffer and are drawn when they are due.
+// The canvas: frames wait in a small jitter buffer and are drawn when due.
 
-const BUFFER = 60; // ms that the first frame waits, so that later ones may come a little late
+const BUFFER = 60; // ms that the first frame waits, so that later frames may be a little late
 const STALL = 2.5; // frame times without a new frame
 
 export class Screen {
-  // `drawn` is called with a frame's header and the time when it has been drawn.
-  constructor(canvas, drawn) {
-    Object.assign(this, { canvas, drawn, queue: [], due: null, epoch: 0, stalls: 0, times: [] });
+  // Calls `onDrawn` with the header of each frame drawn and the time.
+  constructor(canvas, onDrawn) {
+    Object.assign(this, { canvas, onDrawn, queue: [], due: null, epoch: 0, stalls: 0, times: [] });
     this.context = canvas.getContext("2d", { alpha: false });
     this.decoding = Promise.resolve();
     this.period = 1000 / 12;
@@ -20,7 +20,7 @@ export class Screen {
     this.clear();
   }
 
-  // Forget what is queued; the pause that follows is nobody's stall.
+  // Drop all queued frames; the gap that follows does not count as a stall.
   clear() {
     this.epoch += 1;
     for (const { bitmap } of this.queue) bitmap.close();
@@ -39,7 +39,7 @@ export class Screen {
     const bitmap = createImageBitmap(blob);
     this.decoding = this.decoding
       .then(() => bitmap)
-      .then((picture) => this.enqueue(header, picture, epoch))
+      .then((decoded) => this.enqueue(header, decoded, epoch))
       .catch(() => console.warn("a frame could not be decoded"));
   }
 
@@ -60,7 +60,7 @@ export class Screen {
       bitmap.close();
       if (header.still) this.rest();
       else this.count(now);
-      this.drawn(header, now);
+      this.onDrawn(header, now);
     }
     requestAnimationFrame(() => this.tick());
   }
@@ -72,7 +72,7 @@ export class Screen {
     while (now - this.times[0] > 3000) this.times.shift();
   }
 
-  // Frames per second over the last seconds.
+  // Frames per second over the last three seconds, or null.
   get rate() {
     const span = this.times.at(-1) - this.times[0];
     const idle = performance.now() - this.times.at(-1) > 1500;
