@@ -18,7 +18,7 @@ from glassworld.errors import InputError
 from glassworld.load_flags import with_load_flags
 
 COMMANDS = {
-    "play": ("play", "app", "Walk through a world in the browser, with its milliseconds in view."),
+    "play": ("play", "app", "Play a world in your browser and see the time of every stage."),
     "trace": (
         "trace",
         "app",

@@ -1,4 +1,4 @@
-"""`glassworld play`. Heavy imports wait until the command runs."""
+"""The command `glassworld play`; heavy imports wait until it runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ app = typer.Typer(rich_markup_mode="markdown")
 
 EXAMPLES = """Examples:
 
-- `glassworld play` walks through the embedded world
+- `glassworld play`: play the embedded world
 
-- `glassworld play --world my-world --device cuda` through the world in a folder: its
-  `inference.yaml` and weights
+- `glassworld play --world my-world --device cuda`: play the world in a folder, which holds
+  `inference.yaml` and the weights
 
-- `glassworld play --host 0.0.0.0 --no-open` for others on the network; they need the address
-  with the token that is printed
+- `glassworld play --host 0.0.0.0 --no-open`: let others on your network play; give them the
+  address that the server prints, with its token
 """
 
 
@@ -28,14 +28,17 @@ EXAMPLES = """Examples:
 def play(
     load: LoadOptions,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's needs the token.")
+        str,
+        typer.Option(
+            help="Address to listen on. Any address but this machine's requires the token."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
     ] = 8765,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
 ) -> None:
-    """Walk through a world in the browser, with its milliseconds in view. Ctrl-C ends it."""
+    """Play a world in your browser and see the time of every stage. Press Ctrl-C to stop."""
     from glassworld.play.launch import PlayOptions, serve
 
     serve(PlayOptions(host, port, not no_open, load))
