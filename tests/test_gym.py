@@ -1,3 +1,5 @@
+"""The Gymnasium environment."""
+
 from __future__ import annotations
 
 import os
@@ -25,20 +27,20 @@ def env() -> WorldEnv:
     return WorldEnv(tiny.world(), tiny.picture(), "rgb_array")
 
 
-def shaped(**action: int) -> dict[str, object]:
-    """A change of the tiny world's transformer for another mode's actions."""
+def with_actions(**action: int) -> dict[str, object]:
+    """Return a change of the tiny world's transformer: the action sizes of another mode."""
     return {"action": replace(tiny.DIT.action, **action)}
 
 
 MODES = {
     "universal": {},
-    "gta_drive": shaped(keyboard_dim=2),
-    "templerun": shaped(keyboard_dim=7, mouse_dim=0),
+    "gta_drive": with_actions(keyboard_dim=2),
+    "templerun": with_actions(keyboard_dim=7, mouse_dim=0),
 }
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_gymnasiums_own_checker(mode: str) -> None:
+def test_environment_passes_the_checker_of_gymnasium(mode: str) -> None:
     world = tiny.world(mode=mode, dit=MODES[mode])
     env = gymnasium.make(
         "glassworld/World-v0", world=world, image=tiny.picture(), render_mode="rgb_array"
@@ -47,7 +49,7 @@ def test_gymnasiums_own_checker(mode: str) -> None:
     env.close()
 
 
-def test_spaces_by_mode() -> None:
+def test_action_space_depends_on_the_mode() -> None:
     spaces = {
         mode: WorldEnv(tiny.world(mode=mode, dit=changes)).action_space
         for mode, changes in MODES.items()
@@ -81,7 +83,7 @@ def test_spaces_by_mode() -> None:
         ("templerun", "jump"),
     ],
 )
-def test_an_action_that_is_not_in_the_space(mode: str, action: object) -> None:
+def test_action_outside_the_space_is_one_line_of_action_error(mode: str, action: object) -> None:
     env = WorldEnv(tiny.world(mode=mode, dit=MODES[mode]), tiny.picture())
     env.reset(seed=1)
     with pytest.raises(ActionError, match=r"is not in (Dict.*Box|Discrete)") as caught:
@@ -89,7 +91,7 @@ def test_an_action_that_is_not_in_the_space(mode: str, action: object) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_step_is_a_block(env: WorldEnv) -> None:
+def test_step_generates_one_block(env: WorldEnv) -> None:
     frame, info = env.reset(seed=1)
     assert frame.shape == (32, 48, 3)
     assert info["frames"].shape == (1, 32, 48, 3)
@@ -102,17 +104,23 @@ def test_a_step_is_a_block(env: WorldEnv) -> None:
     assert env.render() is not None
 
 
-def test_it_is_the_session(env: WorldEnv) -> None:
-    """The same frames as the session itself gives."""
+def test_frames_are_those_of_the_session(env: WorldEnv) -> None:
     _, info = env.reset(seed=4)
     idle = {"keyboard": np.zeros(4, np.int8), "mouse": np.zeros(2, np.float32)}
     frames = [env.step(idle)[4]["frames"] for _ in range(2)]
     session = env.world.start(tiny.picture(), info["seed"])
-    for made in frames:
-        np.testing.assert_array_equal(session.step(env.world.space.press(())), made)
+    for expected in frames:
+        np.testing.assert_array_equal(session.step(env.world.space.press(())), expected)
 
 
-def test_step_before_reset_and_after_close(env: WorldEnv) -> None:
+def test_reset_with_another_image_starts_from_it(env: WorldEnv) -> None:
+    default, _ = env.reset(seed=1)
+    frame, _ = env.reset(seed=1, options={"image": tiny.picture(64, 48)})
+    assert frame.shape == default.shape
+    assert not np.array_equal(frame, default)
+
+
+def test_step_before_reset_or_after_close_is_an_input_error(env: WorldEnv) -> None:
     idle = {"keyboard": np.zeros(4, np.int8), "mouse": np.zeros(2, np.float32)}
     with pytest.raises(InputError, match="reset"):
         env.step(idle)
@@ -122,7 +130,7 @@ def test_step_before_reset_and_after_close(env: WorldEnv) -> None:
         env.step(idle)
 
 
-def test_the_example_walks_the_embedded_world(tmp_path: Path) -> None:
+def test_agent_example_writes_a_video_of_the_embedded_world(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, ROOT / "examples" / "agent.py"],
         cwd=tmp_path,

@@ -12,7 +12,7 @@ from glassworld.engine.batch import SessionBatch
 from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.world import Picture, World
-from glassworld.play.images import encode_frames
+from glassworld.play.images import encode_images
 
 ROUNDS = 8
 KEYS = 10
@@ -29,7 +29,7 @@ def key_to_frame_ms(world: World, picture: Picture) -> dict[str, float]:
 
     def send(part: HostCopy) -> None:
         if len(taken) <= index:
-            encode_frames(part.wait()[0, :1].numpy(), "jpeg")
+            encode_images(part.wait()[0, :1].numpy(), "jpeg")
             taken.append(1e3 * (time.perf_counter() - began))
 
     for index in range(KEYS):

@@ -13,7 +13,7 @@ from glassworld.errors import InputError
 from glassworld.play import protocol
 from glassworld.play.block_scheduler import BlockRequest
 from glassworld.play.client_socket import ClientSocket
-from glassworld.play.images import encode_frames
+from glassworld.play.images import encode_images
 from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
 from glassworld.play.pacing import FramePacer, QueuedFrame
 from glassworld.play.server_state import ServerState
@@ -136,7 +136,7 @@ class FrameStreamer:
     async def send_still(self, image: npt.NDArray[np.uint8], block: int, frame: int) -> None:
         """Show `image` [H, W, 3] at once; it precedes frame `frame`."""
         header = protocol.FrameHeader(protocol.STILL, "png", 0, block, frame, self.input.id)
-        await self.socket.send_frame(header.pack() + encode_frames(image[None], "png")[0])
+        await self.socket.send_frame(header.pack() + encode_images(image[None], "png")[0])
 
     def current_session(self) -> LiveSession:
         """Return the session; raise `InputError` if none is running."""
@@ -155,4 +155,4 @@ def _encode_chunk(chunk: FrameChunk, encoding: protocol.Encoding) -> tuple[list[
     """Wait for the frames of a chunk; return them encoded and the seconds of the encoding."""
     frames = chunk.frames.wait(slice(chunk.row, chunk.row + 1))[0].numpy()
     started = time.perf_counter()
-    return encode_frames(frames, encoding), time.perf_counter() - started
+    return encode_images(frames, encoding), time.perf_counter() - started

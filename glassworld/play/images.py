@@ -31,7 +31,7 @@ class StartImage:
 
     def png(self) -> bytes:
         """Return the image as a PNG."""
-        return encode_frames(np.asarray(self.image)[None], "png")[0]
+        return encode_images(np.asarray(self.image)[None], "png")[0]
 
 
 def prepare_image(data: bytes, name: str, height: int, width: int) -> StartImage:
@@ -69,7 +69,7 @@ def load_gallery(folder: Path, height: int, width: int) -> list[StartImage]:
     ]
 
 
-def encode_frames(frames: Frames, encoding: Encoding) -> list[bytes]:
+def encode_images(frames: Frames, encoding: Encoding) -> list[bytes]:
     """Encode each of `frames` uint8 [n, H, W, 3] as PNG (fast, lossless) or JPEG (small)."""
     encoded = []
     for frame in frames:

@@ -1,4 +1,4 @@
-"""`glassworld play` as people start it."""
+"""`glassworld play` in a process of its own, as users start it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.paths import ROOT
 from tests.support.release import write_release
 
 
-def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+def test_port_in_use_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -40,36 +40,38 @@ def test_a_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert error.count("\n") == 1
 
 
-def test_no_such_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_a_world_fails_before_an_address_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["play", "--no-open", "--port", "0", "--world", str(tmp_path)]) == 2
-    said = capsys.readouterr()
-    assert "inference.yaml" in said.err
-    assert said.out == ""  # no address to go to
+    output = capsys.readouterr()
+    assert "inference.yaml" in output.err
+    assert output.out == ""
 
 
-def test_no_such_address(capsys: pytest.CaptureFixture[str]) -> None:
+def test_foreign_address_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["play", "--no-open", "--host", "203.0.113.1", "--port", "0"]) == 2
     assert "--host" in capsys.readouterr().err
 
 
-def test_another_address_only_with_the_token(tmp_path: Path) -> None:
+def test_other_address_requires_the_printed_token(tmp_path: Path) -> None:
     write_release(tmp_path / "world")
-    with playing(tmp_path / "world", "--host", "0.0.0.0") as (server, said):
-        found = re.search(r"http://\S+:(\d+)/\?token=(\S+)", said)
-        assert found is not None
-        address = f"ws://127.0.0.1:{found[1]}/ws"
+    with playing(tmp_path / "world", "--host", "0.0.0.0") as (server, first_line):
+        match = re.search(r"http://\S+:(\d+)/\?token=(\S+)", first_line)
+        assert match is not None
+        address = f"ws://127.0.0.1:{match[1]}/ws"
         with pytest.raises(InvalidStatus, match="403"), PlayClient(address):
             pass
-        with PlayClient(f"{address}?token={found[2]}") as client:
+        with PlayClient(f"{address}?token={match[2]}") as client:
             client.start()
             assert len(list(client.frames(9))) == 9
-        assert ended(server).count("ready") == 1
+        assert stop(server).count("ready") == 1
 
 
 @contextmanager
-def playing(world: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`glassworld play` in a process of its own, and the first line it says."""
-    command = ["play", "--no-open", "--port", "0", "--device", "cpu", "--world", str(world), *more]
+def playing(world: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `glassworld play` in a process of its own; yield it and the first line it prints."""
+    command = ["play", "--no-open", "--port", "0", "--device", "cpu", "--world", str(world), *flags]
     with subprocess.Popen(
         [sys.executable, "-m", "glassworld", *command],
         cwd=ROOT,
@@ -84,32 +86,31 @@ def playing(world: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], st
             server.kill()
 
 
-def ended(server: subprocess.Popen[str]) -> str:
-    """End a server as people do; what else it has said."""
+def stop(server: subprocess.Popen[str]) -> str:
+    """Stop the server with Ctrl-C and return the rest of its output."""
     server.send_signal(signal.SIGINT)
     assert server.stdout is not None
-    said = server.stdout.read()
+    output = server.stdout.read()
     assert server.wait(30) == 0
-    assert "Traceback" not in said
-    return said
+    assert "Traceback" not in output
+    return output
 
 
 def decoded(video: Path) -> np.ndarray:
-    """The frames of a video, uint8 [N, H, W, 3]."""
+    """Return the frames of a video, uint8 [N, H, W, 3]."""
     with av.open(str(video)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def test_play_record_leave_and_replay(tmp_path: Path) -> None:
-    """The recording of a real server, replayed by the command line."""
+def test_recording_of_a_real_server_is_replayed_by_the_command_line(tmp_path: Path) -> None:
     world, home = tmp_path / "world", tmp_path / "home"
     home.mkdir()
     flags = write_release(world)
-    with playing(world) as (server, said):
-        address = re.search(r"http://127.0.0.1:\d+/", said)
+    with playing(world) as (server, first_line):
+        address = re.search(r"http://127.0.0.1:\d+/", first_line)
         assert address is not None
         with PlayClient(address[0].replace("http", "ws") + "ws") as client:
-            client.send("pause")  # so that the recording begins with the walk
+            client.send("pause")  # so that the recording starts with the session
             client.start(seed=9)
             client.send("record", on=True)
             client.hold("w")
@@ -117,18 +118,20 @@ def test_play_record_leave_and_replay(tmp_path: Path) -> None:
             shown = list(client.frames(12))
             client.send("pause")
             client.send("record", on=False)
-            tape = {"on": True}
-            while tape["on"]:
-                tape = client.wait_for("recording")
+            recording = {"on": True}
+            while recording["on"]:
+                recording = client.wait_for("recording")
         for name, suffix in (("video", ".mp4"), ("actions", ".json"), ("picture", ".png")):
-            with urllib.request.urlopen(address[0].rstrip("/") + tape[name], timeout=30) as file:
+            with urllib.request.urlopen(
+                address[0].rstrip("/") + recording[name], timeout=30
+            ) as file:
                 (home / f"{name}{suffix}").write_bytes(file.read())
-        assert "ready" in ended(server)
+        assert "ready" in stop(server)
 
     latents = home / "latents.safetensors"
     replay = ["--actions", str(home / "actions.json"), "--save_latents", str(latents)]
-    picture = ["--img_path", str(home / "picture.png"), "--output_folder", str(home)]
-    assert inference([*flags[:4], *picture, *replay, "--device", "cpu"]) == 0
+    image = ["--img_path", str(home / "picture.png"), "--output_folder", str(home)]
+    assert inference([*flags[:4], *image, *replay, "--device", "cpu"]) == 0
 
     script = json.loads((home / "actions.json").read_text())
     run = load_world(world).generate(
@@ -139,11 +142,11 @@ def test_play_record_leave_and_replay(tmp_path: Path) -> None:
         noise="blocks",
     )
     videos = [decoded(home / name) for name in ("video.mp4", "demo.mp4")]
-    assert videos[0].shape == videos[1].shape  # x264's bits differ from one run to the next
+    assert videos[0].shape == videos[1].shape  # but x264's bits differ between runs
     assert np.abs(np.subtract(*videos, dtype=np.int16)).mean() < 3
-    (made,) = load_file(latents).values()
-    np.testing.assert_array_equal(made, run.latents.numpy())
+    (replayed,) = load_file(latents).values()
+    np.testing.assert_array_equal(replayed, run.latents.numpy())
     for frame in shown:
-        picture = np.asarray(Image.open(io.BytesIO(frame.image)))
-        np.testing.assert_array_equal(picture, run.frames[frame.number])
+        pixels = np.asarray(Image.open(io.BytesIO(frame.image)))
+        np.testing.assert_array_equal(pixels, run.frames[frame.number])
     assert [frame.number for frame in shown] == list(range(12))

@@ -1,4 +1,4 @@
-"""Pacing on a clock of the tests' own: no time passes."""
+"""Pacing, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -6,65 +6,68 @@ import pytest
 
 from glassworld.play.pacing import MARGIN_SECONDS, SAFETY_FACTOR, FramePacer, QueuedFrame
 
-RATE, FRAMES, PART = 12, 12, 4
+RATE, FRAMES, CHUNK = 12, 12, 4
 
 
 class Player:
-    """Runs a pacer in steps of 5 ms; making a block takes `makes` seconds.
+    """Run a pacer in steps of 5 ms; generating a block takes `block_seconds`.
 
-    Its frames are there when it is done, or with `parts` a third of them after each third.
+    Its frames arrive when it is complete, or with `chunks` a third of them after each third.
     """
 
-    def __init__(self, makes: float, sees: bool = True, parts: bool = False) -> None:
-        self.pacer, self.makes, self.sees = FramePacer(RATE, FRAMES), makes, sees
-        self.part = PART if parts else FRAMES
+    def __init__(
+        self, block_seconds: float, acknowledges: bool = True, chunks: bool = False
+    ) -> None:
+        self.pacer, self.block_seconds = FramePacer(RATE, FRAMES), block_seconds
+        self.acknowledges = acknowledges
+        self.chunk = CHUNK if chunks else FRAMES
         self.now, self.number = 0.0, 0
-        self.making: float | None = None  # since when
+        self.started: float | None = None  # the block being generated
         self.added = 0
         self.sent: list[tuple[float, int]] = []
-        self.begun: list[float] = []
+        self.starts: list[float] = []
         self.most_queued = 0
-        self.starved = True
+        self.queue_was_empty = True
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
         while self.now < end:
-            self.make()
+            self.generate()
             self.send()
             self.now += 0.005
 
-    def make(self) -> None:
-        if self.making is None and self.pacer.wants_block():
-            self.making, self.added = self.now, 0
-            self.begun.append(self.now)
-        if self.making is None:
+    def generate(self) -> None:
+        if self.started is None and self.pacer.wants_block():
+            self.started, self.added = self.now, 0
+            self.starts.append(self.now)
+        if self.started is None:
             return
-        after = self.now - self.making
-        if after >= self.makes * (self.added + self.part) / FRAMES:
-            block, numbers = self.pacer.next_block, range(self.number, self.number + self.part)
-            self.pacer.add_frames([QueuedFrame(block, each, b"") for each in numbers], after)
-            self.number += self.part
-            self.added += self.part
+        after = self.now - self.started
+        if after >= self.block_seconds * (self.added + self.chunk) / FRAMES:
+            block, numbers = self.pacer.next_block, range(self.number, self.number + self.chunk)
+            self.pacer.add_frames([QueuedFrame(block, number, b"") for number in numbers], after)
+            self.number += self.chunk
+            self.added += self.chunk
             self.most_queued = max(self.most_queued, len(self.pacer.queue))
         if self.added == FRAMES:
             self.pacer.finish_block()
-            self.making = None
+            self.started = None
 
     def send(self) -> None:
         if not self.pacer.can_send():
-            self.starved = self.starved or not self.pacer.queue
+            self.queue_was_empty = self.queue_was_empty or not self.pacer.queue
             return
-        if self.pacer.seconds_until_due(self.now, self.starved) == 0:
+        if self.pacer.seconds_until_due(self.now, self.queue_was_empty) == 0:
             frame = self.pacer.pop_frame(self.now)
             self.sent.append((self.now, frame.frame))
-            if self.sees:
+            if self.acknowledges:
                 self.pacer.seen(frame.frame)
-        self.starved = not self.pacer.queue
+        self.queue_was_empty = not self.pacer.queue
 
 
-@pytest.mark.parametrize("parts", [False, True])
-def test_frames_keep_the_content_rate_without_stalls(parts: bool) -> None:
-    player = Player(makes=0.4, parts=parts)
+@pytest.mark.parametrize("chunks", [False, True])
+def test_frames_are_sent_at_the_frame_rate_without_stalls(chunks: bool) -> None:
+    player = Player(block_seconds=0.4, chunks=chunks)
     player.run(20)
     first, last = player.sent[0][0], player.sent[-1][0]
     assert abs((len(player.sent) - 1) / (last - first) - RATE) < 0.1
@@ -72,30 +75,30 @@ def test_frames_keep_the_content_rate_without_stalls(parts: bool) -> None:
     assert [number for _, number in player.sent] == list(range(len(player.sent)))
 
 
-def test_at_most_one_block_waits_when_the_next_is_begun() -> None:
-    player = Player(makes=0.4)
+def test_block_starts_only_when_at_most_one_block_is_queued() -> None:
+    player = Player(block_seconds=0.4)
     player.run(20)
     assert player.most_queued <= 2 * FRAMES
-    player = Player(makes=0.05)
+    player = Player(block_seconds=0.05)
     player.run(20)
-    assert player.most_queued < 1.4 * FRAMES  # a quick server begins late, to see the newest keys
+    assert player.most_queued < 1.4 * FRAMES  # a fast server starts late
 
 
-def test_parts_let_a_block_begin_later_and_see_newer_keys() -> None:
+def test_chunks_let_blocks_start_later_and_react_to_newer_keys() -> None:
     delays = []
-    for parts in (False, True):
-        player = Player(makes=0.6, parts=parts)
+    for chunks in (False, True):
+        player = Player(block_seconds=0.6, chunks=chunks)
         player.run(20)
         shown = [now for now, number in player.sent if number % FRAMES == 0]
-        delays.append(max(b - a for a, b in zip(player.begun[4:], shown[4:], strict=False)))
+        delays.append(max(b - a for a, b in zip(player.starts[4:], shown[4:], strict=False)))
         assert player.pacer.stalls == 0
-    assert delays[1] < delays[0] - 0.4  # its first frames are there after a third of the time
+    assert delays[1] < delays[0] - 0.4  # the first frames arrive after a third of the time
 
 
-def test_a_block_that_is_shown_is_done_though_its_caches_are_not() -> None:
+def test_block_is_finished_when_its_last_frames_are_queued() -> None:
     pacer = FramePacer(RATE, FRAMES)
-    for place in range(0, FRAMES, PART):
-        pacer.add_frames([QueuedFrame(0, place + each, b"") for each in range(PART)], 0.1)
+    for first in range(0, FRAMES, CHUNK):
+        pacer.add_frames([QueuedFrame(0, first + index, b"") for index in range(CHUNK)], 0.1)
     pacer.finish_block()
     pacer.pause()
     for _ in range(FRAMES):
@@ -104,39 +107,39 @@ def test_a_block_that_is_shown_is_done_though_its_caches_are_not() -> None:
     assert pacer.wants_block()
 
 
-def test_parts_that_come_too_slowly_delay_the_whole_block() -> None:
+def test_slow_later_chunk_counts_as_delay_of_the_block() -> None:
     pacer = FramePacer(RATE, FRAMES)
-    for place, after in ((0, 0.1), (PART, 0.6), (2 * PART, 0.7)):
-        pacer.add_frames([QueuedFrame(0, place + each, b"") for each in range(PART)], after)
+    for first, after in ((0, 0.1), (CHUNK, 0.6), (2 * CHUNK, 0.7)):
+        pacer.add_frames([QueuedFrame(0, first + index, b"") for index in range(CHUNK)], after)
     pacer.finish_block()
-    late = 0.6 - PART / RATE  # of the second; the first would have allowed less
-    assert pacer.lead == pytest.approx(SAFETY_FACTOR * late + MARGIN_SECONDS)
+    delay = 0.6 - CHUNK / RATE  # of the second chunk; the others are in time
+    assert pacer.lead == pytest.approx(SAFETY_FACTOR * delay + MARGIN_SECONDS)
 
 
-def test_a_slow_server_stalls_and_says_so() -> None:
-    player = Player(makes=1.5)
+def test_slow_server_counts_stalls() -> None:
+    player = Player(block_seconds=1.5)
     player.run(15)
     assert player.pacer.stalls >= 5
     gaps = [b - a for (a, _), (b, _) in zip(player.sent, player.sent[1:], strict=False)]
     assert max(gaps) > 0.3
 
 
-def test_pause_stops_and_resuming_is_no_stall() -> None:
-    player = Player(makes=0.2)
+def test_pause_stops_frames_and_resuming_is_no_stall() -> None:
+    player = Player(block_seconds=0.2)
     player.run(3)
     player.pacer.pause()
-    count, blocks = len(player.sent), len(player.begun)
+    count, blocks = len(player.sent), len(player.starts)
     player.run(5)
     assert len(player.sent) == count
-    assert len(player.begun) <= blocks + 1
+    assert len(player.starts) <= blocks + 1
     player.pacer.resume()
     player.run(2)
     assert len(player.sent) > count + 20
     assert player.pacer.stalls == 0
 
 
-def test_step_plays_to_the_end_of_a_block() -> None:
-    player = Player(makes=0.2)
+def test_step_while_paused_plays_to_the_end_of_a_block() -> None:
+    player = Player(block_seconds=0.2)
     player.run(1.7)
     player.pacer.pause()
     for _ in range(3):
@@ -146,16 +149,16 @@ def test_step_plays_to_the_end_of_a_block() -> None:
     assert player.pacer.stalls == 0
 
 
-def test_a_client_that_sees_nothing_is_waited_for() -> None:
-    player = Player(makes=0.2, sees=False)
+def test_client_that_acknowledges_nothing_is_waited_for() -> None:
+    player = Player(block_seconds=0.2, acknowledges=False)
     player.run(20)
     assert len(player.sent) <= 2 * RATE + 1
-    assert len(player.begun) <= 5
+    assert len(player.starts) <= 5
     assert player.pacer.stalls == 0
 
 
-def test_restart_forgets_what_was_queued() -> None:
-    player = Player(makes=0.2)
+def test_restart_drops_the_queue() -> None:
+    player = Player(block_seconds=0.2)
     player.run(3)
     epoch = player.pacer.epoch
     player.pacer.restart(1, 9)

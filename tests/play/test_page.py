@@ -1,4 +1,4 @@
-"""The page in a real browser. Nothing is installed here: without Chromium these are skipped."""
+"""The page in headless Chromium; skipped where Chromium or playwright is missing."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ def phone(browser: Any, live: LiveServer) -> Iterator[Any]:
 
 
 def opened(browser: Any, live: LiveServer, query: str = "", **options: Any) -> Iterator[Any]:
-    """The page, playing; the test fails if it says anything on the console."""
+    """Yield the page once it plays; fail on errors in its scripts."""
     context = browser.new_context(**options)
     page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"http://127.0.0.1:{live.port}/{query}")
     until(page, "globalThis.glassworld?.state.shown?.frame > 8")
     yield page
     context.close()
-    assert not complaints
+    assert not errors
 
 
 def until(page: Any, expression: str, seconds: float = 30) -> None:
-    """Wait for an expression; the page's policy forbids the driver's own way of waiting."""
+    """Wait until `expression` is true; the page's policy forbids `wait_for_function`."""
     end = time.monotonic() + seconds
     while not page.evaluate(f"Boolean({expression})"):
         assert time.monotonic() < end, f"still not: {expression}"
@@ -76,7 +76,7 @@ def text(page: Any, selector: str) -> str:
 
 
 def shown(page: Any) -> dict[str, Any]:
-    """The header of the frame on the canvas, and its pixels."""
+    """Return the header of the frame on the canvas, and its pixels."""
     return dict(
         page.evaluate(
             """() => {
@@ -89,11 +89,11 @@ def shown(page: Any) -> dict[str, Any]:
     )
 
 
-def picture_of(frame: dict[str, Any]) -> np.ndarray:
+def pixels_of(frame: dict[str, Any]) -> np.ndarray:
     return np.array(frame["pixels"], np.uint8).reshape(32, 48, 4)[..., :3]
 
 
-def test_keys_move_the_world_and_the_walls_fill(page: Any) -> None:
+def test_keys_move_the_world_and_the_measurements_appear(page: Any) -> None:
     page.keyboard.down("w")
     until(page, "glassworld.state.shown.action >= 1")
     assert page.locator(".pad .held b").all_inner_texts() == ["W"]
@@ -105,24 +105,26 @@ def test_keys_move_the_world_and_the_walls_fill(page: Any) -> None:
     assert float(text(page, "#p95")) >= float(text(page, "#p50"))
     assert "Decode" in text(page, "#stages")
     assert "Denoise t=1000" in text(page, "#stages")
-    assert "Wait for the device" in text(page, "#stages")
+    assert "Wait for device" in text(page, "#stages")
     until(page, "parseFloat(document.getElementById('network').textContent) > 0")
     assert text(page, "#status") in ("live", "slow")
 
 
-def test_a_tap_between_two_blocks_is_not_lost(page: Any) -> None:
+@pytest.mark.slow
+def test_tap_between_two_blocks_is_not_lost(page: Any) -> None:
     page.keyboard.press("a")
     until(page, "glassworld.state.shown.action >= 1")
     until(page, "glassworld.controls.held.size === 0")
 
 
+@pytest.mark.slow
 def test_the_mouse_looks_around_in_pointer_lock(page: Any, tmp_path: Path) -> None:
     page.keyboard.press("v")
     until(page, "glassworld.state.recording !== null")
     box = page.locator("#canvas").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x - 300, y)
-    until(page, "glassworld.controls.mouse.x === 0")  # without the lock a mouse is just a mouse
+    until(page, "glassworld.controls.mouse.x === 0")  # no effect without pointer lock
     page.mouse.click(x, y)
     until(page, "document.pointerLockElement === document.getElementById('screen')")
     for step in range(1, 9):
@@ -140,7 +142,7 @@ def test_the_mouse_looks_around_in_pointer_lock(page: Any, tmp_path: Path) -> No
 
 
 def downloaded(page: Any, name: str, folder: Path) -> Path:
-    """The file behind a link of the newest result."""
+    """Click a link of the newest result card; return the downloaded file."""
     with page.expect_download() as download:
         page.click(f".result a:text('{name}')")
     path = folder / download.value.suggested_filename
@@ -148,11 +150,12 @@ def downloaded(page: Any, name: str, folder: Path) -> Path:
     return path
 
 
-def test_what_the_server_says_is_never_html(page: Any) -> None:
+def test_names_from_the_server_are_never_html(page: Any) -> None:
     assert page.locator("#gallery b").count() == 0
     assert page.locator("#gallery [data-id='1']").get_attribute("title") == "<b>gray</b>"
 
 
+@pytest.mark.slow
 def test_pause_step_and_rewind(page: Any) -> None:
     page.keyboard.press(" ")
     until(page, "document.getElementById('status').textContent === 'paused'")
@@ -186,7 +189,7 @@ def test_record_and_replay_give_the_same_frames(page: Any, tmp_path: Path) -> No
     page.wait_for_timeout(400)
     frame = shown(page)
     page.keyboard.press("v")
-    for name in ("Video", "Actions", "Picture"):
+    for name in ("Video", "Actions", "Start image"):
         downloaded(page, name, tmp_path)
     assert (tmp_path / "walk.mp4").read_bytes()[4:8] == b"ftyp"
 
@@ -196,11 +199,12 @@ def test_record_and_replay_give_the_same_frames(page: Any, tmp_path: Path) -> No
     run = world.generate(
         tmp_path / "picture.png", (len(track) - 1) // 4 + 1, noise.seed, track, noise=noise.draw
     )
-    np.testing.assert_array_equal(picture_of(frame), run.frames[frame["frame"]])
+    np.testing.assert_array_equal(pixels_of(frame), run.frames[frame["frame"]])
     assert json.loads((tmp_path / "walk.json").read_text())["keyboard"][-1][0] == 1.0
 
 
-def test_starting_pictures_upload_and_seed(page: Any, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_start_images_upload_and_seed(page: Any, tmp_path: Path) -> None:
     page.click("#gallery button[data-id='1']")
     until(page, "document.querySelector('#gallery .chosen').dataset.id === '1'")
     tiny.picture(64, 96).save(tmp_path / "mine.png")
@@ -215,7 +219,8 @@ def test_starting_pictures_upload_and_seed(page: Any, tmp_path: Path) -> None:
     assert "image" in text(page, "#toasts")
 
 
-def test_a_capture_opens_its_report(page: Any) -> None:
+@pytest.mark.slow
+def test_capture_opens_its_report(page: Any) -> None:
     page.select_option("#capture-blocks", "1")
     page.click("#capture")
     link = page.wait_for_selector(".result a:text('Open the report')", timeout=60_000)
@@ -225,7 +230,8 @@ def test_a_capture_opens_its_report(page: Any) -> None:
     assert opening.value.locator("body").inner_text()
 
 
-def test_help(page: Any) -> None:
+@pytest.mark.slow
+def test_help_lists_the_keys(page: Any) -> None:
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
     assert "forward" in text(page, "#help-keys")
@@ -233,7 +239,8 @@ def test_help(page: Any) -> None:
     assert not page.locator("#help").is_visible()
 
 
-def test_full_screen_keeps_the_pads(page: Any) -> None:
+@pytest.mark.slow
+def test_full_screen_keeps_the_on_screen_keys(page: Any) -> None:
     page.keyboard.press("f")
     until(page, "document.fullscreenElement === document.getElementById('stage')")
     assert page.locator(".pad [data-key='w']").is_visible()
@@ -243,7 +250,8 @@ def test_full_screen_keeps_the_pads(page: Any) -> None:
     assert page.locator("#bar").is_visible()
 
 
-def test_a_server_that_is_too_slow_is_said_plainly(browser: Any) -> None:
+@pytest.mark.slow
+def test_slow_server_is_announced(browser: Any) -> None:
     with LiveServer(frame_rate=2000) as live:
         pages = opened(browser, live)
         page = next(pages)
@@ -254,12 +262,13 @@ def test_a_server_that_is_too_slow_is_said_plainly(browser: Any) -> None:
         assert next(pages, None) is None
 
 
-def test_a_mode_with_one_key_at_a_time_and_no_mouse(browser: Any) -> None:
+@pytest.mark.slow
+def test_mode_with_one_key_at_a_time_and_no_mouse(browser: Any) -> None:
     dit = {"action": replace(tiny.DIT.action, keyboard_dim=7, mouse_dim=0)}
     with LiveServer(frame_rate=24, mode="templerun", dit=dit) as live:
         pages = opened(browser, live)
         page = next(pages)
-        assert text(page, "#hint") == "Walk with W A S D Z C"
+        assert text(page, "#hint") == "Move with W A S D Z C"
         page.click("#canvas")
         page.keyboard.down("a")
         page.keyboard.down("w")
@@ -271,7 +280,8 @@ def test_a_mode_with_one_key_at_a_time_and_no_mouse(browser: Any) -> None:
         assert next(pages, None) is None
 
 
-def test_pads_answer_fingers_and_the_page_fits(phone: Any) -> None:
+@pytest.mark.slow
+def test_on_screen_keys_react_to_touch_and_the_page_fits(phone: Any) -> None:
     box = phone.locator(".pad [data-key='w']").bounding_box()
     phone.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     until(phone, "glassworld.state.shown.action >= 1")
@@ -279,7 +289,8 @@ def test_pads_answer_fingers_and_the_page_fits(phone: Any) -> None:
     assert phone.locator(".pad [data-key='l']").bounding_box()["x"] < 390 - 40
 
 
-def test_it_reconnects_by_itself(browser: Any) -> None:
+@pytest.mark.slow
+def test_page_reconnects_when_the_server_is_back(browser: Any) -> None:
     with LiveServer(frame_rate=24) as first:
         pages = opened(browser, first)
         page = next(pages)
@@ -291,7 +302,8 @@ def test_it_reconnects_by_itself(browser: Any) -> None:
         assert next(pages, None) is None
 
 
-def test_a_token_in_the_address_is_all_it_takes(browser: Any) -> None:
+@pytest.mark.slow
+def test_token_in_the_address_opens_everything(browser: Any) -> None:
     with LiveServer(token="secret", frame_rate=24) as live:
         pages = opened(browser, live, "?token=secret")
         page = next(pages)
@@ -300,10 +312,11 @@ def test_a_token_in_the_address_is_all_it_takes(browser: Any) -> None:
         assert next(pages, None) is None
 
 
-def test_full_is_said_plainly(browser: Any) -> None:
+@pytest.mark.slow
+def test_full_server_is_announced(browser: Any) -> None:
     with LiveServer(slots=1, frame_rate=24) as live, live.client():
         context = browser.new_context()
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{live.port}/")
-        until(page, "document.getElementById('veil-text').textContent.includes('seats')")
+        until(page, "document.getElementById('veil-text').textContent.includes('full')")
         context.close()

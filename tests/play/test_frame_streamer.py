@@ -1,0 +1,63 @@
+"""Streaming: the frame rate, and clients that do not read."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import pytest
+
+from tests.support.live import RATE, LiveServer, NonReadingClient, until
+
+
+def test_frames_are_never_faster_than_the_frame_rate(live: LiveServer) -> None:
+    with live.client() as client:
+        client.start()
+        list(client.frames(9))
+        started = time.monotonic()
+        list(client.frames(RATE))
+        assert time.monotonic() - started > 0.9  # how much slower depends on the machine
+
+
+def play_beside_clients_that_do_not_read(live: LiveServer, seconds: float) -> None:
+    """One client acknowledges nothing; the other claims to have seen what it does not read."""
+    assert until(lambda: live.state.slots_taken == 0)
+    with (
+        NonReadingClient(live.port) as silent,
+        NonReadingClient(live.port) as lying,
+        live.client() as client,
+    ):
+        silent.send("start", version=1)
+        lying.send("start", version=1)
+        client.start()
+        end, numbers = time.monotonic() + seconds, []
+        while time.monotonic() < end:
+            numbers += [frame.number for frame in client.frames(RATE // 4)]
+            with suppress(OSError):
+                lying.send("seen", frame=2**32 - 1)
+        assert numbers == list(range(len(numbers)))
+        assert len(numbers) > seconds * RATE / 4  # `seconds * RATE` on an idle machine
+        # The server disconnects the client whose socket is full.
+        assert until(lambda: live.state.slots_taken == 2, 30)
+        client.send("pause")
+        client.send("ping", id=1)
+        client.wait_for("pong")
+        assert until(lambda: live.state.device_thread.waiting == 0)
+        sent = live.state.metrics.frames
+        time.sleep(0.5)
+        assert live.state.metrics.frames == sent  # no frames for the silent client
+    assert until(lambda: live.state.slots_taken == 0)
+
+
+def test_clients_that_do_not_read_do_not_slow_the_others(
+    live: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glassworld.play.client_socket.SEND_TIMEOUT", 1.5)
+    play_beside_clients_that_do_not_read(live, 3)
+
+
+@pytest.mark.slow
+def test_clients_that_do_not_read_for_the_real_timeout_do_not_slow_the_others(
+    live: LiveServer,
+) -> None:
+    play_beside_clients_that_do_not_read(live, 30)
