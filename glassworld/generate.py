@@ -250,9 +250,9 @@ def _summarise(
 
 def _report(console: Console, trace: Path) -> str:
     """Write the trace's report beside it and print its top; where it is, or why it is not."""
+    from glassworld.trace import analyze
     from glassworld.trace.report.html import page_path, write_page
     from glassworld.trace.report.terminal import show_top
-    from glassworld.trace.timeline.analysis import analyze
 
     try:
         with console.status("writing the report"):

@@ -32,7 +32,7 @@ def load(path: Path, tags_only: bool = False) -> Analysis:
     from rich.markup import escape
     from rich.progress import Progress
 
-    from glassworld.trace.timeline.analysis import analyze
+    from glassworld.trace import analyze
 
     size = path.stat().st_size if path.is_file() else 0
     if size < 64 << 20:

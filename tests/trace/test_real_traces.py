@@ -40,8 +40,9 @@ EXPECTED = [
 @pytest.mark.parametrize(("file", "start", "expected"), EXPECTED)
 def test_busy_time_is_what_was_found_independently(file, start, expected):
     analysis = analyze(TRACES / f"{file}.json.gz")
-    found = [i for i in range(len(analysis.tree)) if analysis.instance_name(i).startswith(start)]
-    found.sort(key=lambda i: analysis.tree.rows["start"][i])
+    tree = analysis.tree
+    found = [i for i in range(len(tree)) if tree.instance_name(i).startswith(start)]
+    found.sort(key=lambda i: tree.rows["start"][i])
     measured = [
         (
             analysis.tree.rows["dur"][i] / 1e6,

@@ -12,14 +12,12 @@ import numpy as np
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers.peak_rates import run_config
-from glassworld.trace.reading.columns import Floats, Ints, Mask
+from glassworld.trace.reading.columns import Floats, Ints
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.stats import outlier_mask, relative_trend, robust_std
 
-OUTLIER_DEVIATIONS = 5.0  # robust standard deviations from the median of its kind
-OUTLIER_SHARE = 0.15  # and at least this much longer than the median
 PARTS = (tags.DENOISING_STEP, tags.CONDITION_ENCODE, tags.UPDATE_CACHE, tags.VAE_DECODE)
 REASONS = 3
-MOST_PAIRED = 1000  # blocks, each of which drift holds against every other
 FRAMES_PER_LATENT = 4
 MOST_FPS = 1e6  # nothing plays that fast: a rate beyond it is a damaged one
 
@@ -103,7 +101,7 @@ def blocks(analysis: Analysis) -> list[Block]:
         of = np.zeros(len(tree) + 1)
         np.add.at(of, tree.ancestor(inner, tags.BLOCK), analysis.time_ns(inner) / 1e6)
         pieces.append(of[found])
-    late = outliers(total[1:])  # the first block warms up and decodes fewer frames
+    late = outlier_mask(total[1:])  # the first block warms up and decodes fewer frames
     return [
         Block(
             block=int(tree.dims["block"][instance]),
@@ -134,39 +132,11 @@ def pace(analysis: Analysis) -> Pace | None:
 
 
 def drift(analysis: Analysis) -> float | None:
-    """Growth of a block's steps per block, as a share of their median.
+    """Return the growth of a block's steps per block, as a share of their median.
 
-    0 where the blocks do not grow steadily, None below 8 blocks. The slope is Theil-Sen's, the
-    median over all pairs, which single slow blocks do not move; "steadily" is that most pairs
-    (Kendall's tau above 0.6) agree on the direction. Of very many blocks it takes every second,
-    third, ...: pairs are as many as the square.
+    0 where the blocks do not grow steadily, None below 8 blocks; see `relative_trend`.
     """
-    values = np.array([block.steps_ms for block in blocks(analysis)][1:])
-    if len(values) < 7 or not np.median(values):
-        return None
-    stride = -(-len(values) // MOST_PAIRED)
-    i, j = stride * np.array(np.triu_indices(-(-len(values) // stride), 1))
-    slopes = (values[j] - values[i]) / (j - i)
-    if float(np.sign(slopes).mean()) < 0.6:
-        return 0.0
-    return float(np.median(slopes) / np.median(values))
-
-
-def outliers(values: Floats) -> Mask:
-    """Which values lie far above the median, by the median absolute deviation."""
-    if len(values) < 4:
-        return np.zeros(len(values), dtype=bool)
-    middle = np.median(values)
-    excess = values - middle
-    far: Mask = (excess > OUTLIER_DEVIATIONS * deviation(values)) & (
-        excess > OUTLIER_SHARE * middle
-    )
-    return far
-
-
-def deviation(values: Floats) -> float:
-    """The standard deviation of normal values, from their median absolute deviation."""
-    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    return relative_trend(np.array([block.steps_ms for block in blocks(analysis)][1:]))
 
 
 def steps(analysis: Analysis) -> list[Step]:
@@ -227,7 +197,7 @@ def _compared(analysis: Analysis, what: str, mine: Ints, others: Ints) -> FirstS
         ms=here,
         usual_ms=there,
         times=here / there if there else 1.0,
-        significant=here - there > 2 * deviation(usual) and here > 1.05 * there,
+        significant=here - there > 2 * robust_std(usual) and here > 1.05 * there,
         reasons=tuple(
             Reason(analysis.tree.patterns[i], float(more[i])) for i in most if more[i] > 0
         ),

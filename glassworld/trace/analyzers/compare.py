@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from glassworld.errors import TraceError
-from glassworld.trace.analyzers.blocks import deviation
 from glassworld.trace.reading.columns import Floats
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.stats import median_standard_error
 
 SIGMAS = 3.0
-STRETCHES = 5
 INDEXED = ("step", "layer")
 """Tags that stand for one of these are compared one by one, not all together."""
 _TINY_MS = 0.001
@@ -116,7 +115,7 @@ def _change(path: tuple[str, ...], before: Floats, after: Floats) -> Change:
     change = (new - old) / old if old > _TINY_MS else 0.0
     noise = None
     if min(len(before), len(after)) >= 3 and old > _TINY_MS:
-        noise = float(np.hypot(_error(before), _error(after))) / old
+        noise = float(np.hypot(median_standard_error(before), median_standard_error(after))) / old
     if noise is None:
         verdict = "unknown"
     elif abs(change) <= SIGMAS * noise or abs(new - old) < _TINY_MS:
@@ -126,29 +125,3 @@ def _change(path: tuple[str, ...], before: Floats, after: Floats) -> Change:
     return Change(
         path, old, new, (len(before), len(after)), change, noise, verdict, (new - old) * len(after)
     )
-
-
-def _error(values: Floats) -> float:
-    """The standard error of the median of values in order of time.
-
-    From their spread as if they were independent, or from the spread of the medians of a few
-    stretches of the run, whichever is larger: on a machine that does other things too, neighbours
-    are slow together, and many of them say little more than one.
-    """
-    error = _independent(values)
-    if len(values) >= 2 * STRETCHES:
-        medians = [float(np.median(stretch)) for stretch in np.array_split(values, STRETCHES)]
-        error = max(error, _independent(np.array(medians)))
-    return error
-
-
-def _independent(values: Floats) -> float:
-    """The standard error of the median of independent values.
-
-    1.2533 is the median's efficiency for normal noise; half the spread of so few values as five
-    is the floor of their deviation.
-    """
-    spread = deviation(values)
-    if len(values) < 6:
-        spread = max(spread, float(values.max() - values.min()) / 2)
-    return float(1.2533 * spread / np.sqrt(len(values)))

@@ -104,7 +104,7 @@ def answers_json(analysis: Analysis) -> dict[str, Any]:
         "expected": rows_json(expected_table(analysis)),
         "roofline": rows_json(roofline(analysis)),
         "gaps": rows_json(analysis.gaps),
-        "memory": rows_json(analysis.held),
+        "memory": rows_json(analysis.memory),
         "advice": rows_json(advise(analysis)),
         "notes": notes(analysis),
     }

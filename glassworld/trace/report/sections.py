@@ -20,7 +20,7 @@ from glassworld.trace.analyzers.roofline import roofline
 from glassworld.trace.report.terminal import number, percent
 from glassworld.trace.report.wrapping import Name
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.idle import Gap
+from glassworld.trace.timeline.idle import IdleGap
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def first_step_sentence(step: blocks.FirstStep) -> str:
     return f"{head}: most of it in {reasons}." if reasons else f"{head}."
 
 
-def blamed(gap: Gap) -> str:
+def blamed(gap: IdleGap) -> str:
     """What the CPU did in a gap, or why it is not to blame."""
     if gap.queued:
         return "(launched long before: waits on the GPU)"
@@ -247,7 +247,7 @@ QUESTIONS = (
         "memory",
         "9. What does each tag hold in memory?",
         "no allocations in this trace (profile_memory)",
-        lambda analysis: analysis.held,
+        lambda analysis: analysis.memory,
         ("tag", "on", "peak MiB", "kept MiB"),
         lambda m: (m.tag, "CPU" if m.device < 0 else f"GPU {m.device}", m.peak_mib, m.kept_mib),
         gpu_columns=("on",),

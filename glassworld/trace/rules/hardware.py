@@ -11,7 +11,7 @@ from glassworld.trace.analyzers.operators import kernel_rows
 from glassworld.trace.analyzers.roofline import roofline
 from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, Rule, scale_ms
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.memory import peaks
+from glassworld.trace.timeline.memory import peak_bytes
 
 TIMES_USUAL = 4.0  # a stall, in units of the run's usual long gap
 USUAL_RANK = 10  # which of the longest gaps is the usual long one
@@ -134,7 +134,7 @@ def _memory(analysis: Analysis) -> Iterable[Evidence]:
     devices = analysis.trace.metadata.get("deviceProperties")
     known = [d for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
     sizes = {d.get("id"): d.get("totalGlobalMem") for d in known if isinstance(d.get("id"), int)}
-    for device, peak in peaks(analysis.trace).items():
+    for device, peak in peak_bytes(analysis.trace).items():
         size = sizes.get(device)
         if device >= 0 and isinstance(size, int | float) and size > 0:
             yield Evidence(

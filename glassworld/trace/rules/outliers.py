@@ -8,20 +8,24 @@ and be longer than a scheduler takes a thread away for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from glassworld.trace.analyzers.blocks import PARTS, deviation
-from glassworld.trace.reading.columns import Codes, Floats, Ints
+from glassworld.trace.analyzers.blocks import PARTS
+from glassworld.trace.reading.columns import Floats, Ints
 from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, Rule, scale_ms
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.stats import (
+    LEAST_GROUP,
+    OUTLIER_DEVIATIONS,
+    GroupExcess,
+    group_excess,
+    group_members,
+    robust_std,
+)
 
-LEAST_INSTANCES = 3  # fewer have no median that one of them does not move
-DEVIATIONS = 5.0  # robust standard deviations above the median of its kind
 TIMES_USUAL = 4.0  # the excess, in units of the run's usual large excess
 USUAL_RANK = 4  # which of the run's largest excesses is the usual large one; 0 is the largest
-TAIL = 4.0  # the excess, in units of the upper quartile of its kind's
 SCHEDULER_MS = 30.0  # a loaded system takes a thread's processor away for as long
 SEVERAL = 1.5  # a whole tag may suffer several usual excesses at once
 MULTIPLE = 2.5  # a tag's own time, in units of the median of its kind
@@ -29,66 +33,31 @@ HALF_MORE = 1.5  # a tag's whole time, in units of the median of its kind
 EXPLAINED = 0.6  # an excess of which one part inside makes up so much is that part's
 
 
-@dataclass(frozen=True)
-class _Excess:
-    """Per tag instance, milliseconds above the median of its kind; 0 without a kind.
-
-    `usual` is the median of the kind, `far` whether the excess is beyond the kind's spread.
-    """
-
-    ms: Floats
-    usual: Floats
-    far: Floats
-
-
-def _excess(analysis: Analysis, values: Floats) -> _Excess:
-    """`values` against the same tag elsewhere in the run, the first block apart."""
+def _excess(analysis: Analysis, values: Floats) -> GroupExcess:
+    """Compare `values` with the same tag elsewhere in the run, the first block apart."""
     tree = analysis.tree
-    ms, usual, far = (np.zeros(len(tree)) for _ in range(3))
-    warm = tree.dims["block"] != 0
-    for members in _members(tree.by_pattern.of):
-        compared = members[warm[members]]
-        if len(compared) >= LEAST_INSTANCES:
-            usual[members] = np.median(values[compared])
-            ms[members] = values[members] - usual[members]
-            spread = DEVIATIONS * deviation(values[compared])
-            tail = TAIL * np.quantile(ms[compared], 0.75, method="lower")
-            far[members] = ms[members] > max(spread, tail)
-    return _Excess(ms, usual, far)
+    return group_excess(values, tree.by_pattern.of, tree.dims["block"] != 0)
 
 
-def _members(of: Codes) -> list[Ints]:
-    """The instances of each group."""
-    order = np.argsort(of, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(of[order])) + 1) if len(of) else []
-
-
-def _threshold(analysis: Analysis, own: _Excess) -> float:
+def _threshold(analysis: Analysis, own: GroupExcess) -> float:
     """The least excess, in milliseconds, that is no noise in this run."""
-    warm = own.ms[analysis.tree.dims["block"] != 0]
+    warm = own.excess[analysis.tree.dims["block"] != 0]
     spikes = np.sort(warm[warm > 0])[::-1]
     rank = min(USUAL_RANK, len(spikes) // 4)
     usual = float(spikes[rank]) if len(spikes) else 0.0
     return max(TIMES_USUAL * usual, 0.0 if analysis.on_gpu else SCHEDULER_MS)
 
 
-def _instances(analysis: Analysis) -> tuple[_Excess, _Excess, Ints, Ints]:
+def _instances(analysis: Analysis) -> tuple[GroupExcess, GroupExcess, Ints, Ints]:
     """Excesses of own and of whole time; instances that stall themselves; that are slow in all."""
     everything = np.arange(len(analysis.tree))
     own = _excess(analysis, analysis.own_ns(everything) / 1e6)
     whole = _excess(analysis, analysis.time_ns(everything) / 1e6)
     least = _threshold(analysis, own)
-    stalls = (own.ms > least) & (own.far > 0) & (own.ms > (MULTIPLE - 1) * own.usual)
-    slow = (
-        (whole.ms > SEVERAL * least) & (whole.far > 0) & (whole.ms > (HALF_MORE - 1) * whole.usual)
-    )
+    stalls = (own.excess > least) & own.far & (own.excess > (MULTIPLE - 1) * own.median)
+    slow = (whole.excess > SEVERAL * least) & whole.far
+    slow &= whole.excess > (HALF_MORE - 1) * whole.median
     return own, whole, np.flatnonzero(stalls), np.flatnonzero(slow)
-
-
-def largest_excess_ms(analysis: Analysis) -> float:
-    """How far the most unusual instance lies above its kind, in its own time."""
-    everything = np.arange(len(analysis.tree))
-    return float(_excess(analysis, analysis.own_ns(everything) / 1e6).ms.max(initial=0.0))
 
 
 def _stalls(analysis: Analysis) -> Iterable[Evidence]:
@@ -96,11 +65,11 @@ def _stalls(analysis: Analysis) -> Iterable[Evidence]:
     own, _, stalls, _ = _instances(analysis)
     for i in stalls[tree.dims["block"][stalls] != 0].tolist():
         yield Evidence(
-            analysis.instance_name(i),
-            f"at {_at(analysis, i)} spent {own.ms[i] + own.usual[i]:.1f} ms outside its own parts "
-            f"where its kind takes {own.usual[i]:.1f}: one stall, not a slow network",
-            float(own.ms[i]) / scale,
-            float(own.ms[i]),
+            analysis.tree.instance_name(i),
+            f"at {_at(analysis, i)} spent {own.excess[i] + own.median[i]:.1f} ms outside its own "
+            f"parts where its kind takes {own.median[i]:.1f}: one stall, not a slow network",
+            float(own.excess[i]) / scale,
+            float(own.excess[i]),
         )
     yield from _pauses(analysis, _threshold(analysis, own))
 
@@ -118,19 +87,19 @@ def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
     tree, scale = analysis.tree, scale_ms(analysis)
     number = np.bincount(tree.pattern, minlength=len(tree.patterns))
     in_time = np.argsort(tree.rows["start"], kind="stable")
-    for members in _members(tree.pattern[in_time]):
+    for members in group_members(tree.pattern[in_time]):
         found = in_time[members]
         inside = found[tree.forest.parent[found] >= 0]
         around = tree.forest.parent[inside]
-        rare = number[tree.pattern[around]] < LEAST_INSTANCES
+        rare = number[tree.pattern[around]] < LEAST_GROUP
         next_to = np.flatnonzero(rare[1:] & (around[1:] == around[:-1])) + 1
         pauses = (tree.rows["start"][inside[next_to]] - tree.forest.end[inside[next_to - 1]]) / 1e6
-        if len(pauses) < LEAST_INSTANCES:
+        if len(pauses) < LEAST_GROUP:
             continue
-        usual, spread = float(np.median(pauses)), deviation(pauses)
-        for i in np.flatnonzero(pauses - usual > max(least, DEVIATIONS * spread, usual)):
+        usual, spread = float(np.median(pauses)), robust_std(pauses)
+        for i in np.flatnonzero(pauses - usual > max(least, OUTLIER_DEVIATIONS * spread, usual)):
             yield Evidence(
-                analysis.instance_name(int(inside[next_to[i]])),
+                analysis.tree.instance_name(int(inside[next_to[i]])),
                 f"began {pauses[i]:.1f} ms after the one before it ended, where its kind waits "
                 f"{usual:.1f}",
                 float(pauses[i] - usual) / scale,
@@ -144,24 +113,24 @@ def _slow_instances(analysis: Analysis) -> Iterable[Evidence]:
     own, whole, stalls, slow = _instances(analysis)
     slow = slow[tree.dims["block"][slow] != 0]
     explained = np.zeros(len(tree) + 1)  # the largest excess of one part inside
-    np.maximum.at(explained, tree.forest.parent[slow], whole.ms[slow])
-    np.maximum.at(explained, stalls, own.ms[stalls])
-    for seat in slow[explained[slow] < EXPLAINED * whole.ms[slow]].tolist():
+    np.maximum.at(explained, tree.forest.parent[slow], whole.excess[slow])
+    np.maximum.at(explained, stalls, own.excess[stalls])
+    for seat in slow[explained[slow] < EXPLAINED * whole.excess[slow]].tolist():
         i = _part_of_block(analysis, seat, whole)
         yield Evidence(
-            analysis.instance_name(i),
-            f"at {_at(analysis, i)} took {whole.ms[i] + whole.usual[i]:.1f} ms where its kind "
-            f"takes {whole.usual[i]:.1f}, spread over its parts",
-            float(whole.ms[i]) / scale,
-            float(whole.ms[i]),
+            analysis.tree.instance_name(i),
+            f"at {_at(analysis, i)} took {whole.excess[i] + whole.median[i]:.1f} ms where its kind "
+            f"takes {whole.median[i]:.1f}, spread over its parts",
+            float(whole.excess[i]) / scale,
+            float(whole.excess[i]),
         )
 
 
-def _part_of_block(analysis: Analysis, seat: int, whole: _Excess) -> int:
+def _part_of_block(analysis: Analysis, seat: int, whole: GroupExcess) -> int:
     """The step, update, encode or decode that is slow because of `seat`; else `seat` itself."""
     for pattern in PARTS:
         part = int(analysis.tree.ancestor(np.array([seat]), pattern)[0])
-        if part >= 0 and whole.ms[seat] > EXPLAINED * whole.ms[part]:
+        if part >= 0 and whole.excess[seat] > EXPLAINED * whole.excess[part]:
             return part
     return seat
 
@@ -171,11 +140,11 @@ def _slow_start(analysis: Analysis) -> Iterable[Evidence]:
     own, _, stalls, _ = _instances(analysis)
     for i in stalls[tree.dims["block"][stalls] == 0].tolist():
         yield Evidence(
-            analysis.instance_name(i),
-            f"took {own.ms[i] + own.usual[i]:.1f} ms of its own in the first block where it takes "
-            f"{own.usual[i]:.1f} later",
-            float(own.ms[i]) / scale,
-            float(own.ms[i]),
+            analysis.tree.instance_name(i),
+            f"took {own.excess[i] + own.median[i]:.1f} ms of its own in the first block where it "
+            f"takes {own.median[i]:.1f} later",
+            float(own.excess[i]) / scale,
+            float(own.excess[i]),
         )
 
 

@@ -11,6 +11,7 @@ from glassworld.trace.analyzers import blocks
 from glassworld.trace.reading.columns import Floats, Ints
 from glassworld.trace.rules.rule import Evidence, Rule
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.stats import median_of_others
 
 SLOWER = 0.9  # the quantile that stands for the slower instances
 LEAST_STEPS, LEAST_LAYERS, LEAST_BLOCKS = 3, 3, 3
@@ -77,19 +78,6 @@ def _fastest_parts(analysis: Analysis, found: Ints, row: Ints) -> tuple[Ints, In
     times = np.concatenate((analysis.time_ns(children), analysis.own_ns(found)))
     np.minimum.at(best, which, times / 1e6)
     return both // kinds, both % kinds, best
-
-
-def median_of_others(group: Ints, values: Floats) -> Floats:
-    """For each value the median of the others in its group; infinite where it is alone."""
-    order = np.lexsort((values, group))
-    _, first, size = np.unique(group[order], return_index=True, return_counts=True)
-    start, left = np.repeat(first, size), np.repeat(size - 1, size)
-    rank = np.arange(len(values)) - start
-    middle = [at + (at >= rank) for at in ((left - 1) // 2, left // 2)]  # without the value itself
-    below, above = (values[order][np.minimum(start + at, len(values) - 1)] for at in middle)
-    medians = np.empty(len(values))
-    medians[order] = np.where(left > 0, (below + above) / 2, np.inf)
-    return medians
 
 
 def _drift(analysis: Analysis) -> Iterable[Evidence]:

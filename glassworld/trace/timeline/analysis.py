@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glassworld.profiling import registry
 from glassworld.trace.reading.columns import Codes, Floats, Ints, Trace
-from glassworld.trace.reading.reader import Progress, read
 from glassworld.trace.timeline.attribution import DeviceOps, DeviceTime, attribute, device_time
-from glassworld.trace.timeline.chunks import parts
+from glassworld.trace.timeline.idle import IdleGap, IdleTotals, idle_gaps
+from glassworld.trace.timeline.memory import TagMemory, tag_memory
 from glassworld.trace.timeline.operator_totals import Kernels, Operators, kernels, operators
 from glassworld.trace.timeline.rows import Call, Coverage, GpuFacts, Numbered, TagRow
 from glassworld.trace.timeline.tag_tree import Groups, TagTree, build_tree
-
-if TYPE_CHECKING:
-    from glassworld.trace.timeline.idle import Gap, Idle
-    from glassworld.trace.timeline.memory import Held
-
 
 NUMBERED = (
     (registry.DENOISING_STEP, "block"),
@@ -146,35 +139,27 @@ class Analysis:
         return made
 
     @cached_property
-    def gaps(self) -> list[Gap]:
-        """The longest stretches in which no GPU operation ran, longest first."""
-        from glassworld.trace.timeline.idle import idle_gaps
-
-        return idle_gaps(self)
-
-    @cached_property
-    def idle(self) -> Idle:
-        """What the gaps come to."""
-        from glassworld.trace.timeline.idle import idle_of
-
-        return idle_of(self.gaps)
+    def gaps(self) -> list[IdleGap]:
+        """The longest times in which no GPU operation ran, longest first."""
+        if self.gpu is None:
+            return []
+        return idle_gaps(self.trace, self.tree, self.ops, self.gpu.since)
 
     @cached_property
-    def held(self) -> list[Held]:
+    def idle(self) -> IdleTotals:
+        """Sums over the gaps."""
+        return IdleTotals.from_gaps(self.gaps)
+
+    @cached_property
+    def memory(self) -> list[TagMemory]:
         """The memory of every pattern of tags that touched any, the highest peak first."""
-        from glassworld.trace.timeline.memory import held_by_tags
-
-        return held_by_tags(self)
+        return tag_memory(self.trace, self.tree)
 
     @cached_property
     def pattern_parents(self) -> list[int]:
         """For each row of `patterns`, the row it lies in; -1 at the root."""
         number = {row.path: i for i, row in enumerate(self.patterns)}
         return [number.get(row.path[:-1], -1) for row in self.patterns]
-
-    def instance_name(self, instance: int) -> str:
-        """The name of a tag instance."""
-        return self.tree.names[int(self.tree.rows["name"][instance])]
 
     def time_ns(self, instances: Ints) -> Ints:
         """The time that counts: GPU busy where there is a GPU, else CPU time."""
@@ -220,7 +205,7 @@ class Analysis:
             path = groups.path(g, labels)
             yield TagRow(
                 path=path,
-                name=self.instance_name(int(member[g])) if alike[g] else path[-1],
+                name=tree.instance_name(int(member[g])) if alike[g] else path[-1],
                 pattern=tree.patterns[tree.pattern[member[g]]],
                 instances=int(number[g]),
                 gpu_kernels=int(time.kernels[g]),
@@ -232,23 +217,6 @@ class Analysis:
 
 def _total_ms(of: Codes | Ints, nanoseconds: Ints, count: int) -> Floats:
     return np.bincount(of, nanoseconds, minlength=count) / 1e6
-
-
-def analyze(
-    path: str | Path, progress: Progress | None = None, tags_only: bool = False
-) -> Analysis:
-    """Read the trace at `path` and attribute its GPU time to its tags.
-
-    Works on any JSON that `torch.profiler` exports, plain or gzip. `progress` is called with the
-    bytes read so far; `tags_only` reads the tags' CPU times alone, several times faster. Raises
-    `TraceError` where there is no trace to read.
-    """
-    from glassworld.trace.timeline.merged import fold
-
-    trace = read(path, progress, tags_only)
-    stretches = parts(trace)
-    first = analyze_stretch(next(stretches))
-    return first if first.trace is trace else fold(trace, first, stretches)
 
 
 def analyze_stretch(trace: Trace) -> Analysis:

@@ -11,16 +11,19 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from glassworld.trace.reading.columns import Spool, Trace
-from glassworld.trace.rules.outliers import largest_excess_ms
+from glassworld.trace.reading.reader import Progress, read
 from glassworld.trace.timeline.analysis import Analysis, analyze_stretch
-from glassworld.trace.timeline.idle import LONGEST, Gap, Idle
-from glassworld.trace.timeline.memory import Held
+from glassworld.trace.timeline.chunks import parts
+from glassworld.trace.timeline.idle import MOST_GAPS, IdleGap, IdleTotals
+from glassworld.trace.timeline.memory import TagMemory
 from glassworld.trace.timeline.operator_totals import Kernels, Operators, Totals
 from glassworld.trace.timeline.rows import Call, Coverage, GpuFacts, Numbered, TagRow
+from glassworld.trace.timeline.stats import group_excess
 
 KEPT_ROWS = 500_000
 """Of so many tags the instances are kept; launches and GPU operations take their room too."""
@@ -30,7 +33,7 @@ CALL_WEIGHT = 4
 MOST_PATHS = 20_000
 """So many paths of names are summed up each by itself where not all instances are kept."""
 
-Path = tuple[str, ...]
+TagPath = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,16 +84,16 @@ class MergedAnalysis(Analysis):
         return list(self.sums.patterns.values())
 
     @cached_property
-    def gaps(self) -> list[Gap]:
+    def gaps(self) -> list[IdleGap]:
         return self.sums.gaps
 
     @cached_property
-    def idle(self) -> Idle:
+    def idle(self) -> IdleTotals:
         return self.sums.idle
 
     @cached_property
-    def held(self) -> list[Held]:
-        return sorted(self.sums.held.values(), key=lambda row: -row.peak_mib)
+    def memory(self) -> list[TagMemory]:
+        return sorted(self.sums.memory.values(), key=lambda row: -row.peak_mib)
 
 
 class Sums:
@@ -98,17 +101,17 @@ class Sums:
 
     def __init__(self, names: int) -> None:
         self.names = names
-        self.tags: dict[Path, TagRow] = {}
+        self.tags: dict[TagPath, TagRow] = {}
         self.paths_left_out = 0
         self.numbered: dict[tuple[str, str], dict[int, Numbered]] = {}
-        self.patterns: dict[Path, TagRow] = {}
+        self.patterns: dict[TagPath, TagRow] = {}
         self.operators, self.kernels = Totals(6), Totals(2)
         self.coverage = Coverage(0, 0, 0)
         self.gpu: GpuFacts | None = None
         self.calls: dict[str, Call] = {}
-        self.gaps: list[Gap] = []
-        self.idle = Idle()
-        self.held: dict[tuple[str, int], Held] = {}
+        self.gaps: list[IdleGap] = []
+        self.idle = IdleTotals()
+        self.memory: dict[tuple[str, int], TagMemory] = {}
 
     def add(self, part: Analysis) -> None:
         """Take in a stretch."""
@@ -137,14 +140,14 @@ class Sums:
             before_call = self.calls.get(name, Call(0, 0))
             self.calls[name] = Call(before_call.count + call.count, before_call.ns + call.ns)
         self.idle += part.idle
-        self.gaps = heapq.nlargest(LONGEST, [*self.gaps, *part.gaps], key=lambda gap: gap.ms)
-        for row in part.held:
-            known_row = self.held.get((row.tag, row.device), row)
+        self.gaps = heapq.nlargest(MOST_GAPS, [*self.gaps, *part.gaps], key=lambda gap: gap.ms)
+        for row in part.memory:
+            known_row = self.memory.get((row.tag, row.device), row)
             peak = max(row.peak_mib, known_row.peak_mib)
-            self.held[row.tag, row.device] = replace(known_row, peak_mib=peak)
+            self.memory[row.tag, row.device] = replace(known_row, peak_mib=peak)
 
 
-def _join(known: dict[Path, TagRow], rows: Iterable[TagRow], most: int) -> int:
+def _join(known: dict[TagPath, TagRow], rows: Iterable[TagRow], most: int) -> int:
     """Add rows to those of the same path; how many instances found no room for a new path."""
     left_out = 0
     for row in rows:
@@ -209,13 +212,21 @@ def fold(trace: Trace, first: Analysis, others: Iterable[Trace]) -> MergedAnalys
         sums.add(part)
         places += 1
         instances += len(part.tree) - part.trace.carried
-        gap = max((gap.ms for gap in part.gaps if not gap.queued), default=0.0)
-        unusual = max(gap, largest_excess_ms(part)) if place else float("inf")
+        unusual = _unusual_ms(part) if place else float("inf")
         bare = replace(part.trace, memory=trace.memory, ops=trace.ops, python=trace.python)
         kept = _most_unusual([*kept, _Kept(unusual, place, bare)])
     sample = analyze_stretch(trace if len(kept) == places else _sample(trace, kept))
     left_out = max(0, instances - len(sample.tree))
     return MergedAnalysis(sample.trace, sample.tree, sample.ops, sample.device, left_out, sums=sums)
+
+
+def _unusual_ms(part: Analysis) -> float:
+    """Return the longest unexplained gap, or the largest excess of a tag's self time if larger."""
+    gap = max((gap.ms for gap in part.gaps if not gap.queued), default=0.0)
+    tree = part.tree
+    self_ms = part.own_ns(np.arange(len(tree))) / 1e6
+    excess = group_excess(self_ms, tree.by_pattern.of, tree.dims["block"] != 0).excess
+    return max(gap, float(excess.max(initial=0.0)))
 
 
 def _sample(trace: Trace, kept: list[_Kept]) -> Trace:
@@ -240,3 +251,18 @@ def _most_unusual(kept: list[_Kept]) -> list[_Kept]:
     while len(kept) > 1 and sum(each.rows for each in kept) > KEPT_ROWS:
         kept.pop()
     return kept
+
+
+def analyze(
+    path: str | Path, progress: Progress | None = None, tags_only: bool = False
+) -> Analysis:
+    """Read the trace at `path` and attribute its GPU time to its tags.
+
+    Works on any JSON that `torch.profiler` exports, plain or gzip. `progress` is called with the
+    bytes read so far; `tags_only` reads the tags' CPU times alone, several times faster. Raises
+    `TraceError` where there is no trace to read.
+    """
+    trace = read(path, progress, tags_only)
+    stretches = parts(trace)
+    first = analyze_stretch(next(stretches))
+    return first if first.trace is trace else fold(trace, first, stretches)

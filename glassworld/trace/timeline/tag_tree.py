@@ -60,6 +60,10 @@ class TagTree:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def instance_name(self, instance: int) -> str:
+        """Return the name of an instance."""
+        return self.names[int(self.rows["name"][instance])]
+
     def where(self, pattern: str) -> Ints:
         """The instances of a pattern, in order of time."""
         if pattern not in self.patterns:

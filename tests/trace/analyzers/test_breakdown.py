@@ -214,7 +214,7 @@ def test_memory_by_tag_does_not_depend_on_slices(tmp_path, monkeypatch):
     path = write(tmp_path / "memory.json", clock.events)
     for rows in (1 << 18, 2):
         monkeypatch.setattr(tables, "SLICE_ROWS", rows)
-        found = {row.tag: row for row in analyze(path).held}
+        found = {row.tag: row for row in analyze(path).memory}
         assert found["inner"].peak_mib == found["outer"].peak_mib == 5 + 2 + 7
         assert found["inner"].kept_mib == 1
         assert found["outer"].kept_mib == 8

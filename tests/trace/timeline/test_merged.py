@@ -75,8 +75,8 @@ def same_sums(folded, whole):
         assert operators[row["name"]]["calls"] == row["calls"]
         assert operators[row["name"]]["cpu_ms"] == pytest.approx(row["cpu_ms"], abs=1e-5)
     assert analysis_json(folded)["kernels"] == analysis_json(whole)["kernels"]
-    peaks = {(row.tag, row.device): row.peak_mib for row in whole.held}
-    assert {(row.tag, row.device): row.peak_mib for row in folded.held} == peaks
+    peaks = {(row.tag, row.device): row.peak_mib for row in whole.memory}
+    assert {(row.tag, row.device): row.peak_mib for row in folded.memory} == peaks
 
 
 @pytest.mark.parametrize("rows", [300, 1000])

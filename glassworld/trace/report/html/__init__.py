@@ -94,7 +94,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "kernels": _by_tag(analysis, kernel_rows) if analysis.on_gpu else {},
         "modelTag": tags.DIFFUSION_FORWARD,
         "gaps": [{**asdict(gap), "blamed": blamed(gap)} for gap in analysis.gaps[:20]],
-        "memory": rows_json(analysis.held[:MOST_HELD]),
+        "memory": rows_json(analysis.memory[:MOST_HELD]),
     }
 
 
