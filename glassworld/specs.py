@@ -69,7 +69,7 @@ class VAESpec:
         return tuple(self.width * multiple for multiple in self.multiples)
 
     @cached_property
-    def encoder_reach(self) -> int:
+    def encoder_receptive_field(self) -> int:
         """How many latent frames back a latent can depend on pixels (28 as released).
 
         Each causal convolution reaches two frames back at its own frame rate; a temporal

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from glassworld.bench.peak_rates import median_seconds
 from glassworld.bench.steady_state import idle
 from glassworld.engine.world import Session
-from glassworld.models.ops.linear import Dense
+from glassworld.models.ops.linear import PackedLinear
 
 PRODUCTS = {
     "aten::addmm": 1,
@@ -74,7 +74,7 @@ def _seconds_alone(shape: Shape, session: Session) -> float:
     dit = session.world.networks.dit
     like = dit.head.head.weight
     left = like.new_ones(rows, inner)
-    layers = [Dense(inner, columns).to(like) for _ in dit.blocks]
+    layers = [PackedLinear(inner, columns).to(like) for _ in dit.blocks]
 
     def by_layers() -> None:
         for layer in layers:

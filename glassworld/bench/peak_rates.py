@@ -48,9 +48,9 @@ def median_seconds(
 def products(a: Tensor, b: Tensor) -> list[Callable[[], Tensor]]:
     """The ways this package multiplies on the device: torch's, and by oneDNN where it suits."""
     ways = [lambda: a @ b]
-    if onednn.suits(a, b, a.shape[0] * b.numel()):
-        weight = onednn.lay_out_product(b)
-        ways.append(lambda: onednn.multiply(a, weight, None, gelu=False))
+    if onednn.supports(a, b, a.shape[0] * b.numel()):
+        weight = onednn.pack_linear_weight(b)
+        ways.append(lambda: onednn.linear(a, weight, None, gelu=False))
     return ways
 
 

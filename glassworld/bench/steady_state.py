@@ -78,7 +78,7 @@ def warm(world: World, picture: Picture) -> Session:
     """A session whose window is full and whose encoder has forgotten the picture."""
     session = world.start(picture)
     spec = world.spec
-    full = max(spec.dit.window, spec.vae.encoder_reach + 2)
+    full = max(spec.dit.window, spec.vae.encoder_receptive_field + 2)
     while session.state.start < full + spec.frames_per_block:
         session.step(idle(world))
     return session

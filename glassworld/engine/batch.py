@@ -111,7 +111,7 @@ class SessionBatch:
     def _share_decoder(self) -> None:
         """The decoder's memory comes into being with its first frames."""
         decoder = self._networks.decoder
-        rows = decoder.rows(len(self._states))
+        rows = decoder.split(len(self._states))
         for state, row in zip(self._states, rows, strict=True):
             state.decoder = row
 
@@ -119,5 +119,5 @@ class SessionBatch:
 def _turn(state: SessionState, shift: int, sink: int) -> None:
     """Turn a session's windows, which are full unless `shift` is what it was."""
     if shift != state.shift:
-        state.caches = [cache.turn(shift - state.shift, sink) for cache in state.caches]
+        state.caches = [cache.roll(shift - state.shift, sink) for cache in state.caches]
         state.shift = shift

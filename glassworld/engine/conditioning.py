@@ -11,7 +11,7 @@ from torch import Tensor
 from glassworld.engine.actions.track import ActionSpace, ActionTrack, Rows
 from glassworld.engine.runtime.transfer import to_device
 from glassworld.models.transformer.action import ActionWindows
-from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.specs import TIME_FACTOR
 
@@ -25,13 +25,13 @@ class ImageLatents:
     """
 
     picture: Tensor  # [1, 3, 1, H, W] in [-1, 1]
-    memory: Memory
+    memory: FeatureCache
     latents: Tensor | None = None  # [1, c, frames so far, h, w]
 
     def missing(self, end: int, encoder: VAEEncoder) -> int:
         """How many latent frames are still to be encoded before frame `end` can be read."""
         done = 0 if self.latents is None else self.latents.shape[2]
-        return max(0, min(end, encoder.spec.encoder_reach + 2) - done)
+        return max(0, min(end, encoder.spec.encoder_receptive_field + 2) - done)
 
     def encode(self, end: int, encoder: VAEEncoder) -> None:
         """Encode up to latent frame `end`."""
@@ -46,8 +46,8 @@ class ImageLatents:
             count -= 1
         parts += [encoder(grey, self.memory) for _ in range(count)]
         self.latents = torch.cat(parts, 2)
-        if self.latents.shape[2] == encoder.spec.encoder_reach + 2:
-            self.memory = Memory()  # a fifth of a released session, and of no more use
+        if self.latents.shape[2] == encoder.spec.encoder_receptive_field + 2:
+            self.memory = FeatureCache()  # a fifth of a released session, and of no more use
 
     def condition(self, start: int, frames: int) -> Tensor:
         """What the network sees of frames `start` on: `[1, 4 + c, frames, h, w]`.

@@ -211,7 +211,7 @@ class Pipeline:
     def decode(self, latents: Tensor, networks: NetworkState, at_once: int = 1) -> Iterator[Tensor]:
         """The pictures of each latent frame, uint8 `[b, 1 or 4, H, W, 3]`, or of `at_once`."""
         graphs, decoder = networks.graphs, self.decoder
-        frame = decoder.frame if graphs is None else partial(graphs.frame, decoder)
+        frame = decoder.decode_frame if graphs is None else partial(graphs.frame, decoder)
         x = latents.to(self.decoder_dtype)
         return decoder.stream(x, networks.decoder, frame, at_once)
 
@@ -237,7 +237,7 @@ class Pipeline:
         state.condition = None
         return BlockConditioning(
             condition=condition,
-            place=self.dit.stream_place(start, frames, spec.token_grid, state.shift),
+            place=self.dit.stream_position(start, frames, spec.token_grid, state.shift),
             windows=state.actions.windows(start, frames, spec.dit.action.rows, condition),
         )
 

@@ -11,7 +11,7 @@ from glassworld.engine.acceleration.cuda_graphs import PassGraphs
 from glassworld.engine.conditioning import ActionHistory, ImageLatents
 from glassworld.engine.sampling import NoiseSource
 from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
-from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.causal_conv import FeatureCache
 
 
 @dataclass
@@ -20,7 +20,7 @@ class NetworkState:
 
     caches: list[LayerCache]
     context: list[KeyValues]
-    decoder: Memory
+    decoder: FeatureCache
     graphs: PassGraphs | None = field(default=None, kw_only=True)  # captured over these tensors
 
     @staticmethod
@@ -29,14 +29,14 @@ class NetworkState:
         return NetworkState(
             [LayerCache.cat(same) for same in zip(*(s.caches for s in states), strict=True)],
             [KeyValues.cat(same) for same in zip(*(s.context for s in states), strict=True)],
-            Memory.cat([state.decoder for state in states]),
+            FeatureCache.cat([state.decoder for state in states]),
         )
 
     def rows(self, count: int) -> list[NetworkState]:
         """Of each of `count` sessions, in the same storage."""
-        caches = zip(*(cache.rows(count) for cache in self.caches), strict=True)
-        context = zip(*(keys.rows(count) for keys in self.context), strict=True)
-        decoders = self.decoder.rows(count)
+        caches = zip(*(cache.split(count) for cache in self.caches), strict=True)
+        context = zip(*(keys.split(count) for keys in self.context), strict=True)
+        decoders = self.decoder.split(count)
         return [
             NetworkState(list(layers), list(keys), decoder)
             for layers, keys, decoder in zip(caches, context, decoders, strict=True)

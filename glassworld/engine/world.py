@@ -32,7 +32,7 @@ from glassworld.engine.state import SessionState
 from glassworld.engine.variants.action_spaces import action_space
 from glassworld.errors import InputError
 from glassworld.models.transformer.dit import DiT
-from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.models.vae.streaming import StreamingDecoder
 from glassworld.models.vision import VisionTower
@@ -170,7 +170,7 @@ class World:
             encoder_weight = self.networks.encoder.conv1.weight
             picture = pixels[None, :, None].to(encoder_weight)
         with tag(tags.VAE_ENCODE):
-            latents = ImageLatents(picture, Memory())
+            latents = ImageLatents(picture, FeatureCache())
             latents.encode(spec.frames_per_block, self.networks.encoder)
         with tag(tags.CONDITIONS):
             condition = latents.condition(0, spec.frames_per_block).to(self.device, self.dtype)
@@ -190,8 +190,8 @@ class World:
             dit = self.networks.dit
             return SessionState(
                 caches=dit.empty_caches(1, self.spec.tokens_per_frame),
-                context=dit.context_keys(prepared.visual),
-                decoder=Memory(),
+                context=dit.context_kv(prepared.visual),
+                decoder=FeatureCache(),
                 image=prepared.image,
                 actions=prepared.actions,
                 noise=prepared.noise,

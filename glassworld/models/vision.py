@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from glassworld.models.ops.init import learned
+from glassworld.models.ops.init import normal_parameter
 from glassworld.models.transformer.attention import attention, join_heads
 from glassworld.specs import VisionSpec
 
@@ -58,8 +58,8 @@ class VisionTower(nn.Module):
         super().__init__()
         self.spec = spec
         self.patch_embedding = nn.Conv2d(3, spec.width, spec.patch, stride=spec.patch, bias=False)
-        self.cls_embedding = learned(1, 1, spec.width)
-        self.pos_embedding = learned(1, spec.tokens, spec.width)
+        self.cls_embedding = normal_parameter(1, 1, spec.width)
+        self.pos_embedding = normal_parameter(1, spec.tokens, spec.width)
         self.pre_norm = nn.LayerNorm(spec.width)
         self.transformer = nn.ModuleList(VisionLayer(spec) for _ in range(spec.layers))
 

@@ -13,7 +13,7 @@ from glassworld.engine.acceleration.parts import accelerate
 from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
 from glassworld.engine.world import World
 from glassworld.models.vae.blocks import Upsample
-from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.causal_conv import FeatureCache
 
 
 def attention_ways(rig: BenchContext) -> Figures:
@@ -44,7 +44,7 @@ def _decoded(world: World) -> tuple[float, Tensor]:
     draw = torch.Generator().manual_seed(1)
     shape = (1, spec.vae.latent_channels, spec.frames_per_block, *spec.latent_size)
     latents = torch.randn(shape, generator=draw).to(next(decoder.parameters()))
-    memory = Memory()
+    memory = FeatureCache()
 
     def decode() -> Tensor:
         return torch.cat(list(decoder.stream(latents, memory)), 1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from glassworld.bench.gpu.context import BenchContext, Figures, reason
 from glassworld.bench.peak_rates import median_seconds
 from glassworld.engine.world import World
-from glassworld.models.ops.quantized import quantise
+from glassworld.models.ops.quantized import quantize
 
 WEIGHTS = 8  # more than the caches of a GPU hold
 REPEATS = 48
@@ -116,8 +116,8 @@ def _float8(of: Operands, by_rows: bool, fast: bool, bias: bool) -> Call:
 
 def _in_float8(x: Tensor, by_rows: bool) -> tuple[Tensor, Tensor]:
     if by_rows:
-        return quantise(x, torch.float8_e4m3fn)
-    whole, scale = quantise(x.reshape(1, -1), torch.float8_e4m3fn)
+        return quantize(x, torch.float8_e4m3fn)
+    whole, scale = quantize(x.reshape(1, -1), torch.float8_e4m3fn)
     return whole.view(x.shape), scale.reshape(())
 
 

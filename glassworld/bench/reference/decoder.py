@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from glassworld.models.vae.blocks import (
     ChannelNorm,
     FrameAttention,
-    Head,
     ResidualBlock,
     Upsample,
-    statistics,
+    VAEHead,
+    latent_statistics,
 )
-from glassworld.models.vae.causal_conv import TAPS, CausalConv, Memory, unfold_taps
+from glassworld.models.vae.causal_conv import TAPS, CausalConv, FeatureCache, unfold_taps
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vae.streaming import StreamingDecoder
 from glassworld.profiling import registry as tags
@@ -33,7 +33,7 @@ class EagerConv(nn.Module):
         self.name, self.bias = own.name, own.bias
         self.weight = nn.Parameter(unfold_taps(own.weight, TAPS), requires_grad=False)
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
         past = memory.frames.get(self.name)
         if past is None:
             past = x.new_zeros(*x.shape[:2], TAPS - 1, *x.shape[3:])
@@ -63,7 +63,7 @@ class EagerResidual(nn.Module):
         self.conv1, self.conv2 = EagerConv(own.conv1), EagerConv(own.conv2)
         self.shortcut = own.shortcut
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
         shortcut = x
         if self.shortcut is not None:
             shortcut = F.conv3d(x, self.shortcut.weight.unsqueeze(2), self.shortcut.bias)
@@ -78,7 +78,7 @@ class EagerFrameAttention(nn.Module):
         super().__init__()
         self.norm, self.to_qkv, self.proj = EagerNorm(own.norm), own.to_qkv, own.proj
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
         pictures = rearrange(x, "b c t h w -> (b t) c h w")
         qkv = self.to_qkv(self.norm(pictures)).flatten(2).transpose(1, 2).unsqueeze(1)
         q, k, v = qkv.contiguous().chunk(3, -1)
@@ -96,7 +96,7 @@ class EagerUpsample(nn.Module):
         self.weight = nn.Parameter(own.conv.weight.contiguous(), requires_grad=False)
         self.bias = own.conv.bias
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
         if self.time_conv is not None and not memory.first:
             halves = self.time_conv(x, memory).unflatten(1, (2, -1))
             x = torch.stack([halves[:, 0], halves[:, 1]], 3).flatten(2, 3)
@@ -107,13 +107,13 @@ class EagerUpsample(nn.Module):
 
 
 class EagerHead(nn.Module):
-    """A `Head` over planes."""
+    """A `VAEHead` over planes."""
 
-    def __init__(self, own: Head) -> None:
+    def __init__(self, own: VAEHead) -> None:
         super().__init__()
         self.norm, self.conv = EagerNorm(own.norm), EagerConv(own.conv)
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
         return self.conv(F.silu(self.norm(x)), memory)
 
 
@@ -137,15 +137,15 @@ class EagerDecoder(StreamingDecoder):
             for stage in cast(Iterable[Upsample | ResidualBlock], decoder.stages)
         )
 
-    def enter(self, latents: Tensor) -> Tensor:
-        mean, std = statistics(self.own.spec, latents.dtype, latents.device)
+    def preprocess(self, latents: Tensor) -> Tensor:
+        mean, std = latent_statistics(self.own.spec, latents.dtype, latents.device)
         with tag(tags.DECODE_PRE):
             planes = latents * std.view(1, -1, 1, 1, 1) + mean.view(1, -1, 1, 1, 1)
         with tag(tags.DECODE_CONV2):
             planes = F.conv3d(planes, self.own.conv2.weight.unsqueeze(2), self.own.conv2.bias)
         return planes.permute(0, 2, 3, 4, 1)  # as a view: the planes stay where they are
 
-    def frame(self, x: Tensor, memory: Memory) -> Tensor:
+    def decode_frame(self, x: Tensor, memory: FeatureCache) -> Tensor:
         planes = x.permute(0, 4, 1, 2, 3)
         with tag(tags.DEC_CONV1):
             planes = self.conv1(planes, memory)

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from glassworld.models.ops.linear import Dense
+from glassworld.models.ops.linear import PackedLinear
 from glassworld.models.transformer.action import ActionModule, ActionWindows
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.transformer.kv_cache import KeyValues
 from glassworld.models.transformer.layer import Layer
-from glassworld.models.transformer.rope import frequencies
+from glassworld.models.transformer.rope import rope_frequencies
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 from glassworld.specs import ActionModuleSpec
@@ -68,7 +68,7 @@ class EagerCache:
     keyboard: ShiftingWindow | None = None
 
 
-def dense(x: Tensor, layer: Dense) -> Tensor:
+def dense(x: Tensor, layer: PackedLinear) -> Tensor:
     """By torch's product, and the activation as an operator of its own."""
     x = F.linear(x, layer.weight, layer.bias)
     return F.gelu(x, approximate="tanh") if layer.gelu else x
@@ -76,7 +76,7 @@ def dense(x: Tensor, layer: Dense) -> Tensor:
 
 def in_turn(x: Tensor, layers: nn.Sequential) -> Tensor:
     for layer in layers:
-        x = dense(x, layer) if isinstance(layer, Dense) else layer(x)
+        x = dense(x, layer) if isinstance(layer, PackedLinear) else layer(x)
     return x
 
 
@@ -107,7 +107,7 @@ def rotate(x: Tensor, place: Place) -> Tensor:
     for axis, dims in enumerate((head_dim - 2 * space, space, space)):
         positions = torch.arange(counts[axis], device=x.device, dtype=torch.float64)
         positions = positions + place.start if axis == 0 else positions
-        angles = torch.outer(positions, frequencies(dims, 1e4, x.device))
+        angles = torch.outer(positions, rope_frequencies(dims, 1e4, x.device))
         shape = [len(positions) if other == axis else 1 for other in range(3)]
         table = torch.polar(torch.ones_like(angles), angles).view(*shape, -1)
         turns.append(table.expand(*counts, -1))
@@ -119,7 +119,9 @@ def rotate(x: Tensor, place: Place) -> Tensor:
 def rotate_time(x: Tensor, start: int, spec: ActionModuleSpec) -> Tensor:
     """Turn the first dims of `[b, frames, heads, d]` with the frame, by cosines and sines."""
     frames = torch.arange(start, start + x.shape[1], device=x.device, dtype=torch.float32)
-    angles = torch.outer(frames, frequencies(spec.turning_dims, spec.rope_theta, x.device).float())
+    angles = torch.outer(
+        frames, rope_frequencies(spec.turning_dims, spec.rope_theta, x.device).float()
+    )
     angles = F.pad(angles, (0, x.shape[-1] // 2 - angles.shape[1]))
     angles = angles.repeat_interleave(2, -1)[:, None]
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
@@ -235,11 +237,13 @@ class EagerDiT(nn.Module):
     def __init__(self, own: DiT) -> None:
         super().__init__()
         self.own, self.spec = own, own.spec
-        self.patch_embedding, self.context_keys = own.patch_embedding, own.context_keys
+        self.patch_embedding, self.context_kv = own.patch_embedding, own.context_kv
         layers = cast(Iterable[Layer], own.blocks)
         self.blocks = nn.ModuleList(EagerLayer(layer, own.spec.action) for layer in layers)
 
-    def stream_place(self, start: int, frames: int, grid: tuple[int, int], shift: int = 0) -> Place:
+    def stream_position(
+        self, start: int, frames: int, grid: tuple[int, int], shift: int = 0
+    ) -> Place:
         return Place(start, frames, grid)
 
     def empty_caches(self, batch: int, positions: int) -> list[EagerCache]:

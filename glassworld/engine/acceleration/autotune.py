@@ -130,7 +130,7 @@ def choose_convolutions(world: World) -> ConvolutionTimes:
         shape = (x.shape[-1], layer.out_channels, x.shape[1] - TAPS + 1, *x.shape[2:4])
         if shape not in measured:
             measured[shape] = convolution_times(layer, x, world.device)
-        layer.direct = measured[shape]["conv3d"] < measured[shape]["folded"]
+        layer.uses_conv3d = measured[shape]["conv3d"] < measured[shape]["folded"]
     return measured
 
 
@@ -156,14 +156,14 @@ def convolution_times(layer: CausalConv, x: Tensor, device: torch.device) -> dic
 
     Where a kernel lays out its input, of the convolution alone.
     """
-    frames, kept = x.shape[1] - TAPS + 1, layer.direct
+    frames, kept = x.shape[1] - TAPS + 1, layer.uses_conv3d
     times = {}
     for name, direct in (("folded", False), ("conv3d", True)):
-        layer.direct = direct
+        layer.uses_conv3d = direct
         call = partial(layer.convolve, x, frames)
-        if layer.laid:
-            call = partial(layer.convolve_laid, layer.lay(x, frames), frames, None)
+        if layer.epilogue_fused:
+            call = partial(layer.convolve_stacked, layer.stack_taps(x, frames), frames, None)
         call()
         times[name] = milliseconds(call, device)
-    layer.direct = kept
+    layer.uses_conv3d = kept
     return times

@@ -26,7 +26,7 @@ from glassworld.models.transformer.action import ActionModule
 from glassworld.models.transformer.attention import pointwise_attention
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.transformer.layer import Layer
-from glassworld.models.vae.causal_conv import CausalConv, Memory
+from glassworld.models.vae.causal_conv import CausalConv, FeatureCache
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.profiling.metadata import machine, versions
 from glassworld.specs import WorldSpec
@@ -35,8 +35,8 @@ COMPILE_MODES = ("auto", "force", "none")
 COMPLETE = "complete.json"  # written when everything has been compiled
 GRAPHS = 256  # stages share their code, and each counts as a version of it
 PIECES: dict[type[nn.Module], tuple[str, ...]] = {
-    Layer: ("enter", "leave", "look", "feed"),
-    ActionModule: ("mouse_heads", "mouse_out", "keyboard_heads", "keyboard_out"),
+    Layer: ("qkv", "attention_out", "cross_attention", "mlp"),
+    ActionModule: ("mouse_qkv", "mouse_out", "keyboard_qkv", "keyboard_out"),
 }
 """Of a transformer layer, the methods that are compiled."""
 
@@ -92,7 +92,7 @@ def compile_layers(dit: DiT, spec: WorldSpec, warm_up: Callable[[], None]) -> No
 
 def _decoder_facts(decoder: VAEDecoder, spec: WorldSpec) -> dict[str, Any]:
     layers = [layer for layer in decoder.modules() if isinstance(layer, CausalConv)]
-    direct = [layer.name for layer in layers if layer.direct]
+    direct = [layer.name for layer in layers if layer.uses_conv3d]
     own = {"vae": asdict(spec.vae), "latent_size": spec.latent_size, "direct": direct}
     return _facts(decoder.conv2.weight, own)
 
@@ -169,5 +169,5 @@ def _decode_until_settled(decoder: VAEDecoder, spec: WorldSpec) -> None:
     weight = decoder.conv2.weight
     rows, columns = spec.latent_size
     latents = weight.new_zeros(1, spec.vae.latent_channels, 3, rows, columns)
-    for _ in decoder.stream(latents, Memory()):
+    for _ in decoder.stream(latents, FeatureCache()):
         pass

@@ -18,8 +18,8 @@ from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, LayerCache
 from glassworld.models.transformer.layer import BlockPosition
-from glassworld.models.transformer.rope import Rotary
-from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.transformer.rope import RotaryTable
+from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.models.vae.streaming import StreamingDecoder
 
 SETTLED = 3
@@ -53,8 +53,8 @@ class PassInput:
             self.timesteps.clone(),
             replace(
                 place,
-                rotary=Rotary(*(each.clone() for each in place.rotary)),
-                action_rotary=Rotary(*(each.clone() for each in place.action_rotary)),
+                rotary=RotaryTable(*(each.clone() for each in place.rotary)),
+                action_rotary=RotaryTable(*(each.clone() for each in place.action_rotary)),
             ),
             ActionWindows(self.windows.keyboard.clone(), None if mouse is None else mouse.clone()),
         )
@@ -94,8 +94,8 @@ class PassGraphs:
         output: bool,
     ) -> Result:
         """`dit(...)`; what it returns is good until the next pass."""
-        place = given.place.self_place
-        key = (place, given.place.action_place, output)
+        place = given.place.self_slots
+        key = (place, given.place.action_slots, output)
         growing = place is None or place.filled < dit.spec.window
         if growing or key not in self._seen:
             self._seen.add(key)
@@ -107,24 +107,24 @@ class PassGraphs:
             fixed = replace(
                 self._input,
                 place=replace(
-                    self._input.place, self_place=place, action_place=given.place.action_place
+                    self._input.place, self_slots=place, action_slots=given.place.action_slots
                 ),
             )
             call = self._capture(lambda: _forward(dit, fixed, context, caches, output))
             self._passes[key] = call
         return self._passes[key]()
 
-    def frame(self, decoder: StreamingDecoder, x: Tensor, memory: Memory) -> Tensor:
-        """`decoder.frame(...)`; what it returns is good until the next latent frame."""
+    def frame(self, decoder: StreamingDecoder, x: Tensor, memory: FeatureCache) -> Tensor:
+        """`decoder.decode_frame(...)`; what it returns is good until the next latent frame."""
         self._decoded += not memory.first
         if self._decoded < SETTLED:
-            return decoder.frame(x, memory)
+            return decoder.decode_frame(x, memory)
         if self._latent is None:
             self._latent = x.clone()
         fixed = self._latent
         fixed.copy_(x)
         if self._decode is None:
-            self._decode = self._capture(lambda: decoder.frame(fixed, memory))
+            self._decode = self._capture(lambda: decoder.decode_frame(fixed, memory))
         pixels = self._decode()
         assert pixels is not None
         return pixels

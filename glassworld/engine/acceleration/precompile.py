@@ -10,16 +10,16 @@ from __future__ import annotations
 import torch
 
 from glassworld.engine.world import World
-from glassworld.models.kernels.launch import compiling_ahead
+from glassworld.models.kernels.launch import compile_without_launching
 from glassworld.models.transformer.action import ActionWindows
-from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.causal_conv import FeatureCache
 
 PATCHES = (4, 4)  # of a latent frame: like those of real ones a multiple of 16, which kernels know
 
 
 def rehearse(world: World) -> None:
     """Have every kernel compiled that a block of this world calls."""
-    with compiling_ahead(world.device):
+    with compile_without_launching(world.device):
         make_block(world)
         decode(world)
 
@@ -34,12 +34,12 @@ def make_block(world: World) -> None:
     given = (
         like.new_zeros(1, spec.dit.in_dim, frames, rows, columns),
         torch.zeros(1, 1, device=like.device),
-        dit.stream_place(0, frames, PATCHES),
+        dit.stream_position(0, frames, PATCHES),
         ActionWindows(
             like.new_zeros(*windows, spec.dit.action.keyboard_dim),
             like.new_zeros(*windows, 2) if spec.dit.action.mouse_dim else None,
         ),
-        dit.context_keys(like.new_zeros(1, 1, spec.dit.context_dim)),
+        dit.context_kv(like.new_zeros(1, 1, spec.dit.context_dim)),
         dit.empty_caches(1, PATCHES[0] * PATCHES[1]),
     )
     for output in (True, False):
@@ -53,5 +53,5 @@ def decode(world: World) -> None:
     rows, columns = (4 * patches for patches in PATCHES)
     like = next(decoder.parameters())
     latents = like.new_zeros(1, world.spec.vae.latent_channels, 3, rows, columns)
-    for _ in decoder.stream(latents, Memory()):
+    for _ in decoder.stream(latents, FeatureCache()):
         pass

@@ -33,15 +33,11 @@ from glassworld.engine.runtime.device import Precision, pick_device
 from glassworld.engine.runtime.memory import check_memory, enlarge_device_memory, keep_freed_memory
 from glassworld.engine.world import Networks, World
 from glassworld.models.transformer.dit import DiT
-from glassworld.models.vae.causal_conv import prefer_conv3d
+from glassworld.models.vae.causal_conv import apply_conv_policy
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.models.vision import VisionTower
 from glassworld.specs import WorldSpec
-
-LEAST_FOR_CONV3D = 96
-"""From so many channels on `conv3d` is even or quicker on a GPU (docs/performance.md), and does
-without a copy of three times its input."""
 
 
 def load_world(
@@ -109,9 +105,8 @@ def load_from(options: LoadOptions, located: LocatedWorld | None = None) -> Worl
         networks = _untrained(spec, target, precision)
     else:
         spec, networks = _trained(located, target, precision)
-    if target.type == "cuda":
-        for network in (networks.encoder, networks.decoder):
-            prefer_conv3d(network, LEAST_FOR_CONV3D)
+    for network in (networks.encoder, networks.decoder):
+        apply_conv_policy(network)
     world = World(spec, networks, located.name, located.notice, precision.decoding)
     if options.tiny_decoder is not None:
         world = with_tiny_decoder(world, Path(options.tiny_decoder))

@@ -17,7 +17,7 @@ from glassworld.models.kernels.launch import launch
 from glassworld.models.kernels.norm_residual import warps
 from glassworld.models.kernels.rope import of_session, slots, turned
 from glassworld.models.transformer.kv_cache import CacheSlots, RingKVCache
-from glassworld.models.transformer.rope import Rotary
+from glassworld.models.transformer.rope import RotaryTable
 
 LEAST = 16  # of what tensor cores add up: numbers of a head, keys of a tile
 TILE = 64  # queries of a program where keys are shared
@@ -63,7 +63,7 @@ def place_actions_kernel(
 
 
 def place_actions(
-    kv: Tensor, eps: float, rotary: Rotary, window: RingKVCache, place: CacheSlots
+    kv: Tensor, eps: float, rotary: RotaryTable, window: RingKVCache, place: CacheSlots
 ) -> None:
     """Norm and turn each head's keys of an action; keys and values go to their slots.
 
@@ -155,7 +155,7 @@ def attend_own_kernel(
 
 
 def attend_own(
-    q: Tensor, eps: float, rotary: Rotary, window: RingKVCache, place: CacheSlots
+    q: Tensor, eps: float, rotary: RotaryTable, window: RingKVCache, place: CacheSlots
 ) -> Tensor:
     """Norm and turn each head's queries; each position attends to its own keys and values.
 
@@ -216,7 +216,7 @@ def attend_shared_kernel(
 
 
 def attend_shared(
-    q: Tensor, eps: float, rotary: Rotary, window: RingKVCache, place: CacheSlots
+    q: Tensor, eps: float, rotary: RotaryTable, window: RingKVCache, place: CacheSlots
 ) -> Tensor:
     """Norm and turn each head's queries; all positions attend to the same keys and values.
 
@@ -234,7 +234,7 @@ def attend_shared(
     )
 
 
-Given = tuple[Tensor, float, Rotary, RingKVCache, CacheSlots]
+Given = tuple[Tensor, float, RotaryTable, RingKVCache, CacheSlots]
 """What both attentions take."""
 
 

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from glassworld.models.kernels.launch import launch
-from glassworld.models.vae.causal_conv import TAPS, CausalConv, Memory
+from glassworld.models.vae.causal_conv import TAPS, CausalConv, FeatureCache
 
 HELD = 2048  # numbers of a frame in a program: 16 a thread, at some 64 registers
 WARPS = 4
@@ -26,20 +26,20 @@ WARPS = 4
 class Pending:
     """Frames `[b, t, h, w, c]` that are not yet added up: `mixed`, plus a bias, plus a shortcut.
 
-    With `phases`, `mixed` is `[b, t, h / 2 + 1, w / 2 + 1, 4 * c]`, the four pixels that an
-    upsampling made of each of its own (see `vae_layers.interleave`). All are contiguous.
+    With `polyphase`, `mixed` is `[b, t, h / 2 + 1, w / 2 + 1, 4 * c]`, the four pixels that an
+    upsampling made of each of its own (see `vae_layers.interleave_phases`). All are contiguous.
     """
 
     mixed: Tensor
     bias: Tensor | None = None
     shortcut: Tensor | None = None
-    phases: bool = False
+    polyphase: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
         """Of the frames, once they are added up."""
         b, t, h, w, c = self.mixed.shape
-        return (b, t, 2 * (h - 1), 2 * (w - 1), c // 4) if self.phases else (b, t, h, w, c)
+        return (b, t, 2 * (h - 1), 2 * (w - 1), c // 4) if self.polyphase else (b, t, h, w, c)
 
 
 def pending(x: Tensor | Pending) -> Pending:
@@ -55,26 +55,26 @@ def finished(x: Tensor | Pending) -> Tensor:
     return total
 
 
-def lay(
+def conv_epilogue(
     x: Pending,
     gamma: Tensor | None,
     layer: CausalConv,
-    memory: Memory,
+    memory: FeatureCache,
     total: Tensor | None = None,
 ) -> Tensor:
     """Add up, apply norm and SiLU, and lay out for `layer`, which must remember frames already.
 
     Without a `gamma` there is neither norm nor SiLU; a `total`, of the shape of `x`, gets what
-    was added up. Returns what `layer.convolve_laid` takes. The layer's memory is contiguous, as
+    was added up. Returns what `layer.convolve_stacked` takes. The layer's memory is contiguous, as
     it comes into being, and is written in place.
     """
     b, t, h, w, c = x.shape
-    at_once = t if layer.direct else layer.at_once(t)
+    at_once = t if layer.uses_conv3d else layer.at_once(t)
     seen = at_once + TAPS - 1
-    shape = (b, seen, h, w, c) if layer.direct else (b, t // at_once, h, w, seen * c)
+    shape = (b, seen, h, w, c) if layer.uses_conv3d else (b, t // at_once, h, w, seen * c)
     laid = x.mixed.new_empty(shape)
     fed = {"gamma": gamma, "past": memory.frames[layer.name], "laid": laid}
-    _launch(x, total, **fed, at_once=at_once, direct=layer.direct)
+    _launch(x, total, **fed, at_once=at_once, direct=layer.uses_conv3d)
     return laid
 
 
@@ -94,7 +94,7 @@ def _launch(x: Pending, total: Tensor | None, **changes: Any) -> None:
             columns=w,
             frames=t,
             channels=c,
-            phases=x.phases,
+            polyphase=x.polyphase,
             tile=tile,
             width=width,
             num_warps=WARPS,
@@ -110,7 +110,7 @@ def shape_of_programs(channels: int) -> tuple[int, int]:
 
 @triton.jit
 def upsampled(pixel, columns):
-    """Which of a frame's pixels in the order that `phases` makes them in."""
+    """Which of a frame's pixels in the order that `polyphase` makes them in."""
     row, column = pixel // columns, pixel % columns
     lower, right = row % 2, column % 2
     cell = (row // 2 + lower) * (columns // 2 + 1) + column // 2 + right
@@ -119,7 +119,7 @@ def upsampled(pixel, columns):
 
 @triton.jit
 def size_upsampled(pixels, columns):
-    """How many pixels `phases` makes of a frame, those beyond its edges included."""
+    """How many pixels `polyphase` makes of a frame, those beyond its edges included."""
     return (pixels // columns // 2 + 1) * (columns // 2 + 1) * 4
 
 
@@ -156,7 +156,7 @@ def between_convolutions(
     channels: tl.constexpr,
     at_once: tl.constexpr,
     direct: tl.constexpr,
-    phases: tl.constexpr,
+    polyphase: tl.constexpr,
     tile: tl.constexpr,
     width: tl.constexpr,
 ):
@@ -169,7 +169,7 @@ def between_convolutions(
     size = tl.cast(pixels, tl.int64) * channels
     at = pixel.to(tl.int64) * channels + channel
 
-    if phases:
+    if polyphase:
         source = mixed + upsampled(pixel, columns) * channels + channel
         source_size = tl.cast(size_upsampled(pixels, columns), tl.int64) * channels
     else:

@@ -28,8 +28,8 @@ from glassworld.models.kernels.norm_residual import (
     rms_norm_in_place,
 )
 from glassworld.models.kernels.qkv_rope import place_tokens
-from glassworld.models.ops.linear import Dense
-from glassworld.models.ops.quantized import QuantizedLinear, Scaled
+from glassworld.models.ops.linear import PackedLinear
+from glassworld.models.ops.quantized import QuantizedLinear, QuantizedTensor
 from glassworld.models.transformer.action import ActionModule, ActionPass, ActionWindows
 from glassworld.models.transformer.attention import attention, join_heads, split_heads
 from glassworld.models.transformer.dit import DiT
@@ -38,7 +38,7 @@ from glassworld.models.transformer.layer import BlockPosition, Layer
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 
-Product = Dense | QuantizedLinear
+Product = PackedLinear | QuantizedLinear
 
 
 def fuse_layers(dit: DiT) -> None:
@@ -88,7 +88,7 @@ class FusedLayer(Layer):
         cache: LayerCache | None,
     ) -> Tensor | Pending:
         """As the plain layer does; without a cache, in training, just so."""
-        if cache is None or place.self_place is None:
+        if cache is None or place.self_slots is None:
             return super().forward(finished(x), time, place, windows, context, cache)
         given = pending(x)
         with torch.cuda.device_of(given.x):
@@ -113,7 +113,7 @@ class FusedLayer(Layer):
         with tag(tags.CROSS_ATTENTION):
             y = self.to_context(h, context)
         if self.action_model is not None:
-            shared = ActionPass(windows, place.action_rotary, place.action_place, None)
+            shared = ActionPass(windows, place.action_rotary, place.action_slots, None)
             y = steer(self.action_model, x, y, shared, cache)
         with tag(tags.FEED_FORWARD):
             h = add_and_norm(Pending(x, y), feed, self.eps, in_eight_bits(self.ffn[0]))
@@ -131,33 +131,33 @@ class FusedLayer(Layer):
         self, x: Pending, moments: Moments, place: BlockPosition, cache: LayerCache
     ) -> Tensor:
         attend, window = self.self_attn, cache.self_attention
-        assert place.self_place is not None
+        assert place.self_slots is not None
         h = add_and_norm(x, moments, self.eps, in_eight_bits(attend.qkv))
         norms = (attend.norm_q.weight, attend.norm_k.weight)
-        qkv = multiply(attend.qkv, h).flatten(1, 2)
-        q = place_tokens(qkv, norms, attend.norm_q.eps, place.rotary, window, place.self_place)
-        seen = attention(q, *window.filled(place.self_place))
+        qkv = apply_linear(attend.qkv, h).flatten(1, 2)
+        q = place_tokens(qkv, norms, attend.norm_q.eps, place.rotary, window, place.self_slots)
+        seen = attention(q, *window.filled(place.self_slots))
         return attend.o(join_heads(seen))
 
-    def to_context(self, h: Tensor | Scaled, context: KeyValues) -> Tensor:
+    def to_context(self, h: Tensor | QuantizedTensor, context: KeyValues) -> Tensor:
         cross = self.cross_attn
-        q = multiply(cross.q, h).flatten(1, 2)
+        q = apply_linear(cross.q, h).flatten(1, 2)
         q = split_heads(rms_norm_in_place(q, cross.norm_q.weight, cross.norm_q.eps), cross.heads)
         return cross.o(join_heads(attention(q, context.k, context.v)))
 
-    def hidden(self, h: Tensor | Scaled) -> Tensor:
+    def hidden(self, h: Tensor | QuantizedTensor) -> Tensor:
         first, _, last = cast("tuple[Product, nn.Module, Product]", tuple(self.ffn))
-        if isinstance(h, Scaled):
+        if isinstance(h, QuantizedTensor):
             assert isinstance(last, QuantizedLinear)
-            return last.multiply(gelu_to_eight_bits(multiply(first, h)))
+            return last.matmul(gelu_to_eight_bits(apply_linear(first, h)))
         return last(activated(first, h))
 
-    def remember(
+    def update_cache(
         self, x: Tensor | Pending, time: Tensor, place: BlockPosition, cache: LayerCache
     ) -> None:
         given = pending(x)
         attend, dim = self.self_attn, given.x.shape[-1]
-        assert place.self_place is not None
+        assert place.self_slots is not None
         with tag(tags.SELF_ATTENTION), torch.cuda.device_of(given.x):
             h = add_and_norm(given, self.moments(given.x, time)[0], self.eps)
             assert isinstance(h, Tensor)
@@ -166,7 +166,7 @@ class FusedLayer(Layer):
             else:
                 kv = F.linear(h, attend.qkv.weight[dim:], attend.qkv.bias[dim:])
             norms = (attend.norm_q.weight, attend.norm_k.weight)
-            where = (cache.self_attention, place.self_place)
+            where = (cache.self_attention, place.self_slots)
             place_tokens(kv.flatten(1, 2), norms, attend.norm_q.eps, place.rotary, *where)
 
 
@@ -182,7 +182,8 @@ def steer(
         with tag(tags.MOUSE_ATTENTION):
             wide = add_and_widen(x, y, windows.mouse.flatten(2))
             first, _, last, norm = cast(
-                "tuple[Dense, nn.Module, Dense, nn.LayerNorm]", tuple(module.mouse_mlp)
+                "tuple[PackedLinear, nn.Module, PackedLinear, nn.LayerNorm]",
+                tuple(module.mouse_mlp),
             )
             affine = Affine(norm.weight, norm.bias)
             qkv = module.t_qkv(
@@ -213,8 +214,8 @@ def activated(layer: Product, x: Tensor) -> Tensor:
     return y.unflatten(0, x.shape[:-1])
 
 
-def multiply(layer: Product, h: Tensor | Scaled) -> Tensor:
-    if isinstance(h, Scaled):
+def apply_linear(layer: Product, h: Tensor | QuantizedTensor) -> Tensor:
+    if isinstance(h, QuantizedTensor):
         assert isinstance(layer, QuantizedLinear)
-        return layer.multiply(h)
+        return layer.matmul(h)
     return layer(h)

@@ -25,9 +25,16 @@ from glassworld.models.kernels.conv_epilogue import (
     upsampled,
 )
 from glassworld.models.kernels.launch import launch
-from glassworld.models.vae.blocks import phases
-from glassworld.models.vae.causal_conv import Memory, convolve
-from glassworld.models.vae.tiny_decoder import Entry, Grow, Head, MemoryBlock, NarrowUp, TinyDecoder
+from glassworld.models.vae.blocks import polyphase_weight
+from glassworld.models.vae.causal_conv import FeatureCache, conv2d_frames
+from glassworld.models.vae.tiny_decoder import (
+    MemoryBlock,
+    TemporalGrow,
+    TinyDecoder,
+    TinyHead,
+    TinyInput,
+    UpsampleConv,
+)
 
 
 def fuse_tiny_decoder(decoder: TinyDecoder) -> None:
@@ -43,7 +50,7 @@ class Convolved:
     `mixed` lacks a bias `[c]`, then a shortcut, the first half of the channels of
     `[b, t, h, w, 2 * c]`, then a ReLU. With `grown` it is an upsampling's that made so many frames
     of one: `[b, t / grown, h / 2 + 1, w / 2 + 1, 4 * grown * c]`, the channels in the order of
-    `vae_layers.phases`, for each pixel frame by frame. All are contiguous.
+    `vae_layers.polyphase_weight`, for each pixel frame by frame. All are contiguous.
     """
 
     mixed: Tensor
@@ -62,7 +69,7 @@ class Convolved:
 
 
 @dataclass(frozen=True)
-class Growing:
+class DeferredGrow:
     """Frames `[b, t, h, w, i]` that a 1x1 convolution `[count * c, i, 1, 1]` is to grow."""
 
     frames: Tensor
@@ -90,16 +97,16 @@ def beside_the_last(x: Convolved, past: Tensor) -> Tensor:
 
 def convolved(x: Tensor, layer: nn.Conv2d, shortcut: Tensor | None = None) -> Convolved:
     """What the layer, of 3x3, makes of `[b, t, h, w, i]`, its bias and the shortcut left out."""
-    return Convolved(convolve(x, layer.weight, None, 1), layer.bias, shortcut)
+    return Convolved(conv2d_frames(x, layer.weight, None, 1), layer.bias, shortcut)
 
 
-class FusedEntry(Entry):
+class FusedTinyInput(TinyInput):
     def forward(self, x: Tensor) -> Convolved:  # type: ignore[override]
         return convolved(x, self)
 
 
 class FusedMemoryBlock(MemoryBlock):
-    def forward(self, x: Convolved, memory: Memory) -> Convolved:  # type: ignore[override]
+    def forward(self, x: Convolved, memory: FeatureCache) -> Convolved:  # type: ignore[override]
         past = memory.frames.get(self.name)
         if past is None:
             return Convolved(super().forward(finished(x), memory))  # another ReLU is none
@@ -110,40 +117,40 @@ class FusedMemoryBlock(MemoryBlock):
         return convolved(y, third, pairs)
 
 
-class FusedGrow(Grow):
-    def forward(self, x: Convolved) -> Growing:  # type: ignore[override]
-        return Growing(finished(x), self.conv.weight, self.count)
+class FusedTemporalGrow(TemporalGrow):
+    def forward(self, x: Convolved) -> DeferredGrow:  # type: ignore[override]
+        return DeferredGrow(finished(x), self.conv.weight, self.count)
 
 
-class FusedNarrowUp(NarrowUp):
+class FusedUpsampleConv(UpsampleConv):
     """What the 1x1 convolution before it does, too: neither has a bias, so that they are one."""
 
-    def forward(self, x: Growing) -> Convolved:  # type: ignore[override]
+    def forward(self, x: DeferredGrow) -> Convolved:  # type: ignore[override]
         # Weights are loaded together, so that its own tells of a change in both.
-        weight = self.derived.of(self.weight, lambda weight: grown_phases(weight, x), "grown")
-        four = convolve(x.frames, weight, None, 1)
+        weight = self.packed.get(self.weight, lambda weight: grown_phases(weight, x), "grown")
+        four = conv2d_frames(x.frames, weight, None, 1)
         return Convolved(four, relu=False, grown=x.count)
 
 
-class FusedHead(Head):
+class FusedTinyHead(TinyHead):
     def forward(self, x: Convolved) -> Tensor:  # type: ignore[override]
-        return convolve(finished(replace(x, relu=True)), self.weight, self.bias, 1)
+        return conv2d_frames(finished(replace(x, relu=True)), self.weight, self.bias, 1)
 
 
 FUSED: dict[type[nn.Module], type[nn.Module]] = {
-    Entry: FusedEntry,
+    TinyInput: FusedTinyInput,
     MemoryBlock: FusedMemoryBlock,
-    Grow: FusedGrow,
-    NarrowUp: FusedNarrowUp,
-    Head: FusedHead,
+    TemporalGrow: FusedTemporalGrow,
+    UpsampleConv: FusedUpsampleConv,
+    TinyHead: FusedTinyHead,
 }
 
 
-def grown_phases(weight: Tensor, x: Growing) -> Tensor:
-    """`phases` of a 3x3 weight `[o, c, 3, 3]` after the 1x1 one: `[4 * count * o, i, 2, 2]`."""
+def grown_phases(weight: Tensor, x: DeferredGrow) -> Tensor:
+    """Return `polyphase_weight` of a 3x3 weight after the 1x1 one: `[4 * count * o, i, 2, 2]`."""
     grow = x.weight.float().flatten(1).unflatten(0, (x.count, -1))
     both = torch.einsum("ockl,fci->foikl", weight.float(), grow).flatten(0, 1)
-    return phases(both).to(weight.dtype)
+    return polyphase_weight(both).to(weight.dtype)
 
 
 def _launch(x: Convolved, past: Tensor | None, laid: Tensor) -> None:

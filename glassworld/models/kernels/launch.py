@@ -16,7 +16,7 @@ _ahead = ContextVar("only compiled", default=False)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *given: Any, **named: Any) -> None:
-    """Run the kernel over the grid; within `compiling_ahead` compile it for such arguments."""
+    """Run the kernel over the grid; within `compile_without_launching` only compile it."""
     if _ahead.get():
         kernel.warmup(*given, grid=grid, **named)
     else:
@@ -24,7 +24,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *given: Any, **named: Any) -> Non
 
 
 @contextmanager
-def compiling_ahead(device: torch.device) -> Iterator[None]:
+def compile_without_launching(device: torch.device) -> Iterator[None]:
     """Launch nothing in this thread, but have all that would be compiled, side by side.
 
     What kernels would have written is left as it is. Ends when everything is compiled and on the

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from glassworld.models.kernels.launch import launch
-from glassworld.models.ops.quantized import LARGEST, Scaled
+from glassworld.models.ops.quantized import LARGEST, QuantizedTensor
 
 EIGHT_BITS = torch.float8_e4m3fn
 SMALLEST = tl.constexpr(1e-12)  # of what a row is scaled by
@@ -124,7 +124,7 @@ def add_and_norm_kernel(
 
 def add_and_norm(
     x: Pending, norm: Affine | Moments, eps: float, eight_bits: bool = False
-) -> Tensor | Scaled:
+) -> Tensor | QuantizedTensor:
     """Add up the rows in place; returns their layer norm, in the form of `x.x`.
 
     With `eight_bits` in float8 (e4m3) with a scale for each row.
@@ -132,7 +132,7 @@ def add_and_norm(
     out = torch.empty_like(x.x, dtype=EIGHT_BITS if eight_bits else None)
     scales = x.x.new_empty((*out.shape[:-1], 1), dtype=torch.float32) if eight_bits else None
     _add_and_norm(x, norm, eps, out, scales)
-    return out if scales is None else Scaled(out, scales)
+    return out if scales is None else QuantizedTensor(out, scales)
 
 
 def _add_and_norm(
@@ -258,7 +258,7 @@ def gelu_kernel(
         tl.store(out + behind, (others * (1 / scale)).to(out.dtype.element_ty), behind < width)
 
 
-def gelu_to_eight_bits(x: Tensor) -> Scaled:
+def gelu_to_eight_bits(x: Tensor) -> QuantizedTensor:
     """GELU in its tanh form of the rows of a contiguous `x` `[..., width]`, in float8 (e4m3)."""
     width = x.shape[-1]
     out = torch.empty_like(x, dtype=EIGHT_BITS)
@@ -276,7 +276,7 @@ def gelu_to_eight_bits(x: Tensor) -> Scaled:
         largest=LARGEST[EIGHT_BITS],
         num_warps=warps(width),
     )
-    return Scaled(out, scales)
+    return QuantizedTensor(out, scales)
 
 
 def warps(width: int) -> int:

@@ -13,7 +13,7 @@ from glassworld.models.kernels.launch import launch
 from glassworld.models.kernels.norm_residual import warps
 from glassworld.models.kernels.rope import of_session, slots, turned
 from glassworld.models.transformer.kv_cache import CacheSlots, RingKVCache
-from glassworld.models.transformer.rope import Rotary
+from glassworld.models.transformer.rope import RotaryTable
 
 
 @triton.jit
@@ -70,7 +70,7 @@ def place_tokens(
     qkv: Tensor,
     norms: tuple[Tensor, Tensor],
     eps: float,
-    rotary: Rotary,
+    rotary: RotaryTable,
     window: RingKVCache,
     place: CacheSlots,
 ) -> Tensor:

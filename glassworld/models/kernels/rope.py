@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from glassworld.models.transformer.kv_cache import CacheSlots
-from glassworld.models.transformer.rope import Rotary
+from glassworld.models.transformer.rope import RotaryTable
 
 
 @cache  # captured graphs go on reading them
@@ -30,6 +30,6 @@ def turned(x, cos, sin, rows: tl.constexpr, width: tl.constexpr):
     return tl.reshape(pairs, (rows, width))
 
 
-def of_session(rotary: Rotary) -> int:
+def of_session(rotary: RotaryTable) -> int:
     """How far one session's table is from the next one's: 0 where all share one."""
     return rotary.cos.stride(0) if rotary.cos.dim() > 2 else 0

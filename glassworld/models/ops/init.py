@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def learned(*shape: int) -> nn.Parameter:
+def normal_parameter(*shape: int) -> nn.Parameter:
     """A parameter to be learned, from N(0, 1 / width) at first.
 
     On the meta device nothing is drawn: torch would import its compiler for that, a second of

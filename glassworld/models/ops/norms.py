@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassworld.models.processor import runs_as_written
+from glassworld.models.ops.onednn import runs_eagerly_on_cpu
 
 
-def of_few_operators(x: Tensor) -> bool:
+def composes_norm(x: Tensor) -> bool:
     """Whether to compose the norm of `x` here; halves would be rounded on the way."""
-    return x.dtype is torch.float32 and runs_as_written(x)
+    return x.dtype is torch.float32 and runs_eagerly_on_cpu(x)
 
 
 @lru_cache
@@ -24,7 +24,7 @@ def _scalar(value: float) -> Tensor:
 
 def rms_norm(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) over the last axis, times `weight` if there is one."""
-    if not of_few_operators(x):
+    if not composes_norm(x):
         return F.rms_norm(x, x.shape[-1:], None if weight is None else weight.to(x.dtype), eps)
     width = x.shape[-1]
     scale = width**0.5 if weight is None else weight * width**0.5
@@ -32,10 +32,10 @@ def rms_norm(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:
     return (x * scale).div_(torch.hypot(length, _scalar((width * eps) ** 0.5)))
 
 
-def unit_norm(x: Tensor, weight: Tensor) -> Tensor:
+def rms_norm_without_eps(x: Tensor, weight: Tensor) -> Tensor:
     """x / |x| * sqrt(width) * weight over the last axis; zeros stay zeros."""
     width = x.shape[-1]
-    if not of_few_operators(x):
+    if not composes_norm(x):
         return F.rms_norm(x, (width,), weight.to(x.dtype), eps=1e-24)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return (x * (weight * width**0.5)).div_(length.clamp_min_(1e-12))

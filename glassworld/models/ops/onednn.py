@@ -12,10 +12,16 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from glassworld.models.processor import runs_as_written
+MIN_MULTIPLICATIONS = 1_500_000  # multiplications from which such a call pays
+MAX_PACKED_NUMEL = (
+    2**20
+)  # numbers in a weight of which a second copy, laid out, costs nothing to speak of
 
-LEAST = 1_500_000  # multiplications from which such a call pays
-MOST_KEPT = 2**20  # numbers in a weight of which a second copy, laid out, costs nothing to speak of
+
+def runs_eagerly_on_cpu(x: Tensor) -> bool:
+    """Return whether `x` is on the CPU and runs op by op: no gradients, no compiler."""
+    eager = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return eager and x.device.type == "cpu"
 
 
 @cache
@@ -30,14 +36,14 @@ def _takes(dtype: torch.dtype) -> bool:
     return dtype is torch.float32
 
 
-def suits(x: Tensor, weight: Tensor, work: int) -> bool:
+def supports(x: Tensor, weight: Tensor, work: int) -> bool:
     """Whether these operators take them, and it pays for so many multiplications.
 
     Float32, and bfloat16 where the processor multiplies it.
     """
     return (
-        work >= LEAST
-        and runs_as_written(x)
+        work >= MIN_MULTIPLICATIONS
+        and runs_eagerly_on_cpu(x)
         and x.dtype is weight.dtype
         and torch.backends.mkldnn.is_available()
         and bool(torch.backends.mkldnn.enabled)
@@ -45,29 +51,29 @@ def suits(x: Tensor, weight: Tensor, work: int) -> bool:
     )
 
 
-def lay_out_product(weight: Tensor) -> Tensor:
+def pack_linear_weight(weight: Tensor) -> Tensor:
     """The weight of a linear layer `[out, in]`; a large one as it is."""
-    if weight.numel() > MOST_KEPT:
+    if weight.numel() > MAX_PACKED_NUMEL:
         return weight
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
     """x W^T + bias for `x` `[..., in]`; with `gelu` followed by GELU in its tanh form."""
     then, form = ("gelu", "tanh") if gelu else ("none", "")
     return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, then, [], form)
 
 
-def lay_out_convolution(weight: Tensor, pictures: Tensor, padding: int) -> Tensor:
+def pack_conv2d_weight(weight: Tensor, pictures: Tensor, padding: int) -> Tensor:
     """The weight `[out, in, h, w]` of a convolution over such pictures; a large one as it is."""
-    if weight.numel() > MOST_KEPT:
+    if weight.numel() > MAX_PACKED_NUMEL:
         return weight
     sides, ones, size = [padding, padding], [1, 1], list(pictures.shape)
     dense = weight.to_mkldnn()
     return torch._C._nn.mkldnn_reorder_conv2d_weight(dense, sides, ones, ones, 1, size)  # type: ignore[call-arg]
 
 
-def convolve(
+def conv2d(
     pictures: Tensor,
     weight: Tensor,
     bias: Tensor | None,

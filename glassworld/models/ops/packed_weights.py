@@ -10,7 +10,7 @@ from torch import Tensor
 Stamp = tuple[int, int]
 
 
-class Derived:
+class PackedWeights:
     """What a layer computes from a weight before it can use it.
 
     Kept between calls without gradients, and computed anew once the weight was written to or
@@ -20,11 +20,11 @@ class Derived:
     def __init__(self) -> None:
         self._kept: dict[object, tuple[Stamp, Tensor]] = {}
 
-    def __deepcopy__(self, _: object) -> Derived:
+    def __deepcopy__(self, _: object) -> PackedWeights:
         """A copied layer derives its own: what is laid out for oneDNN cannot be copied."""
-        return Derived()
+        return PackedWeights()
 
-    def of(self, weight: Tensor, make: Callable[[Tensor], Tensor], key: object = None) -> Tensor:
+    def get(self, weight: Tensor, make: Callable[[Tensor], Tensor], key: object = None) -> Tensor:
         """`make(weight)`; `key` tells several forms of a weight apart."""
         kept = self._kept.get(key)
         if torch.compiler.is_compiling():  # which knows no stamps: what warming up has left

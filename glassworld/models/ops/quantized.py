@@ -13,26 +13,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassworld.models.ops.linear import Dense
+from glassworld.models.ops.linear import PackedLinear
 
 WIDE = ("self_attn.qkv", "cross_attn.q", "ffn.0", "ffn.2")
 MULTIPLE = 16
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
-class Scaled(NamedTuple):
+class QuantizedTensor(NamedTuple):
     """Rows `[..., width]` in 8 bits, and the scale `[..., 1]`, float32, of each."""
 
     rows: Tensor
     scales: Tensor
 
 
-def quantise(x: Tensor, dtype: torch.dtype) -> Scaled:
+def quantize(x: Tensor, dtype: torch.dtype) -> QuantizedTensor:
     """`x` `[..., width]` in 8 bits."""
     x = x.float()
     scales = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / LARGEST[dtype]
     x = x / scales
-    return Scaled((x.round() if dtype is torch.int8 else x).to(dtype), scales)
+    return QuantizedTensor((x.round() if dtype is torch.int8 else x).to(dtype), scales)
 
 
 class QuantizedLinear(nn.Module):
@@ -41,19 +41,19 @@ class QuantizedLinear(nn.Module):
     weight: Tensor
     scales: Tensor
 
-    def __init__(self, linear: Dense, dtype: torch.dtype) -> None:
+    def __init__(self, linear: PackedLinear, dtype: torch.dtype) -> None:
         super().__init__()
-        weight, scales = quantise(linear.weight, dtype)
+        weight, scales = quantize(linear.weight, dtype)
         self.register_buffer("weight", weight)  # [out, in]
         self.register_buffer("scales", scales.T.contiguous())  # [1, out]
         self.bias, self.gelu, self.dtype = linear.bias, linear.gelu, linear.weight.dtype
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
         """The output channels from `first` on; `x`: `[..., in]`."""
-        product = self.multiply(quantise(x, self.weight.dtype), first)
+        product = self.matmul(quantize(x, self.weight.dtype), first)
         return F.gelu(product, approximate="tanh") if self.gelu else product
 
-    def multiply(self, x: Scaled, first: int = 0) -> Tensor:
+    def matmul(self, x: QuantizedTensor, first: int = 0) -> Tensor:
         """The product and its bias, without GELU, of an input that is in 8 bits already."""
         weight, scales = self.weight[first:], self.scales[:, first:]
         bias = None if self.bias is None else self.bias[first:]
@@ -83,10 +83,10 @@ def quantize_layers(layers: Iterable[nn.Module], dtype: torch.dtype) -> None:
     for layer in layers:
         for path in WIDE:
             linear = layer.get_submodule(path)
-            if isinstance(linear, Dense) and _fits(linear):
+            if isinstance(linear, PackedLinear) and _fits(linear):
                 layer.set_submodule(path, QuantizedLinear(linear, dtype))
 
 
-def _fits(linear: Dense) -> bool:
+def _fits(linear: PackedLinear) -> bool:
     """Whether devices have 8-bit products of this shape."""
     return linear.in_features % MULTIPLE == linear.out_features % MULTIPLE == 0

@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from glassworld.models.ops.linear import Dense
+from glassworld.models.ops.linear import PackedLinear
 from glassworld.models.ops.norms import rms_norm
 from glassworld.models.ops.quantized import QuantizedLinear
 from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, RingKVCache
 from glassworld.models.transformer.masks import MaskBlock
-from glassworld.models.transformer.rope import Rotary
+from glassworld.models.transformer.rope import RotaryTable
 
 FEW = 64  # queries times keys of a sequence that counts as short
 
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -29,11 +29,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     query may look, broadcast to `[b, heads, queries, keys]`. Returns `[b, heads, queries, d]`.
     """
     if q.device.type == "cpu" and (q.requires_grad or q.shape[-2] * k.shape[-2] <= FEW):
-        return attention_by_products(q, k, v, mask)
+        return unfused_attention(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def attention_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def unfused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """`attention` spelled out.
 
     On processors torch's fused kernel has a slow way back, and many short sequences, the mouse's,
@@ -54,7 +54,7 @@ def pointwise_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = N
     return (weights.unsqueeze(-1) * v.unsqueeze(-3)).sum(-2)
 
 
-def attend_sights(heads: Heads, sights: Sequence[MaskBlock]) -> Tensor:
+def block_masked_attention(heads: QKV, mask_blocks: Sequence[MaskBlock]) -> Tensor:
     """Each group of queries attends to the keys it sees: what no one sees costs nothing."""
     q, k, v = heads
     seen = [
@@ -63,22 +63,22 @@ def attend_sights(heads: Heads, sights: Sequence[MaskBlock]) -> Tensor:
             torch.cat([k[:, :, part] for part in sight.keys], 2),
             torch.cat([v[:, :, part] for part in sight.keys], 2),
         )
-        for sight in sights
+        for sight in mask_blocks
     ]
     return torch.cat(seen, 2)
 
 
-def attend_window(
-    heads: Heads,
+def cached_attention(
+    heads: QKV,
     window: RingKVCache | None,
     place: CacheSlots | None,
     mask: Tensor | None = None,
-    attend: Attend = attention,
+    attend: AttentionFunction = attention,
 ) -> Tensor:
     """With a window: write keys and values there and see all of it; else what `mask` says."""
     q, k, v = heads
     if window is not None and place is not None:
-        k, v = window.put(k, v, place)
+        k, v = window.update(k, v, place)
     return attend(q, k, v, mask)
 
 
@@ -102,7 +102,7 @@ def join_heads(x: Tensor) -> Tensor:
     return rearrange(x, "b h n d -> b n (h d)")
 
 
-class Heads(NamedTuple):
+class QKV(NamedTuple):
     """Queries, keys and values, each `[b, heads, n, d]`."""
 
     q: Tensor
@@ -116,26 +116,26 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = Dense(dim, 3 * dim)
+        self.qkv = PackedLinear(dim, 3 * dim)
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
-        self.o = Dense(dim, dim)
+        self.o = PackedLinear(dim, dim)
 
-    def project(self, x: Tensor, rotary: Rotary) -> Heads:
+    def project(self, x: Tensor, rotary: RotaryTable) -> QKV:
         """`x`: `[b, tokens, dim]`."""
         q, k, v = self.qkv(x).chunk(3, -1)
-        q = rotary.turn(split_heads(self.norm_q(q), self.heads))
-        k = rotary.turn(split_heads(self.norm_k(k), self.heads))
-        return Heads(q, k, split_heads(v, self.heads))
+        q = rotary.rotate(split_heads(self.norm_q(q), self.heads))
+        k = rotary.rotate(split_heads(self.norm_k(k), self.heads))
+        return QKV(q, k, split_heads(v, self.heads))
 
-    def project_past(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+    def project_past(self, x: Tensor, rotary: RotaryTable) -> tuple[Tensor, Tensor]:
         """The keys and values alone."""
         dim = x.shape[-1]
         if isinstance(self.qkv, QuantizedLinear):
             kv = self.qkv(x, first=dim)
         else:
             kv = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
-        k = rotary.turn(split_heads(self.norm_k(kv[..., :dim]), self.heads))
+        k = rotary.rotate(split_heads(self.norm_k(kv[..., :dim]), self.heads))
         return k, split_heads(kv[..., dim:], self.heads)
 
 
@@ -145,11 +145,11 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, heads: int, eps: float) -> None:
         super().__init__()
         self.heads = heads
-        self.q = Dense(dim, dim)
+        self.q = PackedLinear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
-        self.o = Dense(dim, dim)
+        self.o = PackedLinear(dim, dim)
 
     def keys(self, context: Tensor) -> KeyValues:
         """`context`: `[b, n, dim]`."""

@@ -16,8 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from glassworld.models.ops.init import learned
-from glassworld.models.ops.linear import Dense
+from glassworld.models.ops.init import normal_parameter
+from glassworld.models.ops.linear import PackedLinear
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.kv_cache import (
     CacheSlots,
@@ -26,21 +26,21 @@ from glassworld.models.transformer.kv_cache import (
     RingKVCache,
 )
 from glassworld.models.transformer.layer import BlockPosition, Layer, modulate
-from glassworld.models.transformer.masks import sights
-from glassworld.models.transformer.rope import rotary_3d, rotary_time
+from glassworld.models.transformer.masks import mask_blocks
+from glassworld.models.transformer.rope import rope_3d, rope_temporal
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 from glassworld.specs import DiTSpec
 
 
-class Head(nn.Module):
+class DiTHead(nn.Module):
     """Tokens to the latents of their patch."""
 
     def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
         self.eps, self.patch = spec.eps, spec.patch
-        self.head = Dense(spec.dim, spec.patch**2 * spec.out_dim)
-        self.modulation = learned(1, 2, spec.dim)
+        self.head = PackedLinear(spec.dim, spec.patch**2 * spec.out_dim)
+        self.modulation = normal_parameter(1, 2, spec.dim)
 
     def forward(self, x: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:
         """`x`: `[b, f, positions, dim]`, `time`: `[b, f or 1, dim]`. Returns `[b, c, f, h, w]`."""
@@ -86,9 +86,9 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(
             Layer(spec, index in spec.action.layers) for index in range(spec.num_layers)
         )
-        self.head = Head(spec)
+        self.head = DiTHead(spec)
 
-    def context_keys(self, visual_context: Tensor) -> list[KeyValues]:
+    def context_kv(self, visual_context: Tensor) -> list[KeyValues]:
         """Each layer's keys and values of the visual context `[b, n, context_dim]`."""
         with tag(tags.VISUAL_EMBEDDING):
             context = self.img_emb(visual_context)
@@ -115,7 +115,7 @@ class DiT(nn.Module):
             caches.append(cache)
         return caches
 
-    def place(
+    def training_position(
         self,
         frames: Tensor,
         grid: tuple[int, int],
@@ -131,27 +131,27 @@ class DiT(nn.Module):
         mask = visible if visible_actions is None else visible_actions
         action_dim = action.keyboard_width // action.heads
         return BlockPosition(
-            rotary=rotary_3d(frames, grid, self.spec.head_dim),
-            action_rotary=rotary_time(frames, action.turning_dims, action_dim, action.rope_theta),
+            rotary=rope_3d(frames, grid, self.spec.head_dim),
+            action_rotary=rope_temporal(frames, action.turning_dims, action_dim, action.rope_theta),
             visible=None if mask is None else mask.to(frames.device),
-            sights=None if visible is None else sights(visible, grid[0] * grid[1]),
+            mask_blocks=None if visible is None else mask_blocks(visible, grid[0] * grid[1]),
         )
 
-    def stream_place(
+    def stream_position(
         self, start: int, frames: int, grid: tuple[int, int], shift: int = 0
     ) -> BlockPosition:
         """The place of the streamed block that starts at latent frame `start`.
 
-        `shift`: by how many slots its session's windows are turned (see `RingKVCache.turn`).
+        `shift`: by how many slots its session's windows are turned (see `RingKVCache.roll`).
         """
         spec = self.spec
         index = torch.arange(start, start + frames, device=self.head.head.weight.device)
-        free = self.place(index, grid)
+        free = self.training_position(index, grid)
         return BlockPosition(
             rotary=free.rotary,
             action_rotary=free.action_rotary,
-            self_place=CacheSlots.of(start, frames, spec.window, spec.sink, shift),
-            action_place=CacheSlots.of(start, frames, spec.window, 0, shift),
+            self_slots=CacheSlots.for_block(start, frames, spec.window, spec.sink, shift),
+            action_slots=CacheSlots.for_block(start, frames, spec.window, 0, shift),
         )
 
     def forward(
@@ -180,7 +180,7 @@ class DiT(nn.Module):
             cache = caches[index] if caches else None
             with tag(tags.LAYER, layer=index):
                 if index == last and not output and cache and layer.action_model is None:
-                    layer.remember(tokens, time, place, cache)
+                    layer.update_cache(tokens, time, place, cache)
                 elif self.gradient_checkpointing and torch.is_grad_enabled():
                     given = (tokens, time, place, windows, context[index], cache)
                     tokens = checkpoint(layer, *given, use_reentrant=False)

@@ -31,7 +31,9 @@ class CacheSlots:
     filled: int
 
     @staticmethod
-    def of(start: int, frames: int, window: int, sink: int = 0, shift: int = 0) -> CacheSlots:
+    def for_block(
+        start: int, frames: int, window: int, sink: int = 0, shift: int = 0
+    ) -> CacheSlots:
         """For the block of latent frames `start` .. `start + frames - 1`.
 
         In a window turned by `shift` slots, which only full ones are.
@@ -67,7 +69,7 @@ class RingKVCache:
         shape = (batch, heads, slots * per_frame, head_dim)
         return RingKVCache(like.new_zeros(shape), like.new_zeros(shape), per_frame)
 
-    def put(self, k: Tensor, v: Tensor, place: CacheSlots) -> tuple[Tensor, Tensor]:
+    def update(self, k: Tensor, v: Tensor, place: CacheSlots) -> tuple[Tensor, Tensor]:
         """Write a block's keys and values `[b, heads, frames * per_frame, d]`.
 
         Returns the keys and values of every filled slot.
@@ -91,12 +93,12 @@ class RingKVCache:
         k, v = (torch.cat(parts) for parts in zip(*((w.k, w.v) for w in windows), strict=True))
         return RingKVCache(k, v, windows[0].per_frame)
 
-    def rows(self, count: int) -> list[RingKVCache]:
+    def split(self, count: int) -> list[RingKVCache]:
         """Of each of `count` sessions, in the same storage."""
         pairs = zip(self.k.chunk(count), self.v.chunk(count), strict=True)
         return [RingKVCache(k, v, self.per_frame) for k, v in pairs]
 
-    def turn(self, slots: int, sink: int = 0) -> RingKVCache:
+    def roll(self, slots: int, sink: int = 0) -> RingKVCache:
         """A copy in which what was in slot s is in slot s + `slots`, around behind the sinks."""
         ahead = sink * self.per_frame
 
@@ -121,7 +123,7 @@ class KeyValues(NamedTuple):
         """Of several sessions, along the batch's axis."""
         return KeyValues(*(torch.cat(parts) for parts in zip(*sessions, strict=True)))
 
-    def rows(self, count: int) -> list[KeyValues]:
+    def split(self, count: int) -> list[KeyValues]:
         """Of each of `count` sessions, in the same storage."""
         return [KeyValues(*pair) for pair in zip(*(x.chunk(count) for x in self), strict=True)]
 
@@ -145,22 +147,22 @@ class LayerCache:
             RingKVCache.cat(keyboard) if keyboard else None,
         )
 
-    def rows(self, count: int) -> list[LayerCache]:
+    def split(self, count: int) -> list[LayerCache]:
         """Of each of `count` sessions, in the same storage."""
         none: list[RingKVCache | None] = [None] * count
         parts = (
-            self.self_attention.rows(count),
-            none if self.mouse is None else self.mouse.rows(count),
-            none if self.keyboard is None else self.keyboard.rows(count),
+            self.self_attention.split(count),
+            none if self.mouse is None else self.mouse.split(count),
+            none if self.keyboard is None else self.keyboard.split(count),
         )
         return [LayerCache(*row) for row in zip(*parts, strict=True)]
 
-    def turn(self, slots: int, sink: int) -> LayerCache:
+    def roll(self, slots: int, sink: int) -> LayerCache:
         """A copy with all windows turned; only self-attention has sinks."""
         return LayerCache(
-            self.self_attention.turn(slots, sink),
-            None if self.mouse is None else self.mouse.turn(slots),
-            None if self.keyboard is None else self.keyboard.turn(slots),
+            self.self_attention.roll(slots, sink),
+            None if self.mouse is None else self.mouse.roll(slots),
+            None if self.keyboard is None else self.keyboard.roll(slots),
         )
 
     def copy(self) -> LayerCache:

@@ -10,20 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassworld.models.ops.init import learned
+from glassworld.models.ops.init import normal_parameter
 from glassworld.models.ops.linear import feed_forward
 from glassworld.models.transformer.action import ActionModule, ActionPass, ActionWindows
 from glassworld.models.transformer.attention import (
+    QKV,
     CrossAttention,
-    Heads,
     SelfAttention,
-    attend_sights,
-    attend_window,
+    block_masked_attention,
+    cached_attention,
     join_heads,
 )
 from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, LayerCache
 from glassworld.models.transformer.masks import MaskBlock
-from glassworld.models.transformer.rope import Rotary
+from glassworld.models.transformer.rope import RotaryTable
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 from glassworld.specs import DiTSpec
@@ -46,12 +46,12 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
 class BlockPosition:
     """Where a block of latent frames stands: computed once a block, shared by its passes."""
 
-    rotary: Rotary  # [tokens, d / 2]; for several sessions [b, 1, tokens, d / 2]
-    action_rotary: Rotary
-    self_place: CacheSlots | None = None  # None when training
-    action_place: CacheSlots | None = None
+    rotary: RotaryTable  # [tokens, d / 2]; for several sessions [b, 1, tokens, d / 2]
+    action_rotary: RotaryTable
+    self_slots: CacheSlots | None = None  # None when training
+    action_slots: CacheSlots | None = None
     visible: Tensor | None = None  # training: [f, f], which frame sees which one's actions
-    sights: tuple[MaskBlock, ...] | None = None  # training: which tokens see which
+    mask_blocks: tuple[MaskBlock, ...] | None = None  # training: which tokens see which
 
     @staticmethod
     def cat(places: Sequence[BlockPosition]) -> BlockPosition:
@@ -59,8 +59,8 @@ class BlockPosition:
         first = places[0]
         if len(places) == 1:
             return first
-        assert all(each.self_place == first.self_place for each in places)
-        assert all(each.action_place == first.action_place for each in places)
+        assert all(each.self_slots == first.self_slots for each in places)
+        assert all(each.action_slots == first.action_slots for each in places)
         return replace(
             first,
             rotary=first.rotary.cat([each.rotary for each in places], 1),
@@ -79,7 +79,7 @@ class Layer(nn.Module):
         self.cross_attn = CrossAttention(spec.dim, spec.num_heads, spec.eps)
         self.action_model = ActionModule(spec.action, spec.dim, spec.eps) if has_actions else None
         self.ffn = nn.Sequential(*feed_forward(spec.dim, spec.ffn_dim, spec.dim))
-        self.modulation = learned(1, 6, spec.dim)
+        self.modulation = normal_parameter(1, 6, spec.dim)
 
     def modulations(self, time: Tensor) -> tuple[Modulation, Modulation]:
         """`time`: `[b, f or 1, 6, dim]`."""
@@ -98,44 +98,46 @@ class Layer(nn.Module):
         """`x`: tokens `[b, f, positions, dim]`."""
         attend, feed = self.modulations(time)
         with tag(tags.SELF_ATTENTION):
-            heads = self.enter(x, attend, place.rotary)
-            if place.sights is not None:
-                seen = attend_sights(heads, place.sights)
+            heads = self.qkv(x, attend, place.rotary)
+            if place.mask_blocks is not None:
+                seen = block_masked_attention(heads, place.mask_blocks)
             else:
                 window = cache.self_attention if cache else None
-                seen = attend_window(heads, window, place.self_place)
-            x = self.leave(x, seen, attend)
+                seen = cached_attention(heads, window, place.self_slots)
+            x = self.attention_out(x, seen, attend)
         with tag(tags.CROSS_ATTENTION):
-            x = self.look(x, context)
+            x = self.cross_attention(x, context)
         if self.action_model is not None:
-            shared = ActionPass(windows, place.action_rotary, place.action_place, place.visible)
+            shared = ActionPass(windows, place.action_rotary, place.action_slots, place.visible)
             x = self.action_model(x, shared, cache)
         with tag(tags.FEED_FORWARD):
-            return self.feed(x, feed)
+            return self.mlp(x, feed)
 
     # What lies between the tags and the writing of windows; `compile_layers` compiles each.
 
-    def enter(self, x: Tensor, attend: Modulation, rotary: Rotary) -> Heads:
+    def qkv(self, x: Tensor, attend: Modulation, rotary: RotaryTable) -> QKV:
         y = modulate(x, attend.shift, attend.scale, self.eps).flatten(1, 2)
         return self.self_attn.project(y, rotary)
 
-    def leave(self, x: Tensor, seen: Tensor, attend: Modulation) -> Tensor:
+    def attention_out(self, x: Tensor, seen: Tensor, attend: Modulation) -> Tensor:
         y = self.self_attn.o(join_heads(seen))
         return torch.addcmul(x, y.unflatten(1, x.shape[1:3]), attend.gate)
 
-    def look(self, x: Tensor, context: KeyValues) -> Tensor:
+    def cross_attention(self, x: Tensor, context: KeyValues) -> Tensor:
         y = self.cross_attn(self.norm3(x).flatten(1, 2), context)
         return x + y.unflatten(1, x.shape[1:3])
 
-    def feed(self, x: Tensor, feed: Modulation) -> Tensor:
+    def mlp(self, x: Tensor, feed: Modulation) -> Tensor:
         y = self.ffn(modulate(x, feed.shift, feed.scale, self.eps))
         return torch.addcmul(x, y, feed.gate)
 
-    def remember(self, x: Tensor, time: Tensor, place: BlockPosition, cache: LayerCache) -> None:
+    def update_cache(
+        self, x: Tensor, time: Tensor, place: BlockPosition, cache: LayerCache
+    ) -> None:
         """Leave the keys and values of `x` in the cache; for a layer whose output nobody reads."""
         attend, _ = self.modulations(time)
-        assert place.self_place is not None
+        assert place.self_slots is not None
         with tag(tags.SELF_ATTENTION):
             y = modulate(x, attend.shift, attend.scale, self.eps).flatten(1, 2)
             k, v = self.self_attn.project_past(y, place.rotary)
-            cache.self_attention.put(k, v, place.self_place)
+            cache.self_attention.update(k, v, place.self_slots)

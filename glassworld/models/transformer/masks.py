@@ -15,7 +15,7 @@ class MaskBlock(NamedTuple):
     keys: tuple[slice, ...]
 
 
-def sights(visible: Tensor, per_frame: int) -> tuple[MaskBlock, ...]:
+def mask_blocks(visible: Tensor, per_frame: int) -> tuple[MaskBlock, ...]:
     """A mask among frames, boolean `[f, f]`, as what their tokens see, `per_frame` a frame.
 
     Frames that see the same are taken together, and so are neighbours that are seen.

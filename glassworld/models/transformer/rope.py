@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Rotary(NamedTuple):
+class RotaryTable(NamedTuple):
     """By how much each pair turns, `[..., positions, head_dim / 2]`: float32, and as complex64."""
 
     cos: Tensor
@@ -17,21 +17,21 @@ class Rotary(NamedTuple):
     both: Tensor
 
     @staticmethod
-    def of(angles: Tensor) -> Rotary:
+    def from_angles(angles: Tensor) -> RotaryTable:
         cos, sin = angles.cos().float(), angles.sin().float()
-        return Rotary(cos, sin, torch.complex(cos, sin))
+        return RotaryTable(cos, sin, torch.complex(cos, sin))
 
     @staticmethod
-    def cat(tables: Sequence[Rotary], axes: int) -> Rotary:
+    def cat(tables: Sequence[RotaryTable], axes: int) -> RotaryTable:
         """Of several sessions: the batch's axis first, then `axes` that all share."""
-        return Rotary(
+        return RotaryTable(
             *(
                 torch.stack(parts).unflatten(0, (-1, *[1] * axes))
                 for parts in zip(*tables, strict=True)
             )
         )
 
-    def turn(self, x: Tensor) -> Tensor:
+    def rotate(self, x: Tensor) -> Tensor:
         """Rotate `x` `[..., positions, head_dim]`, pair by pair, in float32."""
         pairs = x.float().unflatten(-1, (-1, 2))
         if torch.compiler.is_compiling():  # it fuses real numbers and has no complex ones
@@ -45,12 +45,12 @@ class Rotary(NamedTuple):
         return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
-def frequencies(dims: int, theta: float, device: torch.device) -> Tensor:
+def rope_frequencies(dims: int, theta: float, device: torch.device) -> Tensor:
     """theta^(-2i / dims) for the pairs i of `dims` dimensions, float64."""
     return theta ** -(torch.arange(0, dims, 2, dtype=torch.float64, device=device) / dims)
 
 
-def rotary_3d(frames: Tensor, grid: tuple[int, int], head_dim: int) -> Rotary:
+def rope_3d(frames: Tensor, grid: tuple[int, int], head_dim: int) -> RotaryTable:
     """The transformer's table for the tokens of latent frames, in (frame, row, column) order.
 
     `frames`: absolute latent frame indices `[f]`. Of a head's d dims, d - 4 (d // 6) turn with
@@ -65,14 +65,14 @@ def rotary_3d(frames: Tensor, grid: tuple[int, int], head_dim: int) -> Rotary:
         (torch.arange(columns, dtype=torch.float64, device=device)[None, None, :], space),
     )
     angles = [
-        (position[..., None] * frequencies(dims, 1e4, device)).expand(shape)
+        (position[..., None] * rope_frequencies(dims, 1e4, device)).expand(shape)
         for position, dims in axes
     ]
-    return Rotary.of(torch.cat(angles, -1).flatten(0, 2))
+    return RotaryTable.from_angles(torch.cat(angles, -1).flatten(0, 2))
 
 
-def rotary_time(frames: Tensor, turning_dims: int, head_dim: int, theta: float) -> Rotary:
+def rope_temporal(frames: Tensor, turning_dims: int, head_dim: int, theta: float) -> RotaryTable:
     """The action module's table: the first `turning_dims` dims turn with the frame index."""
-    turning = frames.float()[:, None] * frequencies(turning_dims, theta, frames.device).float()
+    turning = frames.float()[:, None] * rope_frequencies(turning_dims, theta, frames.device).float()
     still = turning.new_zeros(len(frames), (head_dim - turning_dims) // 2)
-    return Rotary.of(torch.cat([turning, still], -1))
+    return RotaryTable.from_angles(torch.cat([turning, still], -1))

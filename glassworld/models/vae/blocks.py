@@ -11,10 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassworld.models.ops.norms import unit_norm
-from glassworld.models.ops.packed_weights import Derived
+from glassworld.models.ops.norms import rms_norm_without_eps
+from glassworld.models.ops.packed_weights import PackedWeights
 from glassworld.models.transformer.attention import attention
-from glassworld.models.vae.causal_conv import CausalConv, Memory, convolve, laid_out, mix_channels
+from glassworld.models.vae.causal_conv import (
+    CausalConv,
+    FeatureCache,
+    conv1x1,
+    conv2d_frames,
+    pack_conv_weight,
+)
 from glassworld.specs import VAESpec
 
 
@@ -26,11 +32,13 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return unit_norm(x, self.gamma)
+        return rms_norm_without_eps(x, self.gamma)
 
 
 @lru_cache
-def statistics(spec: VAESpec, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def latent_statistics(
+    spec: VAESpec, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Mean and spread of the latents, channel by channel; copied to a device once."""
     with torch.inference_mode(False):
         mean, std = (
@@ -39,7 +47,7 @@ def statistics(spec: VAESpec, dtype: torch.dtype, device: torch.device) -> tuple
     return mean, std
 
 
-def activate(x: Tensor, norm: ChannelNorm) -> Tensor:
+def norm_silu(x: Tensor, norm: ChannelNorm) -> Tensor:
     """Norm and SiLU; without gradients in one storage."""
     return F.silu(norm(x), inplace=not torch.is_grad_enabled())
 
@@ -55,10 +63,10 @@ class ResidualBlock(nn.Module):
         self.conv2 = CausalConv(outputs, outputs)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
-        shortcut = x if self.shortcut is None else mix_channels(x, self.shortcut)
-        x = self.conv1(activate(x, self.norm1), memory)
-        x = self.conv2(activate(x, self.norm2), memory)
+    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:
+        shortcut = x if self.shortcut is None else conv1x1(x, self.shortcut)
+        x = self.conv1(norm_silu(x, self.norm1), memory)
+        x = self.conv2(norm_silu(x, self.norm2), memory)
         return x + shortcut if torch.is_grad_enabled() else x.add_(shortcut)
 
 
@@ -72,13 +80,13 @@ class FrameAttention(nn.Module):
         self.proj = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = mix_channels(self.norm(x), self.to_qkv).flatten(0, 1).flatten(1, 2)
+        qkv = conv1x1(self.norm(x), self.to_qkv).flatten(0, 1).flatten(1, 2)
         q, k, v = qkv.unsqueeze(1).chunk(3, -1)
         mixed = attention(q, k, v).squeeze(1).reshape(x.shape)
-        return x + mix_channels(mixed, self.proj)
+        return x + conv1x1(mixed, self.proj)
 
 
-class Middle(nn.Module):
+class MiddleBlock(nn.Module):
     """Residual block, attention, residual block at the lowest resolution."""
 
     def __init__(self, channels: int) -> None:
@@ -87,11 +95,11 @@ class Middle(nn.Module):
         self.attention = FrameAttention(channels)
         self.residual2 = ResidualBlock(channels, channels)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
+    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:
         return self.residual2(self.attention(self.residual1(x, memory)), memory)
 
 
-class Head(nn.Module):
+class VAEHead(nn.Module):
     """Norm, SiLU, convolution to the output channels."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -99,8 +107,8 @@ class Head(nn.Module):
         self.norm = ChannelNorm(inputs)
         self.conv = CausalConv(inputs, outputs)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
-        return self.conv(activate(x, self.norm), memory)
+    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:
+        return self.conv(norm_silu(x, self.norm), memory)
 
 
 class Downsample(nn.Module):
@@ -109,20 +117,20 @@ class Downsample(nn.Module):
     def __init__(self, channels: int, temporal: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-        self.time_conv = TimeStride(channels) if temporal else None
+        self.time_conv = TemporalDownsample(channels) if temporal else None
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
-        x = convolve(F.pad(x, (0, 0, 0, 1, 0, 1)), self.conv.weight, self.conv.bias, stride=2)
+    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:
+        x = conv2d_frames(F.pad(x, (0, 0, 0, 1, 0, 1)), self.conv.weight, self.conv.bias, stride=2)
         return x if self.time_conv is None else self.time_conv(x, memory)
 
 
-class TimeStride(CausalConv):
+class TemporalDownsample(CausalConv):
     """Two frames become one, seeing the frame before them; the clip's first frame stays."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, kernel=1)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:  # type: ignore[override]
         first = memory is None or memory.first
         frames = x if memory is None or first else torch.cat([memory.frames[self.name], x], 1)
         if memory is not None:
@@ -130,11 +138,11 @@ class TimeStride(CausalConv):
         if frames.shape[1] == 1:
             return x
         taps = torch.cat([frames[:, :-2:2], frames[:, 1:-1:2], frames[:, 2::2]], -1)
-        halved = mix_channels(taps, self)
+        halved = conv1x1(taps, self)
         return torch.cat([x[:, :1], halved], 1) if first else halved
 
 
-def phases(weight: Tensor) -> Tensor:
+def polyphase_weight(weight: Tensor) -> Tensor:
     """A 3x3 weight for pictures of twice the size as a 2x2 one that makes four pixels of each.
 
     Of nearest upsampling, a 3x3 neighbourhood holds two rows and two columns of the original;
@@ -153,21 +161,23 @@ class Upsample(nn.Module):
     def __init__(self, channels: int, temporal: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels // 2, 3, padding=1)
-        self.time_conv = TimeDouble(channels) if temporal else None
-        self.derived = Derived()
+        self.time_conv = TemporalUpsample(channels) if temporal else None
+        self.packed = PackedWeights()
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
+    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:
         if self.time_conv is not None:
             x = self.time_conv(x, memory)
         assert self.conv.bias is not None
-        weight = laid_out(self.derived.of(self.conv.weight, phases), x, 1, self.derived)
-        bias = self.derived.of(self.conv.bias, lambda bias: bias.repeat(4), "bias")
-        four = convolve(x, weight, bias, 1)
-        return interleave(four, self.conv.out_channels)
+        weight = pack_conv_weight(
+            self.packed.get(self.conv.weight, polyphase_weight), x, 1, self.packed
+        )
+        bias = self.packed.get(self.conv.bias, lambda bias: bias.repeat(4), "bias")
+        four = conv2d_frames(x, weight, bias, 1)
+        return interleave_phases(four, self.conv.out_channels)
 
 
-def interleave(four: Tensor, channels: int) -> Tensor:
-    """The pixels `phases` made as pictures of twice the size.
+def interleave_phases(four: Tensor, channels: int) -> Tensor:
+    """The pixels `polyphase_weight` made as pictures of twice the size.
 
     `four`: `[b, t, h + 1, w + 1, 4 * channels]`, contiguous, where an output pixel of the lower
     row or the right column stands one further down or right than its neighbours.
@@ -181,7 +191,7 @@ def interleave(four: Tensor, channels: int) -> Tensor:
     return pixels.reshape(b, t, 2 * (rows - 1), 2 * (columns - 1), channels)
 
 
-class TimeDouble(CausalConv):
+class TemporalUpsample(CausalConv):
     """One frame becomes two, its output's channel halves in turn; the clip's first one stays.
 
     That first frame never enters the memory: the second starts from zeros.
@@ -190,15 +200,15 @@ class TimeDouble(CausalConv):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, 2 * channels, kernel=1)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:  # type: ignore[override]
         first = memory is None or memory.first
         rest = x[:, 1:] if first else x
         if rest.shape[1]:
-            rest = in_turn(super().forward(rest, memory))
+            rest = interleave_frames(super().forward(rest, memory))
         return torch.cat([x[:, :1], rest], 1) if first else rest
 
 
-def in_turn(halves: Tensor) -> Tensor:
+def interleave_frames(halves: Tensor) -> Tensor:
     """The two halves of the channels `[b, t, h, w, 2 * c]` as frames `[b, 2 * t, h, w, c]`."""
     b, t, h, w, _ = halves.shape
     return halves.view(b, t, h, w, 2, -1).permute(0, 1, 4, 2, 3, 5).reshape(b, 2 * t, h, w, -1)

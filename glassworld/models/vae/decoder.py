@@ -7,8 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from glassworld.models.vae.blocks import Head, Middle, ResidualBlock, Upsample, statistics
-from glassworld.models.vae.causal_conv import CausalConv, Memory, mix_channels, name_causal_layers
+from glassworld.models.vae.blocks import (
+    MiddleBlock,
+    ResidualBlock,
+    Upsample,
+    VAEHead,
+    latent_statistics,
+)
+from glassworld.models.vae.causal_conv import CausalConv, FeatureCache, conv1x1, name_causal_layers
 from glassworld.models.vae.streaming import StreamingDecoder
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
@@ -22,7 +28,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths = spec.stage_widths[::-1]
         self.conv1 = CausalConv(spec.latent_channels, widths[0])
-        self.middle = Middle(widths[0])
+        self.middle = MiddleBlock(widths[0])
         self.stages = nn.ModuleList()
         inputs = widths[0]
         for index, outputs in enumerate(widths):
@@ -32,9 +38,9 @@ class Decoder(nn.Module):
             if index < len(spec.temporal):
                 self.stages.append(Upsample(outputs, spec.temporal[::-1][index]))
                 inputs = outputs // 2
-        self.head = Head(widths[-1], 3)
+        self.head = VAEHead(widths[-1], 3)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
+    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:
         with tag(tags.DEC_CONV1):
             x = self.conv1(x, memory)
         with tag(tags.DEC_MIDDLE):
@@ -59,7 +65,7 @@ class VAEDecoder(StreamingDecoder):
         name_causal_layers(self)
         self.remembering = sum(isinstance(layer, CausalConv) for layer in self.modules())
 
-    def forward(self, latents: Tensor, memory: Memory | None = None) -> Tensor:
+    def forward(self, latents: Tensor, memory: FeatureCache | None = None) -> Tensor:
         """Decode a clip, or its next latent frames, at once.
 
         `latents`: `[b, c, t, h, w]`. Returns pixels in [-1, 1], `[b, 3, frames, 8h, 8w]`, with
@@ -70,19 +76,19 @@ class VAEDecoder(StreamingDecoder):
             memory.first = False
         return x.clamp(-1, 1).permute(0, 4, 1, 2, 3)
 
-    def enter(self, latents: Tensor) -> Tensor:
+    def preprocess(self, latents: Tensor) -> Tensor:
         with tag(tags.DECODE_PRE):
             x = self.denormalise(latents)
         with tag(tags.DECODE_CONV2):
             return self.project(x)
 
-    def frame(self, x: Tensor, memory: Memory) -> Tensor:
+    def decode_frame(self, x: Tensor, memory: FeatureCache) -> Tensor:
         """Pixels about [-1, 1], not yet clipped."""
         with self.eagerly_until_settled(memory):
             pixels: Tensor = self.decoder(x, memory)
         return pixels
 
-    def eagerly_until_settled(self, memory: Memory) -> AbstractContextManager[None]:
+    def eagerly_until_settled(self, memory: FeatureCache) -> AbstractContextManager[None]:
         """The first two latent frames pass through layers that remember nothing yet: compiled,
         each would be a version of its own, made at length and used once a session."""
         if self.compiled and len(memory.frames) < self.remembering:
@@ -91,11 +97,11 @@ class VAEDecoder(StreamingDecoder):
 
     def denormalise(self, latents: Tensor) -> Tensor:
         x = latents.permute(0, 2, 3, 4, 1)
-        mean, std = statistics(self.spec, x.dtype, x.device)
+        mean, std = latent_statistics(self.spec, x.dtype, x.device)
         return (x * std + mean).contiguous()
 
     def project(self, x: Tensor) -> Tensor:
-        return mix_channels(x, self.conv2)
+        return conv1x1(x, self.conv2)
 
     def to_bytes(self, pixels: Tensor) -> Tensor:
         """As the reference does: (x + 1) * 127.5, clipped, then truncated."""

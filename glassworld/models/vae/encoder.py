@@ -6,8 +6,14 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from glassworld.models.vae.blocks import Downsample, Head, Middle, ResidualBlock, statistics
-from glassworld.models.vae.causal_conv import CausalConv, Memory, mix_channels, name_causal_layers
+from glassworld.models.vae.blocks import (
+    Downsample,
+    MiddleBlock,
+    ResidualBlock,
+    VAEHead,
+    latent_statistics,
+)
+from glassworld.models.vae.causal_conv import CausalConv, FeatureCache, conv1x1, name_causal_layers
 from glassworld.specs import VAESpec
 
 
@@ -24,10 +30,10 @@ class Encoder(nn.Module):
                 self.stages.append(ResidualBlock(outputs if block else inputs, outputs))
             if index < len(spec.temporal):
                 self.stages.append(Downsample(outputs, spec.temporal[index]))
-        self.middle = Middle(widths[-1])
-        self.head = Head(widths[-1], 2 * spec.latent_channels)
+        self.middle = MiddleBlock(widths[-1])
+        self.head = VAEHead(widths[-1], 2 * spec.latent_channels)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> Tensor:
+    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:
         x = self.conv1(x, memory)
         for stage in self.stages:
             x = stage(x, memory)
@@ -48,7 +54,7 @@ class VAEEncoder(nn.Module):
         self.conv1 = nn.Conv2d(2 * spec.latent_channels, 2 * spec.latent_channels, 1)
         name_causal_layers(self)
 
-    def forward(self, pixels: Tensor, memory: Memory | None = None) -> Tensor:
+    def forward(self, pixels: Tensor, memory: FeatureCache | None = None) -> Tensor:
         """Encode the frames of a clip, or of its next chunk.
 
         `pixels`: `[b, 3, t, h, w]` in [-1, 1], t = 1 + 4n for the start of a clip (always so
@@ -57,12 +63,12 @@ class VAEEncoder(nn.Module):
         mean, _ = self.moments(pixels, memory)
         return mean
 
-    def moments(self, pixels: Tensor, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
+    def moments(self, pixels: Tensor, memory: FeatureCache | None = None) -> tuple[Tensor, Tensor]:
         """The normalised mean and the logarithm of the unnormalised variance, for training."""
         x = self.encoder(pixels.permute(0, 2, 3, 4, 1).contiguous(), memory)
         if memory is not None:
             memory.first = False
-        mean, log_variance = mix_channels(x, self.conv1).chunk(2, -1)
-        shift, scale = statistics(self.spec, mean.dtype, mean.device)
+        mean, log_variance = conv1x1(x, self.conv1).chunk(2, -1)
+        shift, scale = latent_statistics(self.spec, mean.dtype, mean.device)
         mean = (mean - shift) / scale
         return mean.permute(0, 4, 1, 2, 3), log_variance.permute(0, 4, 1, 2, 3)

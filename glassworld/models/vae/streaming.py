@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
-from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 
-DecodeFrame = Callable[[Tensor, Memory], Tensor]
+DecodeFrame = Callable[[Tensor, FeatureCache], Tensor]
 
 
 class StreamingDecoder(nn.Module, ABC):
@@ -22,29 +22,29 @@ class StreamingDecoder(nn.Module, ABC):
     def stream(
         self,
         latents: Tensor,
-        memory: Memory,
+        memory: FeatureCache,
         decode: DecodeFrame | None = None,
         at_once: int = 1,
     ) -> Iterator[Tensor]:
         """Decode the next latents `[b, c, t, h, w]`, one latent frame after another.
 
         Yields 8-bit pictures `[b, n, 8h, 8w, 3]` of each latent frame: n is 1 for the first of a
-        clip, then 4; or of `at_once` of them. `decode` takes the place of `self.frame`.
+        clip, then 4; or of `at_once` of them. `decode` takes the place of `self.decode_frame`.
         """
-        for index, x in enumerate(self.enter(latents).split(at_once, 1)):
+        for index, x in enumerate(self.preprocess(latents).split(at_once, 1)):
             with tag(tags.DECODE_FRAME, frame=index):
-                pixels = (decode or self.frame)(x, memory)
+                pixels = (decode or self.decode_frame)(x, memory)
                 memory.first = False
             with tag(tags.DECODE_POST):
                 pictures = self.to_bytes(pixels)
             yield pictures
 
     @abstractmethod
-    def enter(self, latents: Tensor) -> Tensor:
+    def preprocess(self, latents: Tensor) -> Tensor:
         """What is done for all of the latents at once: to `[b, t, h, w, c]`."""
 
     @abstractmethod
-    def frame(self, x: Tensor, memory: Memory) -> Tensor:
+    def decode_frame(self, x: Tensor, memory: FeatureCache) -> Tensor:
         """The pixels `[b, n, 8h, 8w, 3]` of the next latent frames `[b, t, h, w, c]`."""
 
     @abstractmethod

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glassworld.models.ops.packed_weights import Derived
-from glassworld.models.vae.blocks import interleave, phases
-from glassworld.models.vae.causal_conv import Memory, convolve, laid_out
+from glassworld.models.ops.packed_weights import PackedWeights
+from glassworld.models.vae.blocks import interleave_phases, polyphase_weight
+from glassworld.models.vae.causal_conv import FeatureCache, conv2d_frames, pack_conv_weight
 from glassworld.models.vae.streaming import StreamingDecoder
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
@@ -28,14 +28,14 @@ FIRST, STAGE, STAGE_LENGTH, HEAD = 1, 3, 6, 22
 GROW, NARROW = 4, 5  # within a stage, after its blocks and the upsampling
 
 
-class Entry(nn.Conv2d):
+class TinyInput(nn.Conv2d):
     """Latent channels to the first stage's width."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(convolve(x, self.weight, self.bias, 1))
+        return F.relu(conv2d_frames(x, self.weight, self.bias, 1))
 
 
 class MemoryBlock(nn.Module):
@@ -53,7 +53,7 @@ class MemoryBlock(nn.Module):
             nn.Conv2d(width, width, 3, padding=1),
         )
 
-    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+    def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
         """`x`: `[b, t, h, w, c]`."""
         past = memory.frames.get(self.name)
         before = torch.cat([torch.zeros_like(x[:, :1]) if past is None else past, x[:, :-1]], 1)
@@ -61,14 +61,14 @@ class MemoryBlock(nn.Module):
         y = torch.cat([x, before], -1)
         for layer in self.conv:
             y = (
-                convolve(y, layer.weight, layer.bias, 1)
+                conv2d_frames(y, layer.weight, layer.bias, 1)
                 if isinstance(layer, nn.Conv2d)
                 else F.relu(y)
             )
         return F.relu(y + x)
 
 
-class Grow(nn.Module):
+class TemporalGrow(nn.Module):
     """One frame to `count` frames, in turn."""
 
     def __init__(self, width: int, count: int) -> None:
@@ -81,27 +81,27 @@ class Grow(nn.Module):
         return x.unflatten(-1, (self.count, -1)).movedim(-2, 2).flatten(1, 2)
 
 
-class NarrowUp(nn.Conv2d):
+class UpsampleConv(nn.Conv2d):
     """Nearest upsampling to twice the size and a convolution to the next stage's width, in one."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=False)
-        self.derived = Derived()
+        self.packed = PackedWeights()
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = laid_out(self.derived.of(self.weight, phases), x, 1, self.derived)
-        four = convolve(x, weight, None, 1)
-        return interleave(four, self.out_channels)
+        weight = pack_conv_weight(self.packed.get(self.weight, polyphase_weight), x, 1, self.packed)
+        four = conv2d_frames(x, weight, None, 1)
+        return interleave_phases(four, self.out_channels)
 
 
-class Head(nn.Conv2d):
+class TinyHead(nn.Conv2d):
     """The last stage's width to RGB."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolve(F.relu(x), self.weight, self.bias, 1)
+        return conv2d_frames(F.relu(x), self.weight, self.bias, 1)
 
 
 class TinyDecoder(StreamingDecoder):
@@ -113,25 +113,25 @@ class TinyDecoder(StreamingDecoder):
 
     def __init__(self, latent_channels: int = 16, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        layers: dict[str, nn.Module] = {str(FIRST): Entry(latent_channels, widths[0])}
+        layers: dict[str, nn.Module] = {str(FIRST): TinyInput(latent_channels, widths[0])}
         for stage, growth in enumerate(GROWTH):
             start, width = STAGE + stage * STAGE_LENGTH, widths[stage]
             for block in range(BLOCKS):
                 layers[str(start + block)] = MemoryBlock(width)
-            layers[str(start + GROW)] = Grow(width, growth)
-            layers[str(start + NARROW)] = NarrowUp(width, widths[stage + 1])
-        layers[str(HEAD)] = Head(widths[-1])
+            layers[str(start + GROW)] = TemporalGrow(width, growth)
+            layers[str(start + NARROW)] = UpsampleConv(width, widths[stage + 1])
+        layers[str(HEAD)] = TinyHead(widths[-1])
         self.decoder = nn.ModuleDict(layers)
         for name, layer in self.decoder.items():
             if isinstance(layer, MemoryBlock):
                 layer.name = name
 
-    def enter(self, latents: Tensor) -> Tensor:
+    def preprocess(self, latents: Tensor) -> Tensor:
         with tag(tags.DECODE_PRE):
             x = latents.permute(0, 2, 3, 4, 1).contiguous()
             return 3 * torch.tanh(x / 3)  # latents far out are taken for less so
 
-    def frame(self, x: Tensor, memory: Memory) -> Tensor:
+    def decode_frame(self, x: Tensor, memory: FeatureCache) -> Tensor:
         """Pixels about 0..1; of the four that the first latent frame makes, the last."""
         with tag(tags.DEC_CONV1):
             x = self.decoder[str(FIRST)](x)

@@ -80,7 +80,7 @@ def encode_shard(vae: VAE, source: Path, target: Path) -> None:
     pictures = frames[:, 0]
     near = 1 + TIME_FACTOR * (NEAR_FRAMES - 1)
     grey = [_grey(vae.encoder, clips[:, :1].to(device), near) for clips in together]
-    reach = 1 + TIME_FACTOR * (vae.encoder.spec.encoder_reach + 1)
+    reach = 1 + TIME_FACTOR * (vae.encoder.spec.encoder_receptive_field + 1)
     draft = target.with_suffix(".part")
     save_file(
         {

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from glassworld.models.vae.blocks import TimeDouble, TimeStride
+from glassworld.models.vae.blocks import TemporalDownsample, TemporalUpsample
 from glassworld.models.vae.causal_conv import CausalConv
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vae.encoder import VAEEncoder
@@ -86,7 +86,7 @@ def start_from_pictures(layer: CausalConv) -> None:
     with torch.no_grad():
         layer.weight[:, :-present] = 0
         layer.weight[:, -present:] *= math.sqrt(3)
-        if isinstance(layer, TimeStride | TimeDouble):
+        if isinstance(layer, TemporalDownsample | TemporalUpsample):
             assert layer.bias is not None
             copies = layer.out_channels // present
             layer.weight[:, -present:, 0, 0] = torch.eye(present).repeat(copies, 1)

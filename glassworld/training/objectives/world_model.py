@@ -62,7 +62,7 @@ class WorldModel(nn.Module):
         return self.dit.spec.window // BLOCK - 1
 
     def context(self, pictures: Tensor) -> list[KeyValues]:
-        return self.dit.context_keys(self.vision(pictures))
+        return self.dit.context_kv(self.vision(pictures))
 
 
 class Prediction(NamedTuple):
@@ -125,7 +125,7 @@ def forward(
         flow = model.dit(
             torch.cat([x, stretch.condition[:, :, index]], 1),
             torch.cat([noisy.timesteps.new_zeros(len(x), clean * BLOCK), noisy.timesteps], 1),
-            model.dit.place(stretch.start + index, grid, visible),
+            model.dit.training_position(stretch.start + index, grid, visible),
             ActionWindows(stretch.windows.keyboard[:, index], mouse[:, index]),
             model.context(stretch.pictures),
         )
@@ -211,7 +211,7 @@ class Player:
             torch.cat([x, part.condition], 1),
             torch.full((len(x), 1), timestep, device=x.device),
             # Counted from the stretch's first frame, before which the caches hold nothing.
-            self.model.dit.stream_place(part.start - self.stretch.start, BLOCK, self.grid),
+            self.model.dit.stream_position(part.start - self.stretch.start, BLOCK, self.grid),
             part.windows,
             self.context,
             self.caches,

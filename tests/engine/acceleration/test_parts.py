@@ -60,7 +60,7 @@ def test_convolutions_by_either_way_are_the_same() -> None:
     direct, folded = tiny.world(), tiny.world()
     layers = [layer for layer, _ in convolution_inputs(direct, direct.pipeline.decoder)]
     for layer in layers:
-        layer.direct = True
+        layer.uses_conv3d = True
     assert layers
     assert_same_walk(direct.start(tiny.picture()), folded.start(tiny.picture()), blocks=3)
 
@@ -71,7 +71,7 @@ def test_each_convolution_is_done_the_faster_way() -> None:
     assert measured
     for layer, x in convolution_inputs(world, world.pipeline.decoder):
         times = measured[x.shape[-1], layer.out_channels, x.shape[1] - 2, *x.shape[2:4]]
-        assert layer.direct == (times["conv3d"] < times["folded"])
+        assert layer.uses_conv3d == (times["conv3d"] < times["folded"])
 
 
 def test_passes_from_fixed_inputs_are_the_same() -> None:

@@ -10,10 +10,10 @@ from torch import Tensor
 import tests.support.interpreted  # noqa: F401 (before the kernels)
 from glassworld.engine.acceleration.autotune import choose_convolutions, convolution_inputs
 from glassworld.engine.acceleration.compile import compile_decoder
-from glassworld.models.kernels.conv_epilogue import Pending, finished, lay
+from glassworld.models.kernels.conv_epilogue import Pending, conv_epilogue, finished
 from glassworld.models.kernels.fused_decoder import fuse_decoder
-from glassworld.models.vae.blocks import interleave
-from glassworld.models.vae.causal_conv import CausalConv, Memory
+from glassworld.models.vae.blocks import interleave_phases
+from glassworld.models.vae.causal_conv import CausalConv, FeatureCache
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.specs import VAESpec
 from tests.support import tiny
@@ -30,7 +30,7 @@ def pair(direct: bool, dtype: torch.dtype = torch.float32) -> tuple[VAEDecoder, 
         decoder.to(dtype)
         for layer in decoder.modules():
             if isinstance(layer, CausalConv):
-                layer.direct = direct and layer.kernel_size == (3, 3)
+                layer.uses_conv3d = direct and layer.kernel_size == (3, 3)
     return plain, fused
 
 
@@ -39,11 +39,11 @@ def clip(frames: int) -> Tensor:
 
 
 @torch.inference_mode()
-def decode(decoders: list[VAEDecoder], latents: Tensor) -> tuple[Tensor, Memory]:
+def decode(decoders: list[VAEDecoder], latents: Tensor) -> tuple[Tensor, FeatureCache]:
     """The latent frames in a stream, each by the decoder of its place."""
-    memory, pixels = Memory(), []
+    memory, pixels = FeatureCache(), []
     for decoder, frame in zip(decoders, latents.split(1, 2), strict=True):
-        pixels.append(decoder.frame(decoder.enter(frame), memory))
+        pixels.append(decoder.decode_frame(decoder.preprocess(frame), memory))
         memory.first = False
     return torch.cat(pixels, 1), memory
 
@@ -80,20 +80,20 @@ def test_halves_are_as_near_as_the_plain_decoder(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("way", ["taps", "all taps at once", "conv3d"])
 def test_frames_are_laid_out_after_those_remembered(frames: int, way: str) -> None:
     layer = CausalConv(12, 3 if way == "all taps at once" else 12)
-    layer.name, layer.direct = "layer", way == "conv3d"
+    layer.name, layer.uses_conv3d = "layer", way == "conv3d"
     shape = (2, frames, 13, 15, 12)  # more pixels than a program holds, and part of its channels
     draw = torch.Generator().manual_seed(frames)
     mixed, shortcut = torch.randn(2, *shape, generator=draw)
     bias, gamma = torch.randn(2, 12, generator=draw)
     mixed[0, 0, 0, 0], shortcut[0, 0, 0, 0] = 0, -bias  # a pixel of zeros stays one
     past = torch.randn(2, 2, *shape[2:], generator=draw)
-    memory, total = Memory(frames={"layer": past.clone()}), torch.empty(shape)
+    memory, total = FeatureCache(frames={"layer": past.clone()}), torch.empty(shape)
 
     added = mixed + bias + shortcut
     activated = F.silu(F.normalize(added, dim=-1) * 12**0.5 * gamma)
     seen = torch.cat([past, activated], 1)
-    laid = lay(Pending(mixed, bias, shortcut), gamma, layer, memory, total)
-    torch.testing.assert_close(laid, layer.lay(seen, frames))
+    laid = conv_epilogue(Pending(mixed, bias, shortcut), gamma, layer, memory, total)
+    torch.testing.assert_close(laid, layer.stack_taps(seen, frames))
     torch.testing.assert_close(memory.frames["layer"], seen[:, -2:])
     torch.testing.assert_close(total, added)
 
@@ -102,7 +102,7 @@ def test_upsampled_pixels_come_to_their_places() -> None:
     four = torch.randn(2, 3, 4, 6, 4 * 5, generator=torch.Generator().manual_seed(0))
     bias = torch.arange(5.0)
     torch.testing.assert_close(
-        finished(Pending(four, bias, phases=True)), interleave(four, 5) + bias
+        finished(Pending(four, bias, polyphase=True)), interleave_phases(four, 5) + bias
     )
 
 
@@ -114,7 +114,7 @@ def test_convolutions_of_a_fused_decoder_are_chosen() -> None:
     assert decoder.state_dict().keys() == names
     measured = choose_convolutions(world)
     layers = [layer for layer, _ in convolution_inputs(world, decoder)]
-    assert [layer.laid for layer in layers] == [False] + [True] * (len(layers) - 1)
+    assert [layer.epilogue_fused for layer in layers] == [False] + [True] * (len(layers) - 1)
     assert all(ms > 0 for times in measured.values() for ms in times.values())
     paths = {path for path, layer in decoder.named_modules() if isinstance(layer, CausalConv)}
     assert {layer.name for layer in layers} < paths

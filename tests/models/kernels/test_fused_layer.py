@@ -14,13 +14,13 @@ from glassworld.models.kernels.action_attention import TILE, attend_own, attend_
 from glassworld.models.kernels.fused_layer import FusedLayer, fuse_layers
 from glassworld.models.kernels.norm_residual import EIGHT_BITS, Pending, gelu_to_eight_bits
 from glassworld.models.ops.norms import rms_norm
-from glassworld.models.ops.quantized import quantise, quantize_layers
+from glassworld.models.ops.quantized import quantize, quantize_layers
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.attention import attention
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.transformer.kv_cache import CacheSlots, LayerCache, RingKVCache
 from glassworld.models.transformer.layer import BlockPosition
-from glassworld.models.transformer.rope import rotary_time
+from glassworld.models.transformer.rope import rope_temporal
 from glassworld.specs import DiTSpec
 from tests.support import tiny
 
@@ -39,9 +39,9 @@ def walk(network: DiT, sessions: int = 1) -> tuple[Tensor, list[LayerCache]]:
         return torch.randn(sessions, *shape, generator=draw).to(dtype)
 
     caches = network.empty_caches(sessions, POSITIONS)
-    context, flows = network.context_keys(drawn(5, 24)), []
+    context, flows = network.context_kv(drawn(5, 24)), []
     for start, time in zip(range(0, 3 * BLOCK, BLOCK), TIMES, strict=True):
-        places = [network.stream_place(start, BLOCK, GRID)] * sessions
+        places = [network.stream_position(start, BLOCK, GRID)] * sessions
         mouse = drawn(BLOCK, 12, 2) if network.spec.action.mouse_dim else None
         given = (BlockPosition.cat(places), ActionWindows(drawn(BLOCK, 12, 4), mouse))
         x, times = drawn(36, BLOCK, 2, 4), torch.tensor(time)  # one for all sessions
@@ -81,13 +81,13 @@ def test_each_session_turns_by_its_own_frames() -> None:
     plain, fused = networks(replace(SPEC, window=6, sink=0))
     flows = []
     for network in (plain, fused):
-        places = [network.stream_place(start, BLOCK, GRID) for start in (6, 60)]
+        places = [network.stream_position(start, BLOCK, GRID) for start in (6, 60)]
         draw = torch.Generator().manual_seed(1)
         x, keyboard, mouse, visual = (
             torch.randn(2, *shape, generator=draw)
             for shape in ((36, BLOCK, 2, 4), (BLOCK, 12, 4), (BLOCK, 12, 2), (5, 24))
         )
-        context, caches = network.context_keys(visual), network.empty_caches(2, POSITIONS)
+        context, caches = network.context_kv(visual), network.empty_caches(2, POSITIONS)
         given = (BlockPosition.cat(places), ActionWindows(keyboard, mouse), context, caches)
         flows.append(network(x, torch.full((2, 1), 500.0), *given))
     torch.testing.assert_close(flows[1], flows[0], atol=1e-5, rtol=0)
@@ -118,12 +118,12 @@ def test_short_attentions(own: bool, heads: int, frames: int, slots: int) -> Non
     q = torch.randn(sessions, frames, positions, heads * head_dim, generator=draw)
     sequences = sessions * positions if own else sessions
     k, v = torch.randn(2, sequences, heads, slots, head_dim, generator=draw)
-    window, place = RingKVCache(k, v, 1), CacheSlots.of(slots - 1 - frames, frames, slots)
-    tables = [rotary_time(torch.arange(frames) + start, 8, head_dim, 1e4) for start in (3, 30)]
+    window, place = RingKVCache(k, v, 1), CacheSlots.for_block(slots - 1 - frames, frames, slots)
+    tables = [rope_temporal(torch.arange(frames) + start, 8, head_dim, 1e4) for start in (3, 30)]
     rotary = tables[0].cat(tables, 2)
 
     heads_of_q = q.unflatten(3, (heads, head_dim)).permute(0, 2, 3, 1, 4)  # [b, p, h, f, d]
-    queries = rotary.turn(rms_norm(heads_of_q, eps))
+    queries = rotary.rotate(rms_norm(heads_of_q, eps))
     past = [x.reshape(sessions, -1, heads, slots - 1, head_dim) for x in window.filled(place)]
     seen = attention(queries, *(x.expand(-1, positions, -1, -1, -1) for x in past))
     made = (attend_own if own else attend_shared)(q, eps, rotary, window, place)
@@ -146,7 +146,7 @@ def test_eight_bits_come_from_the_kernels() -> None:
 def test_rows_in_eight_bits_are_those_of_the_plain_way(width: int) -> None:
     x = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
     gelu = torch.nn.functional.gelu(x, approximate="tanh")
-    made, expected = gelu_to_eight_bits(x), quantise(gelu, EIGHT_BITS)
+    made, expected = gelu_to_eight_bits(x), quantize(gelu, EIGHT_BITS)
     torch.testing.assert_close(made.scales, expected.scales)
     numbers = expected.rows.float()
     rounded_up = numbers.abs().log2() % 1 == 0  # to the next power of two: interpreted, it is lost
@@ -175,9 +175,9 @@ def test_training_goes_the_plain_way() -> None:
         network(
             x,
             torch.full((1, BLOCK), 400.0),
-            network.place(frames, GRID, visible),
+            network.training_position(frames, GRID, visible),
             windows,
-            network.context_keys(torch.ones(1, 5, 24)),
+            network.context_kv(torch.ones(1, 5, 24)),
         )
         for network in (plain, fused)
     ]

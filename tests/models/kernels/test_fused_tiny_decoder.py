@@ -14,8 +14,8 @@ from glassworld.models.kernels.fused_tiny_decoder import (
     finished,
     fuse_tiny_decoder,
 )
-from glassworld.models.vae.blocks import interleave
-from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.blocks import interleave_phases
+from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.models.vae.tiny_decoder import TinyDecoder
 from tests.support import tiny
 
@@ -42,10 +42,10 @@ def decode(
     decoders: list[TinyDecoder], latents: Tensor, at_once: int = 1
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The latent frames in a stream, each part of them by the decoder of its place."""
-    memory, pixels = Memory(), []
+    memory, pixels = FeatureCache(), []
     for decoder, frames in zip(decoders, latents.split(at_once, 2), strict=True):
         places = {name: kept.data_ptr() for name, kept in memory.frames.items()}
-        pixels.append(decoder.frame(decoder.enter(frames), memory))
+        pixels.append(decoder.decode_frame(decoder.preprocess(frames), memory))
         memory.first = False
         for name, place in places.items():
             assert memory.frames[name].data_ptr() == place  # where a graph finds it again
@@ -97,6 +97,6 @@ def test_frames_are_laid_out_beside_those_before_them(frames: int) -> None:
 
 def test_grown_frames_and_pixels_come_to_their_places() -> None:
     four = torch.randn(2, 3, 4, 6, 4 * 2 * 5, generator=torch.Generator().manual_seed(0))
-    both = interleave(four, 2 * 5).unflatten(-1, (2, 5)).movedim(-2, 2).flatten(1, 2)
+    both = interleave_phases(four, 2 * 5).unflatten(-1, (2, 5)).movedim(-2, 2).flatten(1, 2)
     torch.testing.assert_close(finished(Convolved(four, grown=2, relu=False)), both)
     torch.testing.assert_close(finished(Convolved(four, grown=2)), F.relu(both))

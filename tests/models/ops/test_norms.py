@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from glassworld.models.ops.norms import rms_norm, unit_norm
+from glassworld.models.ops.norms import rms_norm, rms_norm_without_eps
 
 X = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(0)).double()
 
@@ -19,14 +19,16 @@ def test_norms_are_torchs(size: float) -> None:
             exact = F.rms_norm(x.double(), (48,), None if given is None else given.double(), 1e-6)
             torch.testing.assert_close(rms_norm(x, 1e-6, given).double(), exact, rtol=1e-6, atol=0)
         exact = F.normalize(x.double(), dim=-1) * 48**0.5 * weight
-        torch.testing.assert_close(unit_norm(x, weight).double(), exact, rtol=1e-6, atol=0)
+        torch.testing.assert_close(
+            rms_norm_without_eps(x, weight).double(), exact, rtol=1e-6, atol=0
+        )
 
 
 def test_nothing_stays_nothing() -> None:
     nothing = torch.zeros(3, 48)
     with torch.inference_mode():
         assert torch.equal(rms_norm(nothing, 1e-6), nothing)
-        assert torch.equal(unit_norm(nothing, torch.ones(48)), nothing)
+        assert torch.equal(rms_norm_without_eps(nothing, torch.ones(48)), nothing)
 
 
 def test_gradients_and_half_precision_go_through_torch() -> None:
@@ -34,6 +36,9 @@ def test_gradients_and_half_precision_go_through_torch() -> None:
     rms_norm(x, 1e-6).sum().backward()
     assert x.grad is not None
     with torch.inference_mode():
-        for norm in (rms_norm(X.bfloat16(), 1e-6), unit_norm(X.bfloat16(), torch.ones(48))):
+        for norm in (
+            rms_norm(X.bfloat16(), 1e-6),
+            rms_norm_without_eps(X.bfloat16(), torch.ones(48)),
+        ):
             assert norm.dtype is torch.bfloat16
             torch.testing.assert_close(norm.float(), rms_norm(X.float(), 0.0), rtol=0.02, atol=0.01)

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassworld.models.ops import onednn
-from glassworld.models.ops.linear import Dense
+from glassworld.models.ops.linear import PackedLinear
 from glassworld.models.vae.blocks import Upsample
-from glassworld.models.vae.causal_conv import TAPS, CausalConv, Memory
+from glassworld.models.vae.causal_conv import TAPS, CausalConv, FeatureCache
 from glassworld.models.vae.decoder import VAEDecoder
 from tests.support import tiny
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def plain(layer: Dense, x: Tensor) -> Tensor:
+def plain(layer: PackedLinear, x: Tensor) -> Tensor:
     x = F.linear(x, layer.weight, layer.bias)
     return F.gelu(x, approximate="tanh") if layer.gelu else x
 
@@ -46,7 +46,7 @@ def close(ours: Tensor, expected: Tensor) -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What goes to oneDNN, in order."""
     seen: list[str] = []
-    for name in ("multiply", "convolve"):
+    for name in ("linear", "conv2d"):
         own = getattr(onednn, name)
 
         def heard(*given: object, own=own, name=name, **named: object) -> Tensor:
@@ -64,33 +64,33 @@ def test_a_product_is_torchs(
     gelu: bool, bias: bool, large: bool, monkeypatch: pytest.MonkeyPatch, calls: list[str]
 ) -> None:
     if large:
-        monkeypatch.setattr(onednn, "MOST_KEPT", 0)
+        monkeypatch.setattr(onednn, "MAX_PACKED_NUMEL", 0)
     torch.manual_seed(0)
-    layer, x = Dense(192, 256, bias, gelu), torch.randn(2, 3, 24, 192)
+    layer, x = PackedLinear(192, 256, bias, gelu), torch.randn(2, 3, 24, 192)
     with torch.inference_mode():
         for rows in (x, x.transpose(1, 2), x[:1]):
             close(layer(rows), plain(layer, rows))
-        assert calls == ["multiply"] * 3
+        assert calls == ["linear"] * 3
         assert torch.equal(layer(x)[:1], layer(x[:1]))  # a session is the same beside another
 
 
 def test_half_precision_rounds_once(calls: list[str]) -> None:
     torch.manual_seed(0)
-    layer, conv, x = Dense(192, 256, gelu=True), CausalConv(48, 64), torch.randn(72, 192)
+    layer, conv, x = PackedLinear(192, 256, gelu=True), CausalConv(48, 64), torch.randn(72, 192)
     frames = torch.randn(1, 3, 16, 24, 48)
     with torch.inference_mode():
         exact, seen = plain(layer, x), conv(frames, None)
         calls.clear()
         near, half = layer.bfloat16()(x.bfloat16()), conv.bfloat16()(frames.bfloat16(), None)
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        assert calls == ["multiply", "convolve"]
+        assert calls == ["linear", "conv2d"]
     for ours, expected in ((near, exact), (half, seen)):
         assert ours.dtype is torch.bfloat16
         assert (ours.float() - expected).square().mean().sqrt() < 0.005 * expected.std()
 
 
 def test_small_products_and_gradients_are_left_to_torch(calls: list[str]) -> None:
-    layer, x = Dense(192, 256, gelu=True), torch.randn(72, 192)
+    layer, x = PackedLinear(192, 256, gelu=True), torch.randn(72, 192)
     layer(x).sum().backward()
     assert layer.weight.grad is not None
     with torch.inference_mode():
@@ -102,7 +102,7 @@ def test_small_products_and_gradients_are_left_to_torch(calls: list[str]) -> Non
 
 
 def test_a_weight_that_changes_is_laid_out_anew(calls: list[str]) -> None:
-    layer, other, x = Dense(192, 256), Dense(192, 256), torch.randn(72, 192)
+    layer, other, x = PackedLinear(192, 256), PackedLinear(192, 256), torch.randn(72, 192)
     with torch.inference_mode():
         first = layer(x)
     copied = copy.deepcopy(layer)
@@ -110,7 +110,7 @@ def test_a_weight_that_changes_is_laid_out_anew(calls: list[str]) -> None:
     with torch.inference_mode():
         close(layer(x), plain(other, x))
         assert torch.equal(copied(x), first)
-    assert calls == ["multiply"] * 3
+    assert calls == ["linear"] * 3
 
 
 def test_the_decoder_is_the_same_without_it() -> None:
@@ -124,14 +124,14 @@ def test_the_decoder_is_the_same_without_it() -> None:
             torch.testing.assert_close(decoder(latents), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kept", [onednn.MOST_KEPT, 0])
+@pytest.mark.parametrize("kept", [onednn.MAX_PACKED_NUMEL, 0])
 def test_large_outputs_are_added_up_tap_by_tap(
     kept: int, monkeypatch: pytest.MonkeyPatch, calls: list[str]
 ) -> None:
-    monkeypatch.setattr(onednn, "MOST_KEPT", kept)
+    monkeypatch.setattr(onednn, "MAX_PACKED_NUMEL", kept)
     torch.manual_seed(0)
     conv, x = CausalConv(16, 24), torch.randn(2, 6, 48, 64, 16)
-    memory, other = Memory(), Memory()
+    memory, other = FeatureCache(), FeatureCache()
     with torch.inference_mode():
         parts = [conv(part, memory) for part in (x[:, :5], x[:, 5:])]
         assert len(calls) == TAPS + (kept > 0)  # the second output is small
@@ -146,9 +146,9 @@ def test_convolutions_are_torchs(calls: list[str]) -> None:
     x = torch.randn(1, 3, 16, 24, 48)
     with torch.inference_mode():
         ours = up(conv(x, None), None)
-        assert calls == ["convolve"] * 2
+        assert calls == ["conv2d"] * 2
         with without_onednn():
             expected = up(conv(x, None), None)
-    assert calls == ["convolve"] * 2
+    assert calls == ["conv2d"] * 2
     close(ours, expected)
     close(ours, up(conv(x, None), None).detach())  # as in training

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from glassworld.models.ops.linear import Dense
-from glassworld.models.ops.quantized import WIDE, QuantizedLinear, quantise, quantize_layers
+from glassworld.models.ops.linear import PackedLinear
+from glassworld.models.ops.quantized import WIDE, QuantizedLinear, quantize, quantize_layers
 from tests.support import tiny
 
 
@@ -16,16 +16,16 @@ def test_rows_are_within_half_a_step(dtype: torch.dtype, step: float) -> None:
         torch.randn(5, 64, generator=torch.Generator().manual_seed(1))
         * torch.logspace(-3, 3, 5)[:, None]
     )
-    eight_bit, scale = quantise(x, dtype)
+    eight_bit, scale = quantize(x, dtype)
     largest = x.abs().amax(-1, keepdim=True)
     assert ((eight_bit.float() * scale - x).abs() <= 0.501 * step * largest).all()
-    assert torch.isfinite(quantise(torch.zeros(2, 16), dtype)[0].float()).all()
+    assert torch.isfinite(quantize(torch.zeros(2, 16), dtype)[0].float()).all()
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.int8, 0.02), (torch.float8_e4m3fn, 0.06)])
 def test_a_layer_is_near_the_exact_one(dtype: torch.dtype, most: float) -> None:
     torch.manual_seed(0)
-    linear, x = Dense(64, 48), torch.randn(2, 20, 64)
+    linear, x = PackedLinear(64, 48), torch.randn(2, 20, 64)
     layer = QuantizedLinear(linear, dtype)
     with torch.inference_mode():
         exact, near = linear(x), layer(x)
@@ -36,7 +36,7 @@ def test_a_layer_is_near_the_exact_one(dtype: torch.dtype, most: float) -> None:
 
 def test_the_activation_stays() -> None:
     torch.manual_seed(0)
-    exact, x = Dense(64, 96, gelu=True), torch.randn(20, 64)
+    exact, x = PackedLinear(64, 96, gelu=True), torch.randn(20, 64)
     with torch.inference_mode():
         near, expected = QuantizedLinear(exact, torch.int8)(x), exact(x)
         assert (near - expected).square().mean().sqrt() < 0.05 * expected.std()
@@ -44,7 +44,7 @@ def test_the_activation_stays() -> None:
 
 def test_the_wide_products_of_layers_are_replaced_but_those_of_odd_widths() -> None:
     layers = tiny.dit().blocks
-    layers[1].ffn[2] = Dense(48, 24)
+    layers[1].ffn[2] = PackedLinear(48, 24)
     quantize_layers(layers, torch.int8)
     changed = [name for name, each in layers.named_modules() if isinstance(each, QuantizedLinear)]
     wide = [f"{index}.{path}" for index in range(3) for path in WIDE]

@@ -43,11 +43,11 @@ def block_causal(frames: int, block: int, window: int, sink: int = 0) -> Tensor:
 
 def stream(network: DiT, block: int, x: Tensor, windows: ActionWindows, visual: Tensor) -> Tensor:
     caches = network.empty_caches(1, GRID[0] * GRID[1])
-    context, parts = network.context_keys(visual), []
+    context, parts = network.context_kv(visual), []
     for start in range(0, x.shape[2], block):
         here = slice(start, start + block)
         seen = ActionWindows(windows.keyboard[:, here], windows.mouse[:, here])
-        place = network.stream_place(start, block, GRID)
+        place = network.stream_position(start, block, GRID)
         time = torch.zeros(1, 1)
         parts.append(network(x[:, :, here], time, place, seen, context, caches))
     return torch.cat(parts, 2)
@@ -56,10 +56,10 @@ def stream(network: DiT, block: int, x: Tensor, windows: ActionWindows, visual: 
 def masked(network: DiT, block: int, x: Tensor, windows: ActionWindows, visual: Tensor) -> Tensor:
     spec, frames = network.spec, x.shape[2]
     visible = block_causal(frames, block, spec.window, spec.sink)
-    place = network.place(
+    place = network.training_position(
         torch.arange(frames), GRID, visible, block_causal(frames, block, spec.window)
     )
-    return network(x, torch.zeros(1, frames), place, windows, network.context_keys(visual))
+    return network(x, torch.zeros(1, frames), place, windows, network.context_kv(visual))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
 
 def test_no_upper_limit_on_the_frame_index() -> None:
     network, frames = tiny.dit(), torch.arange(100_000, 100_003)
-    place = network.place(frames, GRID)
+    place = network.training_position(frames, GRID)
     assert torch.isfinite(place.rotary.cos).all()
     assert not torch.equal(place.rotary.cos[0], place.rotary.cos[6])
 
@@ -108,11 +108,11 @@ def test_no_upper_limit_on_the_frame_index() -> None:
 def test_ring_holds_the_window(window: int, sink: int, frames: int, blocks: int) -> None:
     if sink + frames > window:
         with pytest.raises(ValueError, match="does not fit"):
-            CacheSlots.of(0, window - sink + 1, window, sink)
+            CacheSlots.for_block(0, window - sink + 1, window, sink)
         return
     slots: dict[int, int] = {}
     for block in range(blocks):
-        place = CacheSlots.of(block * frames, frames, window, sink)
+        place = CacheSlots.for_block(block * frames, frames, window, sink)
         for source, slot, length in place.spans:
             slots.update({slot + i: block * frames + source + i for i in range(length)})
     end = blocks * frames

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from glassworld.models.transformer.attention import (
-    Heads,
-    attend_sights,
+    QKV,
     attention,
-    attention_by_products,
+    block_masked_attention,
+    unfused_attention,
 )
-from glassworld.models.transformer.masks import sights
+from glassworld.models.transformer.masks import mask_blocks
 
 FRAMES = 5
 
@@ -28,14 +28,14 @@ def test_attending_by_sights_equals_attending_under_a_mask(rows: list[int]) -> N
     q, k, v = torch.randn(3, 2, 3, per_frame * FRAMES, 4, generator=draw)
     mask = visible.repeat_interleave(per_frame, 0).repeat_interleave(per_frame, 1)
     torch.testing.assert_close(
-        attend_sights(Heads(q, k, v), sights(visible, per_frame)),
+        block_masked_attention(QKV(q, k, v), mask_blocks(visible, per_frame)),
         F.scaled_dot_product_attention(q, k, v, attn_mask=mask),
     )
 
 
 def test_neighbours_are_taken_together() -> None:
     block_of_two = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 1, 1]], dtype=torch.bool)
-    first, second = sights(block_of_two, 10)
+    first, second = mask_blocks(block_of_two, 10)
     assert first == (slice(0, 20), (slice(0, 20),))
     assert second == (slice(20, 30), (slice(0, 30),))
 
@@ -48,7 +48,7 @@ def test_spelled_out_attention_has_the_values_and_gradients_of_the_fused_one(
     shapes = ((2, 1, 4, 8), (2, 1, 3, 8), (2, 1, 3, 8))
     given = [torch.randn(shape, generator=draw, requires_grad=True) for shape in shapes]
     results = []
-    for attend in (attention_by_products, F.scaled_dot_product_attention):
+    for attend in (unfused_attention, F.scaled_dot_product_attention):
         seen = attend(*given, mask)
         results.append((seen, *torch.autograd.grad(seen.square().sum(), given)))
     torch.testing.assert_close(*results)

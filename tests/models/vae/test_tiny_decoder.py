@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glassworld.models.vae.causal_conv import Memory
+from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.models.vae.tiny_decoder import TinyDecoder
 from tests.support import tiny
 
@@ -49,7 +49,7 @@ def test_streaming_is_the_released_sequence() -> None:
     network, given = decoder(), latents(5)
     with torch.inference_mode():
         expected = in_the_released_order(given[0].transpose(0, 1), network.state_dict())
-        memory = Memory()
+        memory = FeatureCache()
         chunks = [
             *network.stream(given[:, :, :2], memory),
             *network.stream(given[:, :, 2:], memory),
@@ -64,8 +64,10 @@ def test_streaming_is_the_released_sequence() -> None:
 def test_sessions_side_by_side_are_decoded_as_alone() -> None:
     network, given = decoder(), torch.cat([latents(2), -latents(2)])
     with torch.inference_mode():
-        both = torch.cat(list(network.stream(given, Memory())), 1)
-        alone = [torch.cat(list(network.stream(each[None], Memory())), 1)[0] for each in given]
+        both = torch.cat(list(network.stream(given, FeatureCache())), 1)
+        alone = [
+            torch.cat(list(network.stream(each[None], FeatureCache())), 1)[0] for each in given
+        ]
     assert (both.int() - torch.stack(alone).int()).abs().max() <= 1
 
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glassworld.models.ops.packed_weights import Derived
+from glassworld.models.ops.packed_weights import PackedWeights
 from glassworld.models.vae.blocks import Upsample
-from glassworld.models.vae.causal_conv import CausalConv, Memory, fold_taps, unfold_taps
+from glassworld.models.vae.causal_conv import CausalConv, FeatureCache, fold_taps, unfold_taps
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.specs import VAESpec
@@ -34,7 +34,7 @@ def test_chunks_equal_the_clip(chunks: list[int]) -> None:
     clip = torch.rand(1, 3, 1 + 4 * sum(chunks), 16, 16, generator=draw) * 2 - 1
     with torch.inference_mode():
         latents = encoder(clip)
-        memory, start = Memory(), 1
+        memory, start = FeatureCache(), 1
         parts = [encoder(clip[:, :, :1], memory)]
         for count in chunks:
             parts.append(encoder(clip[:, :, start : start + 4 * count], memory))
@@ -43,11 +43,11 @@ def test_chunks_equal_the_clip(chunks: list[int]) -> None:
 
         pixels = decoder(latents)
         assert pixels.shape == clip.shape
-        memory = Memory()
+        memory = FeatureCache()
         pieces = [decoder(latents[:, :, :1], memory), decoder(latents[:, :, 1:], memory)]
         torch.testing.assert_close(torch.cat(pieces, 2), pixels, atol=1e-5, rtol=1e-4)
 
-        streamed = torch.cat(list(decoder.stream(latents, Memory())), 1)[0]
+        streamed = torch.cat(list(decoder.stream(latents, FeatureCache())), 1)[0]
         streamed = streamed.permute(3, 0, 1, 2).int()
         expected = ((pixels[0] + 1) * 127.5).int()
         assert (streamed - expected).abs().max() <= 1
@@ -55,7 +55,7 @@ def test_chunks_equal_the_clip(chunks: list[int]) -> None:
 
 def test_the_encoder_forgets_the_picture() -> None:
     encoder, _ = networks()
-    reach = SPEC.encoder_reach
+    reach = SPEC.encoder_receptive_field
     clip = torch.zeros(1, 3, 1 + 4 * (reach + 2), 16, 16)
     clip[:, :, 0] = torch.linspace(-1, 1, 16)
     with torch.inference_mode():
@@ -65,7 +65,7 @@ def test_the_encoder_forgets_the_picture() -> None:
 
 
 def test_the_released_reach() -> None:
-    assert VAESpec().encoder_reach == 28
+    assert VAESpec().encoder_receptive_field == 28
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 3, 3, 3), (6, 2, 3, 1, 1), (4, 3, 1, 1, 1)])
@@ -103,15 +103,15 @@ def test_upsampling_is_nearest_then_a_convolution() -> None:
 
 
 def test_what_is_derived_follows_its_weight() -> None:
-    derived, weight = Derived(), torch.ones(2)
+    packed, weight = PackedWeights(), torch.ones(2)
     with torch.inference_mode():
-        first = derived.of(weight, lambda w: w + 1)
-        assert derived.of(weight, lambda w: w + 1) is first
-        assert derived.of(weight, lambda w: w + 2, key="another") is not first
+        first = packed.get(weight, lambda w: w + 1)
+        assert packed.get(weight, lambda w: w + 1) is first
+        assert packed.get(weight, lambda w: w + 2, key="another") is not first
     with torch.no_grad():
         weight.mul_(3)
     with torch.inference_mode():
-        assert derived.of(weight, lambda w: w + 1).tolist() == [4, 4]
-        assert derived.of(torch.ones(1), lambda w: w - 1, key="of inference mode").tolist() == [0]
+        assert packed.get(weight, lambda w: w + 1).tolist() == [4, 4]
+        assert packed.get(torch.ones(1), lambda w: w - 1, key="of inference mode").tolist() == [0]
     weight.requires_grad_(True)
-    assert derived.of(weight, lambda w: w + 1).requires_grad
+    assert packed.get(weight, lambda w: w + 1).requires_grad
