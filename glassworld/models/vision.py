@@ -1,6 +1,6 @@
-"""The image tower: what the starting picture shows, as the transformer's context.
+"""CLIP's ViT image encoder, which turns the start image into the transformer's visual context.
 
-CLIP's ViT in the key layout of the released checkpoint, run up to its last but one layer.
+Its tensor names are those of the released checkpoint, whose last layer but one gives the output.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class VisionAttention(nn.Module):
+    """Self-attention among the patches of an image."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -26,6 +28,7 @@ class VisionAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Attend among the tokens `[b, n, width]`."""
         q, k, v = rearrange(
             self.to_qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads
         )
@@ -33,7 +36,7 @@ class VisionAttention(nn.Module):
 
 
 class VisionLayer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """A pre-norm ViT layer: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, spec: VisionSpec) -> None:
         super().__init__()
@@ -47,12 +50,13 @@ class VisionLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to tokens `[b, n, width]`."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
 class VisionTower(nn.Module):
-    """A picture to one class token and one token per patch."""
+    """Image to one class token and one token per patch."""
 
     def __init__(self, spec: VisionSpec) -> None:
         super().__init__()
@@ -63,12 +67,12 @@ class VisionTower(nn.Module):
         self.pre_norm = nn.LayerNorm(spec.width)
         self.transformer = nn.ModuleList(VisionLayer(spec) for _ in range(spec.layers))
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """`picture`: `[b, 3, h, w]` in [-1, 1]. Returns `[b, tokens, width]`."""
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode `image` `[b, 3, h, w]` in [-1, 1] as `[b, tokens, width]`."""
         size = (self.spec.image_size, self.spec.image_size)
         # Bicubic without antialiasing, in float32: what the checkpoints were trained on.
-        x = F.interpolate(picture.float(), size, mode="bicubic", align_corners=False) * 0.5 + 0.5
-        mean, std = (x.new_tensor(each).view(3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))
+        x = F.interpolate(image.float(), size, mode="bicubic", align_corners=False) * 0.5 + 0.5
+        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
         x = ((x - mean) / std).to(self.patch_embedding.weight.dtype)
         x = self.patch_embedding(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_embedding.expand(len(x), -1, -1), x], 1)

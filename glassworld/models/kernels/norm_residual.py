@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from glassworld.models.kernels.launch import launch
-from glassworld.models.ops.quantized import LARGEST, QuantizedTensor
+from glassworld.models.ops.quantized import MAX_VALUE, QuantizedTensor
 
 EIGHT_BITS = torch.float8_e4m3fn
 SMALLEST = tl.constexpr(1e-12)  # of what a row is scaled by
@@ -152,7 +152,7 @@ def _add_and_norm(
         eps,
         width=width,
         block=triton.next_power_of_2(width),
-        largest=LARGEST[EIGHT_BITS],
+        largest=MAX_VALUE[EIGHT_BITS],
         num_warps=warps(width),
     )
 
@@ -273,7 +273,7 @@ def gelu_to_eight_bits(x: Tensor) -> QuantizedTensor:
         width=width,
         whole=whole,
         rest=triton.next_power_of_2(width - whole) if width > whole else 0,
-        largest=LARGEST[EIGHT_BITS],
+        largest=MAX_VALUE[EIGHT_BITS],
         num_warps=warps(width),
     )
     return QuantizedTensor(out, scales)

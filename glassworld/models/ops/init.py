@@ -1,4 +1,4 @@
-"""Learned vectors that are added to others: positions, and a layer's own share of the time."""
+"""Initial values of learned vectors that are added to activations."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import nn
 
 
 def normal_parameter(*shape: int) -> nn.Parameter:
-    """A parameter to be learned, from N(0, 1 / width) at first.
+    """Return a parameter drawn from N(0, 1 / width), `width` being the last of `shape`.
 
-    On the meta device nothing is drawn: torch would import its compiler for that, a second of
-    every start.
+    Nothing is drawn on the meta device: torch would import its compiler for that, which adds a
+    second to every start.
     """
-    vectors = torch.empty(shape)
-    return nn.Parameter(vectors if vectors.is_meta else vectors.normal_(0, shape[-1] ** -0.5))
+    values = torch.empty(shape)
+    return nn.Parameter(values if values.is_meta else values.normal_(0, shape[-1] ** -0.5))

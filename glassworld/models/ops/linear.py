@@ -1,4 +1,4 @@
-"""The linear layers that every token of the transformer goes through."""
+"""The linear layers that every token of the transformer passes through."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from glassworld.models.ops.packed_weights import PackedWeights
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer, with `gelu` followed by GELU in its tanh form."""
+    """A linear layer, with `gelu` followed by GELU (tanh form).
+
+    On a CPU it runs by oneDNN with a packed weight where that pays, elsewhere by torch.
+    """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True, gelu: bool = False) -> None:
         super().__init__(inputs, outputs, bias)
@@ -18,7 +21,7 @@ class PackedLinear(nn.Linear):
         self.packed = PackedWeights()
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x`: `[..., inputs]`."""
+        """Map `[..., inputs]` to `[..., outputs]`."""
         if onednn.supports(x, self.weight, x.numel() * self.out_features):
             weight = self.packed.get(self.weight, onednn.pack_linear_weight)
             return onednn.linear(x, weight, self.bias, self.gelu)
@@ -27,5 +30,13 @@ class PackedLinear(nn.Linear):
 
 
 def feed_forward(inputs: int, hidden: int, outputs: int) -> list[nn.Module]:
-    """Two layers and the GELU between them, at the places that checkpoints count."""
-    return [PackedLinear(inputs, hidden, gelu=True), nn.Identity(), PackedLinear(hidden, outputs)]
+    """Return two linear layers with a GELU between them.
+
+    The GELU is fused into the first one; an identity keeps the index that checkpoints give to the
+    second one.
+    """
+    return [
+        PackedLinear(inputs, hidden, gelu=True),
+        nn.Identity(),
+        PackedLinear(hidden, outputs),
+    ]

@@ -1,4 +1,4 @@
-"""RMS norms, which on a processor torch composes of a dozen operators."""
+"""RMS norms in few operators: on a CPU torch composes its own of a dozen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from glassworld.models.ops.onednn import runs_eagerly_on_cpu
 
 
 def composes_norm(x: Tensor) -> bool:
-    """Whether to compose the norm of `x` here; halves would be rounded on the way."""
+    """Return whether to compose the norm of `x` here.
+
+    Float32 only: half precision would be rounded between the operators.
+    """
     return x.dtype is torch.float32 and runs_eagerly_on_cpu(x)
 
 
@@ -23,7 +26,7 @@ def _scalar(value: float) -> Tensor:
 
 
 def rms_norm(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) over the last axis, times `weight` if there is one."""
+    """Return x / sqrt(mean(x^2) + eps) over the last axis, times `weight` if there is one."""
     if not composes_norm(x):
         return F.rms_norm(x, x.shape[-1:], None if weight is None else weight.to(x.dtype), eps)
     width = x.shape[-1]
@@ -33,7 +36,7 @@ def rms_norm(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:
 
 
 def rms_norm_without_eps(x: Tensor, weight: Tensor) -> Tensor:
-    """x / |x| * sqrt(width) * weight over the last axis; zeros stay zeros."""
+    """Return x / |x| * sqrt(width) * weight over the last axis; zeros stay zeros."""
     width = x.shape[-1]
     if not composes_norm(x):
         return F.rms_norm(x, (width,), weight.to(x.dtype), eps=1e-24)

@@ -1,4 +1,4 @@
-"""Weights in another form, computed once and kept while they stay as they are."""
+"""Weights in another form, computed once and cached while the weight stays unchanged."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ import torch
 from torch import Tensor
 
 Stamp = tuple[int, int]
+"""The address of a weight and its version counter."""
 
 
 class PackedWeights:
-    """What a layer computes from a weight before it can use it.
+    """A layer's cache of transformed weights, such as weights packed for oneDNN.
 
-    Kept between calls without gradients, and computed anew once the weight was written to or
-    moved; with gradients it is part of the graph and computed every time.
+    Without gradients an entry is reused until its weight is written to or moved. With gradients
+    the transformation is part of the graph and runs every time.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[object, tuple[Stamp, Tensor]] = {}
+        self._entries: dict[object, tuple[Stamp, Tensor]] = {}
 
     def __deepcopy__(self, _: object) -> PackedWeights:
-        """A copied layer derives its own: what is laid out for oneDNN cannot be copied."""
+        """Return an empty cache: a tensor that oneDNN has packed cannot be copied."""
         return PackedWeights()
 
-    def get(self, weight: Tensor, make: Callable[[Tensor], Tensor], key: object = None) -> Tensor:
-        """`make(weight)`; `key` tells several forms of a weight apart."""
-        kept = self._kept.get(key)
-        if torch.compiler.is_compiling():  # which knows no stamps: what warming up has left
-            return make(weight) if kept is None else kept[1]
+    def get(self, weight: Tensor, pack: Callable[[Tensor], Tensor], key: object = None) -> Tensor:
+        """Return `pack(weight)`; `key` tells several forms of one weight apart."""
+        entry = self._entries.get(key)
+        if torch.compiler.is_compiling():  # it cannot trace stamps: use what warming up has left
+            return pack(weight) if entry is None else entry[1]
         if torch.is_grad_enabled():
-            return make(weight)
-        version = 0 if weight.is_inference() else weight._version  # those count no writes
+            return pack(weight)
+        version = 0 if weight.is_inference() else weight._version  # inference tensors have none
         stamp = (weight.data_ptr(), version)
-        if kept is None or kept[0] != stamp:
-            kept = (stamp, make(weight))
-            self._kept[key] = kept
-        return kept[1]
+        if entry is None or entry[0] != stamp:
+            entry = (stamp, pack(weight))
+            self._entries[key] = entry
+        return entry[1]

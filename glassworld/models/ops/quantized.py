@@ -1,7 +1,7 @@
 """Linear layers in 8 bits: a quarter of the work where a device multiplies them that much faster.
 
-Each output channel of a weight has a scale of its own, each token too, found when it comes. What
-that costs in quality is for the benchmark to say: these layers are never used unasked.
+Each output channel of a weight has its own scale, and so has each token, found at run time. The
+benchmark measures what that costs in quality; these layers are used only on request.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from glassworld.models.ops.linear import PackedLinear
 
-WIDE = ("self_attn.qkv", "cross_attn.q", "ffn.0", "ffn.2")
-MULTIPLE = 16
-LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+QUANTIZED_LAYERS = ("self_attn.qkv", "cross_attn.q", "ffn.0", "ffn.2")
+MULTIPLE = 16  # devices have 8-bit matmuls for widths that are multiples of this
+MAX_VALUE = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
 class QuantizedTensor(NamedTuple):
@@ -28,9 +28,9 @@ class QuantizedTensor(NamedTuple):
 
 
 def quantize(x: Tensor, dtype: torch.dtype) -> QuantizedTensor:
-    """`x` `[..., width]` in 8 bits."""
+    """Quantize `x` `[..., width]` row by row to `dtype`, symmetrically (absolute maximum)."""
     x = x.float()
-    scales = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / LARGEST[dtype]
+    scales = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / MAX_VALUE[dtype]
     x = x / scales
     return QuantizedTensor((x.round() if dtype is torch.int8 else x).to(dtype), scales)
 
@@ -49,44 +49,43 @@ class QuantizedLinear(nn.Module):
         self.bias, self.gelu, self.dtype = linear.bias, linear.gelu, linear.weight.dtype
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
-        """The output channels from `first` on; `x`: `[..., in]`."""
-        product = self.matmul(quantize(x, self.weight.dtype), first)
-        return F.gelu(product, approximate="tanh") if self.gelu else product
+        """Return the output channels from `first` on for `x` `[..., in]`."""
+        y = self.matmul(quantize(x, self.weight.dtype), first)
+        return F.gelu(y, approximate="tanh") if self.gelu else y
 
     def matmul(self, x: QuantizedTensor, first: int = 0) -> Tensor:
-        """The product and its bias, without GELU, of an input that is in 8 bits already."""
+        """Return x W^T + bias, without GELU, for an input that is quantized already."""
         weight, scales = self.weight[first:], self.scales[:, first:]
         bias = None if self.bias is None else self.bias[first:]
         rows, row_scales = x.rows.flatten(0, -2), x.scales.flatten(0, -2)
         if weight.dtype is torch.int8:
-            product = torch._int_mm(rows, weight.T).float() * row_scales * scales
-            product = (product if bias is None else product + bias).to(self.dtype)
+            y = torch._int_mm(rows, weight.T).float() * row_scales * scales
+            y = (y if bias is None else y + bias).to(self.dtype)
         else:
-            half = None if bias is None else bias.to(torch.bfloat16)
-            product = torch._scaled_mm(
+            y = torch._scaled_mm(
                 rows,
                 weight.T,
                 row_scales,
                 scales,
-                half,
+                None if bias is None else bias.to(torch.bfloat16),
                 out_dtype=torch.bfloat16,
-                use_fast_accum=True,  # tensor cores add up by themselves; it costs no quality
+                use_fast_accum=True,  # tensor cores accumulate by themselves; quality is the same
             ).to(self.dtype)
-        return product.unflatten(0, x.rows.shape[:-1])
+        return y.unflatten(0, x.rows.shape[:-1])
 
 
 def quantize_layers(layers: Iterable[nn.Module], dtype: torch.dtype) -> None:
-    """Replace the wide products of transformer layers: nine tenths of their work.
+    """Quantize the wide linear layers of transformer layers in place: nine tenths of their work.
 
-    The others would win less than finding the scales of their inputs costs.
+    The others would save less than finding the scales of their inputs costs.
     """
     for layer in layers:
-        for path in WIDE:
+        for path in QUANTIZED_LAYERS:
             linear = layer.get_submodule(path)
-            if isinstance(linear, PackedLinear) and _fits(linear):
+            if isinstance(linear, PackedLinear) and _is_aligned(linear):
                 layer.set_submodule(path, QuantizedLinear(linear, dtype))
 
 
-def _fits(linear: PackedLinear) -> bool:
-    """Whether devices have 8-bit products of this shape."""
+def _is_aligned(linear: PackedLinear) -> bool:
+    """Return whether devices have 8-bit matmuls of this shape."""
     return linear.in_features % MULTIPLE == linear.out_features % MULTIPLE == 0

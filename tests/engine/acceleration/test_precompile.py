@@ -100,7 +100,7 @@ def test_what_cannot_be_compiled_is_told_in_a_line_and_may_be_tried_again(
 def test_kernels_are_compiled_ahead_for_gpus_of_each_generation(
     capability: str, tmp_path: Path
 ) -> None:
-    command = [sys.executable, str(ROOT / "tests" / "without_a_gpu.py"), capability]
+    command = [sys.executable, str(ROOT / "tests" / "support" / "without_a_gpu.py"), capability]
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
     done = subprocess.run(command, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr

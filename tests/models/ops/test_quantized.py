@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from glassworld.models.ops.linear import PackedLinear
-from glassworld.models.ops.quantized import WIDE, QuantizedLinear, quantize, quantize_layers
+from glassworld.models.ops.quantized import (
+    QUANTIZED_LAYERS,
+    QuantizedLinear,
+    quantize,
+    quantize_layers,
+)
 from tests.support import tiny
 
 
@@ -47,5 +52,5 @@ def test_the_wide_products_of_layers_are_replaced_but_those_of_odd_widths() -> N
     layers[1].ffn[2] = PackedLinear(48, 24)
     quantize_layers(layers, torch.int8)
     changed = [name for name, each in layers.named_modules() if isinstance(each, QuantizedLinear)]
-    wide = [f"{index}.{path}" for index in range(3) for path in WIDE]
+    wide = [f"{index}.{path}" for index in range(3) for path in QUANTIZED_LAYERS]
     assert sorted(changed) == sorted(set(wide) - {"1.ffn.2"})
