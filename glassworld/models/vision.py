@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from glassworld.models.ops.attention import attention, join_heads
 from glassworld.models.ops.init import normal_parameter
-from glassworld.models.transformer.attention import attention, join_heads
 from glassworld.specs import VisionSpec
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -15,7 +15,7 @@ from glassworld.engine.overlap import is_small, overlaps, work
 from glassworld.engine.rollout import BlockReport, Rollout
 from glassworld.engine.world import World
 from glassworld.errors import InputError
-from glassworld.models.transformer.attention import attention
+from glassworld.models.ops.attention import attention
 from glassworld.profiling.tags import listen
 from glassworld.specs import ActionModuleSpec, DiTSpec, VAESpec, VisionSpec, WorldSpec
 from tests.support import tiny

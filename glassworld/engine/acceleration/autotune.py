@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.world import World
+from glassworld.models.ops.attention import attention, pointwise_attention
 from glassworld.models.transformer.action import ActionModule
-from glassworld.models.transformer.attention import attention, pointwise_attention
 from glassworld.models.vae.blocks import Upsample
 from glassworld.models.vae.causal_conv import TAPS, CausalConv
 from glassworld.models.vae.decoder import VAEDecoder

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from glassworld.errors import InputError
 from glassworld.files import cache_folder
+from glassworld.models.ops.attention import pointwise_attention
 from glassworld.models.transformer.action import ActionModule
-from glassworld.models.transformer.attention import pointwise_attention
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.transformer.layer import Layer
 from glassworld.models.vae.causal_conv import CausalConv, FeatureCache

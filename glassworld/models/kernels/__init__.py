@@ -1,5 +1,5 @@
-"""Our own GPU kernels, in Triton: what lies between two products or convolutions, as one.
+"""Our own GPU kernels, in Triton: everything between two matmuls or convolutions in one kernel.
 
-Nothing outside imports this package before kernels are asked for: it needs Triton, which comes
-with torch for CUDA. Triton compiles each kernel at its first use and keeps it for the next start.
+They need Triton, which comes with torch for CUDA, so nothing imports this package before kernels
+are asked for. Triton compiles each kernel at its first use and stores it for the next start.
 """

@@ -1,8 +1,8 @@
-"""What lies between two convolutions of the VAE's decoder, in one pass over the memory.
+"""Everything between two convolutions of the VAE's decoder, in one pass over the memory.
 
 A convolution leaves its bias, and the shortcut around it, to the pass that reads its output. That
-pass adds them up, applies norm and SiLU in float32, lays the frames out for the next causal
-convolution with the remembered ones before them, and remembers the last two in their place.
+pass adds them, applies norm and SiLU in float32, stacks the taps of the next causal convolution
+with the cached frames in front, and updates the cache in place.
 """
 
 from __future__ import annotations
@@ -15,78 +15,90 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from glassworld.models.kernels.deferred_sum import DeferredSum
 from glassworld.models.kernels.launch import launch
 from glassworld.models.vae.causal_conv import TAPS, CausalConv, FeatureCache
 
-HELD = 2048  # numbers of a frame in a program: 16 a thread, at some 64 registers
-WARPS = 4
+NUMEL_PER_PROGRAM = 2048  # elements of a frame: 16 a thread, in some 64 registers
+NUM_WARPS = 4
 
 
 @dataclass(frozen=True)
-class Pending:
-    """Frames `[b, t, h, w, c]` that are not yet added up: `mixed`, plus a bias, plus a shortcut.
+class ConvSum(DeferredSum):
+    """Frames `[b, t, h, w, c]`: a convolution's output `conv`, plus a bias, plus a shortcut.
 
-    With `polyphase`, `mixed` is `[b, t, h / 2 + 1, w / 2 + 1, 4 * c]`, the four pixels that an
-    upsampling made of each of its own (see `vae_layers.interleave_phases`). All are contiguous.
+    With `polyphase`, `conv` is `[b, t, h / 2 + 1, w / 2 + 1, 4 * c]`, the output of a convolution
+    with `polyphase_weight` (see `interleave_phases`). All are contiguous.
     """
 
-    mixed: Tensor
+    conv: Tensor
     bias: Tensor | None = None
     shortcut: Tensor | None = None
     polyphase: bool = False
 
+    @staticmethod
+    def of(x: Tensor | ConvSum) -> ConvSum:
+        """Return `x` as a sum, of one addend if it is a tensor."""
+        return ConvSum(x.contiguous()) if isinstance(x, Tensor) else x
+
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
-        """Of the frames, once they are added up."""
-        b, t, h, w, c = self.mixed.shape
+        """The shape of the frames."""
+        b, t, h, w, c = self.conv.shape
         return (b, t, 2 * (h - 1), 2 * (w - 1), c // 4) if self.polyphase else (b, t, h, w, c)
 
-
-def pending(x: Tensor | Pending) -> Pending:
-    return Pending(x.contiguous()) if isinstance(x, Tensor) else x
-
-
-def finished(x: Tensor | Pending) -> Tensor:
-    """The frames `[b, t, h, w, c]`, added up."""
-    if isinstance(x, Tensor):
-        return x
-    total = x.mixed.new_empty(x.shape)
-    _launch(x, total)
-    return total
+    def add_up(self) -> Tensor:
+        """Return the frames `[b, t, h, w, c]` in new storage."""
+        total = self.conv.new_empty(self.shape)
+        _launch(self, total)
+        return total
 
 
 def conv_epilogue(
-    x: Pending,
+    x: ConvSum,
     gamma: Tensor | None,
     layer: CausalConv,
-    memory: FeatureCache,
+    cache: FeatureCache,
     total: Tensor | None = None,
 ) -> Tensor:
-    """Add up, apply norm and SiLU, and lay out for `layer`, which must remember frames already.
+    """Add up, apply norm and SiLU, and stack the taps of `layer`, which has frames in the cache.
 
-    Without a `gamma` there is neither norm nor SiLU; a `total`, of the shape of `x`, gets what
-    was added up. Returns what `layer.convolve_stacked` takes. The layer's memory is contiguous, as
-    it comes into being, and is written in place.
+    Without a `gamma` there is neither norm nor SiLU; a `total`, of the shape of `x`, receives the
+    sum. Returns the input of `layer.convolve_stacked`. The cached frames are contiguous, as they
+    come into being, and are updated in place.
     """
     b, t, h, w, c = x.shape
-    at_once = t if layer.uses_conv3d else layer.at_once(t)
-    seen = at_once + TAPS - 1
-    shape = (b, seen, h, w, c) if layer.uses_conv3d else (b, t // at_once, h, w, seen * c)
-    laid = x.mixed.new_empty(shape)
-    fed = {"gamma": gamma, "past": memory.frames[layer.name], "laid": laid}
-    _launch(x, total, **fed, at_once=at_once, direct=layer.uses_conv3d)
-    return laid
+    count = t if layer.uses_conv3d else layer.frames_per_conv(t)
+    taps = count + TAPS - 1
+    shape = (b, taps, h, w, c) if layer.uses_conv3d else (b, t // count, h, w, taps * c)
+    stacked = x.conv.new_empty(shape)
+    _launch(
+        x,
+        total,
+        gamma=gamma,
+        past=cache.frames[layer.name],
+        stacked=stacked,
+        frames_per_conv=count,
+        conv3d=layer.uses_conv3d,
+    )
+    return stacked
 
 
-def _launch(x: Pending, total: Tensor | None, **changes: Any) -> None:
+def _launch(x: ConvSum, total: Tensor | None, **stacking: Any) -> None:
     b, t, h, w, c = x.shape
-    tile, width = shape_of_programs(c)
-    laying = {"gamma": None, "past": None, "laid": None, "at_once": 1, "direct": False, **changes}
-    with torch.cuda.device_of(x.mixed):
+    tile, width = program_shape(c)
+    only_adding = {
+        "gamma": None,
+        "past": None,
+        "stacked": None,
+        "frames_per_conv": 1,
+        "conv3d": False,
+    }
+    with torch.cuda.device_of(x.conv):
         launch(
-            between_convolutions,
+            conv_epilogue_kernel,
             (triton.cdiv(h * w, tile), b),
-            x.mixed,
+            x.conv,
             x.bias,
             x.shortcut,
             total,
@@ -97,20 +109,20 @@ def _launch(x: Pending, total: Tensor | None, **changes: Any) -> None:
             polyphase=x.polyphase,
             tile=tile,
             width=width,
-            num_warps=WARPS,
-            **laying,
+            num_warps=NUM_WARPS,
+            **(only_adding | stacking),
         )
 
 
-def shape_of_programs(channels: int) -> tuple[int, int]:
-    """How many pixels a program holds, and a power of two that holds their channels."""
+def program_shape(channels: int) -> tuple[int, int]:
+    """Return how many pixels a program holds, and the power of two that holds their channels."""
     width = triton.next_power_of_2(channels)
-    return max(HELD // width, 1), width
+    return max(NUMEL_PER_PROGRAM // width, 1), width
 
 
 @triton.jit
-def upsampled(pixel, columns):
-    """Which of a frame's pixels in the order that `polyphase` makes them in."""
+def polyphase_index(pixel, columns):
+    """Return the index of a frame's pixel in the output of a `polyphase_weight`."""
     row, column = pixel // columns, pixel % columns
     lower, right = row % 2, column % 2
     cell = (row // 2 + lower) * (columns // 2 + 1) + column // 2 + right
@@ -118,83 +130,84 @@ def upsampled(pixel, columns):
 
 
 @triton.jit
-def size_upsampled(pixels, columns):
-    """How many pixels `polyphase` makes of a frame, those beyond its edges included."""
+def polyphase_pixels(pixels, columns):
+    """Return how many pixels a `polyphase_weight` makes of a frame, those beyond its edges too."""
     return (pixels // columns // 2 + 1) * (columns // 2 + 1) * 4
 
 
 @triton.jit
-def _lay_frame(
-    place,
+def _store_taps(
+    target,
     numbers,
     inside,
-    row_step,
-    slot_step,
-    seen: tl.constexpr,
+    row_stride,
+    tap_stride,
+    frame: tl.constexpr,
     rows: tl.constexpr,
-    at_once: tl.constexpr,
+    frames_per_conv: tl.constexpr,
 ):
-    """Write a frame wherever it is seen, where frame `seen` counts from the first remembered."""
+    """Store a frame as every tap that sees it; `frame` counts from the first cached one."""
     for row in tl.static_range(rows):
-        slot = seen - row * at_once
-        if (slot >= 0) and (slot < at_once + 2):
-            tl.store(place + row * row_step + slot * slot_step, numbers, inside)
+        tap = frame - row * frames_per_conv
+        if (tap >= 0) and (tap < frames_per_conv + 2):
+            tl.store(target + row * row_stride + tap * tap_stride, numbers, inside)
 
 
 @triton.jit
-def between_convolutions(
-    mixed,
+def conv_epilogue_kernel(
+    conv,
     bias,
     shortcut,
     total,
     gamma,
     past,
-    laid,
+    stacked,
     pixels,
     columns,
     frames: tl.constexpr,
     channels: tl.constexpr,
-    at_once: tl.constexpr,
-    direct: tl.constexpr,
+    frames_per_conv: tl.constexpr,
+    conv3d: tl.constexpr,
     polyphase: tl.constexpr,
     tile: tl.constexpr,
     width: tl.constexpr,
 ):
-    """All frames of `tile` pixels of one picture of the batch; what is None is left out."""
+    """Work on `tile` pixels in all frames of one clip; arguments that are None are left out."""
     batch = tl.program_id(1).to(tl.int64)
     pixel = (tl.program_id(0) * tile + tl.arange(0, tile))[:, None]
     channel = tl.arange(0, width)[None, :]
-    known = channel < channels
-    inside = (pixel < pixels) & known
+    in_channels = channel < channels
+    inside = (pixel < pixels) & in_channels
     size = tl.cast(pixels, tl.int64) * channels
-    at = pixel.to(tl.int64) * channels + channel
+    offset = pixel.to(tl.int64) * channels + channel
 
     if polyphase:
-        source = mixed + upsampled(pixel, columns) * channels + channel
-        source_size = tl.cast(size_upsampled(pixels, columns), tl.int64) * channels
+        source = conv + polyphase_index(pixel, columns) * channels + channel
+        source_size = tl.cast(polyphase_pixels(pixels, columns), tl.int64) * channels
     else:
-        source = mixed + at
+        source = conv + offset
         source_size = size
     if bias is not None:
-        added = tl.load(bias + channel, known, 0.0).to(tl.float32)
+        added = tl.load(bias + channel, in_channels, 0.0).to(tl.float32)
     if gamma is not None:
-        scale = tl.load(gamma + channel, known, 0.0).to(tl.float32) * tl.sqrt(channels * 1.0)
+        scale = tl.load(gamma + channel, in_channels, 0.0).to(tl.float32) * tl.sqrt(channels * 1.0)
 
-    if laid is not None:
-        rows: tl.constexpr = frames // at_once
-        slots: tl.constexpr = at_once + 2
-        if direct:
-            place, slot_step = laid + at, size
+    if stacked is not None:
+        rows: tl.constexpr = frames // frames_per_conv
+        taps: tl.constexpr = frames_per_conv + 2
+        if conv3d:
+            target, tap_stride = stacked + offset, size
         else:
-            place, slot_step = laid + pixel.to(tl.int64) * (slots * channels) + channel, channels
-        row_step = size * slots
-        place += batch * rows * row_step
-        end = past + batch * 2 * size + at
+            target = stacked + pixel.to(tl.int64) * (taps * channels) + channel
+            tap_stride = channels
+        row_stride = size * taps
+        target += batch * rows * row_stride
+        end = past + batch * 2 * size + offset
         older = tl.load(end, inside)
         newer = tl.load(end + size, inside)
-        tl.debug_barrier()  # all have read the memory before any writes to it
-        _lay_frame(place, older, inside, row_step, slot_step, 0, rows, at_once)
-        _lay_frame(place, newer, inside, row_step, slot_step, 1, rows, at_once)
+        tl.debug_barrier()  # all threads have read the cache before any writes to it
+        _store_taps(target, older, inside, row_stride, tap_stride, 0, rows, frames_per_conv)
+        _store_taps(target, newer, inside, row_stride, tap_stride, 1, rows, frames_per_conv)
         if frames == 1:
             tl.store(end, newer, inside)
 
@@ -204,15 +217,17 @@ def between_convolutions(
         if bias is not None:
             numbers += added
         if shortcut is not None:
-            numbers += tl.load(shortcut + index * size + at, inside, 0.0).to(tl.float32)
+            numbers += tl.load(shortcut + index * size + offset, inside, 0.0).to(tl.float32)
         if total is not None:
-            tl.store(total + index * size + at, numbers, inside)
+            tl.store(total + index * size + offset, numbers, inside)
         if gamma is not None:
             length = tl.sqrt(tl.sum(numbers * numbers, 1))[:, None]
             numbers = numbers * (1 / tl.maximum(length, 1e-12)) * scale
             numbers = numbers * tl.sigmoid(numbers)
-        if laid is not None:
-            rounded = numbers.to(laid.dtype.element_ty)
-            _lay_frame(place, rounded, inside, row_step, slot_step, frame + 2, rows, at_once)
+        if stacked is not None:
+            rounded = numbers.to(stacked.dtype.element_ty)
+            _store_taps(
+                target, rounded, inside, row_stride, tap_stride, frame + 2, rows, frames_per_conv
+            )
             if frame >= frames - 2:
                 tl.store(end + (frame + 2 - frames) * size, rounded, inside)

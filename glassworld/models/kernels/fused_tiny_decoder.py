@@ -1,12 +1,12 @@
-"""The tiny decoder with one kernel of ours between two convolutions.
+"""The tiny decoder with one kernel between two convolutions.
 
 A convolution leaves its bias, the shortcut around it and the ReLU to the pass that reads its
-output. That pass lays the frames out for the next convolution: beside the frame before, the
-remembered one before the first, where the next is a memory block's; and remembers the last.
+output. Where the next convolution is the first of a memory block, that pass also puts the frame
+before beside each frame, the cached one before the first, and updates the cache in place.
 
-The parts are the plain ones with another way forward: they keep their weights and remember the
-same, so that a clip can go on in either. What has nothing to remember from yet goes through the
-plain code. No gradients.
+The fused parts share their parameters with the plain ones and cache the same features, so a clip
+can continue in either. While the cache holds nothing for a layer, it runs the plain code. No
+gradients.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import triton.language as tl
 from torch import Tensor, nn
 
 from glassworld.models.kernels.conv_epilogue import (
-    WARPS,
-    shape_of_programs,
-    size_upsampled,
-    upsampled,
+    NUM_WARPS,
+    polyphase_index,
+    polyphase_pixels,
+    program_shape,
 )
+from glassworld.models.kernels.deferred_sum import DeferredSum, materialize
 from glassworld.models.kernels.launch import launch
 from glassworld.models.vae.blocks import polyphase_weight
 from glassworld.models.vae.causal_conv import FeatureCache, conv2d_frames
@@ -38,22 +39,22 @@ from glassworld.models.vae.tiny_decoder import (
 
 
 def fuse_tiny_decoder(decoder: TinyDecoder) -> None:
-    """Let the decoder's parts go the fused way, in place."""
+    """Replace the classes of the decoder's parts by fused ones, in place."""
     for layer in decoder.decoder.values():
         layer.__class__ = FUSED.get(type(layer), type(layer))
 
 
 @dataclass(frozen=True)
-class Convolved:
-    """Frames `[b, t, h, w, c]` as a convolution left them, to be read once.
+class TinyConvSum(DeferredSum):
+    """Frames `[b, t, h, w, c]`: a convolution's output, plus a bias, plus a shortcut, then ReLU.
 
-    `mixed` lacks a bias `[c]`, then a shortcut, the first half of the channels of
-    `[b, t, h, w, 2 * c]`, then a ReLU. With `grown` it is an upsampling's that made so many frames
-    of one: `[b, t / grown, h / 2 + 1, w / 2 + 1, 4 * grown * c]`, the channels in the order of
-    `vae_layers.polyphase_weight`, for each pixel frame by frame. All are contiguous.
+    The shortcut is the first half of the channels of `[b, t, h, w, 2 * c]`. With `grown`, `conv` is
+    the output of an upsampling that made so many frames of one: `[b, t / grown, h / 2 + 1,
+    w / 2 + 1, 4 * grown * c]`, the channels in the order of `polyphase_weight`, for each pixel
+    frame by frame. All are contiguous, and read once.
     """
 
-    mixed: Tensor
+    conv: Tensor
     bias: Tensor | None = None
     shortcut: Tensor | None = None
     relu: bool = True
@@ -61,80 +62,93 @@ class Convolved:
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
-        """Of the frames."""
-        b, t, h, w, c = self.mixed.shape
+        """The shape of the frames."""
+        b, t, h, w, c = self.conv.shape
         if not self.grown:
             return b, t, h, w, c
         return b, t * self.grown, 2 * (h - 1), 2 * (w - 1), c // (4 * self.grown)
 
+    def add_up(self) -> Tensor:
+        """Return the frames `[b, t, h, w, c]`, in the storage of `conv` unless it was grown."""
+        frames = self.conv.new_empty(self.shape) if self.grown else self.conv
+        _launch(self, None, frames)
+        return frames
+
 
 @dataclass(frozen=True)
 class DeferredGrow:
-    """Frames `[b, t, h, w, i]` that a 1x1 convolution `[count * c, i, 1, 1]` is to grow."""
+    """Frames `[b, t, h, w, i]` and the 1x1 convolution `[count * c, i, 1, 1]` still to apply."""
 
     frames: Tensor
     weight: Tensor
     count: int
 
 
-def finished(x: Convolved) -> Tensor:
-    """The frames `[b, t, h, w, c]`: in the place of what was convolved, unless it was grown."""
-    frames = x.mixed.new_empty(x.shape) if x.grown else x.mixed
-    _launch(x, None, frames)
-    return frames
+def pair_with_previous(x: TinyConvSum, past: Tensor) -> Tensor:
+    """Return each frame with the one before it, `[b, t, h, w, 2 * c]`.
 
-
-def beside_the_last(x: Convolved, past: Tensor) -> Tensor:
-    """Each frame and the one before it, `[b, t, h, w, 2 * c]`.
-
-    `past`, `[b, 1, h, w, c]` and contiguous, comes before the first and then becomes the last.
+    `past`, `[b, 1, h, w, c]` and contiguous, comes before the first frame and is replaced by the
+    last one.
     """
     *shape, channels = x.shape
-    pairs = x.mixed.new_empty(*shape, 2 * channels)
+    pairs = x.conv.new_empty(*shape, 2 * channels)
     _launch(x, past, pairs)
     return pairs
 
 
-def convolved(x: Tensor, layer: nn.Conv2d, shortcut: Tensor | None = None) -> Convolved:
-    """What the layer, of 3x3, makes of `[b, t, h, w, i]`, its bias and the shortcut left out."""
-    return Convolved(conv2d_frames(x, layer.weight, None, 1), layer.bias, shortcut)
+def deferred_conv(x: Tensor, layer: nn.Conv2d, shortcut: Tensor | None = None) -> TinyConvSum:
+    """Convolve `[b, t, h, w, i]` by a 3x3 `layer`; bias and shortcut are deferred."""
+    return TinyConvSum(conv2d_frames(x, layer.weight, None, 1), layer.bias, shortcut)
 
 
 class FusedTinyInput(TinyInput):
-    def forward(self, x: Tensor) -> Convolved:  # type: ignore[override]
-        return convolved(x, self)
+    """An input convolution that leaves bias and ReLU to the part after it."""
+
+    def forward(self, x: Tensor) -> TinyConvSum:  # type: ignore[override]
+        """Map `[b, t, h, w, inputs]` to `[b, t, h, w, outputs]`, deferred."""
+        return deferred_conv(x, self)
 
 
 class FusedMemoryBlock(MemoryBlock):
-    def forward(self, x: Convolved, memory: FeatureCache) -> Convolved:  # type: ignore[override]
-        past = memory.frames.get(self.name)
+    """A memory block that takes and leaves a deferred sum."""
+
+    def forward(self, x: TinyConvSum, cache: FeatureCache) -> TinyConvSum:  # type: ignore[override]
+        """Apply the block to `[b, t, h, w, c]`."""
+        past = cache.frames.get(self.name)
         if past is None:
-            return Convolved(super().forward(finished(x), memory))  # another ReLU is none
+            # The deferred ReLU changes nothing: the plain block ends in one.
+            return TinyConvSum(super().forward(materialize(x), cache))
         first, second, third = (layer for layer in self.conv if isinstance(layer, nn.Conv2d))
-        pairs = beside_the_last(x, past)
-        y = finished(convolved(pairs, first))
-        y = finished(convolved(y, second))
-        return convolved(y, third, pairs)
+        pairs = pair_with_previous(x, past)
+        y = materialize(deferred_conv(pairs, first))
+        y = materialize(deferred_conv(y, second))
+        return deferred_conv(y, third, pairs)
 
 
 class FusedTemporalGrow(TemporalGrow):
-    def forward(self, x: Convolved) -> DeferredGrow:  # type: ignore[override]
-        return DeferredGrow(finished(x), self.conv.weight, self.count)
+    """A 1x1 convolution left to the upsampling after it."""
+
+    def forward(self, x: TinyConvSum) -> DeferredGrow:  # type: ignore[override]
+        """Return the frames with the convolution still to apply."""
+        return DeferredGrow(materialize(x), self.conv.weight, self.count)
 
 
 class FusedUpsampleConv(UpsampleConv):
-    """What the 1x1 convolution before it does, too: neither has a bias, so that they are one."""
+    """An upsampling and the 1x1 convolution before it as one convolution: neither has a bias."""
 
-    def forward(self, x: DeferredGrow) -> Convolved:  # type: ignore[override]
-        # Weights are loaded together, so that its own tells of a change in both.
-        weight = self.packed.get(self.weight, lambda weight: grown_phases(weight, x), "grown")
-        four = conv2d_frames(x.frames, weight, None, 1)
-        return Convolved(four, relu=False, grown=x.count)
+    def forward(self, x: DeferredGrow) -> TinyConvSum:  # type: ignore[override]
+        """Map `[b, t, h, w, i]` to `[b, count * t, 2h, 2w, outputs]`, deferred."""
+        # The cache watches one of the two weights: they are only ever loaded together.
+        weight = self.packed.get(self.weight, lambda weight: grown_weight(weight, x), "grown")
+        return TinyConvSum(conv2d_frames(x.frames, weight, None, 1), relu=False, grown=x.count)
 
 
 class FusedTinyHead(TinyHead):
-    def forward(self, x: Convolved) -> Tensor:  # type: ignore[override]
-        return conv2d_frames(finished(replace(x, relu=True)), self.weight, self.bias, 1)
+    """A head that takes a deferred sum."""
+
+    def forward(self, x: TinyConvSum) -> Tensor:  # type: ignore[override]
+        """Map `[b, t, h, w, inputs]` to `[b, t, h, w, 3]`."""
+        return conv2d_frames(materialize(replace(x, relu=True)), self.weight, self.bias, 1)
 
 
 FUSED: dict[type[nn.Module], type[nn.Module]] = {
@@ -146,25 +160,28 @@ FUSED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def grown_phases(weight: Tensor, x: DeferredGrow) -> Tensor:
-    """Return `polyphase_weight` of a 3x3 weight after the 1x1 one: `[4 * count * o, i, 2, 2]`."""
+def grown_weight(weight: Tensor, x: DeferredGrow) -> Tensor:
+    """Return the `polyphase_weight` of a 3x3 weight `[o, c, 3, 3]` after the 1x1 convolution.
+
+    Its shape is `[4 * count * o, i, 2, 2]`.
+    """
     grow = x.weight.float().flatten(1).unflatten(0, (x.count, -1))
     both = torch.einsum("ockl,fci->foikl", weight.float(), grow).flatten(0, 1)
     return polyphase_weight(both).to(weight.dtype)
 
 
-def _launch(x: Convolved, past: Tensor | None, laid: Tensor) -> None:
+def _launch(x: TinyConvSum, past: Tensor | None, out: Tensor) -> None:
     b, t, h, w, c = x.shape
-    tile, width = shape_of_programs(c)
-    with torch.cuda.device_of(laid):
+    tile, width = program_shape(c)
+    with torch.cuda.device_of(out):
         launch(
-            between_tiny_convolutions,
+            tiny_conv_epilogue_kernel,
             (triton.cdiv(h * w, tile), b),
-            x.mixed,
+            x.conv,
             x.bias,
             x.shortcut,
             past,
-            laid,
+            out,
             pixels=h * w,
             columns=w,
             frames=t,
@@ -173,17 +190,17 @@ def _launch(x: Convolved, past: Tensor | None, laid: Tensor) -> None:
             relu=x.relu,
             tile=tile,
             width=width,
-            num_warps=WARPS,
+            num_warps=NUM_WARPS,
         )
 
 
 @triton.jit
-def between_tiny_convolutions(
-    mixed,
+def tiny_conv_epilogue_kernel(
+    conv,
     bias,
     shortcut,
     past,
-    laid,
+    out,
     pixels,
     columns,
     frames: tl.constexpr,
@@ -193,29 +210,29 @@ def between_tiny_convolutions(
     tile: tl.constexpr,
     width: tl.constexpr,
 ):
-    """All frames of `tile` pixels of one picture of the batch; what is None is left out."""
+    """Work on `tile` pixels in all frames of one clip; arguments that are None are left out."""
     batch = tl.program_id(1)
     pixel = (tl.program_id(0) * tile + tl.arange(0, tile))[:, None]
     channel = tl.arange(0, width)[None, :]
-    known = channel < channels
-    inside = (pixel < pixels) & known
+    in_channels = channel < channels
+    inside = (pixel < pixels) & in_channels
     size = tl.cast(pixels, tl.int64) * channels
-    at = pixel * channels + channel
-    paired = at + pixel * channels
+    offset = pixel * channels + channel
+    paired = offset + pixel * channels
 
     sources: tl.constexpr = grown if grown else 1  # frames that lie side by side
     if grown:
-        source = mixed + upsampled(pixel, columns) * (grown * channels) + channel
-        source_size = tl.cast(size_upsampled(pixels, columns), tl.int64) * (grown * channels)
+        source = conv + polyphase_index(pixel, columns) * (grown * channels) + channel
+        source_size = tl.cast(polyphase_pixels(pixels, columns), tl.int64) * (grown * channels)
     else:
-        source = mixed + at
+        source = conv + offset
         source_size = size
     if bias is not None:
-        added = tl.load(bias + channel, known, 0.0).to(tl.float32)
+        added = tl.load(bias + channel, in_channels, 0.0).to(tl.float32)
     if past is not None:
-        end = past + batch * size + at
+        end = past + batch * size + offset
         before = tl.load(end, inside)
-        tl.debug_barrier()  # all have read the memory before any writes to it
+        tl.debug_barrier()  # all threads have read the cache before any writes to it
 
     for frame in tl.static_range(frames):
         index = batch * frames + frame
@@ -226,14 +243,14 @@ def between_tiny_convolutions(
         if shortcut is not None:
             numbers += tl.load(shortcut + index * 2 * size + paired, inside, 0.0).to(tl.float32)
         if relu:
-            numbers = tl.where(numbers < 0, 0.0, numbers)  # what is no number stays none
-        rounded = numbers.to(laid.dtype.element_ty)
+            numbers = tl.where(numbers < 0, 0.0, numbers)  # NaN stays NaN
+        rounded = numbers.to(out.dtype.element_ty)
         if past is None:
-            tl.store(laid + index * size + at, rounded, inside)
+            tl.store(out + index * size + offset, rounded, inside)
         else:
-            place = laid + index * 2 * size + paired
-            tl.store(place, rounded, inside)
-            tl.store(place + channels, before, inside)
+            target = out + index * 2 * size + paired
+            tl.store(target, rounded, inside)
+            tl.store(target + channels, before, inside)
             before = rounded
     if past is not None:
         tl.store(end, before, inside)

@@ -1,4 +1,4 @@
-"""Launching kernels, or only having them compiled: many at once, before they are needed."""
+"""Launch kernels, or only compile them: many side by side, before they are needed."""
 
 from __future__ import annotations
 
@@ -12,45 +12,46 @@ from typing import Any
 import torch
 import triton
 
-_ahead = ContextVar("only compiled", default=False)
+_compile_only = ContextVar("compile only", default=False)
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *given: Any, **named: Any) -> None:
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
     """Run the kernel over the grid; within `compile_without_launching` only compile it."""
-    if _ahead.get():
-        kernel.warmup(*given, grid=grid, **named)
+    if _compile_only.get():
+        kernel.warmup(*arguments, grid=grid, **constants)
     else:
-        kernel[grid](*given, **named)
+        kernel[grid](*arguments, **constants)
 
 
 @contextmanager
 def compile_without_launching(device: torch.device) -> Iterator[None]:
-    """Launch nothing in this thread, but have all that would be compiled, side by side.
+    """Compile the kernels that this thread would launch, side by side, and launch none.
 
-    What kernels would have written is left as it is. Ends when everything is compiled and on the
-    device; raises what the compiler raises.
+    Outputs of kernels stay unwritten. Ends when everything is compiled and loaded on the device;
+    raises what the compiler raises.
     """
-    token = _ahead.set(True)
+    token = _compile_only.set(True)
     try:
-        with Compiling(device) as threads, triton.AsyncCompileMode(threads):
+        with CompilerPool(device) as threads, triton.AsyncCompileMode(threads):
             yield
     finally:
-        _ahead.reset(token)
+        _compile_only.reset(token)
 
 
-class Compiling(ThreadPoolExecutor):
-    """Threads that compile kernels and load them."""
+class CompilerPool(ThreadPoolExecutor):
+    """Threads that compile kernels and load them on a device."""
 
     def __init__(self, device: torch.device) -> None:
         on_device = partial(torch.cuda.set_device, device) if device.type == "cuda" else None
         super().__init__(initializer=on_device)
 
-    def submit(self, compiled: Callable[[], Any]) -> Future[Any]:  # type: ignore[override]
-        return super().submit(loaded, compiled)
+    def submit(self, compile_kernel: Callable[[], Any]) -> Future[Any]:  # type: ignore[override]
+        """Compile and load one kernel."""
+        return super().submit(_compile_and_load, compile_kernel)
 
 
-def loaded(compiled: Callable[[], Any]) -> Any:
-    """A kernel that could be launched at once: Triton compiles a launcher of C for each, too."""
-    kernel = compiled()
+def _compile_and_load(compile_kernel: Callable[[], Any]) -> Any:
+    """Return a kernel that can be launched at once: Triton also compiles a C launcher for each."""
+    kernel = compile_kernel()
     _ = kernel.run  # a property that loads what it returns
     return kernel

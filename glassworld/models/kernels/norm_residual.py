@@ -1,11 +1,12 @@
-"""Kernels over rows of a matrix: residuals, layer norms, RMS norms, 8 bits.
+"""Kernels over rows of a matrix: residual sums, layer norms with adaLN, RMS norms, float8.
 
 One program works on one row, which stays in registers: every number is read once and written
-once. Sums are made in float32.
+once. Sums are computed in float32.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,74 +14,78 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from glassworld.models.kernels.deferred_sum import DeferredSum
 from glassworld.models.kernels.launch import launch
 from glassworld.models.ops.quantized import MAX_VALUE, QuantizedTensor
 
-EIGHT_BITS = torch.float8_e4m3fn
-SMALLEST = tl.constexpr(1e-12)  # of what a row is scaled by
+FLOAT8 = torch.float8_e4m3fn
+MIN_ABS_MAX = tl.constexpr(1e-12)  # of a row: its scale must not be zero
 PARTS = tl.constexpr(6)  # shift, scale and gate, for attention and for the feed-forward
 
 
-class Moments(NamedTuple):
-    """What timesteps do to rows: the part `part` is a gate, or a shift and behind it the scale."""
+class RowModulation(NamedTuple):
+    """One part of a layer's adaLN modulation: a gate, or a shift that its scale follows."""
 
     modulation: Tensor  # the layer's own, [1, 6, width]
     time: Tensor  # [b, f or 1, 6, width]
-    rows: int  # that share a timestep, in order
+    rows: int  # consecutive rows that share a timestep
     part: int
 
 
-class Affine(NamedTuple):
+class LayerNormWeights(NamedTuple):
     """A layer norm's own scale and shift."""
 
     weight: Tensor
     bias: Tensor
 
 
-class Pending(NamedTuple):
-    """Rows that are not yet added up: `x`, plus `y` times the gate. Adding up is done in `x`.
+@dataclass(frozen=True)
+class ResidualSum(DeferredSum):
+    """The residual stream `x`, to which `y` times the gate is to be added, in place.
 
     `x`, `y`: `[..., width]`, contiguous.
     """
 
     x: Tensor
     y: Tensor | None = None
-    gate: Moments | None = None
+    gate: RowModulation | None = None
 
+    @staticmethod
+    def of(x: Tensor | ResidualSum) -> ResidualSum:
+        """Return `x` as a sum, of one addend if it is a tensor."""
+        return ResidualSum(x) if isinstance(x, Tensor) else x
 
-def pending(x: Tensor | Pending) -> Pending:
-    return Pending(x) if isinstance(x, Tensor) else x
-
-
-def finished(x: Tensor | Pending) -> Tensor:
-    """The rows, added up."""
-    if isinstance(x, Tensor):
-        return x
-    _add_and_norm(x, None, 0.0, None, None)
-    return x.x
+    def add_up(self) -> Tensor:
+        """Add `y` to `x` in place and return `x`."""
+        _launch_residual_norm(self, None, 0.0, None, None)
+        return self.x
 
 
 @triton.jit
-def store_row(out, scales, row, at, inside, values, width: tl.constexpr, largest: tl.constexpr):
-    """Write a row: as it is, or with `scales` in 8 bits of which `largest` is the largest."""
+def store_row(
+    out, scales, row, column, inside, values, width: tl.constexpr, max_value: tl.constexpr
+):
+    """Store a row as it is, or with `scales` quantized so that its maximum is `max_value`."""
     if scales is not None:
-        most = tl.max(tl.abs(tl.where(inside, values, 0.0)))
-        scale = tl.maximum(most, SMALLEST) / largest
+        abs_max = tl.max(tl.abs(tl.where(inside, values, 0.0)))
+        scale = tl.maximum(abs_max, MIN_ABS_MAX) / max_value
         tl.store(scales + row, scale)
         values *= 1 / scale
-    tl.store(out + row * width + at, values.to(out.dtype.element_ty), inside)
+    tl.store(out + row * width + column, values.to(out.dtype.element_ty), inside)
 
 
 @triton.jit
-def moment(modulation, time, row, rows, at, inside, part: tl.constexpr, width: tl.constexpr):
-    """One part of what timesteps do to a row."""
-    own = tl.load(modulation + part * width + at, inside, 0.0).to(tl.float32)
-    of_time = tl.load(time + (row // rows * PARTS + part) * width + at, inside, 0.0)
+def load_modulation(
+    modulation, time, row, rows, column, inside, part: tl.constexpr, width: tl.constexpr
+):
+    """Load one part of the modulation of a row: the layer's own plus the timestep's."""
+    own = tl.load(modulation + part * width + column, inside, 0.0).to(tl.float32)
+    of_time = tl.load(time + (row // rows * PARTS + part) * width + column, inside, 0.0)
     return own + of_time.to(tl.float32)
 
 
 @triton.jit
-def add_and_norm_kernel(
+def residual_norm_kernel(
     x,
     y,
     gates,
@@ -98,174 +103,196 @@ def add_and_norm_kernel(
     eps,
     width: tl.constexpr,
     block: tl.constexpr,
-    largest: tl.constexpr,
+    max_value: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
-    values = tl.load(x + row * width + at, inside, 0.0).to(tl.float32)
-    if y is not None:
-        added = tl.load(y + row * width + at, inside, 0.0).to(tl.float32)
-        if gate is not None:
-            added *= moment(gates, gate_time, row, gate_rows, at, inside, gate, width)
-        values += added
-        tl.store(x + row * width + at, values.to(x.dtype.element_ty), inside)
-    if out is not None:
-        centred = tl.where(inside, values - tl.sum(values) / width, 0.0)
-        values = centred * tl.rsqrt(tl.sum(centred * centred) / width + eps)
-        if weight is not None:
-            values *= tl.load(weight + at, inside, 0.0).to(tl.float32)
-            values += tl.load(bias + at, inside, 0.0).to(tl.float32)
-        if shift is not None:
-            values *= 1 + moment(modulation, time, row, rows, at, inside, shift + 1, width)
-            values += moment(modulation, time, row, rows, at, inside, shift, width)
-        store_row(out, scales, row, at, inside, values, width, largest)
+    """Add `y` times its gate to a row of `x`; store the row's layer norm in `out` if there is one.
 
-
-def add_and_norm(
-    x: Pending, norm: Affine | Moments, eps: float, eight_bits: bool = False
-) -> Tensor | QuantizedTensor:
-    """Add up the rows in place; returns their layer norm, in the form of `x.x`.
-
-    With `eight_bits` in float8 (e4m3) with a scale for each row.
+    Arguments that are None are left out.
     """
-    out = torch.empty_like(x.x, dtype=EIGHT_BITS if eight_bits else None)
-    scales = x.x.new_empty((*out.shape[:-1], 1), dtype=torch.float32) if eight_bits else None
-    _add_and_norm(x, norm, eps, out, scales)
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, block)
+    inside = column < width
+    values = tl.load(x + row * width + column, inside, 0.0).to(tl.float32)
+    if y is not None:
+        added = tl.load(y + row * width + column, inside, 0.0).to(tl.float32)
+        if gate is not None:
+            added *= load_modulation(gates, gate_time, row, gate_rows, column, inside, gate, width)
+        values += added
+        tl.store(x + row * width + column, values.to(x.dtype.element_ty), inside)
+    if out is not None:
+        centered = tl.where(inside, values - tl.sum(values) / width, 0.0)
+        values = centered * tl.rsqrt(tl.sum(centered * centered) / width + eps)
+        if weight is not None:
+            values *= tl.load(weight + column, inside, 0.0).to(tl.float32)
+            values += tl.load(bias + column, inside, 0.0).to(tl.float32)
+        if shift is not None:
+            values *= 1 + load_modulation(
+                modulation, time, row, rows, column, inside, shift + 1, width
+            )
+            values += load_modulation(modulation, time, row, rows, column, inside, shift, width)
+        store_row(out, scales, row, column, inside, values, width, max_value)
+
+
+def residual_norm(
+    x: ResidualSum, norm: LayerNormWeights | RowModulation, eps: float, float8: bool = False
+) -> Tensor | QuantizedTensor:
+    """Add up the rows in place and return their layer norm, with the shape of `x.x`.
+
+    With `float8` the norm comes in float8 (e4m3) with a scale for each row.
+    """
+    out = torch.empty_like(x.x, dtype=FLOAT8 if float8 else None)
+    scales = x.x.new_empty((*out.shape[:-1], 1), dtype=torch.float32) if float8 else None
+    _launch_residual_norm(x, norm, eps, out, scales)
     return out if scales is None else QuantizedTensor(out, scales)
 
 
-def _add_and_norm(
-    x: Pending, norm: Affine | Moments | None, eps: float, out: Tensor | None, scales: Tensor | None
+def _launch_residual_norm(
+    x: ResidualSum,
+    norm: LayerNormWeights | RowModulation | None,
+    eps: float,
+    out: Tensor | None,
+    scales: Tensor | None,
 ) -> None:
     width = x.x.shape[-1]
     launch(
-        add_and_norm_kernel,
+        residual_norm_kernel,
         (x.x.numel() // width,),
         x.x,
         x.y,
         *(x.gate or (None, None, 1, None)),
-        *(norm if isinstance(norm, Moments) else (None, None, 1, None)),
-        *(norm if isinstance(norm, Affine) else (None, None)),
+        *(norm if isinstance(norm, RowModulation) else (None, None, 1, None)),
+        *(norm if isinstance(norm, LayerNormWeights) else (None, None)),
         out,
         scales,
         eps,
         width=width,
         block=triton.next_power_of_2(width),
-        largest=MAX_VALUE[EIGHT_BITS],
-        num_warps=warps(width),
+        max_value=MAX_VALUE[FLOAT8],
+        num_warps=warps_per_row(width),
     )
 
 
 @triton.jit
-def widen_kernel(
-    x, y, more, out, rows_of_more, width: tl.constexpr, added: tl.constexpr, block: tl.constexpr
+def residual_concat_kernel(
+    x,
+    y,
+    extra,
+    out,
+    rows_per_extra,
+    width: tl.constexpr,
+    extra_width: tl.constexpr,
+    block: tl.constexpr,
 ):
+    """Add a row of `y` to `x` in place; store the sum and the `extra` of its frame in `out`."""
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
-    values = tl.load(x + row * width + at, inside, 0.0).to(tl.float32)
-    values += tl.load(y + row * width + at, inside, 0.0).to(tl.float32)
+    column = tl.arange(0, block)
+    inside = column < width
+    values = tl.load(x + row * width + column, inside, 0.0).to(tl.float32)
+    values += tl.load(y + row * width + column, inside, 0.0).to(tl.float32)
     values = values.to(x.dtype.element_ty)
-    tl.store(x + row * width + at, values, inside)
-    end = row * (width + added)
-    tl.store(out + end + at, values, inside)
-    rest = tl.load(more + row // rows_of_more * added + at, at < added, 0.0)
-    tl.store(out + end + width + at, rest, at < added)
+    tl.store(x + row * width + column, values, inside)
+    start = row * (width + extra_width)
+    tl.store(out + start + column, values, inside)
+    in_extra = column < extra_width
+    rest = tl.load(extra + row // rows_per_extra * extra_width + column, in_extra, 0.0)
+    tl.store(out + start + width + column, rest, in_extra)
 
 
-def add_and_widen(x: Tensor, y: Tensor, more: Tensor) -> Tensor:
-    """Add `y` to `x` in place; returns the sum, behind each row the `more` of its frame.
+def residual_concat(x: Tensor, y: Tensor, extra: Tensor) -> Tensor:
+    """Add `y` to `x` in place; return the sum with each frame's `extra` concatenated to its rows.
 
-    `x`, `y`: `[b, f, positions, width]`, contiguous; `more`: `[b, f, added]`, no wider.
+    `x`, `y`: `[b, f, positions, width]`, contiguous; `extra`: `[b, f, extra width]`. Returns
+    `[b, f, positions, width + extra width]`.
     """
     *outer, positions, width = x.shape
-    added = more.shape[-1]
-    out = x.new_empty((*outer, positions, width + added))
+    extra_width = extra.shape[-1]
+    out = x.new_empty((*outer, positions, width + extra_width))
     launch(
-        widen_kernel,
+        residual_concat_kernel,
         (x.numel() // width,),
         x,
         y,
-        more.to(x.dtype).contiguous(),
+        extra.to(x.dtype).contiguous(),
         out,
         positions,
         width=width,
-        added=added,
-        block=triton.next_power_of_2(max(width, added)),
-        num_warps=warps(width),
+        extra_width=extra_width,
+        block=triton.next_power_of_2(max(width, extra_width)),
+        num_warps=warps_per_row(width),
     )
     return out
 
 
 @triton.jit
-def rms_kernel(x, weight, eps, width: tl.constexpr, block: tl.constexpr):
+def rms_norm_kernel(x, weight, eps, width: tl.constexpr, block: tl.constexpr):
+    """Normalize a row of `x` in place."""
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, block)
-    inside = at < width
-    values = tl.load(x + row * width + at, inside, 0.0).to(tl.float32)
+    column = tl.arange(0, block)
+    inside = column < width
+    values = tl.load(x + row * width + column, inside, 0.0).to(tl.float32)
     values *= tl.rsqrt(tl.sum(values * values) / width + eps)
-    values *= tl.load(weight + at, inside, 0.0).to(tl.float32)
-    tl.store(x + row * width + at, values.to(x.dtype.element_ty), inside)
+    values *= tl.load(weight + column, inside, 0.0).to(tl.float32)
+    tl.store(x + row * width + column, values.to(x.dtype.element_ty), inside)
 
 
 def rms_norm_in_place(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis of a contiguous `x`; returns it."""
+    """Normalize a contiguous `x` over the last axis: x / sqrt(mean(x^2) + eps) * weight."""
     width = x.shape[-1]
     launch(
-        rms_kernel,
+        rms_norm_kernel,
         (x.numel() // width,),
         x,
         weight,
         eps,
         width=width,
         block=triton.next_power_of_2(width),
-        num_warps=warps(width),
+        num_warps=warps_per_row(width),
     )
     return x
 
 
 @triton.jit
 def gelu(x):
-    """In its tanh form, where 0.5 (1 + tanh(u)) is 1 / (1 + exp(-2 u)), here by a power of two."""
+    """Return GELU in its tanh form: 0.5 (1 + tanh(u)) = 1 / (1 + exp(-2 u)), here with exp2."""
     return x / (1 + tl.exp2(x * (-2.302208198 - 0.1029432397 * x * x)))
 
 
 @triton.jit
-def gelu_kernel(
+def gelu_float8_kernel(
     x,
     out,
     scales,
     width: tl.constexpr,
     whole: tl.constexpr,
     rest: tl.constexpr,
-    largest: tl.constexpr,
+    max_value: tl.constexpr,
 ):
+    """Quantize the GELU of a row, held as `whole` numbers and the `rest`, both powers of two."""
     row = tl.program_id(0).to(tl.int64)
     x += row * width
     out += row * width
-    at = tl.arange(0, whole)
-    values = gelu(tl.load(x + at).to(tl.float32))
-    most = tl.max(tl.abs(values))
+    column = tl.arange(0, whole)
+    values = gelu(tl.load(x + column).to(tl.float32))
+    abs_max = tl.max(tl.abs(values))
     if rest > 0:
-        behind = whole + tl.arange(0, rest)
-        others = gelu(tl.load(x + behind, behind < width, 0.0).to(tl.float32))
-        most = tl.maximum(most, tl.max(tl.abs(others)))
-    scale = tl.maximum(most, SMALLEST) / largest
+        tail = whole + tl.arange(0, rest)
+        others = gelu(tl.load(x + tail, tail < width, 0.0).to(tl.float32))
+        abs_max = tl.maximum(abs_max, tl.max(tl.abs(others)))
+    scale = tl.maximum(abs_max, MIN_ABS_MAX) / max_value
     tl.store(scales + row, scale)
-    tl.store(out + at, (values * (1 / scale)).to(out.dtype.element_ty))
+    tl.store(out + column, (values * (1 / scale)).to(out.dtype.element_ty))
     if rest > 0:
-        tl.store(out + behind, (others * (1 / scale)).to(out.dtype.element_ty), behind < width)
+        tl.store(out + tail, (others * (1 / scale)).to(out.dtype.element_ty), tail < width)
 
 
-def gelu_to_eight_bits(x: Tensor) -> QuantizedTensor:
-    """GELU in its tanh form of the rows of a contiguous `x` `[..., width]`, in float8 (e4m3)."""
+def gelu_float8(x: Tensor) -> QuantizedTensor:
+    """Return GELU (tanh form) of the rows of a contiguous `x` `[..., width]` in float8 (e4m3)."""
     width = x.shape[-1]
-    out = torch.empty_like(x, dtype=EIGHT_BITS)
+    out = torch.empty_like(x, dtype=FLOAT8)
     scales = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
     whole = 1 << (width.bit_length() - 1)  # 8192 of 8960: the next power would be half idle
     launch(
-        gelu_kernel,
+        gelu_float8_kernel,
         (x.numel() // width,),
         x,
         out,
@@ -273,12 +300,12 @@ def gelu_to_eight_bits(x: Tensor) -> QuantizedTensor:
         width=width,
         whole=whole,
         rest=triton.next_power_of_2(width - whole) if width > whole else 0,
-        largest=MAX_VALUE[EIGHT_BITS],
-        num_warps=warps(width),
+        max_value=MAX_VALUE[FLOAT8],
+        num_warps=warps_per_row(width),
     )
     return QuantizedTensor(out, scales)
 
 
-def warps(width: int) -> int:
-    """Of 32 threads, for a row: 16 numbers a thread, in two loads of 16 bytes."""
+def warps_per_row(width: int) -> int:
+    """Return how many warps hold a row: 16 numbers a thread, in two loads of 16 bytes."""
     return min(max(triton.next_power_of_2(width) // 512, 1), 8)

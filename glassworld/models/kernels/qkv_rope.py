@@ -1,6 +1,6 @@
-"""A kernel over tokens: queries and keys of all heads normed and turned, keys and values put away.
+"""A kernel over tokens: RMS norm and RoPE of queries and keys, and the write to the ring KV cache.
 
-Keys and values go straight to their slots of the window; queries stay in the order of tokens.
+Keys and values go straight to their slots; queries stay in the order of tokens.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ import triton.language as tl
 from torch import Tensor
 
 from glassworld.models.kernels.launch import launch
-from glassworld.models.kernels.norm_residual import warps
-from glassworld.models.kernels.rope import of_session, slots, turned
+from glassworld.models.kernels.norm_residual import warps_per_row
+from glassworld.models.kernels.rope import rotate_pairs, session_stride, slot_indices
 from glassworld.models.transformer.kv_cache import CacheSlots, RingKVCache
 from glassworld.models.transformer.rope import RotaryTable
 
 
 @triton.jit
-def turn_row(x, weight, at, inside, cos, sin, eps, width: tl.constexpr, block: tl.constexpr):
-    """A row of all heads normed over its whole width, then turned."""
-    values = tl.load(x + at, inside, 0.0).to(tl.float32)
+def norm_rope_row(
+    x, weight, column, inside, cos, sin, eps, width: tl.constexpr, block: tl.constexpr
+):
+    """Load a row of all heads, norm it over its whole width and rotate it."""
+    values = tl.load(x + column, inside, 0.0).to(tl.float32)
     values *= tl.rsqrt(tl.sum(values * values) / width + eps)
-    values *= tl.load(weight + at, inside, 0.0).to(tl.float32)
-    return tl.reshape(turned(tl.reshape(values, (1, block)), cos, sin, 1, block), (block,))
+    values *= tl.load(weight + column, inside, 0.0).to(tl.float32)
+    return tl.reshape(rotate_pairs(tl.reshape(values, (1, block)), cos, sin, 1, block), (block,))
 
 
 @triton.jit
-def place_tokens_kernel(
+def qkv_rope_kernel(
     qkv,
     norm_q,
     norm_k,
@@ -38,72 +40,74 @@ def place_tokens_kernel(
     v,
     tokens,
     positions,
-    turns,
-    of_batch,
-    of_head,
+    session_stride,
+    batch_stride,
+    head_stride,
     eps,
     width: tl.constexpr,
     block: tl.constexpr,
     head_dim: tl.constexpr,
 ):
+    """Work on one token; without `q` its row holds keys and values only."""
     row = tl.program_id(0).to(tl.int64)
     batch, token = row // tokens, row % tokens
-    at = tl.arange(0, block)
-    inside = at < width
+    column = tl.arange(0, block)
+    inside = column < width
     pair = tl.arange(0, block // 2)[None, :] % (head_dim // 2)
-    angle = batch * turns + token * (head_dim // 2) + pair
+    angle = batch * session_stride + token * (head_dim // 2) + pair
     c, s = tl.load(cos + angle), tl.load(sin + angle)
-    given = qkv + row * (2 * width)
+    source = qkv + row * (2 * width)
     if q is not None:
-        given = qkv + row * (3 * width)
-        turned_q = turn_row(given, norm_q, at, inside, c, s, eps, width, block)
-        tl.store(q + row * width + at, turned_q.to(q.dtype.element_ty), inside)
-        given += width
+        source = qkv + row * (3 * width)
+        query = norm_rope_row(source, norm_q, column, inside, c, s, eps, width, block)
+        tl.store(q + row * width + column, query.to(q.dtype.element_ty), inside)
+        source += width
     slot = tl.load(slots + token // positions) * positions + token % positions
-    to = batch * of_batch + at // head_dim * of_head + slot * head_dim + at % head_dim
-    turned_k = turn_row(given, norm_k, at, inside, c, s, eps, width, block)
-    tl.store(k + to, turned_k.to(k.dtype.element_ty), inside)
-    tl.store(v + to, tl.load(given + width + at, inside, 0.0), inside)
+    target = batch * batch_stride + column // head_dim * head_stride
+    target += slot * head_dim + column % head_dim
+    key = norm_rope_row(source, norm_k, column, inside, c, s, eps, width, block)
+    tl.store(k + target, key.to(k.dtype.element_ty), inside)
+    tl.store(v + target, tl.load(source + width + column, inside, 0.0), inside)
 
 
-def place_tokens(
+def qkv_rope(
     qkv: Tensor,
     norms: tuple[Tensor, Tensor],
     eps: float,
     rotary: RotaryTable,
-    window: RingKVCache,
-    place: CacheSlots,
+    cache: RingKVCache,
+    slots: CacheSlots,
 ) -> Tensor:
-    """Norm and turn queries and keys; keys and values go to their slots.
+    """Norm and rotate queries and keys; write keys and values to the slots of the cache.
 
     `qkv`: `[b, tokens, 3 * dim]`, or without queries `[b, tokens, 2 * dim]`, contiguous; `norms`:
-    the weights of the queries' and the keys' RMS norms; `rotary` as in `BlockPosition`. Returns the
-    queries `[b, heads, tokens, d]`; without queries something of no meaning.
+    the weights of the queries' and the keys' RMS norms; `rotary` as in `BlockPosition`. Returns
+    the queries `[b, heads, tokens, d]`; without queries `qkv`, which means nothing.
     """
-    batch, tokens, given = qkv.shape
-    heads, head_dim = window.k.shape[1], window.k.shape[3]
+    batch, tokens, qkv_width = qkv.shape
+    heads, head_dim = cache.k.shape[1], cache.k.shape[3]
     width = heads * head_dim
-    q = qkv.new_empty(batch, tokens, width) if given == 3 * width else None
+    q = qkv.new_empty(batch, tokens, width) if qkv_width == 3 * width else None
     launch(
-        place_tokens_kernel,
+        qkv_rope_kernel,
         (batch * tokens,),
         qkv,
         *norms,
         rotary.cos,
         rotary.sin,
-        slots(place, qkv.device),
+        slot_indices(slots, qkv.device),
         q,
-        window.k,
-        window.v,
+        cache.k,
+        cache.v,
         tokens,
-        window.per_frame,
-        of_session(rotary),
-        window.k.stride(0),
-        window.k.stride(1),
+        cache.per_frame,
+        session_stride(rotary),
+        cache.k.stride(0),
+        cache.k.stride(1),
         eps,
         width=width,
         block=triton.next_power_of_2(width),
         head_dim=head_dim,
-        num_warps=warps(width),
+        num_warps=warps_per_row(width),
     )
     return qkv if q is None else q.unflatten(2, (heads, head_dim)).transpose(1, 2)

@@ -1,8 +1,8 @@
 """The action module: how keyboard and mouse steer the transformer.
 
 Each latent frame sees the actions of the twelve pixel frames before its last one. The mouse is
-mixed into every token and attended over time, position by position; the keyboard is one key and
-value per latent frame that all tokens attend to.
+mixed into every token, and each position attends to itself over time; the keyboard gives one key
+and value per latent frame, to which all tokens attend.
 """
 
 from __future__ import annotations
@@ -13,15 +13,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from glassworld.models.ops.attention import AttentionFunction, attention
 from glassworld.models.ops.linear import PackedLinear, feed_forward
 from glassworld.models.ops.norms import rms_norm
-from glassworld.models.transformer.attention import (
-    QKV,
-    AttentionFunction,
-    RMSNorm,
-    attention,
-    cached_attention,
-)
+from glassworld.models.transformer.attention import QKV, RMSNorm, cached_attention
 from glassworld.models.transformer.kv_cache import CacheSlots, LayerCache
 from glassworld.models.transformer.rope import RotaryTable
 from glassworld.profiling import registry as tags
@@ -30,23 +25,23 @@ from glassworld.specs import ActionModuleSpec
 
 
 class ActionWindows(NamedTuple):
-    """What each latent frame of a block sees of the actions."""
+    """The actions that each latent frame of a block sees."""
 
     keyboard: Tensor  # [b, f, rows, keys]
     mouse: Tensor | None  # [b, f, rows, 2]
 
 
-class ActionPass(NamedTuple):
-    """What the action modules of all layers share in one forward."""
+class ActionInputs(NamedTuple):
+    """The inputs that the action modules of all layers share in one forward."""
 
     windows: ActionWindows
     rotary: RotaryTable  # [f, d / 2]; for several sessions [b, 1, 1, f, d / 2]
-    place: CacheSlots | None  # where the block goes in the rings; None when training
-    visible: Tensor | None  # [f, f]: which frame sees which, without rings
+    slots: CacheSlots | None  # of the ring caches; None in training
+    visible: Tensor | None  # training: [f, f], which frame sees which
 
 
 class ActionModule(nn.Module):
-    """Adds what mouse and keyboard say to the tokens `[b, f, positions, dim]`."""
+    """Two attentions that add mouse and keyboard to the tokens `[b, f, positions, dim]`."""
 
     def __init__(self, spec: ActionModuleSpec, dim: int, eps: float) -> None:
         super().__init__()
@@ -59,7 +54,7 @@ class ActionModule(nn.Module):
                 nn.LayerNorm(mouse),
             )
             self.t_qkv = PackedLinear(mouse, 3 * mouse, bias=False)
-            # Stored in released checkpoints, never applied: its norms have no weight.
+            # Stored in released checkpoints but never applied: the norms in use have no weight.
             self.img_attn_q_norm = RMSNorm(mouse // spec.heads, eps)
             self.img_attn_k_norm = RMSNorm(mouse // spec.heads, eps)
             self.proj_mouse = PackedLinear(mouse, dim, bias=False)
@@ -75,38 +70,39 @@ class ActionModule(nn.Module):
         self.key_attn_k_norm = RMSNorm(keyboard // spec.heads, eps)
         self.proj_keyboard = PackedLinear(keyboard, dim, bias=False)
 
-    def forward(self, x: Tensor, shared: ActionPass, cache: LayerCache | None) -> Tensor:
-        windows, rotary = shared.windows, shared.rotary
+    def forward(self, x: Tensor, inputs: ActionInputs, cache: LayerCache | None) -> Tensor:
+        """Add both attentions to `x` `[b, f, positions, dim]`; without a `cache`, in training."""
+        windows, rotary, slots, visible = inputs
         if windows.mouse is not None and self.has_mouse:
             with tag(tags.MOUSE_ATTENTION):
-                heads = self.mouse_qkv(x, windows.mouse, rotary)
-                past = cache.mouse if cache else None
-                place, visible = shared.place, shared.visible
-                seen = cached_attention(heads, past, place, visible, self.mouse_attention)
-                x = self.mouse_out(x, seen)
+                qkv = self.mouse_qkv(x, windows.mouse, rotary)
+                ring = cache.mouse if cache else None
+                mixed = cached_attention(qkv, ring, slots, visible, self.mouse_attention)
+                x = self.mouse_out(x, mixed)
         with tag(tags.KEYBOARD_ATTENTION):
-            heads = self.keyboard_qkv(x, windows.keyboard, rotary)
-            past = cache.keyboard if cache else None
-            mask = None if shared.visible is None else shared.visible.repeat(x.shape[2], 1)
-            seen = cached_attention(heads, past, shared.place, mask)
-            return self.keyboard_out(x, seen)
+            qkv = self.keyboard_qkv(x, windows.keyboard, rotary)
+            ring = cache.keyboard if cache else None
+            mask = None if visible is None else visible.repeat(x.shape[2], 1)
+            mixed = cached_attention(qkv, ring, slots, mask)
+            return self.keyboard_out(x, mixed)
 
-    # What lies between the tags and the writing of windows; `compile_layers` compiles each.
+    # `compile_layers` compiles each of these. Tags and writes to the caches stay outside.
 
     def mouse_qkv(self, x: Tensor, mouse: Tensor, rotary: RotaryTable) -> QKV:
-        """Every position attends to itself over time: `[b * positions, heads, f, d]`."""
+        """Project each position to a sequence over time, `[b * positions, heads, f, d]`."""
         moves = mouse.flatten(2)[:, :, None].expand(-1, -1, x.shape[2], -1)
         qkv = self.t_qkv(self.mouse_mlp(torch.cat([x, moves], -1)))
         qkv = rearrange(qkv, "b f p (three h d) -> three b p h f d", three=3, h=self.heads)
         q, k = rotary.rotate(rms_norm(qkv[:2], self.eps)).flatten(1, 2)
         return QKV(q, k, qkv[2].flatten(0, 1))
 
-    def mouse_out(self, x: Tensor, seen: Tensor) -> Tensor:
-        mixed = rearrange(seen, "(b p) h f d -> b f p (h d)", p=x.shape[2])
+    def mouse_out(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Add the mouse attention's output, projected, to `x`."""
+        mixed = rearrange(mixed, "(b p) h f d -> b f p (h d)", p=x.shape[2])
         return x + self.proj_mouse(mixed)
 
     def keyboard_qkv(self, x: Tensor, keyboard: Tensor, rotary: RotaryTable) -> QKV:
-        """Every token attends to the window's frames, one key each: `[b, heads, p * f, d]`."""
+        """Project all tokens to queries `[b, heads, p * f, d]`, the keyboard to a key a frame."""
         kv = self.keyboard_attn_kv(self.keyboard_embed(keyboard).flatten(2))
         k, v = rearrange(kv, "b f (two h d) -> two b h 1 f d", two=2, h=self.heads)
         k = rotary.rotate(rms_norm(k, self.eps))
@@ -114,6 +110,7 @@ class ActionModule(nn.Module):
         q = rotary.rotate(rms_norm(q, self.eps)).flatten(2, 3)
         return QKV(q, k.squeeze(2), v.squeeze(2))
 
-    def keyboard_out(self, x: Tensor, seen: Tensor) -> Tensor:
-        mixed = rearrange(seen, "b h (p f) d -> b f p (h d)", f=x.shape[1])
+    def keyboard_out(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Add the keyboard attention's output, projected, to `x`."""
+        mixed = rearrange(mixed, "b h (p f) d -> b f p (h d)", f=x.shape[1])
         return x + self.proj_keyboard(mixed)

@@ -1,8 +1,8 @@
 """The causal diffusion transformer.
 
-One forward serves streaming and training. Streaming gives a block of frames and the caches of
-what came before; training gives all frames at once and a mask that says which frame sees which.
-The weights are the same and so are the results.
+One forward serves streaming and training. Streaming passes one block of frames and the KV caches
+of the frames before it; training passes all frames at once and a block-causal mask. Weights and
+results are the same.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from glassworld.models.transformer.kv_cache import (
 )
 from glassworld.models.transformer.layer import BlockPosition, Layer, modulate
 from glassworld.models.transformer.masks import mask_blocks
-from glassworld.models.transformer.rope import rope_3d, rope_temporal
+from glassworld.models.transformer.rope import RotaryTable, rope_3d, rope_temporal
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 from glassworld.specs import DiTSpec
 
 
 class DiTHead(nn.Module):
-    """Tokens to the latents of their patch."""
+    """The final layer: adaLN, then a linear layer from tokens to the latents of their patches."""
 
     def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
@@ -43,7 +43,11 @@ class DiTHead(nn.Module):
         self.modulation = normal_parameter(1, 2, spec.dim)
 
     def forward(self, x: Tensor, time: Tensor, grid: tuple[int, int]) -> Tensor:
-        """`x`: `[b, f, positions, dim]`, `time`: `[b, f or 1, dim]`. Returns `[b, c, f, h, w]`."""
+        """Return latents `[b, c, f, h, w]`.
+
+        `x`: tokens `[b, f, positions, dim]`; `time`: timestep embedding `[b, f or 1, dim]`;
+        `grid`: rows and columns of patches.
+        """
         shift, scale = (self.modulation + time.unsqueeze(2)).unsqueeze(3).unbind(2)
         x = self.head(modulate(x, shift, scale, self.eps))
         form = "b f (r c) (p q ch) -> b ch f (r p) (c q)"
@@ -51,7 +55,7 @@ class DiTHead(nn.Module):
 
 
 class VisualEmbedding(nn.Module):
-    """The visual context to the transformer's width."""
+    """An MLP from the visual context to the transformer's width."""
 
     def __init__(self, context_dim: int, dim: int) -> None:
         super().__init__()
@@ -64,13 +68,14 @@ class VisualEmbedding(nn.Module):
         )
 
     def forward(self, context: Tensor) -> Tensor:
+        """Map `[b, n, context_dim]` to `[b, n, dim]`."""
         return self.proj(context)
 
 
 class DiT(nn.Module):
-    """Noisy latents, condition, time, context and actions to flow (noise - x0)."""
+    """The diffusion transformer (DiT): predicts the flow (noise - x0) of noisy latents."""
 
-    compiled = False  # set when its layers are
+    compiled = False  # set once its layers are compiled
 
     def __init__(self, spec: DiTSpec, gradient_checkpointing: bool = False) -> None:
         super().__init__()
@@ -89,14 +94,14 @@ class DiT(nn.Module):
         self.head = DiTHead(spec)
 
     def context_kv(self, visual_context: Tensor) -> list[KeyValues]:
-        """Each layer's keys and values of the visual context `[b, n, context_dim]`."""
+        """Return each layer's keys and values of the visual context `[b, n, context_dim]`."""
         with tag(tags.VISUAL_EMBEDDING):
             context = self.img_emb(visual_context)
         layers = cast(Iterable[Layer], self.blocks)
-        return [layer.cross_attn.keys(context) for layer in layers]
+        return [layer.cross_attn.context_kv(context) for layer in layers]
 
     def empty_caches(self, batch: int, positions: int) -> list[LayerCache]:
-        """Each layer's rings for frames of `positions` tokens."""
+        """Return each layer's ring caches, empty, for latent frames of `positions` tokens."""
         spec, action = self.spec, self.spec.action
         like = self.head.head.weight
 
@@ -122,17 +127,16 @@ class DiT(nn.Module):
         visible: Tensor | None = None,
         visible_actions: Tensor | None = None,
     ) -> BlockPosition:
-        """The place of latent frames `[f]` in training, with the masks among them `[f, f]`.
+        """Return the position of latent frames `[f]` in training, with the masks among them.
 
-        `visible` says which frame sees which, on the host, where it is read; actions know no
-        sinks, so with sinks they have a mask of their own.
+        `visible`: boolean `[f, f]`, on the host, which frame sees which. Actions know no sinks, so
+        with sinks they need a mask of their own, `visible_actions`.
         """
-        action = self.spec.action
+        rotary, action_rotary = self._rotary_tables(frames, grid)
         mask = visible if visible_actions is None else visible_actions
-        action_dim = action.keyboard_width // action.heads
         return BlockPosition(
-            rotary=rope_3d(frames, grid, self.spec.head_dim),
-            action_rotary=rope_temporal(frames, action.turning_dims, action_dim, action.rope_theta),
+            rotary=rotary,
+            action_rotary=action_rotary,
             visible=None if mask is None else mask.to(frames.device),
             mask_blocks=None if visible is None else mask_blocks(visible, grid[0] * grid[1]),
         )
@@ -140,35 +144,47 @@ class DiT(nn.Module):
     def stream_position(
         self, start: int, frames: int, grid: tuple[int, int], shift: int = 0
     ) -> BlockPosition:
-        """The place of the streamed block that starts at latent frame `start`.
+        """Return the position of the streamed block that starts at latent frame `start`.
 
-        `shift`: by how many slots its session's windows are turned (see `RingKVCache.roll`).
+        `shift`: by how many slots its session's caches were rolled (see `RingKVCache.roll`).
         """
         spec = self.spec
         index = torch.arange(start, start + frames, device=self.head.head.weight.device)
-        free = self.training_position(index, grid)
+        rotary, action_rotary = self._rotary_tables(index, grid)
         return BlockPosition(
-            rotary=free.rotary,
-            action_rotary=free.action_rotary,
+            rotary=rotary,
+            action_rotary=action_rotary,
             self_slots=CacheSlots.for_block(start, frames, spec.window, spec.sink, shift),
             action_slots=CacheSlots.for_block(start, frames, spec.window, 0, shift),
+        )
+
+    def _rotary_tables(
+        self, frames: Tensor, grid: tuple[int, int]
+    ) -> tuple[RotaryTable, RotaryTable]:
+        """Return the tables of self-attention and of the action module for frames `[f]`."""
+        action = self.spec.action
+        action_dim = action.keyboard_width // action.heads
+        return (
+            rope_3d(frames, grid, self.spec.head_dim),
+            rope_temporal(frames, action.turning_dims, action_dim, action.rope_theta),
         )
 
     def forward(
         self,
         x: Tensor,
         timesteps: Tensor,
-        place: BlockPosition,
+        position: BlockPosition,
         windows: ActionWindows,
         context: list[KeyValues],
         caches: list[LayerCache] | None = None,
         output: bool = True,
     ) -> Tensor | None:
-        """The flow of the frames in `x`.
+        """Return the flow of the frames in `x`, `[b, out_dim, f, h, w]`.
 
         `x`: noisy latents and condition `[b, in_dim, f, h, w]`; `timesteps`: `[b, f]`, or
-        `[b, 1]` where all frames share one, in 0..1000. Returns `[b, out_dim, f, h, w]`, or
-        None with `output=False`, when only what it leaves in the caches is wanted.
+        `[b, 1]` where all frames share one, in 0..1000. Flow matching: x_t = (1 - t) x0 + t noise
+        with t = timestep / 1000, and the flow is noise - x0. Returns None with `output=False`,
+        which only updates the caches.
         """
         with tag(tags.PATCH_EMBEDDING):
             tokens = self.embed_patches(x)
@@ -180,12 +196,12 @@ class DiT(nn.Module):
             cache = caches[index] if caches else None
             with tag(tags.LAYER, layer=index):
                 if index == last and not output and cache and layer.action_model is None:
-                    layer.update_cache(tokens, time, place, cache)
+                    layer.update_cache(tokens, time, position, cache)
                 elif self.gradient_checkpointing and torch.is_grad_enabled():
-                    given = (tokens, time, place, windows, context[index], cache)
-                    tokens = checkpoint(layer, *given, use_reentrant=False)
+                    inputs = (tokens, time, position, windows, context[index], cache)
+                    tokens = checkpoint(layer, *inputs, use_reentrant=False)
                 else:
-                    tokens = layer(tokens, time, place, windows, context[index], cache)
+                    tokens = layer(tokens, time, position, windows, context[index], cache)
         if not output:
             return None
         with tag(tags.HEAD):
@@ -193,7 +209,10 @@ class DiT(nn.Module):
             return self.head(tokens, embedded, grid)
 
     def embed_patches(self, x: Tensor) -> Tensor:
-        """Latents to tokens `[b, f, positions, dim]`: patches do not overlap, so by one product."""
+        """Return the tokens `[b, f, positions, dim]` of latents.
+
+        Patches do not overlap, so the convolution is one matmul.
+        """
         form, patch = "b ch f (r p) (c q) -> b f (r c) (ch p q)", self.spec.patch
         embedding = self.patch_embedding
         return F.linear(
@@ -201,7 +220,7 @@ class DiT(nn.Module):
         )
 
     def sinusoid(self, timesteps: Tensor) -> Tensor:
-        """Cosines then sines of t * 10000^(-i / half), computed in float64."""
+        """Return the cosines, then the sines, of t * 10000^(-i / half), computed in float64."""
         half = self.spec.freq_dim // 2
         steps = torch.arange(half, dtype=torch.float64, device=timesteps.device)
         angles = timesteps.double()[..., None] * torch.pow(10000.0, -steps / half)

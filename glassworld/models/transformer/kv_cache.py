@@ -1,8 +1,8 @@
-"""Keys and values of the latent frames that attention still sees: a ring written in place.
+"""Ring KV cache: keys and values of the latent frames that attention still sees.
 
-Keys are stored after rotation and attention does not care about their order, so latent frame f
-simply lives in slot `f mod window` and overwrites the frame that leaves; frames that are never
-forgotten (sinks) are pinned in front. Where to write is decided by integers on the host.
+Keys are stored after rotation and attention does not depend on their order, so latent frame f
+lives in slot `f mod window` and overwrites the frame that leaves the window. Attention sinks, the
+frames that are never evicted, are pinned in front. The slots to write are integers on the host.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class CacheSlots:
-    """Where the frames of one block go in a ring, and how many slots are filled afterwards."""
+    """The slots of a ring that one block is written to, and how many are filled afterwards."""
 
     spans: tuple[Span, ...]
     filled: int
@@ -34,9 +34,10 @@ class CacheSlots:
     def for_block(
         start: int, frames: int, window: int, sink: int = 0, shift: int = 0
     ) -> CacheSlots:
-        """For the block of latent frames `start` .. `start + frames - 1`.
+        """Return the slots of latent frames `start` .. `start + frames - 1`.
 
-        In a window turned by `shift` slots, which only full ones are.
+        `shift`: by how many slots the ring was rolled, which only happens to full ones. Raises
+        `ValueError` for a block that does not fit.
         """
         ring = window - sink
         if frames > ring:
@@ -55,7 +56,10 @@ class CacheSlots:
 
 @dataclass
 class RingKVCache:
-    """`k`, `v`: `[b, heads, slots * per_frame, d]`; `per_frame` keys stand for a latent frame."""
+    """Rings `k` and `v`, `[b, heads, slots * per_frame, d]`, written in place.
+
+    A slot holds one latent frame, which has `per_frame` keys.
+    """
 
     k: Tensor
     v: Tensor
@@ -65,72 +69,73 @@ class RingKVCache:
     def empty(
         batch: int, heads: int, slots: int, per_frame: int, like: Tensor, head_dim: int
     ) -> RingKVCache:
-        """A ring of zeros on the device and of the type of `like`."""
+        """Return rings of zeros with the device and dtype of `like`."""
         shape = (batch, heads, slots * per_frame, head_dim)
         return RingKVCache(like.new_zeros(shape), like.new_zeros(shape), per_frame)
 
-    def update(self, k: Tensor, v: Tensor, place: CacheSlots) -> tuple[Tensor, Tensor]:
+    def update(self, k: Tensor, v: Tensor, slots: CacheSlots) -> tuple[Tensor, Tensor]:
         """Write a block's keys and values `[b, heads, frames * per_frame, d]`.
 
         Returns the keys and values of every filled slot.
         """
         step = self.per_frame
-        for source, slot, length in place.spans:
+        for source, slot, length in slots.spans:
             block = slice(source * step, (source + length) * step)
-            slots = slice(slot * step, (slot + length) * step)
-            self.k[:, :, slots] = k[:, :, block]
-            self.v[:, :, slots] = v[:, :, block]
-        return self.filled(place)
+            ring = slice(slot * step, (slot + length) * step)
+            self.k[:, :, ring] = k[:, :, block]
+            self.v[:, :, ring] = v[:, :, block]
+        return self.filled(slots)
 
-    def filled(self, place: CacheSlots) -> tuple[Tensor, Tensor]:
-        """The keys and values of every filled slot."""
-        end = place.filled * self.per_frame
+    def filled(self, slots: CacheSlots) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of every filled slot."""
+        end = slots.filled * self.per_frame
         return self.k[:, :, :end], self.v[:, :, :end]
 
     @staticmethod
-    def cat(windows: Sequence[RingKVCache]) -> RingKVCache:
-        """Of several sessions, along the batch's axis."""
-        k, v = (torch.cat(parts) for parts in zip(*((w.k, w.v) for w in windows), strict=True))
-        return RingKVCache(k, v, windows[0].per_frame)
+    def cat(caches: Sequence[RingKVCache]) -> RingKVCache:
+        """Concatenate the caches of several sessions along the batch axis."""
+        k, v = (torch.cat(parts) for parts in zip(*((c.k, c.v) for c in caches), strict=True))
+        return RingKVCache(k, v, caches[0].per_frame)
 
     def split(self, count: int) -> list[RingKVCache]:
-        """Of each of `count` sessions, in the same storage."""
+        """Return the cache of each of `count` sessions, in the same storage."""
         pairs = zip(self.k.chunk(count), self.v.chunk(count), strict=True)
         return [RingKVCache(k, v, self.per_frame) for k, v in pairs]
 
     def roll(self, slots: int, sink: int = 0) -> RingKVCache:
-        """A copy in which what was in slot s is in slot s + `slots`, around behind the sinks."""
-        ahead = sink * self.per_frame
+        """Return a copy with slot s moved to slot s + `slots`, around behind the sinks."""
+        pinned = sink * self.per_frame
 
-        def turned(x: Tensor) -> Tensor:
-            ring = x[:, :, ahead:].roll(slots * self.per_frame, 2)
-            return torch.cat([x[:, :, :ahead], ring], 2)
+        def rolled(x: Tensor) -> Tensor:
+            ring = x[:, :, pinned:].roll(slots * self.per_frame, 2)
+            return torch.cat([x[:, :, :pinned], ring], 2)
 
-        return RingKVCache(turned(self.k), turned(self.v), self.per_frame)
+        return RingKVCache(rolled(self.k), rolled(self.v), self.per_frame)
 
     def copy(self) -> RingKVCache:
+        """Return a copy in storage of its own."""
         return RingKVCache(self.k.clone(), self.v.clone(), self.per_frame)
 
 
 class KeyValues(NamedTuple):
-    """Keys and values that never change in a session: the visual context's, `[b, heads, n, d]`."""
+    """Keys and values of the visual context, `[b, heads, n, d]`, constant in a session."""
 
     k: Tensor
     v: Tensor
 
     @staticmethod
     def cat(sessions: Sequence[KeyValues]) -> KeyValues:
-        """Of several sessions, along the batch's axis."""
+        """Concatenate those of several sessions along the batch axis."""
         return KeyValues(*(torch.cat(parts) for parts in zip(*sessions, strict=True)))
 
     def split(self, count: int) -> list[KeyValues]:
-        """Of each of `count` sessions, in the same storage."""
+        """Return those of each of `count` sessions, in the same storage."""
         return [KeyValues(*pair) for pair in zip(*(x.chunk(count) for x in self), strict=True)]
 
 
 @dataclass
 class LayerCache:
-    """What one transformer layer keeps of the past; without an action module, attention only."""
+    """The ring caches of one transformer layer; without an action module, self-attention only."""
 
     self_attention: RingKVCache
     mouse: RingKVCache | None = None
@@ -138,7 +143,7 @@ class LayerCache:
 
     @staticmethod
     def cat(sessions: Sequence[LayerCache]) -> LayerCache:
-        """Of several sessions, along the batch's axis."""
+        """Concatenate the caches of several sessions along the batch axis."""
         mouse = [cache.mouse for cache in sessions if cache.mouse is not None]
         keyboard = [cache.keyboard for cache in sessions if cache.keyboard is not None]
         return LayerCache(
@@ -148,17 +153,17 @@ class LayerCache:
         )
 
     def split(self, count: int) -> list[LayerCache]:
-        """Of each of `count` sessions, in the same storage."""
+        """Return the caches of each of `count` sessions, in the same storage."""
         none: list[RingKVCache | None] = [None] * count
         parts = (
             self.self_attention.split(count),
             none if self.mouse is None else self.mouse.split(count),
             none if self.keyboard is None else self.keyboard.split(count),
         )
-        return [LayerCache(*row) for row in zip(*parts, strict=True)]
+        return [LayerCache(*session) for session in zip(*parts, strict=True)]
 
     def roll(self, slots: int, sink: int) -> LayerCache:
-        """A copy with all windows turned; only self-attention has sinks."""
+        """Return a copy with all rings rolled; only self-attention has sinks."""
         return LayerCache(
             self.self_attention.roll(slots, sink),
             None if self.mouse is None else self.mouse.roll(slots),
@@ -166,6 +171,7 @@ class LayerCache:
         )
 
     def copy(self) -> LayerCache:
+        """Return a copy in storage of its own."""
         return LayerCache(
             self.self_attention.copy(),
             None if self.mouse is None else self.mouse.copy(),

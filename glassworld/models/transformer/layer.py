@@ -1,4 +1,4 @@
-"""One layer of the transformer, and where the block it works on stands."""
+"""One layer of the transformer, its adaLN modulation, and the position of a block."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glassworld.models.ops.attention import join_heads
 from glassworld.models.ops.init import normal_parameter
 from glassworld.models.ops.linear import feed_forward
-from glassworld.models.transformer.action import ActionModule, ActionPass, ActionWindows
+from glassworld.models.transformer.action import ActionInputs, ActionModule, ActionWindows
 from glassworld.models.transformer.attention import (
     QKV,
     CrossAttention,
     SelfAttention,
     block_masked_attention,
     cached_attention,
-    join_heads,
 )
 from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, LayerCache
 from glassworld.models.transformer.masks import MaskBlock
@@ -29,8 +29,11 @@ from glassworld.profiling.tags import tag
 from glassworld.specs import DiTSpec
 
 
-class Modulation(NamedTuple):
-    """What a timestep does to a layer, each `[b, f or 1, 1, dim]`."""
+class AdaLNModulation(NamedTuple):
+    """Shift, scale and gate of an adaptive layer norm (adaLN), each `[b, f or 1, 1, dim]`.
+
+    Peebles and Xie 2022, arXiv:2212.09748: x + gate * f(layer_norm(x) * (1 + scale) + shift).
+    """
 
     shift: Tensor
     scale: Tensor
@@ -38,33 +41,33 @@ class Modulation(NamedTuple):
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """A LayerNorm without parameters, then scale and shift."""
+    """Return layer_norm(x) * (1 + scale) + shift; the norm has no parameters."""
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
 
 
 @dataclass(frozen=True)
 class BlockPosition:
-    """Where a block of latent frames stands: computed once a block, shared by its passes."""
+    """The position of a block of latent frames: computed once a block, shared by its passes."""
 
     rotary: RotaryTable  # [tokens, d / 2]; for several sessions [b, 1, tokens, d / 2]
     action_rotary: RotaryTable
-    self_slots: CacheSlots | None = None  # None when training
+    self_slots: CacheSlots | None = None  # of self-attention's cache; None in training
     action_slots: CacheSlots | None = None
     visible: Tensor | None = None  # training: [f, f], which frame sees which one's actions
-    mask_blocks: tuple[MaskBlock, ...] | None = None  # training: which tokens see which
+    mask_blocks: tuple[MaskBlock, ...] | None = None  # training: the block-causal mask
 
     @staticmethod
-    def cat(places: Sequence[BlockPosition]) -> BlockPosition:
-        """Of several sessions whose blocks go to the same slots of their windows."""
-        first = places[0]
-        if len(places) == 1:
+    def cat(positions: Sequence[BlockPosition]) -> BlockPosition:
+        """Join those of several sessions whose blocks go to the same slots of their caches."""
+        first = positions[0]
+        if len(positions) == 1:
             return first
-        assert all(each.self_slots == first.self_slots for each in places)
-        assert all(each.action_slots == first.action_slots for each in places)
+        assert all(position.self_slots == first.self_slots for position in positions)
+        assert all(position.action_slots == first.action_slots for position in positions)
         return replace(
             first,
-            rotary=first.rotary.cat([each.rotary for each in places], 1),
-            action_rotary=first.rotary.cat([each.action_rotary for each in places], 2),
+            rotary=RotaryTable.cat([position.rotary for position in positions], 1),
+            action_rotary=RotaryTable.cat([position.action_rotary for position in positions], 2),
         )
 
 
@@ -81,63 +84,72 @@ class Layer(nn.Module):
         self.ffn = nn.Sequential(*feed_forward(spec.dim, spec.ffn_dim, spec.dim))
         self.modulation = normal_parameter(1, 6, spec.dim)
 
-    def modulations(self, time: Tensor) -> tuple[Modulation, Modulation]:
-        """`time`: `[b, f or 1, 6, dim]`."""
+    def modulations(self, time: Tensor) -> tuple[AdaLNModulation, AdaLNModulation]:
+        """Return the modulations of self-attention and feed-forward.
+
+        `time`: the projected timestep embedding, `[b, f or 1, 6, dim]`.
+        """
         parts = (self.modulation + time).unsqueeze(3).unbind(2)
-        return Modulation(*parts[:3]), Modulation(*parts[3:])
+        return AdaLNModulation(*parts[:3]), AdaLNModulation(*parts[3:])
 
     def forward(
         self,
         x: Tensor,
         time: Tensor,
-        place: BlockPosition,
+        position: BlockPosition,
         windows: ActionWindows,
         context: KeyValues,
         cache: LayerCache | None,
     ) -> Tensor:
-        """`x`: tokens `[b, f, positions, dim]`."""
-        attend, feed = self.modulations(time)
+        """Apply the layer to tokens `x` `[b, f, positions, dim]`; `time` as in `modulations`."""
+        attention_modulation, mlp_modulation = self.modulations(time)
         with tag(tags.SELF_ATTENTION):
-            heads = self.qkv(x, attend, place.rotary)
-            if place.mask_blocks is not None:
-                seen = block_masked_attention(heads, place.mask_blocks)
+            qkv = self.qkv(x, attention_modulation, position.rotary)
+            if position.mask_blocks is not None:
+                mixed = block_masked_attention(qkv, position.mask_blocks)
             else:
-                window = cache.self_attention if cache else None
-                seen = cached_attention(heads, window, place.self_slots)
-            x = self.attention_out(x, seen, attend)
+                ring = cache.self_attention if cache else None
+                mixed = cached_attention(qkv, ring, position.self_slots)
+            x = self.attention_out(x, mixed, attention_modulation)
         with tag(tags.CROSS_ATTENTION):
             x = self.cross_attention(x, context)
         if self.action_model is not None:
-            shared = ActionPass(windows, place.action_rotary, place.action_slots, place.visible)
-            x = self.action_model(x, shared, cache)
+            inputs = ActionInputs(
+                windows, position.action_rotary, position.action_slots, position.visible
+            )
+            x = self.action_model(x, inputs, cache)
         with tag(tags.FEED_FORWARD):
-            return self.mlp(x, feed)
+            return self.mlp(x, mlp_modulation)
 
-    # What lies between the tags and the writing of windows; `compile_layers` compiles each.
+    # `compile_layers` compiles each of these. Tags and writes to the caches stay outside.
 
-    def qkv(self, x: Tensor, attend: Modulation, rotary: RotaryTable) -> QKV:
-        y = modulate(x, attend.shift, attend.scale, self.eps).flatten(1, 2)
+    def qkv(self, x: Tensor, modulation: AdaLNModulation, rotary: RotaryTable) -> QKV:
+        """Return self-attention's queries, keys and values of the modulated tokens."""
+        y = modulate(x, modulation.shift, modulation.scale, self.eps).flatten(1, 2)
         return self.self_attn.project(y, rotary)
 
-    def attention_out(self, x: Tensor, seen: Tensor, attend: Modulation) -> Tensor:
-        y = self.self_attn.o(join_heads(seen))
-        return torch.addcmul(x, y.unflatten(1, x.shape[1:3]), attend.gate)
+    def attention_out(self, x: Tensor, mixed: Tensor, modulation: AdaLNModulation) -> Tensor:
+        """Add self-attention's output, projected and gated, to `x`."""
+        y = self.self_attn.o(join_heads(mixed))
+        return torch.addcmul(x, y.unflatten(1, x.shape[1:3]), modulation.gate)
 
     def cross_attention(self, x: Tensor, context: KeyValues) -> Tensor:
+        """Add the attention to the visual context to `x`."""
         y = self.cross_attn(self.norm3(x).flatten(1, 2), context)
         return x + y.unflatten(1, x.shape[1:3])
 
-    def mlp(self, x: Tensor, feed: Modulation) -> Tensor:
-        y = self.ffn(modulate(x, feed.shift, feed.scale, self.eps))
-        return torch.addcmul(x, y, feed.gate)
+    def mlp(self, x: Tensor, modulation: AdaLNModulation) -> Tensor:
+        """Add the modulated and gated feed-forward to `x`."""
+        y = self.ffn(modulate(x, modulation.shift, modulation.scale, self.eps))
+        return torch.addcmul(x, y, modulation.gate)
 
     def update_cache(
-        self, x: Tensor, time: Tensor, place: BlockPosition, cache: LayerCache
+        self, x: Tensor, time: Tensor, position: BlockPosition, cache: LayerCache
     ) -> None:
-        """Leave the keys and values of `x` in the cache; for a layer whose output nobody reads."""
-        attend, _ = self.modulations(time)
-        assert place.self_slots is not None
+        """Write the keys and values of `x` to the cache, for a layer whose output is not needed."""
+        modulation, _ = self.modulations(time)
+        assert position.self_slots is not None
         with tag(tags.SELF_ATTENTION):
-            y = modulate(x, attend.shift, attend.scale, self.eps).flatten(1, 2)
-            k, v = self.self_attn.project_past(y, place.rotary)
-            cache.self_attention.update(k, v, place.self_slots)
+            y = modulate(x, modulation.shift, modulation.scale, self.eps).flatten(1, 2)
+            k, v = self.self_attn.project_kv(y, position.rotary)
+            cache.self_attention.update(k, v, position.self_slots)

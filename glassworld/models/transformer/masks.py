@@ -1,4 +1,7 @@
-"""Who sees whom in training, where all frames are there at once."""
+"""Block-causal masks in training, where all frames are present at once.
+
+Streaming needs no mask: the ring KV cache holds exactly the frames that a block sees.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,20 @@ from torch import Tensor
 
 
 class MaskBlock(NamedTuple):
-    """Consecutive tokens that see the same others: their place, and the places of those."""
+    """Consecutive query tokens that see the same keys, and the slices of those keys."""
 
     queries: slice
     keys: tuple[slice, ...]
 
 
 def mask_blocks(visible: Tensor, per_frame: int) -> tuple[MaskBlock, ...]:
-    """A mask among frames, boolean `[f, f]`, as what their tokens see, `per_frame` a frame.
+    """Return a mask among frames as dense blocks of attention among their tokens.
 
-    Frames that see the same are taken together, and so are neighbours that are seen.
+    `visible`: boolean `[f, f]`, true where the row's frame sees the column's; `per_frame`: tokens
+    of a frame. Neighboring frames that see the same frames share a block, and neighboring visible
+    frames share a slice of keys.
     """
     rows = visible.tolist()
-    groups = _runs(rows)
     return tuple(
         MaskBlock(
             slice(first * per_frame, last * per_frame),
@@ -31,12 +35,12 @@ def mask_blocks(visible: Tensor, per_frame: int) -> tuple[MaskBlock, ...]:
                 if rows[first][begin]
             ),
         )
-        for first, last in groups
+        for first, last in _runs(rows)
     )
 
 
 def _runs(values: list[list[bool]] | list[bool]) -> Iterator[tuple[int, int]]:
-    """Where runs of equal values begin and end."""
+    """Yield the half-open ranges of runs of equal values."""
     first = 0
     for index in range(1, len(values) + 1):
         if index == len(values) or values[index] != values[first]:

@@ -1,0 +1,1 @@
+"""The causal video VAE (Wan 2.1) and the tiny decoder (TAEHV), chunk by chunk."""

@@ -1,4 +1,4 @@
-"""The VAE's streaming decoder: one latent frame at a time, each to one (the first) or four."""
+"""The VAE's streaming decoder: each latent frame becomes four frames, a clip's first only one."""
 
 from __future__ import annotations
 
@@ -40,22 +40,23 @@ class Decoder(nn.Module):
                 inputs = outputs // 2
         self.head = VAEHead(widths[-1], 3)
 
-    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:
+    def forward(self, x: Tensor, cache: FeatureCache | None) -> Tensor:
+        """Map `[b, t, h, w, latent channels]` to `[b, frames, 8h, 8w, 3]`."""
         with tag(tags.DEC_CONV1):
-            x = self.conv1(x, memory)
+            x = self.conv1(x, cache)
         with tag(tags.DEC_MIDDLE):
-            x = self.middle(x, memory)
+            x = self.middle(x, cache)
         with tag(tags.DEC_UPSAMPLE):
             for stage in self.stages:
-                x = stage(x, memory)
+                x = stage(x, cache)
         with tag(tags.DEC_HEAD):
-            return self.head(x, memory)
+            return self.head(x, cache)
 
 
 class VAEDecoder(StreamingDecoder):
-    """Normalised latents to pixels."""
+    """Normalized latents to pixels."""
 
-    fused = False  # set when its parts run by kernels
+    fused = False  # set once its parts run by our kernels
 
     def __init__(self, spec: VAESpec) -> None:
         super().__init__()
@@ -63,46 +64,52 @@ class VAEDecoder(StreamingDecoder):
         self.conv2 = nn.Conv2d(spec.latent_channels, spec.latent_channels, 1)
         self.decoder = Decoder(spec)
         name_causal_layers(self)
-        self.remembering = sum(isinstance(layer, CausalConv) for layer in self.modules())
+        self.cached_layers = sum(isinstance(layer, CausalConv) for layer in self.modules())
 
-    def forward(self, latents: Tensor, memory: FeatureCache | None = None) -> Tensor:
+    def forward(self, latents: Tensor, cache: FeatureCache | None = None) -> Tensor:
         """Decode a clip, or its next latent frames, at once.
 
         `latents`: `[b, c, t, h, w]`. Returns pixels in [-1, 1], `[b, 3, frames, 8h, 8w]`, with
-        4t - 3 frames for the start of a clip (always so without a memory), 4t after it.
+        4t - 3 frames for the start of a clip (always so without a cache), 4t after it.
         """
-        x = self.decoder(self.project(self.denormalise(latents)), memory)
-        if memory is not None:
-            memory.first = False
+        x = self.decoder(self.project(self.denormalize(latents)), cache)
+        if cache is not None:
+            cache.first = False
         return x.clamp(-1, 1).permute(0, 4, 1, 2, 3)
 
     def preprocess(self, latents: Tensor) -> Tensor:
+        """Denormalize latents and apply the first 1x1 convolution."""
         with tag(tags.DECODE_PRE):
-            x = self.denormalise(latents)
+            x = self.denormalize(latents)
         with tag(tags.DECODE_CONV2):
             return self.project(x)
 
-    def decode_frame(self, x: Tensor, memory: FeatureCache) -> Tensor:
-        """Pixels about [-1, 1], not yet clipped."""
-        with self.eagerly_until_settled(memory):
-            pixels: Tensor = self.decoder(x, memory)
+    def decode_frame(self, x: Tensor, cache: FeatureCache) -> Tensor:
+        """Return pixels about [-1, 1], not yet clipped."""
+        with self.eagerly_until_settled(cache):
+            pixels: Tensor = self.decoder(x, cache)
         return pixels
 
-    def eagerly_until_settled(self, memory: FeatureCache) -> AbstractContextManager[None]:
-        """The first two latent frames pass through layers that remember nothing yet: compiled,
-        each would be a version of its own, made at length and used once a session."""
-        if self.compiled and len(memory.frames) < self.remembering:
+    def eagerly_until_settled(self, cache: FeatureCache) -> AbstractContextManager[None]:
+        """Return a context that runs a clip's first two latent frames without the compiler.
+
+        Their layers find no past in the cache yet: each frame would be compiled as a version of
+        its own, which takes long and is used once a session.
+        """
+        if self.compiled and len(cache.frames) < self.cached_layers:
             return torch.compiler.set_stance("force_eager")
         return nullcontext()
 
-    def denormalise(self, latents: Tensor) -> Tensor:
+    def denormalize(self, latents: Tensor) -> Tensor:
+        """Return latents * std + mean, with channels last, `[b, t, h, w, c]`."""
         x = latents.permute(0, 2, 3, 4, 1)
         mean, std = latent_statistics(self.spec, x.dtype, x.device)
         return (x * std + mean).contiguous()
 
     def project(self, x: Tensor) -> Tensor:
+        """Apply the decoder's first 1x1 convolution."""
         return conv1x1(x, self.conv2)
 
     def to_bytes(self, pixels: Tensor) -> Tensor:
-        """As the reference does: (x + 1) * 127.5, clipped, then truncated."""
+        """Return (x + 1) * 127.5, clipped and truncated as the reference implementation does."""
         return ((pixels.float().clamp(-1, 1) + 1) * 127.5).clamp(0, 255).to(torch.uint8)

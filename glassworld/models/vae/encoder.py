@@ -1,4 +1,4 @@
-"""The VAE's encoder: pixels to latents, one frame and then four at a time."""
+"""The VAE's encoder: pixels to latents, one frame first and then four per latent frame."""
 
 from __future__ import annotations
 
@@ -33,19 +33,16 @@ class Encoder(nn.Module):
         self.middle = MiddleBlock(widths[-1])
         self.head = VAEHead(widths[-1], 2 * spec.latent_channels)
 
-    def forward(self, x: Tensor, memory: FeatureCache | None) -> Tensor:
-        x = self.conv1(x, memory)
+    def forward(self, x: Tensor, cache: FeatureCache | None) -> Tensor:
+        """Map `[b, t, H, W, 3]` to `[b, latent frames, H / 8, W / 8, 2 * latent channels]`."""
+        x = self.conv1(x, cache)
         for stage in self.stages:
-            x = stage(x, memory)
-        return self.head(self.middle(x, memory), memory)
+            x = stage(x, cache)
+        return self.head(self.middle(x, cache), cache)
 
 
 class VAEEncoder(nn.Module):
-    """Pixels to normalised latents.
-
-    The latents of the released models are scaled by the statistics in the spec, channel by
-    channel: (mean - MEAN) / STD.
-    """
+    """Pixels to normalized latents: (mean - spec.mean) / spec.std, channel by channel."""
 
     def __init__(self, spec: VAESpec) -> None:
         super().__init__()
@@ -54,20 +51,23 @@ class VAEEncoder(nn.Module):
         self.conv1 = nn.Conv2d(2 * spec.latent_channels, 2 * spec.latent_channels, 1)
         name_causal_layers(self)
 
-    def forward(self, pixels: Tensor, memory: FeatureCache | None = None) -> Tensor:
-        """Encode the frames of a clip, or of its next chunk.
+    def forward(self, pixels: Tensor, cache: FeatureCache | None = None) -> Tensor:
+        """Encode a clip, or its next chunk, as normalized latents.
 
         `pixels`: `[b, 3, t, h, w]` in [-1, 1], t = 1 + 4n for the start of a clip (always so
-        without a memory), 4n after it. Returns latents `[b, c, 1 + n or n, h / 8, w / 8]`.
+        without a cache), 4n after it. Returns latents `[b, c, 1 + n or n, h / 8, w / 8]`.
         """
-        mean, _ = self.moments(pixels, memory)
+        mean, _ = self.moments(pixels, cache)
         return mean
 
-    def moments(self, pixels: Tensor, memory: FeatureCache | None = None) -> tuple[Tensor, Tensor]:
-        """The normalised mean and the logarithm of the unnormalised variance, for training."""
-        x = self.encoder(pixels.permute(0, 2, 3, 4, 1).contiguous(), memory)
-        if memory is not None:
-            memory.first = False
+    def moments(self, pixels: Tensor, cache: FeatureCache | None = None) -> tuple[Tensor, Tensor]:
+        """Return the normalized mean and the log of the unnormalized variance, for training.
+
+        Shapes as in `forward`.
+        """
+        x = self.encoder(pixels.permute(0, 2, 3, 4, 1).contiguous(), cache)
+        if cache is not None:
+            cache.first = False
         mean, log_variance = conv1x1(x, self.conv1).chunk(2, -1)
         shift, scale = latent_statistics(self.spec, mean.dtype, mean.device)
         mean = (mean - shift) / scale

@@ -1,4 +1,4 @@
-"""What the decoders have in common: they decode one latent frame after another."""
+"""The interface of the streaming decoders, which decode one latent frame after another."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ DecodeFrame = Callable[[Tensor, FeatureCache], Tensor]
 
 
 class StreamingDecoder(nn.Module, ABC):
-    """Latents to pictures, as soon as each latent frame is decoded."""
+    """Latents to images, each latent frame's as soon as it is decoded."""
 
-    compiled = False  # set when its parts are
+    compiled = False  # set once its parts are compiled
 
     def stream(
         self,
         latents: Tensor,
-        memory: FeatureCache,
+        cache: FeatureCache,
         decode: DecodeFrame | None = None,
         at_once: int = 1,
     ) -> Iterator[Tensor]:
-        """Decode the next latents `[b, c, t, h, w]`, one latent frame after another.
+        """Decode the next latents `[b, c, t, h, w]`, `at_once` latent frames at a time.
 
-        Yields 8-bit pictures `[b, n, 8h, 8w, 3]` of each latent frame: n is 1 for the first of a
-        clip, then 4; or of `at_once` of them. `decode` takes the place of `self.decode_frame`.
+        Yields 8-bit images `[b, n, 8h, 8w, 3]`: n is 1 for the first latent frame of a clip and 4
+        for every other one. `decode` replaces `self.decode_frame`.
         """
         for index, x in enumerate(self.preprocess(latents).split(at_once, 1)):
             with tag(tags.DECODE_FRAME, frame=index):
-                pixels = (decode or self.decode_frame)(x, memory)
-                memory.first = False
+                pixels = (decode or self.decode_frame)(x, cache)
+                cache.first = False
             with tag(tags.DECODE_POST):
-                pictures = self.to_bytes(pixels)
-            yield pictures
+                images = self.to_bytes(pixels)
+            yield images
 
     @abstractmethod
     def preprocess(self, latents: Tensor) -> Tensor:
-        """What is done for all of the latents at once: to `[b, t, h, w, c]`."""
+        """Do what is done for all latents at once; return `[b, t, h, w, c]`."""
 
     @abstractmethod
-    def decode_frame(self, x: Tensor, memory: FeatureCache) -> Tensor:
-        """The pixels `[b, n, 8h, 8w, 3]` of the next latent frames `[b, t, h, w, c]`."""
+    def decode_frame(self, x: Tensor, cache: FeatureCache) -> Tensor:
+        """Return the pixels `[b, n, 8h, 8w, 3]` of the next latent frames `[b, t, h, w, c]`."""
 
     @abstractmethod
     def to_bytes(self, pixels: Tensor) -> Tensor:
-        """Pixels to 0..255."""
+        """Return pixels as uint8, 0..255."""

@@ -1,4 +1,4 @@
-"""A tiny decoder of Wan 2.1 latents: a preview's quality for a fraction of the work.
+"""A tiny decoder of Wan 2.1 latents: preview quality for a fraction of the work.
 
 The architecture and the weights' layout are those of the public TAEHV model `taew2_1`: 3x3
 convolutions and ReLU, no norms and no attention. Time passes through memory blocks, which see
@@ -19,27 +19,28 @@ from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
 from glassworld.specs import TIME_FACTOR
 
-WIDTHS = (256, 128, 64, 64)  # of each stage and of the head
-GROWTH = (1, 2, 2)  # frames that each stage makes of one
+WIDTHS = (256, 128, 64, 64)  # channels of each stage and of the head
+GROWTH = (1, 2, 2)  # output frames of each stage per input frame
 BLOCKS = 3  # memory blocks of a stage
 
-# Where the released file's sequence has them; what lies between has no weights.
+# Indices in the released file's sequence; the layers in between have no weights.
 FIRST, STAGE, STAGE_LENGTH, HEAD = 1, 3, 6, 22
 GROW, NARROW = 4, 5  # within a stage, after its blocks and the upsampling
 
 
 class TinyInput(nn.Conv2d):
-    """Latent channels to the first stage's width."""
+    """A convolution from latent channels to the first stage's width, then ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map `[b, t, h, w, inputs]` to `[b, t, h, w, outputs]`."""
         return F.relu(conv2d_frames(x, self.weight, self.bias, 1))
 
 
 class MemoryBlock(nn.Module):
-    """A residual block that sees the frame before, too."""
+    """A residual block that also sees the frame before."""
 
     name = ""
 
@@ -53,11 +54,11 @@ class MemoryBlock(nn.Module):
             nn.Conv2d(width, width, 3, padding=1),
         )
 
-    def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
-        """`x`: `[b, t, h, w, c]`."""
-        past = memory.frames.get(self.name)
+    def forward(self, x: Tensor, cache: FeatureCache) -> Tensor:
+        """Apply the block to `[b, t, h, w, c]`."""
+        past = cache.frames.get(self.name)
         before = torch.cat([torch.zeros_like(x[:, :1]) if past is None else past, x[:, :-1]], 1)
-        memory.keep(self.name, x[:, -1:])
+        cache.keep(self.name, x[:, -1:])
         y = torch.cat([x, before], -1)
         for layer in self.conv:
             y = (
@@ -69,7 +70,7 @@ class MemoryBlock(nn.Module):
 
 
 class TemporalGrow(nn.Module):
-    """One frame to `count` frames, in turn."""
+    """A 1x1 convolution from one frame to `count` frames."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
@@ -77,38 +78,41 @@ class TemporalGrow(nn.Module):
         self.conv = nn.Conv2d(width, count * width, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map `[b, t, h, w, c]` to `[b, count * t, h, w, c]`."""
         x = F.linear(x, self.conv.weight.flatten(1))
         return x.unflatten(-1, (self.count, -1)).movedim(-2, 2).flatten(1, 2)
 
 
 class UpsampleConv(nn.Conv2d):
-    """Nearest upsampling to twice the size and a convolution to the next stage's width, in one."""
+    """Nearest upsampling to twice the size and a convolution to the next stage's width."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1, bias=False)
         self.packed = PackedWeights()
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = pack_conv_weight(self.packed.get(self.weight, polyphase_weight), x, 1, self.packed)
-        four = conv2d_frames(x, weight, None, 1)
-        return interleave_phases(four, self.out_channels)
+        """Map `[b, t, h, w, inputs]` to `[b, t, 2h, 2w, outputs]`."""
+        weight = self.packed.get(self.weight, polyphase_weight)
+        weight = pack_conv_weight(weight, x, 1, self.packed)
+        return interleave_phases(conv2d_frames(x, weight, None, 1), self.out_channels)
 
 
 class TinyHead(nn.Conv2d):
-    """The last stage's width to RGB."""
+    """ReLU and a convolution from the last stage's width to RGB."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map `[b, t, h, w, inputs]` to `[b, t, h, w, 3]`."""
         return conv2d_frames(F.relu(x), self.weight, self.bias, 1)
 
 
 class TinyDecoder(StreamingDecoder):
-    """Normalised latents to pixels, one latent frame after another.
+    """Normalized latents to pixels, one latent frame after another.
 
-    The released file upsamples before its 1x1 convolutions and we after them: they look at one
-    pixel, so the order is all the same.
+    The released network upsamples before its 1x1 convolutions and this one after them: they see
+    one pixel, so the result is the same.
     """
 
     def __init__(self, latent_channels: int = 16, widths: tuple[int, ...] = WIDTHS) -> None:
@@ -127,23 +131,25 @@ class TinyDecoder(StreamingDecoder):
                 layer.name = name
 
     def preprocess(self, latents: Tensor) -> Tensor:
+        """Return latents with channels last, squashed to -3..3."""
         with tag(tags.DECODE_PRE):
             x = latents.permute(0, 2, 3, 4, 1).contiguous()
-            return 3 * torch.tanh(x / 3)  # latents far out are taken for less so
+            return 3 * torch.tanh(x / 3)
 
-    def decode_frame(self, x: Tensor, memory: FeatureCache) -> Tensor:
-        """Pixels about 0..1; of the four that the first latent frame makes, the last."""
+    def decode_frame(self, x: Tensor, cache: FeatureCache) -> Tensor:
+        """Return pixels about 0..1; of the first latent frame's four frames only the last."""
         with tag(tags.DEC_CONV1):
             x = self.decoder[str(FIRST)](x)
         with tag(tags.DEC_UPSAMPLE):
             for name, layer in self.decoder.items():
                 if isinstance(layer, MemoryBlock):
-                    x = layer(x, memory)
+                    x = layer(x, cache)
                 elif int(name) not in (FIRST, HEAD):
                     x = layer(x)
         with tag(tags.DEC_HEAD):
             pixels = self.decoder[str(HEAD)](x)
-        return pixels[:, TIME_FACTOR - 1 :] if memory.first else pixels
+        return pixels[:, TIME_FACTOR - 1 :] if cache.first else pixels
 
     def to_bytes(self, pixels: Tensor) -> Tensor:
+        """Return 255 * x, clipped and truncated."""
         return (255 * pixels.float().clamp(0, 1)).to(torch.uint8)

@@ -23,7 +23,7 @@ from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch
 from glassworld.engine.world import Session, World
 from glassworld.errors import InputError
-from glassworld.models.transformer.attention import attention, pointwise_attention
+from glassworld.models.ops.attention import attention, pointwise_attention
 from glassworld.models.transformer.layer import Layer
 from tests.support import tiny
 

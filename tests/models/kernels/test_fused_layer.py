@@ -13,10 +13,10 @@ from glassworld.errors import InputError
 from glassworld.models.kernels.action_attention import TILE, attend_own, attend_shared
 from glassworld.models.kernels.fused_layer import FusedLayer, fuse_layers
 from glassworld.models.kernels.norm_residual import EIGHT_BITS, Pending, gelu_to_eight_bits
+from glassworld.models.ops.attention import attention
 from glassworld.models.ops.norms import rms_norm
 from glassworld.models.ops.quantized import quantize, quantize_layers
 from glassworld.models.transformer.action import ActionWindows
-from glassworld.models.transformer.attention import attention
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.transformer.kv_cache import CacheSlots, LayerCache, RingKVCache
 from glassworld.models.transformer.layer import BlockPosition
