@@ -1,8 +1,8 @@
-"""Triton kernels on a processor: import this before what imports them."""
+"""Run Triton kernels by its interpreter, on a CPU: import this before modules with kernels."""
 
 import os
 
 import pytest
 
-os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined, Triton's own ones included
+os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined, Triton's own included
 pytest.importorskip("triton")

@@ -1,9 +1,9 @@
-"""Compile a tiny world's kernels for a GPU that is not here, as it would be done where it is.
+"""Compile a tiny world's kernels for a GPU that this machine does not have.
 
-    python tests/without_a_gpu.py 90
+    python tests/support/without_a_gpu.py 90
 
-prints how many kernels were compiled for GPUs of compute capability 9.0, and how many more a block
-of the world's own asked for. Everything but loading and launching is Triton's own.
+prints how many kernels were compiled ahead for GPUs of compute capability 9.0, and how many more a
+block of the world asked for. Everything but loading and launching kernels is Triton's own code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from triton.runtime import driver
 from glassworld.engine.acceleration import precompile as rehearsal
 from glassworld.engine.acceleration.parts import _compile_ahead, _use_kernels
 from glassworld.engine.world import World
-from glassworld.models.kernels.norm_residual import EIGHT_BITS
+from glassworld.models.kernels.norm_residual import FLOAT8
 from glassworld.models.ops.quantized import quantize_layers
 from tests.support import tiny
 
@@ -28,7 +28,7 @@ compiled: list[str] = []
 
 
 class Launcher:
-    """A kernel as it is loaded: what it computes nobody knows."""
+    """Stands in for a loaded kernel; calling it does nothing."""
 
     def __init__(self, source: Any, metadata: Any) -> None:
         compiled.append(source.fn.__name__)
@@ -38,15 +38,17 @@ class Launcher:
 
 
 class Loader:
+    """Stands in for the code that loads binaries on a GPU."""
+
     def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> tuple[int, ...]:
         return 1, 1, 0, 0, 1024  # module, function, registers, spills, threads at most
 
     def get_device_properties(self, device: int) -> dict[str, int]:
-        return {"max_shared_mem": 99 * 1024}  # of the least of them
+        return {"max_shared_mem": 99 * 1024}  # the smallest of all GPUs
 
 
 class Driver(DriverBase):
-    """Says of the processor that it is a GPU."""
+    """Presents the CPU as a GPU."""
 
     launcher_cls = Launcher
 
@@ -76,8 +78,8 @@ class Driver(DriverBase):
         return 0
 
 
-def halves() -> World:
-    """The tiny world in the types that a GPU has it in."""
+def half_precision_world() -> World:
+    """Return a tiny world in the dtypes that a GPU uses."""
     world = tiny.world()
     networks = world.networks
     networks.dit.bfloat16()
@@ -89,10 +91,10 @@ def halves() -> World:
 def main() -> None:
     capability = int(sys.argv[1])
     driver.set_active(Driver(capability))
-    worlds = [halves()]
+    worlds = [half_precision_world()]
     if capability >= FIRST_FLOAT8:
-        worlds.append(halves())
-        quantize_layers(worlds[1].networks.dit.blocks, EIGHT_BITS)
+        worlds.append(half_precision_world())
+        quantize_layers(worlds[1].networks.dit.blocks, FLOAT8)
     for world in worlds:
         _use_kernels(world)
         _compile_ahead(world)

@@ -96,7 +96,14 @@ def test_what_cannot_be_compiled_is_told_in_a_line_and_may_be_tried_again(
     _compile_ahead(world)
 
 
-@pytest.mark.parametrize("capability", ["80", "90", "120"])
+@pytest.mark.parametrize(
+    "capability",
+    [
+        "90",
+        pytest.param("80", marks=pytest.mark.slow),
+        pytest.param("120", marks=pytest.mark.slow),
+    ],
+)
 def test_kernels_are_compiled_ahead_for_gpus_of_each_generation(
     capability: str, tmp_path: Path
 ) -> None:

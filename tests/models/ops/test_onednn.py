@@ -1,4 +1,4 @@
-"""Products and convolutions by oneDNN: the numbers of torch's own, whatever happens to a weight."""
+"""Linear layers and convolutions by oneDNN equal torch's, also after a weight changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plain(layer: PackedLinear, x: Tensor) -> Tensor:
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """The off switch; `torch.backends.mkldnn.flags` warns of what no processor has."""
+    """Switch oneDNN off; `torch.backends.mkldnn.flags` would warn of missing features."""
     torch._C._set_mkldnn_enabled(False)
     try:
         yield
@@ -44,23 +44,23 @@ def close(ours: Tensor, expected: Tensor) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What goes to oneDNN, in order."""
+    """Return the names of the calls to oneDNN, in order."""
     seen: list[str] = []
     for name in ("linear", "conv2d"):
         own = getattr(onednn, name)
 
-        def heard(*given: object, own=own, name=name, **named: object) -> Tensor:
+        def recorded(*args: object, own=own, name=name, **kwargs: object) -> Tensor:
             seen.append(name)
-            return own(*given, **named)
+            return own(*args, **kwargs)
 
-        monkeypatch.setattr(onednn, name, heard)
+        monkeypatch.setattr(onednn, name, recorded)
     return seen
 
 
 @pytest.mark.parametrize("gelu", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("large", [False, True])  # a large weight is not laid out
-def test_a_product_is_torchs(
+@pytest.mark.parametrize("large", [False, True])  # a large weight is not packed
+def test_packed_linear_equals_torch(
     gelu: bool, bias: bool, large: bool, monkeypatch: pytest.MonkeyPatch, calls: list[str]
 ) -> None:
     if large:
@@ -74,7 +74,7 @@ def test_a_product_is_torchs(
         assert torch.equal(layer(x)[:1], layer(x[:1]))  # a session is the same beside another
 
 
-def test_half_precision_rounds_once(calls: list[str]) -> None:
+def test_onednn_in_bfloat16_rounds_once(calls: list[str]) -> None:
     torch.manual_seed(0)
     layer, conv, x = PackedLinear(192, 256, gelu=True), CausalConv(48, 64), torch.randn(72, 192)
     frames = torch.randn(1, 3, 16, 24, 48)
@@ -89,7 +89,7 @@ def test_half_precision_rounds_once(calls: list[str]) -> None:
         assert (ours.float() - expected).square().mean().sqrt() < 0.005 * expected.std()
 
 
-def test_small_products_and_gradients_are_left_to_torch(calls: list[str]) -> None:
+def test_packed_linear_leaves_small_inputs_and_gradients_to_torch(calls: list[str]) -> None:
     layer, x = PackedLinear(192, 256, gelu=True), torch.randn(72, 192)
     layer(x).sum().backward()
     assert layer.weight.grad is not None
@@ -101,7 +101,7 @@ def test_small_products_and_gradients_are_left_to_torch(calls: list[str]) -> Non
     assert calls == []
 
 
-def test_a_weight_that_changes_is_laid_out_anew(calls: list[str]) -> None:
+def test_packed_linear_with_a_changed_weight_packs_it_again(calls: list[str]) -> None:
     layer, other, x = PackedLinear(192, 256), PackedLinear(192, 256), torch.randn(72, 192)
     with torch.inference_mode():
         first = layer(x)
@@ -113,8 +113,8 @@ def test_a_weight_that_changes_is_laid_out_anew(calls: list[str]) -> None:
     assert calls == ["linear"] * 3
 
 
-def test_the_decoder_is_the_same_without_it() -> None:
-    """As where torch has none: of 16 pictures and more its convolutions answer channels first."""
+def test_decoder_without_onednn_decodes_the_same() -> None:
+    """Without oneDNN, torch's convolutions of 16 images and more answer channels first."""
     decoder = VAEDecoder(tiny.SPEC.vae)
     tiny.fill(decoder, 1)
     latents = torch.randn(1, 16, 5, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -124,23 +124,23 @@ def test_the_decoder_is_the_same_without_it() -> None:
             torch.testing.assert_close(decoder(latents), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kept", [onednn.MAX_PACKED_NUMEL, 0])
-def test_large_outputs_are_added_up_tap_by_tap(
-    kept: int, monkeypatch: pytest.MonkeyPatch, calls: list[str]
+@pytest.mark.parametrize("max_packed", [onednn.MAX_PACKED_NUMEL, 0])
+def test_causal_conv_with_large_output_accumulates_tap_by_tap(
+    max_packed: int, monkeypatch: pytest.MonkeyPatch, calls: list[str]
 ) -> None:
-    monkeypatch.setattr(onednn, "MAX_PACKED_NUMEL", kept)
+    monkeypatch.setattr(onednn, "MAX_PACKED_NUMEL", max_packed)
     torch.manual_seed(0)
     conv, x = CausalConv(16, 24), torch.randn(2, 6, 48, 64, 16)
-    memory, other = FeatureCache(), FeatureCache()
+    cache, other = FeatureCache(), FeatureCache()
     with torch.inference_mode():
-        parts = [conv(part, memory) for part in (x[:, :5], x[:, 5:])]
-        assert len(calls) == TAPS + (kept > 0)  # the second output is small
+        parts = [conv(part, cache) for part in (x[:, :5], x[:, 5:])]
+        assert len(calls) == TAPS + (max_packed > 0)  # the second output is small
         with without_onednn():
             close(torch.cat(parts, 1), conv(x, other))
-    assert torch.equal(memory.frames[""], other.frames[""])
+    assert torch.equal(cache.frames[""], other.frames[""])
 
 
-def test_convolutions_are_torchs(calls: list[str]) -> None:
+def test_convolutions_by_onednn_equal_torchs(calls: list[str]) -> None:
     torch.manual_seed(0)
     conv, up = CausalConv(48, 64), Upsample(64, temporal=False)
     x = torch.randn(1, 3, 16, 24, 48)

@@ -1,4 +1,4 @@
-"""Layers in 8 bits: near the exact ones, in part as in whole."""
+"""Quantized layers are close to the exact ones, as a whole and in part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import tiny
 
 
 @pytest.mark.parametrize(("dtype", "step"), [(torch.int8, 1 / 127), (torch.float8_e4m3fn, 1 / 8)])
-def test_rows_are_within_half_a_step(dtype: torch.dtype, step: float) -> None:
+def test_quantize_rounds_each_row_within_half_a_step(dtype: torch.dtype, step: float) -> None:
     x = (
         torch.randn(5, 64, generator=torch.Generator().manual_seed(1))
         * torch.logspace(-3, 3, 5)[:, None]
@@ -28,7 +28,7 @@ def test_rows_are_within_half_a_step(dtype: torch.dtype, step: float) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.int8, 0.02), (torch.float8_e4m3fn, 0.06)])
-def test_a_layer_is_near_the_exact_one(dtype: torch.dtype, most: float) -> None:
+def test_quantized_linear_is_close_to_the_exact_layer(dtype: torch.dtype, most: float) -> None:
     torch.manual_seed(0)
     linear, x = PackedLinear(64, 48), torch.randn(2, 20, 64)
     layer = QuantizedLinear(linear, dtype)
@@ -39,7 +39,7 @@ def test_a_layer_is_near_the_exact_one(dtype: torch.dtype, most: float) -> None:
         torch.testing.assert_close(layer(x, first=16), near[..., 16:])
 
 
-def test_the_activation_stays() -> None:
+def test_quantized_linear_keeps_gelu() -> None:
     torch.manual_seed(0)
     exact, x = PackedLinear(64, 96, gelu=True), torch.randn(20, 64)
     with torch.inference_mode():
@@ -47,7 +47,7 @@ def test_the_activation_stays() -> None:
         assert (near - expected).square().mean().sqrt() < 0.05 * expected.std()
 
 
-def test_the_wide_products_of_layers_are_replaced_but_those_of_odd_widths() -> None:
+def test_quantize_layers_replaces_wide_layers_of_aligned_widths() -> None:
     layers = tiny.dit().blocks
     layers[1].ffn[2] = PackedLinear(48, 24)
     quantize_layers(layers, torch.int8)

@@ -1,0 +1,33 @@
+"""Folded causal convolutions equal `conv3d`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from glassworld.models.vae.causal_conv import CausalConv, fold_taps, unfold_taps
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3, 3, 3), (6, 2, 3, 1, 1), (4, 3, 1, 1, 1)])
+def test_unfold_taps_inverts_fold_taps(shape: tuple[int, ...]) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(unfold_taps(fold_taps(weight), shape[2]), weight)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "frames", "frames_per_conv"), [(5, 3, 1), (5, 4, 2), (3, 4, 4)]
+)
+def test_causal_conv_equals_conv3d(outputs: int, frames: int, frames_per_conv: int) -> None:
+    layer = CausalConv(4, outputs)
+    assert layer.frames_per_conv(frames) == frames_per_conv
+    draw = torch.Generator().manual_seed(1)
+    weight = torch.randn(outputs, 4, 3, 3, 3, generator=draw)
+    layer.weight.data, layer.bias.data = fold_taps(weight), torch.arange(float(outputs))
+    x = torch.randn(2, frames, 6, 7, 4, generator=draw)
+    padded = F.pad(x.permute(0, 4, 1, 2, 3), (1, 1, 1, 1, 2, 0))
+    expected = F.conv3d(padded, weight, layer.bias)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            layer(x, None).permute(0, 4, 1, 2, 3), expected, atol=1e-5, rtol=1e-4
+        )
