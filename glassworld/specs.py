@@ -70,19 +70,19 @@ class VAESpec:
 
     @cached_property
     def encoder_receptive_field(self) -> int:
-        """How many latent frames back a latent can depend on pixels (28 as released).
+        """The number of latent frames back whose pixels a latent depends on (28 as released).
 
-        Each causal convolution reaches two frames back at its own frame rate; a temporal
-        downsampling reaches two frames of the rate it halves.
+        Each causal convolution sees two frames back at its own frame rate; a temporal
+        downsampling sees two frames of the rate it halves.
         """
-        reach, rate = 2, 1  # the input convolution; pixel frames per frame at this depth
+        pixel_frames, rate = 2, 1  # the input convolution; pixel frames per frame at this depth
         for index in range(len(self.multiples)):
-            reach += rate * 2 * 2 * self.residual_blocks
+            pixel_frames += rate * 2 * 2 * self.residual_blocks
             if index < len(self.temporal) and self.temporal[index]:
-                reach += 2 * rate
+                pixel_frames += 2 * rate
                 rate *= 2
-        reach += rate * 2 * (4 + 1)  # two middle blocks and the head
-        return -(-reach // TIME_FACTOR)
+        pixel_frames += rate * 2 * (4 + 1)  # two middle blocks and the head
+        return -(-pixel_frames // TIME_FACTOR)
 
 
 @dataclass(frozen=True)
