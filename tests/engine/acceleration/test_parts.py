@@ -145,7 +145,7 @@ def test_eight_bits_are_near(part: str, most: float) -> None:
     world, plain = tiny.world(), tiny.world()
     accelerate(world, [part])
     kinds = Counter(type(layer).__name__ for layer in world.networks.dit.blocks.modules())
-    assert kinds["QuantisedLinear"] == 3 * 4
+    assert kinds["QuantizedLinear"] == 3 * 4
     made, expected = (each.generate(tiny.picture(), 6, seed=1).latents for each in (world, plain))
     assert 0 < (made - expected).square().mean().sqrt() / expected.std() < most
 

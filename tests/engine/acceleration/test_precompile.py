@@ -52,12 +52,17 @@ def called(monkeypatch: pytest.MonkeyPatch) -> set[Variant]:
     return variants
 
 
+def small_world() -> World:
+    """Return a world of few tokens and layers: the interpreter is slow."""
+    changes = {"action": replace(tiny.DIT.action, layers=(0,)), "num_layers": 2, "window": 6}
+    return tiny.world(dit=changes, height=16, width=32)
+
+
 SIZES = ("pixels", "columns", "num_warps")  # no constants of a kernel's
 
 
 def test_a_walk_calls_no_other_kernels(called: set[Variant]) -> None:
-    changes = {"action": replace(tiny.DIT.action, layers=(0,)), "num_layers": 2, "window": 6}
-    world, plain = (tiny.world(dit=changes) for _ in range(2))
+    world, plain = (small_world() for _ in range(2))
     _use_kernels(world)
     _compile_ahead(world)
     rehearsed = set(called)
@@ -70,8 +75,7 @@ def test_a_walk_calls_no_other_kernels(called: set[Variant]) -> None:
 
 
 def test_sessions_make_their_blocks_together_by_kernels() -> None:
-    changes = {"action": replace(tiny.DIT.action, layers=(0,)), "num_layers": 2, "window": 6}
-    world, plain = (tiny.world(dit=changes) for _ in range(2))
+    world, plain = (small_world() for _ in range(2))
     _use_kernels(world)
     batch = SessionBatch([world.start(tiny.picture(), seed=seed) for seed in (1, 2)])
     alone = [plain.start(tiny.picture(), seed=seed) for seed in (1, 2)]
