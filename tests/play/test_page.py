@@ -295,7 +295,7 @@ def test_page_reconnects_when_the_server_is_back(browser: Any) -> None:
         pages = opened(browser, first)
         page = next(pages)
     until(page, "document.getElementById('status').textContent === 'reconnecting'")
-    assert "Reconnecting" in text(page, "#veil-text")
+    assert "Reconnecting" in text(page, "#overlay-text")
     with LiveServer(frame_rate=24, port=first.port):
         until(page, "document.getElementById('status').textContent === 'live'")
         until(page, "glassworld.state.shown.frame > 20")
@@ -318,5 +318,5 @@ def test_full_server_is_announced(browser: Any) -> None:
         context = browser.new_context()
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{live.port}/")
-        until(page, "document.getElementById('veil-text').textContent.includes('full')")
+        until(page, "document.getElementById('overlay-text').textContent.includes('full')")
         context.close()

@@ -62,7 +62,7 @@ const handlers = {
     state.seed = message.seed;
     byId("seed").value = message.seed;
     gallery.mark(message.picture);
-    veil(null);
+    showOverlay(null);
     byId("capture").disabled = false; // a capture ends with its session
     if (!state.playing) connection.send("pause");
     showState();
@@ -94,7 +94,7 @@ const handlers = {
     if (id === state.ping.id) hud.showNetwork(performance.now() - state.ping.sent);
   },
   full({ seats }) {
-    veil(`The server is full (players: ${seats}). Retrying in a few seconds.`);
+    showOverlay(`The server is full (players: ${seats}). Retrying in a few seconds.`);
     state.full = true;
   },
   error({ text }) {
@@ -109,14 +109,14 @@ function onMessage(message) {
 function onStatus(what) {
   if (what === "open") {
     state.full = false;
-    veil("Loading the world");
+    showOverlay("Loading the world");
     status("waiting", "loading");
     return;
   }
   state.started = false;
   screen.rest();
   status("lost", "reconnecting");
-  if (!state.full) veil("Connection lost. Reconnecting");
+  if (!state.full) showOverlay("Connection lost. Reconnecting");
 }
 
 // Return `id` if the gallery has that image, else the id of its first.
@@ -169,9 +169,9 @@ function status(name, text) {
   byId("status").textContent = text;
 }
 
-function veil(text) {
-  byId("veil").classList.toggle("gone", text === null);
-  if (text !== null) byId("veil-text").textContent = text;
+function showOverlay(text) {
+  byId("overlay").classList.toggle("gone", text === null);
+  if (text !== null) byId("overlay-text").textContent = text;
 }
 
 function showState() {
