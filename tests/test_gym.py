@@ -130,6 +130,7 @@ def test_step_before_reset_or_after_close_is_an_input_error(env: WorldEnv) -> No
         env.step(idle)
 
 
+@pytest.mark.slow  # twelve blocks of the embedded world
 def test_agent_example_writes_a_video_of_the_embedded_world(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, ROOT / "examples" / "agent.py"],

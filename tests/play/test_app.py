@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from urllib.error import URLError
 
@@ -85,9 +85,14 @@ def test_full_server_says_so_until_a_slot_is_free() -> None:
 
 
 def test_four_players_all_get_their_frames(live: LiveServer) -> None:
-    with ExitStack() as stack:
-        clients = [stack.enter_context(live.client()) for _ in range(4)]
-        for client in clients:
+    together = threading.Barrier(4)
+
+    def play(_: int) -> int:
+        with live.client() as client:
+            together.wait(20)
             client.start()
-        assert [len(list(client.frames(21))) for client in clients] == [21] * 4
+            return len(list(client.frames(21)))
+
+    with ThreadPoolExecutor(4) as players:
+        assert list(players.map(play, range(4))) == [21] * 4
     assert until(lambda: live.state.slots_taken == 0)

@@ -69,4 +69,6 @@ def test_recording_without_frames_or_started_twice_is_an_input_error(session: Li
     with pytest.raises(InputError, match="already running"):
         session.record()
     play_block(session)
-    assert session.stop_recording().recording.frame_count == 9
+    recording = session.stop_recording().recording
+    assert recording.frame_count == 9
+    recording.close()

@@ -82,7 +82,8 @@ class HttpResponse(NamedTuple):
 class LiveServer:
     """A server for a `with`; `changes` change the spec of its tiny world.
 
-    With `may_load` the server loads the world only after that event.
+    With `may_load` the server loads the world only after that event. `send_buffer` is the size of
+    each connection's send buffer in bytes.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class LiveServer:
         token: str | None = None,
         port: int = 0,
         may_load: threading.Event | None = None,
+        send_buffer: int | None = None,
         **changes: Any,
     ) -> None:
         self.world = tiny.world(**changes)
@@ -100,6 +102,8 @@ class LiveServer:
         app = create_app(self.state, self._load, token, lambda _: self._on_loaded())
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if send_buffer is not None:  # connections inherit it
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self._socket.bind(("127.0.0.1", port))
         self.port = self._socket.getsockname()[1]
         self._server = http_server(app, "critical")
