@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from glassworld.bench.steady_state import idle
+from glassworld.engine.media.images import psnr
 from glassworld.engine.world import Picture, World
 
 BLOCKS = 5
@@ -30,5 +31,5 @@ def distance(world: World, exact: World, picture: Picture) -> dict[str, float]:
     error = sum(errors) / BLOCKS
     return {
         "latents_in_spreads": math.sqrt(sum(latents) / sum(spreads)),
-        "psnr_db": min(MOST_DB, 10 * math.log10(255**2 / error)) if error else MOST_DB,
+        "psnr_db": min(MOST_DB, psnr(error)),
     }

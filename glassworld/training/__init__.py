@@ -1,0 +1,1 @@
+"""Training of worlds and their evaluation against the simulator."""

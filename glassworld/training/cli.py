@@ -1,4 +1,4 @@
-"""`glassworld train` and `glassworld eval`. Heavy imports wait until a command runs."""
+"""The commands `glassworld train` and `glassworld eval`. Heavy imports wait until one runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 _Batch = Annotated[
     int,
     typer.Option(
-        min=0, metavar="N", help="Lessons a step; 0: the preset's, for a CPU. A GPU wants 256."
+        min=0,
+        metavar="N",
+        help="Batch size. 0 uses the preset (tuned for CPUs); use 256 on a GPU.",
     ),
 ]
-_Strip = Annotated[Path | None, typer.Option(help="Write a picture here: rows of truth and model.")]
-_Video = Annotated[Path | None, typer.Option(help="Write an MP4 here: truth left, model right.")]
+_Strip = Annotated[Path | None, typer.Option(help="Write an image: rows of truth and model.")]
+_Video = Annotated[
+    Path | None, typer.Option(help="Write an MP4: truth on the left, model on the right.")
+]
 
 train_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 eval_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -31,25 +35,26 @@ def train(
     load: LoadOptions,
     preset: Annotated[
         str,
-        typer.Option(help="`smoke` tries every stage in a minute; `laptop` makes the world."),
+        typer.Option(help="`smoke` tries every stage in a minute; `laptop` trains a world."),
     ] = "laptop",
     output: Annotated[
-        Path, typer.Option(help="Where play, checkpoints, curves and the world go.")
+        Path, typer.Option(help="Folder for episodes, checkpoints, curves and the world.")
     ] = Path("runs/maze"),
     batch: _Batch = 0,
     gradient_checkpointing: Annotated[
         bool,
         typer.Option(
-            "--gradient-checkpointing", help="Less memory for the transformer, a third more time."
+            "--gradient-checkpointing",
+            help="Save memory in the transformer; steps take a third longer.",
         ),
     ] = False,
     threads: Annotated[
-        int, typer.Option(min=0, metavar="N", help="CPU threads; 0 leaves the choice to torch.")
+        int, typer.Option(min=0, metavar="N", help="CPU threads. 0 lets torch choose.")
     ] = 0,
 ) -> None:
-    """Make a world: play the simulator, train the VAE, train the transformer, export.
+    """Train a world: collect episodes, train the VAE and the transformer, export.
 
-    Interrupt it when you like: the same command goes on where it was.
+    You can interrupt it at any time. The same command resumes.
 
     Examples: `glassworld train --preset smoke`, `glassworld train --output runs/mine`
     """
@@ -58,31 +63,32 @@ def train(
     import torch
 
     from glassworld.training.pipeline import train_world
-    from glassworld.training.recipes import Folders
-    from glassworld.training.recipes import preset as look_up
+    from glassworld.training.recipes import RunFolders, preset_recipe
 
-    chosen = look_up(preset)
-    recipe = replace(chosen.dit, gradient_checkpointing=gradient_checkpointing)
+    recipe = preset_recipe(preset)
+    dit = replace(recipe.dit, gradient_checkpointing=gradient_checkpointing)
     if batch:
-        recipe = replace(recipe, batch=batch, openings=max(batch, recipe.openings))
+        dit = replace(dit, batch_size=batch, first_blocks=max(batch, dit.first_blocks))
     if threads:
         torch.set_num_threads(threads)
     start = None if load.world is None else Path(load.world)
-    train_world(replace(chosen, dit=recipe), Folders(output), start, load.device)
+    train_world(replace(recipe, dit=dit), RunFolders(output), start, load.device)
     typer.echo(f"The world is in {output / 'world'}.")
 
 
-@eval_app.command()
+@eval_app.command("evaluate")
 @with_load_flags()
-def evaluate(
+def evaluate_command(
     load: LoadOptions,
-    json: Annotated[Path | None, typer.Option(help="Write the scores here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the scores to this file.")] = None,
     strip: _Strip = None,
     video: _Video = None,
-    starts: Annotated[int, typer.Option(min=1, help="Held-out starting pictures.")] = 24,
-    minutes: Annotated[int, typer.Option(min=1, help="Runs of a minute for drift.")] = 4,
+    starts: Annotated[int, typer.Option(min=1, help="Number of held-out start images.")] = 24,
+    minutes: Annotated[
+        int, typer.Option(min=1, help="Number of one-minute sessions that measure drift.")
+    ] = 4,
 ) -> None:
-    """Measure a world against the simulator it learned from.
+    """Evaluate a world against the simulator it was trained on.
 
     Examples: `glassworld eval --json scores.json --video truth-and-model.mp4`
     """
@@ -93,28 +99,35 @@ def evaluate(
     from glassworld.engine.checkpoint.load import load_from
     from glassworld.engine.media.video import write_video
     from glassworld.files import replacing, writable_file
-    from glassworld.training.data.collect import play
-    from glassworld.training.eval import evaluate as evaluation
-    from glassworld.training.eval.tables import tables
+    from glassworld.training.data.collect import record_episodes
+    from glassworld.training.eval.evaluate import (
+        EvalConfig,
+        comparison_strip,
+        evaluate_world,
+        side_by_side,
+    )
+    from glassworld.training.eval.tables import score_tables
+    from glassworld.training.sources.maze import MazeEnvironment
 
-    loaded = load_from(load)
+    world = load_from(load)
     for path in filter(None, (json, strip, video)):
         writable_file(path)
-    plan = evaluation.Plan(starts=starts, drift_starts=minutes)
-    held_out = play(HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)).frames
+    config = EvalConfig(starts=starts, drift_starts=minutes)
+    held_out = record_episodes(HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)).frames
     scores: dict[str, dict[str, object]] = {}
-    for name, score in evaluation.evaluate(loaded, plan, held_out):
-        scores[name] = score
-        if json is not None:  # what is measured is kept if the rest is interrupted
-            with replacing(json) as path:
-                path.write_bytes(msgspec.json.format(msgspec.json.encode(scores)) + b"\n")
-    if strip is not None or video is not None:
-        pairs = list(evaluation.side_by_side(loaded, plan))
-        if strip is not None:
-            with replacing(strip) as path:
-                evaluation.strip(pairs).save(path)
-        if video is not None:
-            write_video(video, np.concatenate(pairs), loaded.spec.frame_rate)
+    with MazeEnvironment() as simulator:
+        for name, score in evaluate_world(world, simulator, config, held_out):
+            scores[name] = score
+            if json is not None:  # Written after each measurement, in case of an interruption.
+                with replacing(json) as path:
+                    path.write_bytes(msgspec.json.format(msgspec.json.encode(scores)) + b"\n")
+        if strip is not None or video is not None:
+            pairs = list(side_by_side(world, simulator, config))
+    if strip is not None:
+        with replacing(strip) as path:
+            comparison_strip(pairs).save(path)
+    if video is not None:
+        write_video(video, np.concatenate(pairs), world.spec.frame_rate)
     console = Console()
-    for table in tables(scores):
+    for table in score_tables(scores):
         console.print(table)

@@ -1,4 +1,4 @@
-"""The whole training, stage by stage; every stage goes on where it was interrupted."""
+"""The training pipeline, stage by stage. Every stage resumes where it was interrupted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,101 +8,141 @@ import torch
 from glassworld.engine.runtime.device import pick_device
 from glassworld.engine.runtime.memory import keep_freed_memory
 from glassworld.files import writable_folder
-from glassworld.training.data.collect import Collection, collect, contact_sheet, load
-from glassworld.training.data.dataset import Play
-from glassworld.training.data.latents import encode_play, normalise
-from glassworld.training.eval.samples import Show
-from glassworld.training.export import export_world, save_pictures
+from glassworld.training.data.collect import (
+    CollectionConfig,
+    collect_shards,
+    contact_sheet,
+    load_shard,
+    save_start_images,
+)
+from glassworld.training.data.dataset import EpisodeDataset
+from glassworld.training.data.latents import encode_episodes
+from glassworld.training.eval.samples import SampleWriter
+from glassworld.training.export import export_world
 from glassworld.training.objectives.transformer import train_transformer
-from glassworld.training.objectives.vae import VAE, train_decoder, train_vae
+from glassworld.training.objectives.vae import VAE, normalize_latents, train_decoder, train_vae
 from glassworld.training.objectives.world_model import WorldModel
-from glassworld.training.recipes import Folders, Preset
-from glassworld.training.weights.warm_start import check_start, start_model, start_vae
+from glassworld.training.recipes import RunFolders, TrainingRecipe
+from glassworld.training.weights.warm_start import (
+    check_warm_start,
+    warm_start_model,
+    warm_start_vae,
+)
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 1000
-STAY_WEIGHT = 0.02
-"""Of the latents' squared distance to those of the world that one goes on from."""
+ANCHOR_WEIGHT = 0.02
+"""Of the squared distance of the latents to those of the world that the training starts from."""
 
 
-def collect_play(preset: Preset, folders: Folders) -> None:
-    """Play the simulator, for training and to hold out; leave a contact sheet."""
-    paths = collect(
-        Collection(folders.play, TRAINING_SEED, preset.shards, preset.episodes, preset.frames)
-    )
-    collect(Collection(folders.held_out, HELD_OUT_SEED, 1, preset.episodes, preset.frames))
-    contact_sheet(load(paths[0])).save(folders.root / "contact-sheet.png")
+def train_world(
+    recipe: TrainingRecipe, folders: RunFolders, start: Path | None = None, device: str = "cpu"
+) -> None:
+    """Run all stages, from collecting episodes to the exported world.
 
+    Parameters
+    ----------
+    recipe
+        What to train and how long.
+    folders
+        Folders of the run.
+    start
+        Folder of an exported world whose weights to start from.
+    device
+        `cpu`, `cuda` or `cuda:N`.
 
-def prepare_vae(preset: Preset, folders: Folders, start: Path | None, device: torch.device) -> VAE:
-    """Train the VAE and then its decoder alone, or read what was trained; on the CPU.
-
-    Its latents have zero mean and unit variance. From the world `start` it goes on with long
-    clips, and its latents stay near that world's: its transformer goes on from there too.
+    Raises
+    ------
+    InputError
+        The device, the world to start from or the folder cannot be used. It is raised before the
+        first stage.
     """
-    torch.manual_seed(preset.vae.seed)
-    vae, trained = VAE(preset.vae.spec), folders.vae / "trained.pt"
+    torch_device = pick_device(device)
+    keep_freed_memory()
+    if start is not None:
+        check_warm_start(start, recipe)
+    writable_folder(folders.root)
+    collect_episodes(recipe, folders)
+    vae = prepare_vae(recipe, folders, start, torch_device)
+    encoder = vae.to(torch_device).encoder
+    episodes = encode_episodes(encoder, folders.episodes, folders.latents)
+    preview = SampleWriter(vae.cpu().decoder, episodes)
+    model = prepare_model(recipe, start).to(torch_device)
+    train_transformer(episodes, recipe.dit, folders.transformer, model, preview)
+    export_world(vae, model, recipe.dit, folders.world)
+    save_start_images(folders.world / "pictures")
+
+
+def collect_episodes(recipe: TrainingRecipe, folders: RunFolders) -> None:
+    """Collect training and held-out episodes; draw a contact sheet."""
+    config = CollectionConfig(
+        folders.episodes, TRAINING_SEED, recipe.shards, recipe.episodes, recipe.frames
+    )
+    paths = collect_shards(config)
+    collect_shards(replace(config, folder=folders.held_out, seed=HELD_OUT_SEED, shards=1))
+    contact_sheet(load_shard(paths[0])).save(folders.root / "contact-sheet.png")
+
+
+def prepare_vae(
+    recipe: TrainingRecipe, folders: RunFolders, start: Path | None, device: torch.device
+) -> VAE:
+    """Train the VAE and then its decoder alone, or load what was trained before.
+
+    Its latents have zero mean and unit variance. A VAE from the world `start` is trained on long
+    clips alone, and its latents stay near that world's, because its transformer is reused.
+
+    Returns
+    -------
+    The VAE, on the CPU.
+    """
+    torch.manual_seed(recipe.vae.seed)
+    vae, trained = VAE(recipe.vae.spec), folders.vae / "trained.pt"
     if trained.exists():
         vae.load_state_dict(torch.load(trained, weights_only=True))
         return vae.eval()
-    play = Play(folders.play)
-    _train_both(vae, play, preset, folders, start, device)
-    train_decoder(play, preset.vae, folders.decoder, vae.to(device))
-    _keep(vae.cpu(), trained)
+    dataset = EpisodeDataset(folders.episodes)
+    _train_both(vae, dataset, recipe, folders, start, device)
+    train_decoder(dataset, recipe.vae, folders.decoder, vae.to(device))
+    _save_weights(vae.cpu(), trained)
     return vae.eval()
 
 
 def _train_both(
-    vae: VAE, play: Play, preset: Preset, folders: Folders, start: Path | None, device: torch.device
+    vae: VAE,
+    dataset: EpisodeDataset,
+    recipe: TrainingRecipe,
+    folders: RunFolders,
+    start: Path | None,
+    device: torch.device,
 ) -> None:
-    """Encoder and decoder together, up to latents of zero mean and unit variance."""
-    recipe, normalised = preset.vae, folders.vae / "normalised.pt"
-    if normalised.exists():
-        vae.load_state_dict(torch.load(normalised, weights_only=True))
+    """Train encoder and decoder together and normalize the latents."""
+    vae_recipe, normalized = recipe.vae, folders.vae / "normalised.pt"
+    if normalized.exists():
+        vae.load_state_dict(torch.load(normalized, weights_only=True))
         return
     if start is not None:
-        start_vae(vae, start)
-        recipe = replace(
-            recipe, picture_steps=0, clip_steps=recipe.long_steps, stay_weight=STAY_WEIGHT
+        warm_start_vae(vae, start)
+        vae_recipe = replace(
+            vae_recipe,
+            image_steps=0,
+            clip_steps=vae_recipe.long_steps,
+            anchor_weight=ANCHOR_WEIGHT,
         )
-    train_vae(play, recipe, folders.vae, vae.to(device)).cpu()
-    normalise(vae, Play(folders.play, limit=1).frames)
-    _keep(vae, normalised)
+    train_vae(dataset, vae_recipe, folders.vae, vae.to(device)).cpu()
+    normalize_latents(vae, EpisodeDataset(folders.episodes, limit=1).frames)
+    _save_weights(vae, normalized)
 
 
-def _keep(vae: VAE, path: Path) -> None:
+def _save_weights(vae: VAE, path: Path) -> None:
     draft = path.with_suffix(".part")
     torch.save(vae.state_dict(), draft)
     draft.replace(path)
 
 
-def prepare_model(preset: Preset, start: Path | None) -> WorldModel:
-    """The transformer and its image tower, untrained or from the world `start`."""
-    torch.manual_seed(preset.dit.seed)
-    model = WorldModel(preset.dit.spec, preset.dit.vision)
-    model.dit.gradient_checkpointing = preset.dit.gradient_checkpointing
+def prepare_model(recipe: TrainingRecipe, start: Path | None) -> WorldModel:
+    """Create the transformer and its image tower, untrained or from the world `start`."""
+    torch.manual_seed(recipe.dit.seed)
+    model = WorldModel(recipe.dit.spec, recipe.dit.vision)
+    model.dit.gradient_checkpointing = recipe.dit.gradient_checkpointing
     if start is not None:
-        start_model(model, start)
+        warm_start_model(model, start)
     return model
-
-
-def train_world(
-    preset: Preset, folders: Folders, start: Path | None = None, device: str = "cpu"
-) -> None:
-    """All stages, from play to an exported world; from an earlier world if `start` names one.
-
-    Raises `InputError` before the first stage for a device, a world to start from or a folder
-    that cannot be used.
-    """
-    target = pick_device(device)
-    keep_freed_memory()
-    if start is not None:
-        check_start(start, preset)
-    writable_folder(folders.root)
-    collect_play(preset, folders)
-    vae = prepare_vae(preset, folders, start, target)
-    play = encode_play(vae.to(target), folders.play, folders.latents)
-    show = Show(vae.cpu().decoder, play)
-    model = prepare_model(preset, start).to(target)
-    train_transformer(play, preset.dit, folders.transformer, model, show)
-    export_world(vae, model, preset.dit, folders.world)
-    save_pictures(folders.world / "pictures")

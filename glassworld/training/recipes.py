@@ -1,4 +1,4 @@
-"""Sizes of a whole training, from play to a world."""
+"""Presets: the sizes and lengths of a whole training, from episodes to an exported world."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +10,22 @@ from glassworld.training.objectives.vae import VAERecipe
 
 
 @dataclass(frozen=True)
-class Preset:
-    """How much to collect and how long to train what."""
+class TrainingRecipe:
+    """How much to collect and how to train.
+
+    Parameters
+    ----------
+    shards
+        Number of training shards.
+    episodes
+        Episodes per shard.
+    frames
+        Content frames per episode.
+    vae
+        How to train the VAE.
+    dit
+        How to train the transformer.
+    """
 
     shards: int
     episodes: int
@@ -21,15 +35,15 @@ class Preset:
 
 
 PRESETS = {
-    "smoke": Preset(
+    "smoke": TrainingRecipe(
         shards=1,
         episodes=4,
         vae=VAERecipe(
             width=8,
-            picture_steps=20,
-            pictures=4,
+            image_steps=20,
+            image_batch_size=4,
             clip_steps=10,
-            clips=1,
+            clip_batch_size=1,
             long_steps=2,
             decoder_steps=5,
         ),
@@ -42,58 +56,69 @@ PRESETS = {
             vision_width=32,
             vision_layers=1,
             steps=10,
-            batch=2,
-            openings=2,
-            critic=DiscriminatorRecipe(steps=4, every=1, alone=2, width=16),
+            batch_size=2,
+            first_blocks=2,
+            discriminator=DiscriminatorRecipe(steps=4, every=1, warmup_steps=2, width=16),
         ),
     ),
-    "laptop": Preset(shards=16, episodes=64),
+    "laptop": TrainingRecipe(shards=16, episodes=64),
 }
-"""`smoke` walks through every stage in a minute or two and learns nothing; `laptop` is
-meant to make a world overnight; the embedded one's card says how far it was taken."""
+"""`smoke` runs every stage in a minute or two and learns nothing. `laptop` trains a world.
+
+`laptop` is meant to run overnight. The card of the embedded world tells how that world was trained.
+"""
 
 
-def preset(name: str) -> Preset:
-    """Look a preset up.
+def preset_recipe(name: str) -> TrainingRecipe:
+    """Return the recipe of a preset.
 
-    Raises:
-        InputError: there is none of that name.
+    Raises
+    ------
+    InputError
+        There is no preset of that name.
     """
     if name not in PRESETS:
-        raise InputError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
+        raise InputError(f"no preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
 @dataclass(frozen=True)
-class Folders:
-    """Where a training keeps what."""
+class RunFolders:
+    """The folders of a training run."""
 
     root: Path
 
     @property
-    def play(self) -> Path:
+    def episodes(self) -> Path:
+        """Collected training episodes."""
         return self.root / "play" / "train"
 
     @property
     def held_out(self) -> Path:
+        """Collected held-out episodes."""
         return self.root / "play" / "held-out"
 
     @property
     def latents(self) -> Path:
+        """Encoded training episodes."""
         return self.root / "latents"
 
     @property
     def vae(self) -> Path:
+        """Training of encoder and decoder together, and the finished VAE."""
         return self.root / "vae"
 
     @property
     def decoder(self) -> Path:
+        """Training of the decoder alone."""
         return self.vae / "decoder"
 
     @property
     def transformer(self) -> Path:
+        """Training of the transformer."""
         return self.root / "transformer"
 
     @property
     def world(self) -> Path:
+        """The exported world."""
         return self.root / "world"

@@ -1,4 +1,4 @@
-"""A training run on disk: checkpoints that resume, curves that can be looked at."""
+"""The training loop: checkpoints to resume from, loss curves, learning rates and optimizers."""
 
 import csv
 import math
@@ -19,114 +19,132 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from glassworld.errors import CheckpointError
-from glassworld.training.muon import Muon, knows_bfloat16
+from glassworld.training.muon import Muon, has_fast_bfloat16
 
-EMA_WARM_UP = 10
+EMA_WARMUP_STEPS = 10
+MAX_GRADIENT_NORM = 1.0
 _DAMAGE = (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to learn: a linear warm-up, then half a cosine down to `floor`.
+class CosineSchedule:
+    """Learning rates: a linear warmup, then half a cosine down to `floor`.
 
-    Args:
-        steps: optimizer steps in all.
-        rate: the highest learning rate.
-        warm_up: steps of the linear rise.
-        floor: the last rate, as a share of the highest.
+    Parameters
+    ----------
+    steps
+        Total optimizer steps.
+    rate
+        The highest learning rate.
+    warmup_steps
+        Steps of the linear rise.
+    floor
+        The last rate as a share of the highest.
     """
 
     steps: int
     rate: float
-    warm_up: int = 50
+    warmup_steps: int = 50
     floor: float = 0.02
 
     def at(self, step: int) -> float:
-        """The learning rate of a step."""
-        if step < self.warm_up:
-            return self.rate * (step + 1) / self.warm_up
-        done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
+        """Return the learning rate of a step."""
+        if step < self.warmup_steps:
+            return self.rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         return self.rate * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2)
 
 
-class Run:
-    """A model in training: its optimizer, its averaged weights, its folder.
+class Trainer:
+    """A model in training: its optimizers, its averaged weights, its folder.
 
-    Everything a step needs beyond the model is a function of the seed and the step's number, so
-    a run that was interrupted goes on as if it had not been.
+    Everything else that a step needs is a function of the seed and of the step's number. So an
+    interrupted run resumes and gives the same weights.
 
-    Args:
-        folder: takes `state.pt`, `curve.csv` and `curve.png` (drawn with the extra `train`).
-        model: what is trained.
-        schedule: learning rates.
-        decay: of the averaged weights.
-        optimizers: of the model's weights, if others than `optimizers_for` chooses.
+    Parameters
+    ----------
+    folder
+        Takes `state.pt`, `curve.csv` and `curve.png`.
+    model
+        To train.
+    schedule
+        Learning rate of each step.
+    ema_decay
+        Decay of the averaged weights.
+    optimizers
+        Optimizers of the weights; None means those of `optimizers_for`.
     """
 
     def __init__(
         self,
         folder: Path,
         model: nn.Module,
-        schedule: Schedule,
-        decay: float = 0.999,
+        schedule: CosineSchedule,
+        ema_decay: float = 0.999,
         optimizers: list[torch.optim.Optimizer] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.model, self.schedule, self.decay = folder, model, schedule, decay
+        self.folder, self.model, self.schedule = folder, model, schedule
+        self.ema_decay = ema_decay
         self.optimizers = optimizers or optimizers_for(model)
-        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.step = 0
-        self._rows: list[dict[str, float]] = []
+        self._curve: list[dict[str, float]] = []
 
     @property
     def state_path(self) -> Path:
+        """Path of the checkpoint."""
         return self.folder / "state.pt"
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one.
+        """Continue from the last checkpoint, if there is one.
 
-        Raises:
-            CheckpointError: it is damaged or of another model; it is left as it is.
+        Raises
+        ------
+        CheckpointError
+            It is damaged or of another model. The file is left as it is.
         """
         if not self.state_path.exists():
             return
         try:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
-            for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(kept)
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
         except _DAMAGE as error:
             raise CheckpointError(
-                f"{self.state_path} does not continue this run: move it away to start anew"
+                f"{self.state_path}: damaged, or of another model; move it away to start over"
             ) from error
         for name, value in state["average"].items():
-            self.average[name].copy_(value)
+            self.ema[name].copy_(value)
         self.step = int(state["step"])
-        self._rows = state["curve"]
+        self._curve = state["curve"]
 
     def save(self) -> None:
-        """Write the checkpoint and the curve; a reader never meets half of one."""
+        """Write the checkpoint and the curves, each file whole or not at all."""
         draft = self.state_path.with_suffix(".part")
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "average": self.average,
+            "average": self.ema,
             "step": self.step,
-            "curve": self._rows,
+            "curve": self._curve,
         }
         torch.save(state, draft)
         draft.replace(self.state_path)
-        if self._rows:
+        if self._curve:
             self._plot()
             with (self.folder / "curve.csv").open("w", newline="") as file:
-                names = list(dict.fromkeys(name for row in self._rows for name in row))
+                names = list(dict.fromkeys(name for row in self._curve for name in row))
                 table = csv.DictWriter(file, names)
                 table.writeheader()
-                table.writerows(self._rows)
+                table.writerows(self._curve)
 
-    def steps(self, name: str, until: int | None = None, every: int = 100) -> Iterator[int]:
-        """The steps still to do, with a bar; each is to `learn` once. Saves every so often and
-        at the end."""
+    def steps(self, label: str, until: int | None = None, save_every: int = 100) -> Iterator[int]:
+        """Iterate over the remaining steps with a progress bar; call `update` once for each.
+
+        Saves every `save_every` steps and at the end.
+        """
         until = self.schedule.steps if until is None else until
         columns = (
             TextColumn("{task.description}"),
@@ -135,41 +153,41 @@ class Run:
             TimeRemainingColumn(),
         )
         with Progress(*columns) as progress:
-            bar = progress.add_task(name, total=until, completed=self.step)
+            bar = progress.add_task(label, total=until, completed=self.step)
             while self.step < until:
                 yield self.step
                 progress.update(bar, completed=self.step)
-                if self.step % every == 0:
+                if self.step % save_every == 0:
                     self.save()
         self.save()
 
-    def learn(self, loss: Tensor) -> None:
-        """One step down the gradient of `loss`, then the averaged weights follow."""
+    def update(self, loss: Tensor) -> None:
+        """Take one optimizer step down the gradient of `loss` and update the averaged weights."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.schedule.at(self.step)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         for optimizer in self.optimizers:
             optimizer.step()
-        share = min(self.decay, (1 + self.step) / (EMA_WARM_UP + self.step))
+        decay = min(self.ema_decay, (1 + self.step) / (EMA_WARMUP_STEPS + self.step))
         values = self.model.state_dict()
-        averages = [self.average[name] for name in values]
-        torch._foreach_lerp_(averages, list(values.values()), 1 - share)
+        averages = [self.ema[name] for name in values]
+        torch._foreach_lerp_(averages, list(values.values()), 1 - decay)
         self.step += 1
 
-    def note(self, **values: float) -> None:
-        """Keep a row of the curve."""
-        self._rows.append({"step": self.step, **values})
+    def log(self, **values: float) -> None:
+        """Add a row to the curves. The names are columns of `curve.csv`, also in earlier runs."""
+        self._curve.append({"step": self.step, **values})
 
     def _plot(self) -> None:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # slow to import; part of the extra `train`
 
         figure = Figure(figsize=(7, 4))
         axes = figure.subplots()
-        for name in dict.fromkeys(name for row in self._rows for name in row if name != "step"):
-            points = [(row["step"], row[name]) for row in self._rows if name in row]
+        for name in dict.fromkeys(name for row in self._curve for name in row if name != "step"):
+            points = [(row["step"], row[name]) for row in self._curve if name in row]
             axes.plot(*zip(*points, strict=True), label=name)
         axes.set_xlabel("step")
         axes.set_yscale("log")
@@ -178,21 +196,21 @@ class Run:
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where it is faster: on a GPU and on processors with instructions for it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=knows_bfloat16(device.type))
+    """Compute in bfloat16 where it is faster: on a GPU and on CPUs with instructions for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device.type))
 
 
 def optimizers_for(model: nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside transformer layers and for convolutions, AdamW for the rest.
+    """Use Muon for the matrices in transformer layers and for convolutions, AdamW for the rest.
 
-    Muon's steps are scaled to AdamW's size, so one learning rate serves both.
+    Muon's steps are scaled to the size of AdamW's, so one learning rate serves both.
     """
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
-        inside = ".blocks." in name or ".transformer." in name
-        takes = weight.dim() == 4 or (inside and weight.dim() == 2)
-        (matrices if takes else rest).append(weight)
+        in_layer = ".blocks." in name or ".transformer." in name
+        use_muon = weight.dim() == 4 or (in_layer and weight.dim() == 2)
+        (matrices if use_muon else rest).append(weight)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.01)
     ]
@@ -202,5 +220,5 @@ def optimizers_for(model: nn.Module) -> list[torch.optim.Optimizer]:
 
 
 def generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step: the same whether the run was interrupted or not."""
+    """Return the random generator of one step, the same after an interruption."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)

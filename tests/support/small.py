@@ -1,23 +1,30 @@
-"""A transformer that trains in no time, and play of noise to train it on."""
+"""A transformer that trains in no time, random episodes to train it on, and an exported world."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import torch
+from safetensors.numpy import save_file
 
-from glassworld.training.data.latents import LatentPlay
+from glassworld.training.data.latents import LatentEpisodes
 from glassworld.training.objectives.transformer import DiTRecipe
+from glassworld.training.objectives.vae import VAE, VAERecipe
 from glassworld.training.objectives.world_model import WorldModel
 
 SMALL = DiTRecipe(
     dim=32, ffn_dim=48, layers=2, heads=2, action_layers=1, vision_width=32, vision_layers=1
 )
+SMALL_VAE = VAERecipe(width=4)
 
 
-def latent_play(episodes: int = 4) -> LatentPlay:
+def latent_episodes(episodes: int = 4) -> LatentEpisodes:
     random = torch.Generator().manual_seed(1)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=random)
 
-    return LatentPlay(
+    return LatentEpisodes(
         normal(episodes, 31, 16, 8, 12).half(),
         normal(episodes, 9, 16, 8, 12).half(),
         normal(16, 8, 12).half(),
@@ -28,8 +35,30 @@ def latent_play(episodes: int = 4) -> LatentPlay:
     )
 
 
+def latent_episodes_with_pause() -> LatentEpisodes:
+    """Return episodes that start with 40 pixel frames without input."""
+    episodes = latent_episodes()
+    episodes.keyboard[:, :40] = 0
+    episodes.mouse[:, :40] = 0
+    return episodes
+
+
 def small_model() -> WorldModel:
     torch.manual_seed(0)
     model = WorldModel(SMALL.spec, SMALL.vision)
     torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
     return model
+
+
+def small_vae(residual_blocks: int = 1) -> VAE:
+    torch.manual_seed(0)
+    return VAE(replace(SMALL_VAE, residual_blocks=residual_blocks).spec)
+
+
+def write_random_shard(folder: Path, episodes: int, frames: int, height: int, width: int) -> None:
+    """Write a shard of episodes with random frames and actions."""
+    rng = np.random.default_rng(0)
+    tensors = {"frames": rng.integers(0, 256, (episodes, frames, height, width, 3), np.uint8)}
+    for name, columns in (("keyboard", 4), ("mouse", 2), ("pose", 3)):
+        tensors[name] = rng.normal(size=(episodes, frames, columns)).astype(np.float32)
+    save_file(tensors, folder / "shard-00000.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 from pathlib import Path
@@ -54,6 +55,11 @@ def load_picture(
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from None
     except DAMAGED as error:
         raise ImageError(f"{name}: damaged or truncated: {error}") from None
+
+
+def psnr(squared_error: float, peak: float = 255.0) -> float:
+    """Return the peak signal-to-noise ratio in dB of a mean squared error; infinite if it is 0."""
+    return 10 * math.log10(peak**2 / squared_error) if squared_error else math.inf
 
 
 def _too_large(name: str) -> str:

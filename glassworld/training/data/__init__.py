@@ -1,0 +1,1 @@
+"""Collected episodes, their latents, and batches of both."""

@@ -1,4 +1,4 @@
-"""Play the simulator and keep what was seen: shards of episodes, resumable, reproducible."""
+"""Collect episodes from the simulator: reproducible shards that resume after an interruption."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +12,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from glassworld.errors import InputError
+from glassworld.specs import TIME_FACTOR
 from glassworld.training.sources.maze import HEIGHT, WIDTH, Frame, MazeEnvironment
-from glassworld.training.sources.policies import POLICIES, Player
+from glassworld.training.sources.policies import POLICIES, InputSampler
 
-LATENT_STRIDE = 4
+_CLEARANCE_OF_START_IMAGES = 100
+"""Smallest distance to the wall ahead, in map units."""
 
 
 @dataclass(frozen=True)
-class Collection:
-    """What to collect.
+class CollectionConfig:
+    """Size, seed and folder of a collection.
 
-    Args:
-        folder: where the shards go, `shard-00000.safetensors` and so on.
-        seed: the collection's; held-out play takes another.
-        shards: how many files.
-        episodes: episodes in a file.
-        frames: content frames in an episode, 1 + 4n.
+    Parameters
+    ----------
+    folder
+        Takes the shards: `shard-00000.safetensors` and so on.
+    seed
+        Seed of the collection. Held-out episodes take another one.
+    shards
+        Number of files.
+    episodes
+        Episodes per file.
+    frames
+        Content frames per episode, 1 + 4n.
+
+    Raises
+    ------
+    InputError
+        `frames` is not 1 + 4n.
     """
 
     folder: Path
@@ -37,17 +50,20 @@ class Collection:
     frames: int = 121
 
     def __post_init__(self) -> None:
-        if self.frames % LATENT_STRIDE != 1:
-            raise InputError(f"frames is {self.frames}: an episode has 1 + 4n frames")
+        if self.frames % TIME_FACTOR != 1:
+            raise InputError(f"frames is {self.frames}: an episode needs 1 + 4n frames")
 
     def path(self, shard: int) -> Path:
+        """Return the path of a shard."""
         return self.folder / f"shard-{shard:05d}.safetensors"
 
 
 class Episodes(NamedTuple):
-    """Some play: frames uint8 [E, N, H, W, 3]; keyboard [E, N, 4]; mouse [E, N, 2]; pose
-    [E, N, 3]. Row j of the actions is what was held while frame j came into being; row 0
-    repeats row 1."""
+    """Recorded episodes of one length.
+
+    frames: uint8 [E, N, H, W, 3]; keyboard: [E, N, 4]; mouse: [E, N, 2]; pose: [E, N, 3]. Row j of
+    the actions was held while frame j was rendered. Row 0 repeats row 1.
+    """
 
     frames: Frame
     keyboard: NDArray[np.float32]
@@ -55,66 +71,63 @@ class Episodes(NamedTuple):
     pose: NDArray[np.float32]
 
 
-def collect(collection: Collection) -> list[Path]:
-    """Write the shards that are missing or damaged. Returns all paths.
+def collect_shards(config: CollectionConfig) -> list[Path]:
+    """Write the shards that are missing or damaged.
 
-    A shard depends on the seed and its number alone, so an interrupted collection goes on
-    where it was, and gives the same files.
+    A shard depends on the seed and its number alone. So an interrupted collection resumes, and
+    gives the same files.
+
+    Returns
+    -------
+    The paths of all shards.
     """
-    collection.folder.mkdir(parents=True, exist_ok=True)
-    paths = [collection.path(shard) for shard in range(collection.shards)]
-    missing = [shard for shard, path in enumerate(paths) if not is_whole(path)]
-    for shard in track(missing, description=f"playing, seed {collection.seed}"):
-        episodes = play(collection.episodes, collection.frames, (collection.seed, shard))
+    config.folder.mkdir(parents=True, exist_ok=True)
+    paths = [config.path(shard) for shard in range(config.shards)]
+    missing = [shard for shard, path in enumerate(paths) if not is_complete(path)]
+    for shard in track(missing, description=f"collecting episodes, seed {config.seed}"):
+        episodes = record_episodes(config.episodes, config.frames, (config.seed, shard))
         draft = paths[shard].with_suffix(".part")
         save_file(episodes._asdict(), draft)
         draft.replace(paths[shard])
     return paths
 
 
-def play(episodes: int, frames: int, seed: tuple[int, int]) -> Episodes:
-    """Play episodes by the policies, each from a fresh place."""
+def record_episodes(count: int, frames: int, seed: tuple[int, int]) -> Episodes:
+    """Record episodes of the scripted policies, each from a random position."""
     rng = np.random.default_rng(seed)
-    simulator = MazeEnvironment(seed=int(rng.integers(2**31)))
-    try:
-        return stack([play_one(simulator, frames, rng) for _ in range(episodes)])
-    finally:
-        simulator.close()
-
-
-def stack(episodes: list[Episodes]) -> Episodes:
-    """Episodes of equal length as one."""
+    with MazeEnvironment(seed=int(rng.integers(2**31))) as simulator:
+        episodes = [_record_episode(simulator, frames, rng) for _ in range(count)]
     return Episodes(*(np.stack(field) for field in zip(*episodes, strict=True)))
 
 
-def play_one(simulator: MazeEnvironment, frames: int, rng: np.random.Generator) -> Episodes:
-    """One episode by a policy drawn by its share; the arrays lack the first axis."""
+def _record_episode(simulator: MazeEnvironment, length: int, rng: np.random.Generator) -> Episodes:
+    """Record one episode of a random policy. The arrays lack the first axis."""
     shares = [share for _, share in POLICIES.values()]
     name = rng.choice(list(POLICIES), p=shares)
-    policy = POLICIES[str(name)][0](Player(rng, block_aligned=bool(rng.random() < 0.5)))
+    policy = POLICIES[str(name)][0](InputSampler(rng, block_aligned=bool(rng.random() < 0.5)))
 
-    pictures = [simulator.reset()]
+    frames = [simulator.reset()]
     poses = [simulator.pose]
     keyboard: list[tuple[float, ...]] = []
     mouse: list[tuple[float, float]] = []
-    segment = next(policy)
-    while len(pictures) < frames:
-        for _ in range(min(segment.length * LATENT_STRIDE, frames - len(pictures))):
-            pictures.append(simulator.advance(segment.keyboard, segment.mouse))
+    held = next(policy)
+    while len(frames) < length:
+        for _ in range(min(held.length * TIME_FACTOR, length - len(frames))):
+            frames.append(simulator.advance(held.keyboard, held.mouse))
             poses.append(simulator.pose)
-            keyboard.append(segment.keyboard)
-            mouse.append(segment.mouse)
-        segment = policy.send(simulator.clearance)
+            keyboard.append(held.keyboard)
+            mouse.append(held.mouse)
+        held = policy.send(simulator.clearance)
     return Episodes(
-        np.stack(pictures),
+        np.stack(frames),
         np.array([keyboard[0], *keyboard], np.float32),
         np.array([mouse[0], *mouse], np.float32),
         np.array(poses, np.float32),
     )
 
 
-def is_whole(path: Path, names: tuple[str, ...] = Episodes._fields) -> bool:
-    """Whether a shard is there, readable to its end, and has the tensors `names`."""
+def is_complete(path: Path, names: tuple[str, ...] = Episodes._fields) -> bool:
+    """Tell whether a shard exists, is readable to its end and has the tensors `names`."""
     try:
         with safe_open(path, framework="numpy") as shard:
             return set(shard.keys()) == set(names)
@@ -122,25 +135,40 @@ def is_whole(path: Path, names: tuple[str, ...] = Episodes._fields) -> bool:
         return False
 
 
-def load(path: Path) -> Episodes:
-    """Read a shard.
+def load_shard(path: Path) -> Episodes:
+    """Read a shard of episodes.
 
-    Raises:
-        InputError: it is missing, cut short or of another kind.
+    Raises
+    ------
+    InputError
+        It is missing, truncated or has other tensors.
     """
-    if not is_whole(path):
-        raise InputError(f"{path} is no readable shard: delete it and collect again")
+    if not is_complete(path):
+        raise InputError(f"{path}: not a readable shard; delete it and collect again")
     with safe_open(path, framework="numpy") as shard:
         return Episodes(*(shard.get_tensor(name) for name in Episodes._fields))
 
 
 def contact_sheet(episodes: Episodes, rows: int = 12, columns: int = 12) -> Image.Image:
-    """Pictures to look at: one episode a row, evenly through its time."""
+    """Draw an overview: one episode per row, evenly spaced frames."""
     rows = min(rows, len(episodes.frames))
     sheet = Image.new("RGB", (columns * WIDTH, rows * HEIGHT))
-    moments = np.linspace(0, episodes.frames.shape[1] - 1, columns).astype(int)
+    indices = np.linspace(0, episodes.frames.shape[1] - 1, columns).astype(int)
     for row in range(rows):
-        for column, moment in enumerate(moments):
-            picture = Image.fromarray(episodes.frames[row, moment])
-            sheet.paste(picture, (column * WIDTH, row * HEIGHT))
+        for column, index in enumerate(indices):
+            frame = Image.fromarray(episodes.frames[row, index])
+            sheet.paste(frame, (column * WIDTH, row * HEIGHT))
     return sheet
+
+
+def save_start_images(folder: Path, count: int = 8, seed: int = 77) -> None:
+    """Write start images into `folder`: views of random positions with some room ahead."""
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = 0
+    with MazeEnvironment(seed) as simulator:
+        while saved < count:
+            image = simulator.reset()
+            if simulator.clearance < _CLEARANCE_OF_START_IMAGES:
+                continue
+            Image.fromarray(image).save(folder / f"maze-{saved + 1}.png")
+            saved += 1

@@ -1,4 +1,4 @@
-"""Batches for the transformer: stretches of blocks with everything it is told about them."""
+"""Batches of segments for the transformer: latents of consecutive blocks and their conditions."""
 
 from typing import NamedTuple
 
@@ -7,37 +7,52 @@ from torch import Tensor
 
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.specs import TIME_FACTOR
-from glassworld.training.data.latents import NEAR_FRAMES, LatentPlay
+from glassworld.training.data.dataset import to_pixels
+from glassworld.training.data.latents import NEAR_FRAMES, LatentEpisodes
 
 BLOCK = 3
 MASK_CHANNELS = 4
+WINDOW_ROWS = 12
+"""Rows of actions that a latent frame sees."""
 FAR_SHARE = 0.5
-"""How many of the stretches that begin inside an episode are told nothing of its beginning, as
-after minutes of play: grey at its limit, and the picture of some other episode."""
+"""Share of the segments from inside an episode that know nothing of its start.
 
-
-MAZE_CENTRE, MAZE_SPREAD = (620.0, -175.0), 230.0
-"""Of the places that play visits, in map units."""
-SETTLED = 7
-"""Latent frames without a key after which the view and its latents no longer change."""
+Their condition is the limit, as after minutes of play, and their start image is another one's.
+"""
+MAZE_CENTER, MAZE_STD = (620.0, -175.0), 230.0
+"""Mean and standard deviation of the positions that the episodes visit, in map units."""
+SETTLED_FRAMES = 7
+"""Latent frames without input after which the view and its latents no longer change."""
 
 
 class Segment(NamedTuple):
-    """Consecutive blocks of B episodes, from latent frame `start` of each on.
+    """Consecutive blocks of B episodes.
 
-    latents: [B, C, F, h, w]; condition: [B, 4 + C, F, h, w]; windows: the actions that each
-    latent frame sees; pictures: [B, 3, H, W] in [-1, 1]; whereabouts: [B, F, 4], see `locate`.
+    Attributes
+    ----------
+    start
+        Latent frame of the episode at which the segment starts.
+    latents
+        [B, C, F, h, w].
+    condition
+        [B, 4 + C, F, h, w], mask and encoded condition.
+    windows
+        The actions that each latent frame sees.
+    start_images
+        [B, 3, H, W] in [-1, 1].
+    locations
+        [B, F, 4], see `encode_pose`.
     """
 
     start: int
     latents: Tensor
     condition: Tensor
     windows: ActionWindows
-    pictures: Tensor
-    whereabouts: Tensor
+    start_images: Tensor
+    locations: Tensor
 
     def to(self, device: torch.device) -> "Segment":
-        """The same on another device."""
+        """Copy to another device."""
         mouse = self.windows.mouse
         assert mouse is not None
         return Segment(
@@ -45,13 +60,13 @@ class Segment(NamedTuple):
             self.latents.to(device),
             self.condition.to(device),
             ActionWindows(self.windows.keyboard.to(device), mouse.to(device)),
-            self.pictures.to(device),
-            self.whereabouts.to(device),
+            self.start_images.to(device),
+            self.locations.to(device),
         )
 
-    def blocks(self, first: int, last: int) -> "Segment":
-        """Blocks `first` to `last` (not included) of this stretch."""
-        part = slice(first * BLOCK, last * BLOCK)
+    def blocks(self, first: int, end: int) -> "Segment":
+        """Return blocks `first` to `end` (exclusive)."""
+        part = slice(first * BLOCK, end * BLOCK)
         mouse = self.windows.mouse
         assert mouse is not None
         return Segment(
@@ -59,114 +74,147 @@ class Segment(NamedTuple):
             self.latents[:, :, part],
             self.condition[:, :, part],
             ActionWindows(self.windows.keyboard[:, part], mouse[:, part]),
-            self.pictures,
-            self.whereabouts[:, part],
+            self.start_images,
+            self.locations[:, part],
         )
 
 
-def draw(
-    play: LatentPlay, batch: int, start_block: int, blocks: int, random: torch.Generator
+def draw_segment(
+    episodes: LatentEpisodes,
+    batch_size: int,
+    start_block: int,
+    blocks: int,
+    random: torch.Generator,
 ) -> Segment:
-    """Stretches of random episodes that begin at the same block, where the play is."""
-    chosen, strangers = _episodes(play, batch, random), _episodes(play, batch, random)
-    far = torch.rand(batch, generator=random) < (FAR_SHARE if start_block else 0.0)
-    far = far.to(chosen.device)
+    """Draw segments of random episodes that start at one block, on the episodes' device."""
+    rows = _random_episodes(episodes, batch_size, random)
+    other_rows = _random_episodes(episodes, batch_size, random)
+    far = torch.rand(batch_size, generator=random) < (FAR_SHARE if start_block else 0.0)
+    far = far.to(rows.device)
     start, count = start_block * BLOCK, blocks * BLOCK
-    frames = torch.arange(start, start + count, device=chosen.device)
+    frames = torch.arange(start, start + count, device=rows.device)
     return Segment(
         start,
-        play.latents[chosen, start : start + count].float().transpose(1, 2),
-        _condition(play, chosen, far, frames),
-        windows(play.keyboard[chosen], play.mouse[chosen], frames),
-        to_pictures(play.pictures[torch.where(far, strangers, chosen)]),
-        locate(play.pose[chosen][:, TIME_FACTOR * frames]),
+        episodes.latents[rows, start : start + count].float().transpose(1, 2),
+        _condition(episodes, rows, far, frames),
+        action_windows(episodes.keyboard[rows], episodes.mouse[rows], frames),
+        _start_pixels(episodes.start_images[torch.where(far, other_rows, rows)]),
+        encode_pose(episodes.pose[rows][:, TIME_FACTOR * frames]),
     )
 
 
-def at_rest(play: LatentPlay, batch: int, blocks: int, random: torch.Generator) -> Segment | None:
-    """Stretches of any length without a key: views that have settled, held on.
+def draw_at_rest(
+    episodes: LatentEpisodes, batch_size: int, blocks: int, random: torch.Generator
+) -> Segment | None:
+    """Draw segments of any length without input, which repeat a settled view.
 
-    None if nobody ever stood still for that long.
+    Returns
+    -------
+    None if no episode has a pause that is long enough.
     """
-    still = (play.keyboard == 0).all(-1) & (play.mouse == 0).all(-1)
-    settled = still[:, 1:].unfold(1, TIME_FACTOR * SETTLED, TIME_FACTOR).all(-1).nonzero()
+    still = (episodes.keyboard == 0).all(-1) & (episodes.mouse == 0).all(-1)
+    settled = still[:, 1:].unfold(1, TIME_FACTOR * SETTLED_FRAMES, TIME_FACTOR).all(-1).nonzero()
     if not len(settled):
         return None
-    chosen, frame = settled[torch.randint(len(settled), (batch,), generator=random)].unbind(1)
-    strangers = _episodes(play, batch, random)
-    far = (torch.rand(batch, generator=random) < FAR_SHARE).to(chosen.device)
+    rows, frame = settled[torch.randint(len(settled), (batch_size,), generator=random)].unbind(1)
+    other_rows = _random_episodes(episodes, batch_size, random)
+    far = (torch.rand(batch_size, generator=random) < FAR_SHARE).to(rows.device)
     count = blocks * BLOCK
-    frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count, device=chosen.device)
-    view = play.latents[chosen, frame + SETTLED].float()
+    frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count, device=rows.device)
+    view = episodes.latents[rows, frame + SETTLED_FRAMES].float()
+    location = encode_pose(episodes.pose[rows, TIME_FACTOR * (frame + SETTLED_FRAMES)])
+    keys, axes = episodes.keyboard.shape[-1], episodes.mouse.shape[-1]
     return Segment(
         NEAR_FRAMES,
         view.unsqueeze(2).expand(-1, -1, count, -1, -1),
-        _condition(play, chosen, far, frames),
+        _condition(episodes, rows, far, frames),
         ActionWindows(
-            play.keyboard.new_zeros(batch, count, 12, play.keyboard.shape[-1]),
-            play.mouse.new_zeros(batch, count, 12, play.mouse.shape[-1]),
+            episodes.keyboard.new_zeros(batch_size, count, WINDOW_ROWS, keys),
+            episodes.mouse.new_zeros(batch_size, count, WINDOW_ROWS, axes),
         ),
-        to_pictures(play.pictures[torch.where(far, strangers, chosen)]),
-        locate(play.pose[chosen, TIME_FACTOR * (frame + SETTLED)])[:, None].expand(-1, count, -1),
+        _start_pixels(episodes.start_images[torch.where(far, other_rows, rows)]),
+        location[:, None].expand(-1, count, -1),
     )
 
 
-def onward(
-    play: LatentPlay,
+def continue_segment(
+    episodes: LatentEpisodes,
     history: Tensor,
     keyboard: Tensor,
     mouse: Tensor,
-    pictures: Tensor,
+    start_images: Tensor,
     blocks: int,
 ) -> Segment:
-    """The latents of some blocks [B, C, F, h, w] and then `blocks` whose truth nobody knows.
+    """Make a segment of given latents and then `blocks` blocks whose truth is unknown (zeros).
 
-    `keyboard`, `mouse`: the actions from the first row on that the first frame sees;
-    `pictures`: uint8 [B, H, W, 3]. The episodes' beginning is long forgotten.
+    The condition is the limit, as after minutes of play.
+
+    Parameters
+    ----------
+    episodes
+        Provide the limit of the condition.
+    history
+        Latents of the first blocks, [B, C, F, h, w].
+    keyboard
+        Actions from the first row on that the first frame sees, [B, N, keys].
+    mouse
+        The same for the mouse, [B, N, 2].
+    start_images
+        uint8 [B, H, W, 3].
+    blocks
+        Number of unknown blocks.
     """
-    batch, count = len(history), history.shape[2] + blocks * BLOCK
+    batch_size, count = len(history), history.shape[2] + blocks * BLOCK
     frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count, device=history.device)
-    everyone = torch.zeros_like(frames[:1]).expand(batch)
+    rows = torch.zeros_like(frames[:1]).expand(batch_size)
     unknown = history.new_zeros(*history.shape[:2], blocks * BLOCK, *history.shape[3:])
     return Segment(
         NEAR_FRAMES,
         torch.cat([history, unknown], 2),
-        _condition(play, everyone, everyone == 0, frames),
-        windows(keyboard, mouse, frames - NEAR_FRAMES + 3),
-        to_pictures(pictures),
-        history.new_zeros(batch, count, 4),
+        _condition(episodes, rows, rows == 0, frames),
+        action_windows(keyboard, mouse, frames - NEAR_FRAMES + 3),
+        _start_pixels(start_images),
+        history.new_zeros(batch_size, count, 4),
     )
 
 
-def _episodes(play: LatentPlay, count: int, random: torch.Generator) -> Tensor:
-    """The numbers of random episodes: the same wherever the play is."""
-    return torch.randint(len(play.latents), (count,), generator=random).to(play.latents.device)
+def _random_episodes(episodes: LatentEpisodes, count: int, random: torch.Generator) -> Tensor:
+    """Draw episode numbers, the same ones on every device."""
+    rows = torch.randint(len(episodes.latents), (count,), generator=random)
+    return rows.to(episodes.latents.device)
 
 
-def locate(pose: Tensor) -> Tensor:
-    """x, y and degrees [..., 3] as what a network can tell: x and y of about unit spread over
-    the maze, cosine and sine of the heading [..., 4]."""
-    place = (pose[..., :2] - pose.new_tensor(MAZE_CENTRE)) / MAZE_SPREAD
+def encode_pose(pose: Tensor) -> Tensor:
+    """Encode x, y and degrees [..., 3] as targets of a network [..., 4].
+
+    These are x and y with about unit standard deviation, cosine and sine of the heading.
+    """
+    position = (pose[..., :2] - pose.new_tensor(MAZE_CENTER)) / MAZE_STD
     heading = pose[..., 2:].deg2rad()
-    return torch.cat([place, heading.cos(), heading.sin()], -1)
+    return torch.cat([position, heading.cos(), heading.sin()], -1)
 
 
-def to_pictures(pictures: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in [-1, 1]."""
-    return pictures.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+def _start_pixels(images: Tensor) -> Tensor:
+    """Convert uint8 [B, H, W, 3] to float32 [B, 3, H, W] in [-1, 1]."""
+    return to_pixels(images.unsqueeze(1)).squeeze(2)
 
 
-def _condition(play: LatentPlay, chosen: Tensor, far: Tensor, frames: Tensor) -> Tensor:
+def _condition(episodes: LatentEpisodes, rows: Tensor, far: Tensor, frames: Tensor) -> Tensor:
+    """Return mask and condition of these frames, [B, 4 + C, F, h, w]."""
     near = (frames < NEAR_FRAMES)[None] & ~far[:, None]
-    grey = play.grey[chosen][:, frames.clamp(max=NEAR_FRAMES - 1)].float()
-    grey = torch.where(near[..., None, None, None], grey, play.far.float())
+    condition = episodes.condition[rows][:, frames.clamp(max=NEAR_FRAMES - 1)].float()
+    limit = episodes.condition_limit.float()
+    condition = torch.where(near[..., None, None, None], condition, limit)
     mask = (frames == 0).float().view(1, -1, 1, 1, 1)
-    mask = mask.expand(*grey.shape[:2], MASK_CHANNELS, *grey.shape[3:])
-    return torch.cat([mask, grey], 2).transpose(1, 2)
+    mask = mask.expand(*condition.shape[:2], MASK_CHANNELS, *condition.shape[3:])
+    return torch.cat([mask, condition], 2).transpose(1, 2)
 
 
-def windows(keyboard: Tensor, mouse: Tensor, frames: Tensor, rows: int = 12) -> ActionWindows:
-    """The rows each latent frame f sees, 4f - rows to 4f - 1, those before the first as it."""
-    row = torch.arange(rows, device=frames.device)
-    index = (4 * frames[:, None] - rows + row).clamp(min=0)
+def action_windows(keyboard: Tensor, mouse: Tensor, frames: Tensor) -> ActionWindows:
+    """Return the rows of actions that each latent frame f sees: 4f - 12 to 4f - 1.
+
+    Row 0 stands for rows before the first.
+    """
+    row = torch.arange(WINDOW_ROWS, device=frames.device)
+    index = (TIME_FACTOR * frames[:, None] - WINDOW_ROWS + row).clamp(min=0)
     return ActionWindows(keyboard[:, index], mouse[:, index])

@@ -1,6 +1,6 @@
-"""How good a world is: the simulator is the truth.
+"""Evaluate a world against the simulator it was trained on.
 
-From held-out starting pictures the same actions are played in the simulator and in the model.
+From held-out start images the simulator and the model get the same actions.
 """
 
 from collections import defaultdict
@@ -20,13 +20,14 @@ from glassworld.engine.world import Session, World
 from glassworld.training.data.dataset import to_pixels
 from glassworld.training.eval.metrics import (
     distance_to_real,
-    psnr,
+    frame_psnr,
+    motion,
     sharpness,
     ssim,
-    thumbs,
+    thumbnails,
     turn_pixels,
 )
-from glassworld.training.sources.maze import Frame, MazeEnvironment
+from glassworld.training.sources.maze import FIRST_BLOCK_FRAMES, Frame, MazeEnvironment
 
 STILL = Action((0.0, 0.0, 0.0, 0.0), (0.0, 0.0))
 FORWARD = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.0))
@@ -55,13 +56,31 @@ PAIRS = {
     "strafe": (LEFT, RIGHT),
     "still_moving": (STILL, FORWARD),
 }
-_SAME_DB = 35.0
-"""Two pictures nearer than this show the same view: the player stood, or stood against a wall."""
+SAME_VIEW_DB = 35.0
+"""Images with a PSNR above this show one view: the player stood still, or faced a wall."""
+DRIFT_BLOCKS = 5
+"""Blocks at each end of a minute that are compared."""
+ACTION_SEED_OFFSET, DRIFT_SEED_OFFSET = 5_000, 9_000
+VAE_CLIPS, VAE_FRAMES = 16, 61
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much to evaluate; `seed` keeps it apart from what was trained on."""
+class EvalConfig:
+    """How much to evaluate.
+
+    Parameters
+    ----------
+    starts
+        Number of held-out start images.
+    blocks
+        Blocks generated from each.
+    drift_starts
+        Number of long sessions of each kind.
+    drift_blocks
+        Their length in blocks.
+    seed
+        Seed of the start images, none of which was trained on.
+    """
 
     starts: int = 24
     blocks: int = 10
@@ -71,10 +90,11 @@ class Plan:
 
 
 class BlockScores(TypedDict):
-    """Means over the starts, one entry a block.
+    """Means over the starts, one entry per block.
 
-    `_moving`: over the starts whose view has moved away from the start picture alone, which a
-    held picture cannot follow; None where none has.
+    `_start_picture` is the baseline that repeats the start image, `_wrong_actions` the model under
+    the opposite actions. `_moving` averages over the starts alone whose view has moved away from
+    the start image; None where none has.
     """
 
     psnr: list[float]
@@ -88,189 +108,210 @@ class BlockScores(TypedDict):
     psnr_wrong_actions_moving: list[float | None]
 
 
-def play_truth(simulator: MazeEnvironment, actions: list[Action]) -> list[Frame]:
-    """The simulator's blocks from a fresh reset."""
-    simulator.reset()
+def simulate(simulator: MazeEnvironment, seed: int, actions: list[Action]) -> list[Frame]:
+    """Return the blocks of the simulator from the start of a seed."""
+    simulator.reset(seed)
     return [simulator.step(action) for action in actions]
 
 
-def play_model(session: Session, actions: list[Action]) -> list[Frame]:
-    """The model's blocks."""
+def generate_blocks(world: World, start_image: Frame, actions: list[Action]) -> list[Frame]:
+    """Return the blocks of the model from a start image."""
+    session: Session = world.start(Image.fromarray(start_image))
     return [session.step(action) for action in actions]
 
 
 def random_actions(rng: np.random.Generator, blocks: int) -> list[Action]:
-    """One action a block, walking and turning more than anything else."""
+    """Draw one action per block, mostly walking and turning."""
     choices = list(OPPOSITE)
     weights = np.array([1, 3, 1, 1, 1, 2, 2, 2, 2], np.float64)
     picks = rng.choice(len(choices), blocks, p=weights / weights.sum())
     return [choices[pick] for pick in picks]
 
 
-def following(world: World, plan: Plan) -> BlockScores:
-    """Per block: the model against the truth, beside the start picture held and a model given
-    the opposite of every action."""
+def score_blocks(world: World, simulator: MazeEnvironment, config: EvalConfig) -> BlockScores:
+    """Score the model block by block, beside two baselines (see `BlockScores`)."""
     rows: dict[str, list[list[float]]] = defaultdict(list)
-    for index in track(range(plan.starts), description="following the simulator"):
-        rng = np.random.default_rng((plan.seed, index))
-        actions = random_actions(rng, plan.blocks)
-        simulator = MazeEnvironment(plan.seed + index)
-        truth = play_truth(simulator, actions)
-        simulator.close()
-        picture = truth[0][0]
-        made = {
-            "": play_model(world.start(Image.fromarray(picture)), actions),
-            "_wrong_actions": play_model(
-                world.start(Image.fromarray(picture)), [OPPOSITE[action] for action in actions]
-            ),
-            "_start_picture": [np.broadcast_to(picture, block.shape) for block in truth],
+    for index in track(range(config.starts), description="scoring blocks"):
+        rng = np.random.default_rng((config.seed, index))
+        actions = random_actions(rng, config.blocks)
+        truth = simulate(simulator, config.seed + index, actions)
+        start_image = truth[0][0]
+        opposite = [OPPOSITE[action] for action in actions]
+        candidates = {
+            "": generate_blocks(world, start_image, actions),
+            "_wrong_actions": generate_blocks(world, start_image, opposite),
+            "_start_picture": [np.broadcast_to(start_image, block.shape) for block in truth],
         }
-        for suffix, blocks in made.items():
-            pairs = list(zip(blocks, truth, strict=True))
-            rows["psnr" + suffix].append([psnr(*_new(pair)) for pair in pairs])
-            rows["ssim" + suffix].append([ssim(*_new(pair)) for pair in pairs])
+        for suffix, blocks in candidates.items():
+            pairs = [_without_start_image(*pair) for pair in zip(blocks, truth, strict=True)]
+            rows["psnr" + suffix].append([frame_psnr(*pair) for pair in pairs])
+            rows["ssim" + suffix].append([ssim(*pair) for pair in pairs])
     means = {name: np.mean(values, 0).round(3).tolist() for name, values in rows.items()}
-    moved = np.array(rows["psnr_start_picture"]) < _SAME_DB
+    moved = np.array(rows["psnr_start_picture"]) < SAME_VIEW_DB
     for name in ("psnr", "psnr_start_picture", "psnr_wrong_actions"):
         means[name + "_moving"] = [
-            round(float(column[here].mean()), 3) if here.any() else None
-            for column, here in zip(np.array(rows[name]).T, moved.T, strict=True)
+            round(float(column[mask].mean()), 3) if mask.any() else None
+            for column, mask in zip(np.array(rows[name]).T, moved.T, strict=True)
         ]
     return BlockScores(**means)  # type: ignore[typeddict-item]
 
 
-def _new(pair: tuple[Frame, Frame]) -> tuple[Frame, Frame]:
-    """Without the first block's first frame: it is the picture both were given."""
-    made, truth = pair
-    return (made[1:], truth[1:]) if len(truth) % 12 else pair
+def _without_start_image(block: Frame, truth: Frame) -> tuple[Frame, Frame]:
+    """Drop the first frame of the first block: it is the start image in both."""
+    return (block[1:], truth[1:]) if len(truth) == FIRST_BLOCK_FRAMES else (block, truth)
 
 
-def choices(world: World, plan: Plan) -> dict[str, float]:
-    """Action following where it can be right or wrong: after the first block each of two actions
-    is held for one more; right if the model's is nearer to its own truth than to the other's.
+def score_actions(world: World, simulator: MazeEnvironment, config: EvalConfig) -> dict[str, float]:
+    """Score how well the model tells two actions apart.
 
-    Returns the share that is right by pair, and for turns the share with the right sign and the
-    mean size against the truth's, from the shift of the pictures.
+    After a still first block each action of a pair is held for one block. The model is right if its
+    block has a higher PSNR against the truth of its own action than against that of the other.
+
+    Parameters
+    ----------
+    world
+        The world to evaluate.
+    simulator
+        The simulator that shows the truth.
+    config
+        How much to evaluate.
+
+    Returns
+    -------
+    The share that is right by pair, and for turns the share with the right sign (`turn_sign`) and
+    the mean size divided by the true one (`turn_size`).
     """
     right: dict[str, list[bool]] = {name: [] for name in PAIRS}
-    signs: list[bool] = []
-    made_turns, true_turns = 0.0, 0.0
-    for index in track(range(plan.starts), description="telling actions apart"):
-        seed = plan.seed + 5_000 + index
+    turns: list[tuple[float, float]] = []
+    for index in track(range(config.starts), description="telling actions apart"):
+        seed = config.seed + ACTION_SEED_OFFSET + index
         for name, pair in PAIRS.items():
-            truths = [_second_block(MazeEnvironment(seed), action) for action in pair]
-            picture = Image.fromarray(truths[0][0][0])
-            mades = [play_model(world.start(picture), [STILL, action])[1] for action in pair]
+            simulated = [simulate(simulator, seed, [STILL, action]) for action in pair]
+            start_image = simulated[0][0][0]
+            truths = [second for _, second in simulated]
+            blocks = [generate_blocks(world, start_image, [STILL, action])[1] for action in pair]
             if name == "turn":
-                for made, (_, truth) in zip(mades, truths, strict=True):
-                    made_turn, true_turn = turn_pixels(made), turn_pixels(truth)
-                    signs.append(made_turn * true_turn > 0)
-                    made_turns += abs(made_turn)
-                    true_turns += abs(true_turn)
-            if psnr(truths[0][1], truths[1][1]) > _SAME_DB:
+                turns += [
+                    (turn_pixels(block), turn_pixels(truth))
+                    for block, truth in zip(blocks, truths, strict=True)
+                ]
+            if frame_psnr(*truths) > SAME_VIEW_DB:
                 continue
             for own in (0, 1):
-                to_own = psnr(mades[own], truths[own][1])
-                right[name].append(to_own > psnr(mades[own], truths[1 - own][1]))
+                own_psnr = frame_psnr(blocks[own], truths[own])
+                right[name].append(own_psnr > frame_psnr(blocks[own], truths[1 - own]))
     scores = {name: float(np.mean(values)) for name, values in right.items() if values}
-    scores["turn_sign"] = float(np.mean(signs))
-    scores["turn_size"] = made_turns / max(true_turns, 1.0)
+    scores["turn_sign"] = float(np.mean([turn * true_turn > 0 for turn, true_turn in turns]))
+    size, true_size = np.abs(turns).sum(0)
+    scores["turn_size"] = float(size / max(true_size, 1.0))
     return {name: round(value, 3) for name, value in scores.items()}
 
 
-def _second_block(simulator: MazeEnvironment, action: Action) -> tuple[Frame, Frame]:
-    """The still first block and one under the action."""
-    first, second = play_truth(simulator, [STILL, action])
-    simulator.close()
-    return first, second
+def measure_drift(
+    world: World, simulator: MazeEnvironment, config: EvalConfig, real: Frame
+) -> dict[str, dict[str, float]]:
+    """Compare the first five seconds of a minute with the last five, with input and without.
 
+    Parameters
+    ----------
+    world
+        The world to evaluate.
+    simulator
+        The simulator that shows the truth.
+    config
+        How much to evaluate.
+    real
+        Frames of the simulator [N, H, W, 3] to measure the distance to.
 
-def drift(world: World, plan: Plan, real: Frame) -> dict[str, dict[str, float]]:
-    """A minute of play and a minute without a key: the first five seconds against the last five.
-
-    `true_`: the simulator's own under the same actions, which may well lead to a plain wall.
-    `real`: frames of the simulator [N, H, W, 3] to measure the distance to.
+    Returns
+    -------
+    The metrics by kind of session. The prefix `true_` marks those of the simulator under the same
+    actions, which may well lead to a plain wall.
     """
-    thumbnails = thumbs(real)
+    real_thumbnails = thumbnails(real)
     scores = {}
     for name in ("playing", "standing"):
-        ends: dict[str, list[Frame]] = defaultdict(list)
-        for index in track(range(plan.drift_starts), description=f"a minute, {name}"):
-            rng = np.random.default_rng((plan.seed, 1, index))
-            actions = random_actions(rng, plan.drift_blocks)
+        clips: dict[str, list[Frame]] = defaultdict(list)
+        for index in track(range(config.drift_starts), description=f"one minute, {name}"):
+            rng = np.random.default_rng((config.seed, 1, index))
+            actions = random_actions(rng, config.drift_blocks)
             if name == "standing":
-                actions = [STILL] * plan.drift_blocks
-            simulator = MazeEnvironment(plan.seed + 9_000 + index)
-            truth = play_truth(simulator, actions)
-            simulator.close()
-            made = play_model(world.start(Image.fromarray(truth[0][0])), actions)
-            for prefix, blocks in (("", made), ("true_", truth)):
-                ends[f"{prefix}first"].append(np.concatenate(blocks[:5]))
-                ends[f"{prefix}last"].append(np.concatenate(blocks[-5:]))
-        scores[name] = _ends(ends, thumbnails)
+                actions = [STILL] * config.drift_blocks
+            truth = simulate(simulator, config.seed + DRIFT_SEED_OFFSET + index, actions)
+            generated = generate_blocks(world, truth[0][0], actions)
+            for prefix, blocks in (("", generated), ("true_", truth)):
+                clips[f"{prefix}first"].append(np.concatenate(blocks[:DRIFT_BLOCKS]))
+                clips[f"{prefix}last"].append(np.concatenate(blocks[-DRIFT_BLOCKS:]))
+        scores[name] = _drift_metrics(clips, real_thumbnails)
         scores[name]["real_sharpness"] = round(sharpness(real), 3)
     return scores
 
 
-def _ends(ends: dict[str, list[Frame]], thumbnails: NDArray[np.float32]) -> dict[str, float]:
-    """Means over the runs of what is measured at each end of a minute."""
+def _drift_metrics(
+    clips: dict[str, list[Frame]], real_thumbnails: NDArray[np.float32]
+) -> dict[str, float]:
+    """Average the metrics over the clips of each end of a minute."""
     row: dict[str, float] = {}
-    for end, runs in ends.items():
-        row[f"{end}_distance"] = mean(distance_to_real(run, thumbnails) for run in runs)
-        row[f"{end}_sharpness"] = mean(sharpness(run) for run in runs)
-        row[f"{end}_motion"] = mean(_motion(run) for run in runs)
+    for end, frames in clips.items():
+        row[f"{end}_distance"] = mean(distance_to_real(clip, real_thumbnails) for clip in frames)
+        row[f"{end}_sharpness"] = mean(sharpness(clip) for clip in frames)
+        row[f"{end}_motion"] = mean(motion(clip) for clip in frames)
     return {key: round(value, 3) for key, value in row.items()}
 
 
-def _motion(frames: Frame) -> float:
-    """Mean absolute difference of successive frames, 0..255."""
-    return float(np.abs(np.diff(frames.astype(np.float32), axis=0)).mean())
-
-
 @torch.no_grad()
-def reconstruction(world: World, frames: NDArray[np.uint8]) -> dict[str, float]:
-    """The VAE alone, on held-out clips [E, N, H, W, 3]."""
+def score_vae(world: World, clips: NDArray[np.uint8]) -> dict[str, float]:
+    """Return the PSNR of clips [E, N, H, W, 3] after the VAE alone."""
     networks = world.networks
     values = []
-    for clip in frames:
+    for clip in clips:
         pixels = to_pixels(torch.from_numpy(clip[None])).to(networks.encoder.conv1.weight)
         rebuilt = networks.decoder(networks.encoder(pixels))
-        made = ((rebuilt[0].permute(1, 2, 3, 0).float() + 1) * 127.5).clamp(0, 255)
-        values.append(psnr(made.byte().cpu().numpy(), clip))
+        frames = ((rebuilt[0].permute(1, 2, 3, 0).float() + 1) * 127.5).clamp(0, 255)
+        values.append(frame_psnr(frames.byte().cpu().numpy(), clip))
     return {"psnr": round(float(np.mean(values)), 3)}
 
 
-def evaluate(
-    world: World, plan: Plan, held_out: NDArray[np.uint8]
+def evaluate_world(
+    world: World, simulator: MazeEnvironment, config: EvalConfig, held_out: NDArray[np.uint8]
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """All of it, measure by measure: each one's name and its scores when it is done.
+    """Run all measurements and yield the name and the scores of each when it is done.
 
-    `held_out`: clips [E, N, H, W, 3] of another seed than the training's.
+    Parameters
+    ----------
+    world
+        The world to evaluate.
+    simulator
+        The simulator that shows the truth.
+    config
+        How much to evaluate.
+    held_out
+        Clips [E, N, H, W, 3] of another seed than the training's.
     """
     real = held_out.reshape(-1, *held_out.shape[2:])
-    yield "vae", {**reconstruction(world, held_out[:16, :61])}
-    yield "blocks", {**following(world, plan)}
-    yield "actions", {**choices(world, plan)}
-    yield "drift", {**drift(world, plan, real[::3])}
+    yield "vae", {**score_vae(world, held_out[:VAE_CLIPS, :VAE_FRAMES])}
+    yield "blocks", {**score_blocks(world, simulator, config)}
+    yield "actions", {**score_actions(world, simulator, config)}
+    yield "drift", {**measure_drift(world, simulator, config, real[::3])}
 
 
-def side_by_side(world: World, plan: Plan, count: int = 3) -> Iterator[Frame]:
-    """Truth on the left, the model on the right: uint8 [N, H, 2 W, 3] for each start."""
+def side_by_side(
+    world: World, simulator: MazeEnvironment, config: EvalConfig, count: int = 3
+) -> Iterator[Frame]:
+    """Yield uint8 [N, H, 2 W, 3] for each start: truth on the left, model on the right."""
     for index in range(count):
-        actions = random_actions(np.random.default_rng((plan.seed, index)), plan.blocks)
-        simulator = MazeEnvironment(plan.seed + index)
-        truth = play_truth(simulator, actions)
-        simulator.close()
-        made = play_model(world.start(Image.fromarray(truth[0][0])), actions)
-        yield np.concatenate([np.concatenate(truth), np.concatenate(made)], axis=2)
+        actions = random_actions(np.random.default_rng((config.seed, index)), config.blocks)
+        truth = simulate(simulator, config.seed + index, actions)
+        generated = generate_blocks(world, truth[0][0], actions)
+        yield np.concatenate([np.concatenate(truth), np.concatenate(generated)], axis=2)
 
 
-def strip(pairs: list[Frame], columns: int = 12) -> Image.Image:
-    """One row of truth and one of the model for each start, evenly through its time."""
+def comparison_strip(pairs: list[Frame], columns: int = 12) -> Image.Image:
+    """Draw a row of truth and a row of the model for each start, evenly spaced frames."""
     rows = []
     for pair in pairs:
-        moments = np.linspace(0, len(pair) - 1, columns).astype(int)
+        indices = np.linspace(0, len(pair) - 1, columns).astype(int)
         width = pair.shape[2] // 2
         for half in (pair[:, :, :width], pair[:, :, width:]):
-            rows.append(np.concatenate(list(half[moments]), axis=1))
+            rows.append(np.concatenate(list(half[indices]), axis=1))
     return Image.fromarray(np.concatenate(rows))

@@ -1,4 +1,4 @@
-"""Measures between pictures: PSNR, SSIM, how far a view turned, how far from real frames."""
+"""Metrics of frames: PSNR, SSIM, pixels that a view turned by, distance to real frames."""
 
 from itertools import pairwise
 
@@ -7,68 +7,76 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from glassworld.engine.media.images import psnr
 from glassworld.training.sources.maze import Frame
 
-LARGEST_SHIFT = 14
-"""Pixels that a turn may move the middle of the picture between two frames, in the search."""
-THUMB = (16, 24)
+MAX_SHIFT = 14
+"""Largest shift in pixels between two frames that the search for turns considers."""
+THUMBNAIL_SIZE = (16, 24)
+MAX_PSNR = 60.0
 
 
-def psnr(made: Frame, truth: Frame) -> float:
-    """Peak signal to noise of 8-bit frames [N, H, W, 3], in decibels, at most 60."""
-    error = np.square(made.astype(np.float64) - truth).mean()
-    return float(10 * np.log10(255**2 / max(error, 255**2 / 1e6)))
+def frame_psnr(frames: Frame, truth: Frame) -> float:
+    """Return the PSNR of 8-bit frames [N, H, W, 3] in dB, at most 60."""
+    squared_error = np.square(frames.astype(np.float64) - truth).mean()
+    return min(MAX_PSNR, psnr(float(squared_error)))
 
 
-def ssim(made: Frame, truth: Frame, window: int = 7) -> float:
-    """Structural similarity of grey values over uniform windows (Wang et al., 2004)."""
-    x, y = (
-        torch.from_numpy(frames.astype(np.float32).mean(-1))[:, None] for frames in (made, truth)
-    )
+def ssim(frames: Frame, truth: Frame, window: int = 7) -> float:
+    """Return the structural similarity of gray values in uniform windows (Wang et al., 2004)."""
+    x, y = (torch.from_numpy(rgb.astype(np.float32).mean(-1))[:, None] for rgb in (frames, truth))
 
-    def local(values: torch.Tensor) -> torch.Tensor:
+    def local_mean(values: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(values, window, 1)
 
-    mean_x, mean_y = local(x), local(y)
-    var_x, var_y = local(x * x) - mean_x**2, local(y * y) - mean_y**2
-    both = local(x * y) - mean_x * mean_y
+    mean_x, mean_y = local_mean(x), local_mean(y)
+    var_x, var_y = local_mean(x * x) - mean_x**2, local_mean(y * y) - mean_y**2
+    covariance = local_mean(x * y) - mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    score = (2 * mean_x * mean_y + c1) * (2 * both + c2)
+    score = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     return float((score / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
 
 
 def turn_pixels(frames: Frame) -> float:
-    """How far the middle of the picture moved left over these frames, in pixels.
+    """Return how many pixels the center of the image moved left over these frames.
 
-    Frame by frame the shift with the smallest mean difference; a turn to the right is positive.
+    It sums the shifts of the smallest mean difference between successive frames. A turn to the
+    right is positive.
     """
-    grey = frames.astype(np.float32).mean(-1)
-    edge = LARGEST_SHIFT
+    gray = frames.astype(np.float32).mean(-1)
     total = 0
-    for before, after in pairwise(grey):
-        middle = after[:, edge:-edge]
+    for before, after in pairwise(gray):
+        center = after[:, MAX_SHIFT:-MAX_SHIFT]
         costs = [
-            np.abs(before[:, edge + shift : edge + shift + middle.shape[1]] - middle).mean()
+            np.abs(before[:, MAX_SHIFT + shift :][:, : center.shape[1]] - center).mean()
             + 0.01 * abs(shift)
-            for shift in range(-edge, edge + 1)
+            for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)
         ]
-        total += int(np.argmin(costs)) - edge
+        total += int(np.argmin(costs)) - MAX_SHIFT
     return float(total)
 
 
-def thumbs(frames: Frame) -> NDArray[np.float32]:
-    """Frames [N, H, W, 3] as small pictures in a row [N, 16 * 24 * 3]."""
+def thumbnails(frames: Frame) -> NDArray[np.float32]:
+    """Scale frames [N, H, W, 3] down to flat thumbnails [N, 16 * 24 * 3]."""
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
-    small: NDArray[np.float32] = F.adaptive_avg_pool2d(pixels, THUMB).flatten(1).numpy()
+    small: NDArray[np.float32] = F.adaptive_avg_pool2d(pixels, THUMBNAIL_SIZE).flatten(1).numpy()
     return small
 
 
 def distance_to_real(frames: Frame, real: NDArray[np.float32]) -> float:
-    """Root mean square difference (0..255) of each frame's thumb to the nearest real one."""
-    nearest = torch.cdist(torch.from_numpy(thumbs(frames)), torch.from_numpy(real)).amin(1)
+    """Return the mean distance of each frame's thumbnail to the nearest real one.
+
+    The distance is the root mean square difference, 0..255.
+    """
+    nearest = torch.cdist(torch.from_numpy(thumbnails(frames)), torch.from_numpy(real)).amin(1)
     return float(nearest.mean() / real.shape[1] ** 0.5)
 
 
 def sharpness(frames: Frame) -> float:
-    """Mean absolute difference of horizontal neighbours, 0..255."""
+    """Return the mean absolute difference of horizontal neighbors, 0..255."""
     return float(np.abs(np.diff(frames.astype(np.float32), axis=2)).mean())
+
+
+def motion(frames: Frame) -> float:
+    """Return the mean absolute difference of successive frames, 0..255."""
+    return float(np.abs(np.diff(frames.astype(np.float32), axis=0)).mean())

@@ -1,4 +1,4 @@
-"""Pictures of what a model in training can do: truth above, model below, from the same start."""
+"""Images of what a model in training can do: truth above, model below, from the same start."""
 
 from pathlib import Path
 
@@ -11,44 +11,50 @@ from torch import Tensor
 from glassworld.engine.sampling import DenoisingStep
 from glassworld.files import replacing
 from glassworld.models.vae.decoder import VAEDecoder
-from glassworld.training.data.latents import LatentPlay
-from glassworld.training.data.segments import draw
-from glassworld.training.objectives.world_model import Player, WorldModel
+from glassworld.training.data.latents import LatentEpisodes
+from glassworld.training.data.segments import draw_segment
+from glassworld.training.objectives.world_model import ModelRollout, WorldModel
 from glassworld.training.trainer import generator
 
 COLUMNS = 12
+SEED = 7
 
 
-class Show:
-    """Plays the same stretches each time it is called and writes `samples.png`.
+class SampleWriter:
+    """Generates the same segments at each call and writes `samples.png`.
 
-    Args:
-        decoder: of the latents that are learned.
-        play: what the stretches are taken from.
-        count: how many stretches.
-        blocks: how long they are.
+    Parameters
+    ----------
+    decoder
+        Decoder of the latents.
+    episodes
+        To take the segments from.
+    count
+        Number of segments.
+    blocks
+        Length of a segment.
     """
 
     def __init__(
-        self, decoder: VAEDecoder, play: LatentPlay, count: int = 4, blocks: int = 6
+        self, decoder: VAEDecoder, episodes: LatentEpisodes, count: int = 4, blocks: int = 6
     ) -> None:
         self.decoder, self.blocks = decoder, blocks
-        self.stretch = draw(play, count, 0, blocks, generator(7, 0))
+        self.segment = draw_segment(episodes, count, 0, blocks, generator(SEED, 0))
 
     @torch.no_grad()
     def __call__(self, model: WorldModel, steps: tuple[DenoisingStep, ...], folder: Path) -> None:
-        """Play with the model and write the picture into `folder`."""
-        player = Player(model, self.stretch.to(model.device), steps)
-        player.play(self.blocks, generator(7, 1))
+        """Generate the segments with the model and write the image into `folder`."""
+        rollout = ModelRollout(model, self.segment.to(model.device), steps)
+        rollout.generate(self.blocks, generator(SEED, 1))
         rows = []
-        for truth, made in zip(self.stretch.latents, torch.cat(player.made, 2), strict=True):
-            rows += [self._row(truth), self._row(made.to(truth.device))]
+        for truth, sample in zip(self.segment.latents, torch.cat(rollout.blocks, 2), strict=True):
+            rows += [self._row(truth), self._row(sample.to(truth.device))]
         with replacing(folder / "samples.png") as path:
             Image.fromarray(np.concatenate(rows)).save(path, "PNG")
 
     def _row(self, latents: Tensor) -> NDArray[np.uint8]:
-        frames = self.decoder.to_bytes(self.decoder(latents[None]).permute(0, 2, 3, 4, 1))[
-            0
-        ].numpy()
-        moments = np.linspace(0, len(frames) - 1, COLUMNS).astype(int)
-        return np.concatenate(list(frames[moments]), axis=1)
+        """Decode latents [C, F, h, w] and join evenly spaced frames."""
+        pixels = self.decoder(latents[None]).permute(0, 2, 3, 4, 1)
+        frames = self.decoder.to_bytes(pixels)[0].numpy()
+        indices = np.linspace(0, len(frames) - 1, COLUMNS).astype(int)
+        return np.concatenate(list(frames[indices]), axis=1)

@@ -9,30 +9,32 @@ from rich.table import Table
 
 BLOCK_COLUMNS = {
     "psnr": "PSNR, dB",
-    "psnr_start_picture": "held",
-    "psnr_wrong_actions": "wrong",
-    "psnr_moving": "moved",
-    "psnr_start_picture_moving": "held",
-    "psnr_wrong_actions_moving": "wrong",
+    "psnr_start_picture": "repeated",
+    "psnr_wrong_actions": "mismatched",
+    "psnr_moving": "moving",
+    "psnr_start_picture_moving": "repeated",
+    "psnr_wrong_actions_moving": "mismatched",
     "ssim": "SSIM",
-    "ssim_start_picture": "held",
-    "ssim_wrong_actions": "wrong",
+    "ssim_start_picture": "repeated",
+    "ssim_wrong_actions": "mismatched",
 }
-"""The world, the start picture held still, the world under opposite actions; of the views that
-moved alone; the same in SSIM."""
+BLOCK_CAPTION = (
+    "repeated: the start image, repeated; mismatched: the world under the opposite actions; "
+    "moving: PSNR over the starts whose view moves"
+)
 DRIFT_COLUMNS = ("distance", "sharpness", "motion")
-ENDS = ("first", "last")
+DRIFT_ENDS = ("first", "last")
 
 
-def tables(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
-    """What `evaluate` gave, in its order."""
-    yield _blocks(scores["blocks"])
-    yield _shares(scores["actions"], float(scores["vae"]["psnr"]))
-    yield _drift(scores["drift"])
+def score_tables(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
+    """Yield the tables of what `evaluate_world` measured."""
+    yield _block_table(scores["blocks"])
+    yield _action_table(scores["actions"], float(scores["vae"]["psnr"]))
+    yield _drift_table(scores["drift"])
 
 
-def _blocks(blocks: Mapping[str, list[float | None]]) -> Table:
-    table = Table(title="Against the simulator, block by block", title_justify="left")
+def _block_table(blocks: Mapping[str, list[float | None]]) -> Table:
+    table = Table(title="Against the simulator, by block", title_justify="left")
     table.add_column("block", justify="right")
     for title in BLOCK_COLUMNS.values():
         table.add_column(title, justify="right")
@@ -42,28 +44,29 @@ def _blocks(blocks: Mapping[str, list[float | None]]) -> Table:
             for name, value in zip(BLOCK_COLUMNS, row, strict=True)
         )
         table.add_row(str(index + 1), *cells)
+    table.caption = BLOCK_CAPTION
     return table
 
 
-def _shares(actions: Mapping[str, float], vae: float) -> Table:
-    table = Table(title="Following the keys", title_justify="left")
-    table.add_column("what")
-    table.add_column("reached", justify="right")
+def _action_table(actions: Mapping[str, float], vae_psnr: float) -> Table:
+    table = Table(title="Following actions", title_justify="left")
+    table.add_column("score")
+    table.add_column("value", justify="right")
     for name, value in actions.items():
-        shown = f"{value:.2f}" if name == "turn_size" else f"{value:.0%}"
-        table.add_row(name.replace("_", " "), shown)
-    table.add_row("VAE alone on held-out clips", f"{vae:.1f} dB")
+        text = f"{value:.2f}" if name == "turn_size" else f"{value:.0%}"
+        table.add_row(name.replace("_", " "), text)
+    table.add_row("VAE alone, held-out clips", f"{vae_psnr:.1f} dB")
     return table
 
 
-def _drift(drift: Mapping[str, Mapping[str, float]]) -> Table:
-    table = Table(title="A minute: first five seconds, last five", title_justify="left")
-    table.add_column("keys")
+def _drift_table(drift: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table(title="Drift: first and last 5 s of a minute", title_justify="left")
+    table.add_column("session")
     for name in DRIFT_COLUMNS:
         table.add_column(name, justify="right")
     for name, row in drift.items():
-        for title, kind in ((name, ""), ("the simulator", "true_")):
-            ends = ((row[f"{kind}{end}_{key}"] for end in ENDS) for key in DRIFT_COLUMNS)
+        for title, prefix in ((name, ""), ("simulator", "true_")):
+            ends = ((row[f"{prefix}{end}_{key}"] for end in DRIFT_ENDS) for key in DRIFT_COLUMNS)
             table.add_row(title, *(", ".join(f"{value:.1f}" for value in pair) for pair in ends))
     real = next(iter(drift.values()))["real_sharpness"]
     table.caption = f"real frames: distance 0, sharpness {real:.1f}"

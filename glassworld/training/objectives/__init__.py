@@ -1,0 +1,1 @@
+"""What is trained and how: the VAE, the transformer and its discriminator."""

@@ -1,4 +1,4 @@
-"""The model's long play against a critic that learns beside it."""
+"""Adversarial training: long rollouts of the model against a discriminator trained beside it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,74 +7,102 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.sampling import DenoisingStep
-from glassworld.training.data.latents import LatentPlay
-from glassworld.training.objectives.discriminator import Discriminator, critic_loss, generator_loss
+from glassworld.training.data.latents import LatentEpisodes
+from glassworld.training.objectives.discriminator import (
+    Discriminator,
+    discriminator_loss,
+    generator_loss,
+)
 from glassworld.training.objectives.rollout_pool import RolloutPool
 from glassworld.training.objectives.world_model import WorldModel
-from glassworld.training.trainer import Run, Schedule, autocast, generator
+from glassworld.training.trainer import CosineSchedule, Trainer, autocast, generator
 
-SAVE_EVERY = 100
+LOG_EVERY, SAVE_EVERY = 20, 100
 
 
 @dataclass(frozen=True)
 class DiscriminatorRecipe:
-    """How the critic is trained, and what it counts.
+    """How the discriminator is trained, and its weight in the loss of the transformer.
 
-    Args:
-        steps: the last of the transformer's steps.
-        every: one of how many of these the critic takes part in.
-        alone: its own first steps, in which it learns and the model does not yet listen.
-        weight: of its verdict, in the transformer's loss.
-        penalty: on the slopes of its verdict.
-        journey: after how many blocks of play a journey ends.
+    Parameters
+    ----------
+    steps
+        How many of the transformer's last steps it may take part in.
+    every
+        It takes part in one of `every` of these.
+    warmup_steps
+        Its own first steps, in which the transformer ignores it.
+    rate
+        Highest learning rate.
+    weight
+        Weight of the adversarial loss in the loss of the transformer.
+    gradient_penalty
+        Weight of the penalty on its gradients.
+    rollout_blocks
+        Length of a rollout.
+    width
+        Channels of its convolutions.
     """
 
     steps: int = 3000
     every: int = 2
-    alone: int = 150
+    warmup_steps: int = 150
     rate: float = 2e-4
     weight: float = 0.02
-    penalty: float = 1.0
-    journey: int = 64
+    gradient_penalty: float = 1.0
+    rollout_blocks: int = 64
     width: int = 128
 
 
 class AdversarialTrainer:
-    """Journeys of the model and the critic that judges them.
+    """Rollouts of the model and the discriminator that judges them.
 
-    The critic resumes from `folder`; journeys that were interrupted begin anew.
+    The discriminator resumes from `folder`. Interrupted rollouts start over.
+
+    Parameters
+    ----------
+    episodes
+        Real clips, starts and actions.
+    model
+        Generates the rollouts.
+    recipe
+        How to train the discriminator.
+    batch_size
+        Number of rollouts.
+    folder
+        Folder of the discriminator's checkpoint.
     """
 
     def __init__(
         self,
-        play: LatentPlay,
+        episodes: LatentEpisodes,
         model: WorldModel,
         recipe: DiscriminatorRecipe,
-        batch: int,
+        batch_size: int,
         folder: Path,
     ) -> None:
         self.recipe = recipe
         torch.manual_seed(0)
-        critic = Discriminator(play.latents.shape[2], width=recipe.width).to(model.device)
-        optimizer = torch.optim.Adam(critic.parameters(), betas=(0.0, 0.99))
-        schedule = Schedule(recipe.steps // recipe.every, recipe.rate)
-        self.run = Run(folder, critic, schedule, optimizers=[optimizer])
-        self.run.resume()
-        self.critic = critic
-        self.journeys = RolloutPool(play, model, batch, recipe.journey, generator(1, self.run.step))
+        channels = episodes.latents.shape[2]
+        self.discriminator = Discriminator(channels, width=recipe.width).to(model.device)
+        optimizer = torch.optim.Adam(self.discriminator.parameters(), betas=(0.0, 0.99))
+        schedule = CosineSchedule(recipe.steps // recipe.every, recipe.rate)
+        self.trainer = Trainer(folder, self.discriminator, schedule, optimizers=[optimizer])
+        self.trainer.resume()
+        random = generator(1, self.trainer.step)
+        self.pool = RolloutPool(episodes, model, batch_size, recipe.rollout_blocks, random)
 
     def loss(self, steps: tuple[DenoisingStep, ...], random: torch.Generator) -> Tensor:
-        """Play on, let the critic learn from it, and say what the model is to lower."""
-        device = self.journeys.model.device
-        with autocast(device):
-            made = self.journeys.advance(steps, random)
-        made = made._replace(latents=made.latents.float())
-        real = self.journeys.true_clips(random)
-        loss = critic_loss(self.critic, real, made, self.recipe.penalty)
-        self.run.learn(loss)
-        if self.run.step % 20 == 0:
-            self.run.note(critic=loss.item())
-        if self.run.step % SAVE_EVERY == 0:
-            self.run.save()
-        heard = self.run.step > self.recipe.alone
-        return self.recipe.weight * heard * generator_loss(self.critic, real, made)
+        """Continue the rollouts, train the discriminator on them, return the model's loss."""
+        with autocast(self.pool.model.device):
+            generated = self.pool.advance(steps, random)
+        generated = generated._replace(latents=generated.latents.float())
+        real = self.pool.true_clips(random)
+        loss = discriminator_loss(self.discriminator, real, generated, self.recipe.gradient_penalty)
+        self.trainer.update(loss)
+        if self.trainer.step % LOG_EVERY == 0:
+            self.trainer.log(critic=loss.item())
+        if self.trainer.step % SAVE_EVERY == 0:
+            self.trainer.save()
+        is_active = self.trainer.step > self.recipe.warmup_steps
+        return self.recipe.weight * is_active * generator_loss(self.discriminator, real, generated)

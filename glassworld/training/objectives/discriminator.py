@@ -1,10 +1,10 @@
-"""A critic of latents: is this how the simulator goes on under these actions, or made up?
+"""A discriminator of latents: it tells continuations by the simulator from generated ones.
 
-What learns by squared errors alone answers doubt with the mean of all that is possible, and a
-plain wall is the mean of many rooms. The critic judges what comes out instead, wherever play has
-led, so that there need be no truth to compare it with: adversarial post-training (Lin et al.,
-2025), here of a model that plays from its own history. Losses are relativistic, with the gradient
-penalty at real and at made latents that makes them converge (R3GAN, Huang et al., 2024).
+A model trained on squared errors alone answers uncertainty with the mean of all possibilities: the
+mean of many rooms is a plain wall. The discriminator instead judges what a rollout shows, wherever
+it has led, without a truth to compare with: adversarial post-training (Lin et al., 2025), here of
+a model that continues its own history. The losses are relativistic, with the gradient penalty on
+real and on generated latents that makes them converge (R3GAN, Huang et al., 2024).
 """
 
 from typing import NamedTuple
@@ -14,29 +14,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassworld.models.transformer.action import ActionWindows
-from glassworld.training.data.segments import BLOCK
+from glassworld.training.data.segments import BLOCK, WINDOW_ROWS
 
 CLIP_BLOCKS = 2
-"""Blocks that are judged together, so that the second has to go on where the first ended."""
-MOUSE_UNITS = 10.0
-"""A mouse unit is 0.1 a frame; keys are 0 or 1."""
+"""Blocks that are judged together, so that the second has to continue the first."""
+MOUSE_GAIN = 10.0
+"""A mouse value is 0.1 per frame; keys are 0 or 1."""
 
 
-class Clip(NamedTuple):
+class LatentClip(NamedTuple):
     """Latents [B, C, F, h, w] of consecutive blocks and the actions that each frame sees."""
 
     latents: Tensor
     windows: ActionWindows
 
 
-class _Residual(nn.Module):
-    """Two convolutions around a shortcut; the actions scale and shift what lies between."""
+class _ResidualBlock(nn.Module):
+    """Two convolutions with a shortcut. The actions scale and shift the features in between."""
 
-    def __init__(self, width: int, told: int) -> None:
+    def __init__(self, width: int, embedding: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(8, width)
         self.first, self.second = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 1)
-        self.told = nn.Linear(told, 2 * width)
+        self.told = nn.Linear(embedding, 2 * width)
         nn.init.zeros_(self.told.weight)
         nn.init.zeros_(self.told.bias)
 
@@ -47,33 +47,45 @@ class _Residual(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Frames side by side as channels, at two scales; a score for each place, then their mean.
+    """A convolutional network with the frames side by side as channels, at two scales.
 
-    Args:
-        channels: of a latent frame.
-        actions: numbers in one row of actions, keys and mouse.
-        window: rows that a latent frame sees.
+    Its score is the sum of the means over the positions of each scale. The names of its layers are
+    keys of checkpoints (`critic/state.pt`).
+
+    Parameters
+    ----------
+    channels
+        Channels of a latent frame.
+    actions
+        Numbers in one row of actions, keys and mouse.
+    rows
+        Rows of actions that a latent frame sees.
+    width
+        Channels of the convolutions.
     """
 
     def __init__(
-        self, channels: int = 16, actions: int = 6, window: int = 12, width: int = 128
+        self, channels: int = 16, actions: int = 6, rows: int = WINDOW_ROWS, width: int = 128
     ) -> None:
         super().__init__()
-        frames, told = CLIP_BLOCKS * BLOCK, 64
+        frames, embedding = CLIP_BLOCKS * BLOCK, 64
         self.tell = nn.Sequential(
-            nn.Linear(frames * window * actions, told), nn.SiLU(), nn.Linear(told, told), nn.SiLU()
+            nn.Linear(frames * rows * actions, embedding),
+            nn.SiLU(),
+            nn.Linear(embedding, embedding),
+            nn.SiLU(),
         )
         self.enter = nn.Conv2d(frames * channels, width, 3, padding=1)
-        self.near = nn.ModuleList(_Residual(width, told) for _ in range(2))
+        self.near = nn.ModuleList(_ResidualBlock(width, embedding) for _ in range(2))
         self.reduce = nn.Conv2d(width, width, 2, stride=2)
-        self.far = nn.ModuleList(_Residual(width, told) for _ in range(2))
+        self.far = nn.ModuleList(_ResidualBlock(width, embedding) for _ in range(2))
         self.score = nn.ModuleList(nn.Conv2d(width, 1, 1) for _ in range(2))
 
-    def forward(self, clip: Clip) -> Tensor:
-        """How real each clip looks, [B]; only differences of two scores mean anything."""
+    def forward(self, clip: LatentClip) -> Tensor:
+        """Score how real each clip looks, [B]. Only differences of two scores have a meaning."""
         mouse = clip.windows.mouse
         assert mouse is not None
-        rows = torch.cat([clip.windows.keyboard, MOUSE_UNITS * mouse], -1)
+        rows = torch.cat([clip.windows.keyboard, MOUSE_GAIN * mouse], -1)
         actions = self.tell(rows.flatten(1))
         x = self.enter(clip.latents.flatten(1, 2))
         for layer in self.near:
@@ -85,24 +97,31 @@ class Discriminator(nn.Module):
         return scores + self.score[1](F.silu(x)).mean((1, 2, 3))
 
 
-def critic_loss(critic: Discriminator, real: Clip, made: Clip, penalty: float) -> Tensor:
-    """What the critic lowers: made clips that score like real ones, and steep slopes at both."""
-    at_real, at_made = (_leaf(clip) for clip in (real, made))
-    for_real, for_made = critic(at_real), critic(at_made)
-    slopes = torch.autograd.grad(
-        for_real.sum() + for_made.sum(), [at_real.latents, at_made.latents], create_graph=True
+def discriminator_loss(
+    discriminator: Discriminator,
+    real: LatentClip,
+    generated: LatentClip,
+    gradient_penalty: float,
+) -> Tensor:
+    """Return the loss of the discriminator: relativistic, with a penalty on steep gradients."""
+    real, generated = _with_input_gradient(real), _with_input_gradient(generated)
+    real_score, generated_score = discriminator(real), discriminator(generated)
+    gradients = torch.autograd.grad(
+        real_score.sum() + generated_score.sum(),
+        [real.latents, generated.latents],
+        create_graph=True,
     )
-    steepness = sum(slope.square().sum((1, 2, 3, 4)).mean() for slope in slopes)
-    return F.softplus(for_made - for_real).mean() + penalty / 2 * steepness
+    steepness = sum(gradient.square().sum((1, 2, 3, 4)).mean() for gradient in gradients)
+    return F.softplus(generated_score - real_score).mean() + gradient_penalty / 2 * steepness
 
 
-def generator_loss(critic: Discriminator, real: Clip, made: Clip) -> Tensor:
-    """What the maker of clips lowers: real clips that score above its own."""
-    critic.requires_grad_(False)  # it is not the one who learns, and its gradients cost time
-    loss = F.softplus(critic(real) - critic(made)).mean()
-    critic.requires_grad_(True)
+def generator_loss(discriminator: Discriminator, real: LatentClip, generated: LatentClip) -> Tensor:
+    """Return the loss of the model that generated the clips: they should outscore real ones."""
+    discriminator.requires_grad_(False)  # It is not trained by this loss, and gradients cost time.
+    loss = F.softplus(discriminator(real) - discriminator(generated)).mean()
+    discriminator.requires_grad_(True)
     return loss
 
 
-def _leaf(clip: Clip) -> Clip:
+def _with_input_gradient(clip: LatentClip) -> LatentClip:
     return clip._replace(latents=clip.latents.detach().requires_grad_())

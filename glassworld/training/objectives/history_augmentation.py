@@ -1,8 +1,8 @@
-"""What a noisy block is shown of its past: the truth, the truth redrawn, or the model's own play.
+"""Training batches whose history is the truth, the truth redrawn, or the model's own rollout.
 
-With the truth alone the model never meets its own faults, and in play they feed on themselves:
-rooms fade, marks spread. The target stays the truth, whatever the history, so the model learns to
-draw sharply what it remembers blurred, and to take away the marks that it left.
+A model that only ever saw a true history never meets its own errors, and in a rollout they feed on
+themselves: rooms fade, artifacts spread. The target is the truth under any history. So the model
+learns to draw sharply what it remembers blurred, and to remove the artifacts that it left.
 """
 
 from dataclasses import dataclass
@@ -12,112 +12,145 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.sampling import DenoisingStep, FlowSchedule
-from glassworld.training.data.latents import LatentPlay
-from glassworld.training.data.segments import BLOCK, Segment, at_rest, draw
-from glassworld.training.objectives.world_model import Player, WorldModel, forward, training_noise
+from glassworld.training.data.latents import LatentEpisodes
+from glassworld.training.data.segments import BLOCK, Segment, draw_at_rest, draw_segment
+from glassworld.training.objectives.world_model import (
+    ModelRollout,
+    WorldModel,
+    add_training_noise,
+    predict,
+)
 
 TRAINED_BLOCKS = 3
-"""Noisy blocks of a lesson; four where it begins with the episode, whose first has no past."""
-PLAYED_BLOCKS = range(2, 6)
-"""How many blocks the model plays of its own; after more the truth is somewhere else."""
-RESTED_BLOCKS = range(2, 13)
-"""The same where nothing moves, so that the truth stays where it is."""
+"""Noisy blocks per example; four at the start of an episode, whose first block has no history."""
+ROLLOUT_BLOCKS = range(2, 6)
+"""Length of rollouts: after more blocks the truth shows another place."""
+REST_BLOCKS = range(2, 13)
+"""Length of rollouts without input, where the truth stays the same."""
 
 
 @dataclass(frozen=True)
-class Shares:
-    """How often a lesson begins with its episode, and which history it has; else the truth.
+class HistoryMix:
+    """How often an example starts with its episode, and shares of each history; else the truth.
 
-    Args:
-        begin: of the lessons that are not at rest.
-        redrawn: the truth as the model takes it for after one step from noise.
-        played: the model's own blocks, after the truth where it does not begin the episode.
-        rested: its own blocks without a key, from a view that has settled.
+    Parameters
+    ----------
+    from_start
+        Share that starts with the episode, of the examples that are not at rest.
+    redrawn
+        The truth, noised and denoised by the model in one step.
+    rollout
+        Blocks that the model generated after the truth, or from the episode's start on.
+    at_rest
+        The same without input, after a view that has settled.
     """
 
-    begin: float = 0.3
+    from_start: float = 0.3
     redrawn: float = 0.15
-    played: float = 0.2
-    rested: float = 0.05
+    rollout: float = 0.2
+    at_rest: float = 0.05
 
 
 class TrainingBatch(NamedTuple):
-    """What one step learns from: the truth of a stretch from its block `first` on, given the
-    history [B, C, F, h, w] of all its blocks but the last."""
+    """A batch of one step: the truth of a segment from block `first` on is the target.
 
-    stretch: Segment
+    The history [B, C, F, h, w] has all blocks of the segment but the last.
+    """
+
+    segment: Segment
     history: Tensor
     first: int
 
 
-def draw_lesson(
+def draw_training_batch(
     model: WorldModel,
-    play: LatentPlay,
-    batch: int,
-    shares: Shares,
+    episodes: LatentEpisodes,
+    batch_size: int,
+    mix: HistoryMix,
     steps: tuple[DenoisingStep, ...],
     random: torch.Generator,
 ) -> TrainingBatch:
-    """A lesson of some kind; `steps` are those the model plays with."""
+    """Draw a batch with one kind of history.
+
+    Parameters
+    ----------
+    model
+        Generates the histories that are its own.
+    episodes
+        To draw from.
+    batch_size
+        Number of examples.
+    mix
+        Shares of the histories.
+    steps
+        Steps of the sampler in rollouts.
+    random
+        Decides all of it.
+    """
     kind = float(torch.rand((), generator=random))
-    if kind < shares.rested:
-        blocks = model.history + _pick(RESTED_BLOCKS, random) + 1
-        stretch = at_rest(play, batch, blocks, random)
-        if stretch is not None:
-            return _played(model, stretch.to(model.device), model.history, steps, random)
-    begin = float(torch.rand((), generator=random)) < shares.begin
-    past = 0 if begin else model.history
-    if kind < shares.rested + shares.played:
-        stretch = _draw(play, batch, begin, past + _pick(PLAYED_BLOCKS, random) + 1, random)
-        return _played(model, stretch.to(model.device), past, steps, random)
-    stretch = _draw(play, batch, begin, past + TRAINED_BLOCKS + int(begin), random)
-    stretch = stretch.to(model.device)
-    if kind < shares.rested + shares.played + shares.redrawn:
-        return TrainingBatch(stretch, redrawn(model, stretch, random), past)
-    return TrainingBatch(stretch, stretch.latents[:, :, :-BLOCK], past)
+    if kind < mix.at_rest:
+        blocks = model.history + _choose(REST_BLOCKS, random) + 1
+        segment = draw_at_rest(episodes, batch_size, blocks, random)
+        if segment is not None:
+            return _roll_out(model, segment.to(model.device), model.history, steps, random)
+    from_start = float(torch.rand((), generator=random)) < mix.from_start
+    past = 0 if from_start else model.history
+    if kind < mix.at_rest + mix.rollout:
+        blocks = past + _choose(ROLLOUT_BLOCKS, random) + 1
+        segment = _draw_truth(episodes, batch_size, from_start, blocks, random)
+        return _roll_out(model, segment.to(model.device), past, steps, random)
+    blocks = past + TRAINED_BLOCKS + int(from_start)
+    segment = _draw_truth(episodes, batch_size, from_start, blocks, random).to(model.device)
+    if kind < mix.at_rest + mix.rollout + mix.redrawn:
+        return TrainingBatch(segment, redraw_history(model, segment, random), past)
+    return TrainingBatch(segment, segment.latents[:, :, :-BLOCK], past)
 
 
-def _pick(choices: range, random: torch.Generator) -> int:
+def _choose(choices: range, random: torch.Generator) -> int:
     return choices[int(torch.randint(len(choices), (), generator=random))]
 
 
-def _draw(
-    play: LatentPlay, batch: int, begin: bool, blocks: int, random: torch.Generator
+def _draw_truth(
+    episodes: LatentEpisodes,
+    batch_size: int,
+    from_start: bool,
+    blocks: int,
+    random: torch.Generator,
 ) -> Segment:
     start = 0
-    if not begin:
-        start = 1 + int(torch.randint(play.blocks - blocks, (), generator=random))
-    return draw(play, batch, start, blocks, random)
+    if not from_start:
+        start = 1 + int(torch.randint(episodes.blocks - blocks, (), generator=random))
+    return draw_segment(episodes, batch_size, start, blocks, random)
 
 
-def _played(
+def _roll_out(
     model: WorldModel,
-    stretch: Segment,
-    given: int,
+    segment: Segment,
+    prefill: int,
     steps: tuple[DenoisingStep, ...],
     random: torch.Generator,
 ) -> TrainingBatch:
-    """The truth of the first blocks, then what the model plays; of it all what the last see."""
-    player = Player(model, stretch, steps)
-    player.given(given)
-    blocks = player.left + given
-    player.play(player.left - 1, random)
-    first = max(given, blocks - TRAINED_BLOCKS)
+    """Continue the true first blocks by a rollout; keep what the last blocks see of it."""
+    rollout = ModelRollout(model, segment, steps)
+    rollout.prefill(prefill)
+    blocks = rollout.remaining + prefill
+    rollout.generate(rollout.remaining - 1, random)
+    first = max(prefill, blocks - TRAINED_BLOCKS)
     oldest = max(0, first - model.history)
-    history = torch.cat(player.made[oldest:], 2)
-    return TrainingBatch(stretch.blocks(oldest, blocks), history, first - oldest)
+    history = torch.cat(rollout.blocks[oldest:], 2)
+    return TrainingBatch(segment.blocks(oldest, blocks), history, first - oldest)
 
 
 @torch.no_grad()
-def redrawn(model: WorldModel, stretch: Segment, random: torch.Generator) -> Tensor:
-    """The history of a stretch as the model takes it for after one step from noise.
+def redraw_history(model: WorldModel, segment: Segment, random: torch.Generator) -> Tensor:
+    """Add noise to the history of a segment and let the model remove it in one step.
 
-    It is as washed out as what the model will remember in play, and yet shows the truth. The
-    first block stays as it is where the model does not know what came before.
+    The result is as washed out as the history of a rollout, yet shows the truth. Inside an episode
+    the first block stays the truth, because the model does not know what came before it.
     """
-    first = 1 if stretch.start else 0
-    past = stretch.blocks(0, stretch.latents.shape[2] // BLOCK - 1)
-    kept, truth = past.latents[:, :, : first * BLOCK], past.latents[:, :, first * BLOCK :]
-    noisy = training_noise(truth, FlowSchedule(), random)
-    answer = forward(model, past, past.latents[:, :, :-BLOCK], first, noisy)
-    return torch.cat([kept, noisy.x0(answer.flow)], 2)
+    first = 1 if segment.start else 0
+    past = segment.blocks(0, segment.latents.shape[2] // BLOCK - 1)
+    known, truth = past.latents[:, :, : first * BLOCK], past.latents[:, :, first * BLOCK :]
+    noisy = add_training_noise(truth, FlowSchedule(), random)
+    prediction = predict(model, past, past.latents[:, :, :-BLOCK], first, noisy)
+    return torch.cat([known, noisy.x0(prediction.flow)], 2)

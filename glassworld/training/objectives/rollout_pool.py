@@ -1,8 +1,8 @@
-"""Long play of the model's own: journeys that go on from step to step of the training.
+"""Long rollouts of the model that continue from training step to training step.
 
-A journey begins with a true view and true actions, and soon the model is on its own: where the
-actions lead in its rooms nobody knows. Only its last blocks are kept, which is all that the window
-sees.
+A rollout starts with a true view and true actions. After a few blocks the model is on its own, and
+nobody knows what the simulator would have shown. Only the last blocks are kept: all that the
+window sees.
 """
 
 import torch
@@ -10,114 +10,164 @@ from torch import Tensor
 
 from glassworld.engine.sampling import DenoisingStep
 from glassworld.specs import TIME_FACTOR
-from glassworld.training.data.latents import LatentPlay
-from glassworld.training.data.segments import BLOCK, at_rest, draw, onward
-from glassworld.training.objectives.discriminator import CLIP_BLOCKS, Clip
-from glassworld.training.objectives.world_model import Noisy, Player, WorldModel, forward
+from glassworld.training.data.latents import LatentEpisodes
+from glassworld.training.data.segments import (
+    BLOCK,
+    WINDOW_ROWS,
+    continue_segment,
+    draw_at_rest,
+    draw_segment,
+)
+from glassworld.training.objectives.discriminator import CLIP_BLOCKS, LatentClip
+from glassworld.training.objectives.world_model import (
+    ModelRollout,
+    NoisyLatents,
+    WorldModel,
+    predict,
+)
 
-RESTING = 0.25
-"""How many journeys are spent without a key."""
+REST_SHARE = 0.25
+"""Share of the rollouts without input."""
 
 
 class RolloutPool:
-    """Some journeys of different ages; every few steps the oldest begins anew.
+    """A batch of rollouts of different ages. Every few steps the oldest one is restarted.
 
-    Args:
-        play: where they begin, and whose actions they follow.
-        batch: how many.
-        blocks: after how many blocks each ends.
+    Parameters
+    ----------
+    episodes
+        Provide the starts and the actions.
+    model
+        Continues the rollouts.
+    batch_size
+        Number of rollouts.
+    blocks
+        Length of a rollout.
+    random
+        Draws the first starts.
+
+    Attributes
+    ----------
+    history
+        Latents [B, C, F, h, w] that the next block sees.
+    position
+        Latent frame of each rollout's first history frame, counted over all episodes.
+    at_rest
+        The rollouts without input, bool [B].
+    start_images
+        uint8 [B, H, W, 3].
     """
 
     def __init__(
-        self, play: LatentPlay, model: WorldModel, batch: int, blocks: int, random: torch.Generator
+        self,
+        episodes: LatentEpisodes,
+        model: WorldModel,
+        batch_size: int,
+        blocks: int,
+        random: torch.Generator,
     ) -> None:
-        self.play, self.model = play, model
-        self.every = max(1, blocks // (CLIP_BLOCKS * batch))
-        self.keyboard = play.keyboard[:, 1:].flatten(0, 1)
-        self.mouse = play.mouse[:, 1:].flatten(0, 1)
-        channels, height, width = play.latents.shape[2:]
-        like = play.keyboard
-        self.seen = like.new_zeros(batch, channels, model.history * BLOCK, height, width)
-        self.at = like.new_zeros(batch, dtype=torch.long)
-        self.resting = like.new_zeros(batch, dtype=torch.bool)
-        self.pictures = play.pictures.new_zeros(batch, *play.pictures.shape[1:])
-        self.taken = 0
-        for row in range(batch):
-            self._begin(row, random)
+        self.episodes, self.model = episodes, model
+        self.restart_every = max(1, blocks // (CLIP_BLOCKS * batch_size))
+        self.keyboard = episodes.keyboard[:, 1:].flatten(0, 1)
+        self.mouse = episodes.mouse[:, 1:].flatten(0, 1)
+        channels, height, width = episodes.latents.shape[2:]
+        frames = model.history * BLOCK
+        like = episodes.keyboard
+        self.history = like.new_zeros(batch_size, channels, frames, height, width)
+        self.position = like.new_zeros(batch_size, dtype=torch.long)
+        self.at_rest = like.new_zeros(batch_size, dtype=torch.bool)
+        images = episodes.start_images
+        self.start_images = images.new_zeros(batch_size, *images.shape[1:])
+        self.advances = 0
+        for row in range(batch_size):
+            self._restart(row, random)
 
-    def _begin(self, row: int, random: torch.Generator) -> None:
-        """A new journey: from inside some episode, or from a view that has settled."""
+    def _restart(self, row: int, random: torch.Generator) -> None:
+        """Start a rollout inside a random episode, or at rest from a view that has settled."""
 
-        def pick(end: int) -> int:
+        def choose(end: int) -> int:
             return int(torch.randint(end, (), generator=random))
 
-        frames = self.seen.shape[2]
-        episode = pick(len(self.play.latents))
-        frame = 1 + pick(self.play.latents.shape[1] - frames)
-        self.pictures[row] = self.play.pictures[pick(len(self.play.pictures))]
-        self.at[row] = episode * (self.play.latents.shape[1] - 1) + frame
-        self.seen[row] = self.play.latents[episode, frame : frame + frames].float().transpose(0, 1)
+        episodes, frames = self.episodes, self.history.shape[2]
+        length = episodes.latents.shape[1]
+        episode = choose(len(episodes.latents))
+        frame = 1 + choose(length - frames)
+        self.start_images[row] = episodes.start_images[choose(len(episodes.start_images))]
+        self.position[row] = episode * (length - 1) + frame
+        history = episodes.latents[episode, frame : frame + frames].float().transpose(0, 1)
+        self.history[row] = history
         rest = None
-        if float(torch.rand((), generator=random)) < RESTING:
-            rest = at_rest(self.play, 1, frames // BLOCK, random)
-        self.resting[row] = rest is not None
+        if float(torch.rand((), generator=random)) < REST_SHARE:
+            rest = draw_at_rest(episodes, 1, frames // BLOCK, random)
+        self.at_rest[row] = rest is not None
         if rest is not None:
-            self.seen[row] = rest.latents[0]
+            self.history[row] = rest.latents[0]
 
     def _actions(self) -> tuple[Tensor, Tensor]:
-        """The rows that the frames kept and the next ones see; see `samples.windows`."""
-        frames = self.seen.shape[2] + CLIP_BLOCKS * BLOCK
-        # Frame f sees the rows from 4f - 12 on, and an episode's row 0 is left out here.
-        first = TIME_FACTOR * self.at[:, None] - 13
+        """Return the rows of actions that the history and the next frames see.
+
+        See `segments.action_windows` for which rows a frame sees.
+        """
+        frames = self.history.shape[2] + CLIP_BLOCKS * BLOCK
+        # Frame f sees the rows from 4f - 12 on; row 0 of each episode is left out here.
+        first = TIME_FACTOR * self.position[:, None] - WINDOW_ROWS - 1
         rows = first + torch.arange(TIME_FACTOR * (frames + 2), device=first.device)
         rows = rows % len(self.keyboard)
-        moving = (~self.resting)[:, None, None]
-        return self.keyboard[rows] * moving, self.mouse[rows] * moving
+        has_input = (~self.at_rest)[:, None, None]
+        return self.keyboard[rows] * has_input, self.mouse[rows] * has_input
 
-    def advance(self, steps: tuple[DenoisingStep, ...], random: torch.Generator) -> Clip:
-        """Play the next blocks; they carry a gradient, through one denoising step each.
+    def advance(self, steps: tuple[DenoisingStep, ...], random: torch.Generator) -> LatentClip:
+        """Generate the next blocks of every rollout.
 
-        That is the last one of all blocks but the last, any one of the last.
+        They carry a gradient through one denoising step each: the last step for all blocks but the
+        last block, a random step for the last block.
         """
-        if self.taken and self.taken % self.every == 0:
-            self._begin((self.taken // self.every - 1) % len(self.seen), random)
-        self.taken += 1
-        stretch = onward(self.play, self.seen, *self._actions(), self.pictures, CLIP_BLOCKS)
-        stretch = stretch.to(self.model.device)
-        player = Player(self.model, stretch, steps)
-        player.given(self.model.history)
-        player.play(CLIP_BLOCKS, random)
-        made = torch.cat(player.made, 2)
-        self.seen = made[:, :, -self.seen.shape[2] :].to(self.seen.device)
-        self.at += CLIP_BLOCKS * BLOCK
+        if self.advances and self.advances % self.restart_every == 0:
+            self._restart((self.advances // self.restart_every - 1) % len(self.history), random)
+        self.advances += 1
+        segment = continue_segment(
+            self.episodes, self.history, *self._actions(), self.start_images, CLIP_BLOCKS
+        )
+        segment = segment.to(self.model.device)
+        past = self.model.history
+        rollout = ModelRollout(self.model, segment, steps)
+        rollout.prefill(past)
+        rollout.generate(CLIP_BLOCKS, random)
+        latents = torch.cat(rollout.blocks, 2)
+        self.history = latents[:, :, -self.history.shape[2] :].to(self.history.device)
+        self.position += CLIP_BLOCKS * BLOCK
 
-        noisy = _entered(player, steps, random)
-        flow = forward(self.model, stretch, made[:, :, :-BLOCK], self.model.history, noisy).flow
-        judged = stretch.blocks(self.model.history, self.model.history + CLIP_BLOCKS)
-        return Clip(noisy.x0(flow), judged.windows)
+        noisy = _choose_step_inputs(rollout, steps, random)
+        flow = predict(self.model, segment, latents[:, :, :-BLOCK], past, noisy).flow
+        return LatentClip(noisy.x0(flow), segment.blocks(past, past + CLIP_BLOCKS).windows)
 
-    def true_clips(self, random: torch.Generator) -> Clip:
-        """What the simulator showed: as many clips, at rest in the rows where the journeys rest."""
-        start = 1 + int(torch.randint(self.play.blocks - CLIP_BLOCKS, (), generator=random))
-        truth = draw(self.play, len(self.seen), start, CLIP_BLOCKS, random)
+    def true_clips(self, random: torch.Generator) -> LatentClip:
+        """Draw as many clips of the simulator, at rest in the rows where the rollouts rest."""
+        start = 1 + int(torch.randint(self.episodes.blocks - CLIP_BLOCKS, (), generator=random))
+        truth = draw_segment(self.episodes, len(self.history), start, CLIP_BLOCKS, random)
         mouse = truth.windows.mouse
         assert mouse is not None
-        if self.resting.any():
-            rest = at_rest(self.play, int(self.resting.sum()), CLIP_BLOCKS, random)
+        if self.at_rest.any():
+            rest = draw_at_rest(self.episodes, int(self.at_rest.sum()), CLIP_BLOCKS, random)
             assert rest is not None
-            truth.latents[self.resting] = rest.latents
-            truth.windows.keyboard[self.resting] = 0
-            mouse[self.resting] = 0
+            truth.latents[self.at_rest] = rest.latents
+            truth.windows.keyboard[self.at_rest] = 0
+            mouse[self.at_rest] = 0
         truth = truth.to(self.model.device)
-        return Clip(truth.latents, truth.windows)
+        return LatentClip(truth.latents, truth.windows)
 
 
-def _entered(player: Player, steps: tuple[DenoisingStep, ...], random: torch.Generator) -> Noisy:
-    """What the played blocks were when their denoising steps began, each at one of them."""
-    inputs = player.inputs[-CLIP_BLOCKS:]
-    batch = len(inputs[0][0])
-    index = torch.full((batch, CLIP_BLOCKS), len(steps) - 1)
-    index[:, -1] = torch.randint(len(steps), (batch,), generator=random)
+def _choose_step_inputs(
+    rollout: ModelRollout, steps: tuple[DenoisingStep, ...], random: torch.Generator
+) -> NoisyLatents:
+    """Choose one denoising step per generated block and return the noisy latents it began with.
+
+    It is the last step for all blocks but the last block, a random step for the last block.
+    """
+    inputs = rollout.step_inputs[-CLIP_BLOCKS:]
+    batch_size = len(inputs[0][0])
+    index = torch.full((batch_size, CLIP_BLOCKS), len(steps) - 1)
+    index[:, -1] = torch.randint(len(steps), (batch_size,), generator=random)
     x = torch.cat(
         [
             torch.stack([block[int(choice)][row] for row, choice in enumerate(column)])
@@ -128,4 +178,4 @@ def _entered(player: Player, steps: tuple[DenoisingStep, ...], random: torch.Gen
     index = index.repeat_interleave(BLOCK, 1)
     timesteps = torch.tensor([step.timestep for step in steps])[index]
     sigmas = torch.tensor([step.sigma for step in steps])[index]
-    return Noisy(x, timesteps.to(x.device), sigmas.to(x.device))
+    return NoisyLatents(x, timesteps.to(x.device), sigmas.to(x.device))

@@ -1,6 +1,9 @@
-"""Train the transformer: true blocks are the target, whatever history it is shown; at last a
-critic judges where it plays on and nobody knows the truth."""
+"""Train the transformer: the target is the truth, whatever history the model sees.
 
+In the last steps a discriminator also judges long rollouts, whose truth nobody knows.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,27 +11,82 @@ import torch
 
 from glassworld.engine.sampling import DenoisingStep, FlowSchedule
 from glassworld.specs import ActionModuleSpec, DiTSpec, VisionSpec
-from glassworld.training.data.latents import LatentPlay
-from glassworld.training.data.segments import BLOCK, draw
-from glassworld.training.eval.samples import Show
+from glassworld.training.data.latents import LatentEpisodes
+from glassworld.training.data.segments import BLOCK, draw_segment
 from glassworld.training.objectives.adversarial import AdversarialTrainer, DiscriminatorRecipe
-from glassworld.training.objectives.history_augmentation import Shares, TrainingBatch, draw_lesson
+from glassworld.training.objectives.history_augmentation import (
+    HistoryMix,
+    TrainingBatch,
+    draw_training_batch,
+)
 from glassworld.training.objectives.world_model import (
     WorldModel,
-    draw_noise,
-    forward,
-    training_noise,
+    add_training_noise,
+    noise_like,
+    predict,
 )
-from glassworld.training.trainer import Run, Schedule, autocast, generator
+from glassworld.training.trainer import CosineSchedule, Trainer, autocast, generator
+
+WARMUP_STEPS = 100
+LOG_EVERY = 20
+
+Preview = Callable[[WorldModel, tuple[DenoisingStep, ...], Path], None]
+"""Called now and then with the model, the steps of the sampler and the folder of the run."""
 
 
 @dataclass(frozen=True)
 class DiTRecipe:
-    """The transformer's size and how it is trained.
+    """Size of the transformer and of the image tower, and how they are trained.
 
-    Args:
-        batch: of lessons from anywhere in an episode.
-        openings: first blocks, which know a picture and nothing else, beside each such batch.
+    Parameters
+    ----------
+    dim
+        Width of the tokens.
+    ffn_dim
+        Hidden units of the feed-forward networks.
+    layers
+        Number of layers.
+    heads
+        Attention heads.
+    action_layers
+        Number of first layers with an action module.
+    action_heads
+        Heads of an action module, 64 wide each.
+    window
+        Latent frames of the attention window.
+    vision_width
+        Width of the image tower.
+    vision_layers
+        Its layers.
+    vision_patch
+        Side of its patches in pixels.
+    denoising_steps
+        Timesteps of the sampler.
+    steps
+        Optimizer steps.
+    batch_size
+        Examples per step from anywhere in an episode.
+    first_blocks
+        Examples per step that are the first block of an episode: they see a start image and no
+        history.
+    rate
+        Highest learning rate.
+    history_mix
+        Shares of the kinds of history.
+    history_noise
+        Highest noise added to the history, in standard deviations.
+    location_weight
+        Weight of the auxiliary loss of locations.
+    discriminator
+        How to train and weigh the discriminator.
+    ema_decay
+        Decay of the averaged weights.
+    gradient_checkpointing
+        Recompute activations, to save memory.
+    preview_every
+        Steps between previews.
+    seed
+        Seed of weights and batches.
     """
 
     dim: int = 192
@@ -43,20 +101,21 @@ class DiTRecipe:
     vision_patch: int = 32
     denoising_steps: tuple[int, ...] = (1000, 666, 333, 100)
     steps: int = 16_500
-    batch: int = 8
-    openings: int = 16
+    batch_size: int = 8
+    first_blocks: int = 16
     rate: float = 1.5e-3
-    shares: Shares = field(default_factory=Shares)
+    history_mix: HistoryMix = field(default_factory=HistoryMix)
     history_noise: float = 0.3
-    place_weight: float = 0.1
-    critic: DiscriminatorRecipe = field(default_factory=DiscriminatorRecipe)
-    decay: float = 0.998
+    location_weight: float = 0.1
+    discriminator: DiscriminatorRecipe = field(default_factory=DiscriminatorRecipe)
+    ema_decay: float = 0.998
     gradient_checkpointing: bool = False
-    show_every: int = 250
+    preview_every: int = 250
     seed: int = 0
 
     @property
     def spec(self) -> DiTSpec:
+        """Shape of the transformer."""
         width = 64 * self.action_heads
         action = ActionModuleSpec(
             layers=tuple(range(self.action_layers)),
@@ -78,6 +137,7 @@ class DiTRecipe:
 
     @property
     def vision(self) -> VisionSpec:
+        """Shape of the image tower."""
         return VisionSpec(
             width=self.vision_width,
             layers=self.vision_layers,
@@ -88,58 +148,69 @@ class DiTRecipe:
 
     @property
     def sampler(self) -> tuple[DenoisingStep, ...]:
+        """Steps of the sampler in rollouts."""
         return FlowSchedule().steps(self.denoising_steps, warp=True)
 
 
 def train_transformer(
-    play: LatentPlay, recipe: DiTRecipe, folder: Path, model: WorldModel, show: Show
+    episodes: LatentEpisodes,
+    recipe: DiTRecipe,
+    folder: Path,
+    model: WorldModel,
+    preview: Preview,
 ) -> None:
-    """Resumed from `folder` if it began there; leaves the averaged weights in `model`."""
-    play = play.to(model.device)
-    run = Run(folder, model, Schedule(recipe.steps, recipe.rate, 100), recipe.decay)
-    run.resume()
-    rivalry: AdversarialTrainer | None = None
-    for step in run.steps("transformer"):
-        if rivalry is None and recipe.steps - step <= recipe.critic.steps:
-            rivalry = AdversarialTrainer(
-                play, model, recipe.critic, recipe.batch, folder / "critic"
+    """Train the model; resumes from `folder`, leaves the averaged weights in `model`."""
+    episodes = episodes.to(model.device)
+    schedule = CosineSchedule(recipe.steps, recipe.rate, WARMUP_STEPS)
+    trainer = Trainer(folder, model, schedule, recipe.ema_decay)
+    trainer.resume()
+    adversarial: AdversarialTrainer | None = None
+    for step in trainer.steps("transformer"):
+        if adversarial is None and recipe.steps - step <= recipe.discriminator.steps:
+            adversarial = AdversarialTrainer(
+                episodes, model, recipe.discriminator, recipe.batch_size, folder / "critic"
             )
         random = generator(recipe.seed, step)
         with autocast(model.device):
-            loss, lost = losses(model, play, recipe, random)
-        total = loss + recipe.place_weight * lost
-        if rivalry is not None and step % recipe.critic.every == 0:
-            total = total + rivalry.loss(recipe.sampler, random)
-        run.learn(total)
-        if step % 20 == 0:
-            run.note(loss=loss.item(), place=lost.item())
-        if step % recipe.show_every == 0:
-            show(model, recipe.sampler, folder)
-    model.load_state_dict(run.average)
+            flow_loss, location_loss = training_losses(model, episodes, recipe, random)
+        loss = flow_loss + recipe.location_weight * location_loss
+        if adversarial is not None and step % recipe.discriminator.every == 0:
+            loss = loss + adversarial.loss(recipe.sampler, random)
+        trainer.update(loss)
+        if step % LOG_EVERY == 0:
+            trainer.log(loss=flow_loss.item(), place=location_loss.item())
+        if step % recipe.preview_every == 0:
+            preview(model, recipe.sampler, folder)
+    model.load_state_dict(trainer.ema)
 
 
-def losses(
-    model: WorldModel, play: LatentPlay, recipe: DiTRecipe, random: torch.Generator
+def training_losses(
+    model: WorldModel, episodes: LatentEpisodes, recipe: DiTRecipe, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of one batch, given a slightly noised history of some kind, and of as many first blocks as
-    the recipe says: the flow's squared error and that of where the model takes itself to be."""
-    lesson = draw_lesson(model, play, recipe.batch, recipe.shares, recipe.sampler, random)
-    level = recipe.history_noise * torch.rand(recipe.batch, 1, 1, 1, 1, generator=random)
-    blurred = lesson.history + level.to(model.device) * draw_noise(lesson.history, random)
-    stretch = draw(play, recipe.openings, 0, 1, random).to(model.device)
-    opening = TrainingBatch(stretch, stretch.latents[:, :, :0], 0)
-    loss, lost = _errors(model, lesson._replace(history=blurred), random)
-    loss_at_first, lost_at_first = _errors(model, opening, random)
-    return loss + loss_at_first, lost + lost_at_first
+    """Return the squared errors of flow and locations of one step.
+
+    They are summed over a batch from anywhere, whose history gets a little noise, and a batch of
+    first blocks.
+    """
+    batch = draw_training_batch(
+        model, episodes, recipe.batch_size, recipe.history_mix, recipe.sampler, random
+    )
+    level = recipe.history_noise * torch.rand(recipe.batch_size, 1, 1, 1, 1, generator=random)
+    noisy_history = batch.history + level.to(model.device) * noise_like(batch.history, random)
+    segment = draw_segment(episodes, recipe.first_blocks, 0, 1, random).to(model.device)
+    first_blocks = TrainingBatch(segment, segment.latents[:, :, :0], 0)
+    flow_loss, location_loss = _losses(model, batch._replace(history=noisy_history), random)
+    first_flow_loss, first_location_loss = _losses(model, first_blocks, random)
+    return flow_loss + first_flow_loss, location_loss + first_location_loss
 
 
-def _errors(
-    model: WorldModel, lesson: TrainingBatch, random: torch.Generator
+def _losses(
+    model: WorldModel, batch: TrainingBatch, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The flow's, at noise of any level, and that of the places."""
-    stretch, history, first = lesson
-    truth = stretch.latents[:, :, first * BLOCK :]
-    noisy = training_noise(truth, FlowSchedule(), random)
-    answer = forward(model, stretch, history, first, noisy)
-    lost = (answer.whereabouts - stretch.whereabouts[:, first * BLOCK :]).square().mean()
-    return noisy.loss(answer.flow, truth), lost
+    """Return the squared errors of the flow, at random noise levels, and of the locations."""
+    segment, history, first = batch
+    truth = segment.latents[:, :, first * BLOCK :]
+    noisy = add_training_noise(truth, FlowSchedule(), random)
+    prediction = predict(model, segment, history, first, noisy)
+    location_error = prediction.locations - segment.locations[:, first * BLOCK :]
+    return noisy.loss(prediction.flow, truth), location_error.square().mean()

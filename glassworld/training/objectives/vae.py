@@ -1,17 +1,17 @@
-"""Train the VAE: pictures first, then clips.
+"""Train the VAE: first on images, then on clips, then the decoder alone.
 
-From scratch on clips a small Wan VAE sits on a plateau for long; on pictures it leaves it at
-once. A picture uses the present tap of every causal convolution only, so the past taps start at
-zero and the temporal resampling starts as "repeat": after the pictures the network already
-shows clips, each four frames as one, and then learns what moves.
+Trained on clips from the start, a small Wan VAE stays on a plateau for long; trained on images it
+leaves it at once. An image uses the present tap of every causal convolution only. So the past taps
+start at zero, and the temporal resampling starts as "repeat". After the images the network already
+reconstructs clips, four equal frames at a time, and then learns motion.
 
-The loss is L1 on pixels (sharper than L2), L2 on them (so that the errors that stand out weigh
-more), L1 on the differences of neighbouring pixels (edges), and a small KL term that keeps the
-latents smooth enough to be predicted with an error.
+The loss is L1 on pixels (sharper than L2), L2 on pixels (weighs large errors more), L1 on the
+differences of neighboring pixels (edges), and a small KL term that keeps the latents smooth enough
+to be predicted with an error.
 
-Last the decoder learns alone, on long clips: what it has to learn (what moves where between the
-latent frames) takes longer than what the encoder has to, a step costs less, and latents that
-were encoded before stay what they are.
+At last the decoder learns alone, on long clips. It needs more steps than the encoder, because it
+has to learn what moves where between the latent frames. A step without the encoder costs less, and
+latents that were encoded before stay valid.
 """
 
 import math
@@ -22,46 +22,87 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from glassworld.engine.media.images import psnr
 from glassworld.models.vae.blocks import TemporalDownsample, TemporalUpsample
 from glassworld.models.vae.causal_conv import CausalConv
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.specs import VAESpec
-from glassworld.training.data.dataset import Play, to_pixels
-from glassworld.training.trainer import Run, Schedule, autocast, generator
+from glassworld.training.data.dataset import EpisodeDataset, to_pixels
+from glassworld.training.trainer import CosineSchedule, Trainer, autocast, generator
 
-DECODER_DECAY = 0.997
+DECODER_EMA_DECAY = 0.997
+LOG_EVERY = 10
 
 
 @dataclass(frozen=True)
 class VAERecipe:
-    """How the VAE is trained."""
+    """Size of the VAE and how it is trained.
+
+    Parameters
+    ----------
+    width
+        Channels of the first stage.
+    residual_blocks
+        Per stage.
+    image_steps
+        First steps, on single frames.
+    image_batch_size
+        Frames per image step.
+    clip_steps
+        Steps after that; images and clips take turns, ten steps each.
+    clip_batch_size
+        Clips per clip step.
+    clip_frames
+        Frames of such a clip.
+    long_steps
+        The last of the clip steps, on long clips.
+    long_batch_size
+        Long clips per step, also for the decoder alone.
+    long_frames
+        Frames of a long clip.
+    decoder_steps
+        Steps of the decoder alone.
+    rate
+        Highest learning rate.
+    square_weight
+        Weight of the squared error.
+    edge_weight
+        Weight of the error of differences of neighboring pixels.
+    kl_weight
+        Weight of the KL divergence.
+    anchor_weight
+        Weight of the squared distance of the latents to those of the initial encoder.
+    seed
+        Seed of weights and batches.
+    """
 
     width: int = 16
     residual_blocks: int = 1
-    picture_steps: int = 2700
-    pictures: int = 16
+    image_steps: int = 2700
+    image_batch_size: int = 16
     clip_steps: int = 4000
-    clips: int = 3
+    clip_batch_size: int = 3
     clip_frames: int = 9
     long_steps: int = 1600
-    long_clips: int = 2
+    long_batch_size: int = 2
     long_frames: int = 17
     decoder_steps: int = 2000
     rate: float = 1e-3
     square_weight: float = 5.0
     edge_weight: float = 0.5
     kl_weight: float = 1e-3
-    stay_weight: float = 0.0
+    anchor_weight: float = 0.0
     seed: int = 0
 
     @property
     def spec(self) -> VAESpec:
+        """Shape of the networks."""
         return VAESpec(width=self.width, residual_blocks=self.residual_blocks)
 
 
 class VAE(nn.Module):
-    """Encoder and decoder, on latents without the released models' statistics."""
+    """Encoder and decoder, on latents without the statistics of the released models."""
 
     def __init__(self, spec: VAESpec) -> None:
         super().__init__()
@@ -69,10 +110,15 @@ class VAE(nn.Module):
         self.encoder, self.decoder = VAEEncoder(plain), VAEDecoder(plain)
         for layer in self.modules():
             if isinstance(layer, CausalConv):
-                start_from_pictures(layer)
+                init_as_image_model(layer)
 
     def forward(self, pixels: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels [B, 3, N, H, W] to their reconstruction, latents and KL divergence per latent."""
+        """Reconstruct pixels [B, 3, N, H, W].
+
+        Returns
+        -------
+        The reconstruction, the mean latents, the KL divergence per latent.
+        """
         mean, log_variance = self.encoder.moments(pixels)
         log_variance = log_variance.clamp(-20, 5)
         noise = torch.randn(mean.shape, generator=random).to(mean.device)
@@ -80,8 +126,8 @@ class VAE(nn.Module):
         return self.decoder(mean + (0.5 * log_variance).exp() * noise), mean, kl
 
 
-def start_from_pictures(layer: CausalConv) -> None:
-    """Past taps at zero; resampling in time starts by dropping or repeating frames."""
+def init_as_image_model(layer: CausalConv) -> None:
+    """Set past taps to zero; let temporal resampling drop or repeat frames."""
     present = layer.in_channels // 3
     with torch.no_grad():
         layer.weight[:, :-present] = 0
@@ -93,80 +139,98 @@ def start_from_pictures(layer: CausalConv) -> None:
             layer.bias.zero_()
 
 
-def train_vae(play: Play, recipe: VAERecipe, folder: Path, vae: VAE) -> VAE:
-    """Train, or go on training, in `folder`. Returns the averaged model.
+@torch.no_grad()
+def rescale_latents(vae: VAE, shift: Tensor, scale: Tensor) -> None:
+    """Redefine the latents exactly, per channel: new = (old - shift) / scale.
 
-    With a `stay_weight` the latents stay near those of the encoder that `vae` came with: what a
-    transformer knows of them keeps most of its worth.
+    Both are folded into the convolutions next to the latents; reconstructions stay the same.
     """
-    known = deepcopy(vae.encoder).requires_grad_(False)
-    schedule = Schedule(recipe.picture_steps + recipe.clip_steps, recipe.rate)
-    run = Run(folder, vae, schedule)
-    run.resume()
+    encoder, decoder = vae.encoder.conv1, vae.decoder.conv2
+    channels = len(shift)
+    assert encoder.bias is not None
+    assert decoder.bias is not None
+    encoder.weight[:channels] /= scale.view(-1, 1, 1, 1)
+    encoder.bias[:channels] = (encoder.bias[:channels] - shift) / scale
+    decoder.bias += (decoder.weight[:, :, 0, 0] * shift).sum(1)
+    decoder.weight *= scale.view(1, -1, 1, 1)
+
+
+@torch.no_grad()
+def normalize_latents(vae: VAE, frames: Tensor) -> None:
+    """Give the latents of these clips (uint8 [E, N, H, W, 3]) zero mean and unit variance."""
+    latents = torch.cat([vae.encoder(to_pixels(clip[None])) for clip in frames])
+    rescale_latents(vae, latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4)))
+
+
+def train_vae(dataset: EpisodeDataset, recipe: VAERecipe, folder: Path, vae: VAE) -> VAE:
+    """Train encoder and decoder together; resumes from `folder`.
+
+    With an `anchor_weight` the latents stay near those of the encoder that `vae` came with, so
+    that a transformer trained on those remains useful.
+
+    Returns
+    -------
+    The same `vae`, with the averaged weights.
+    """
+    anchor = deepcopy(vae.encoder).requires_grad_(False)
+    schedule = CosineSchedule(recipe.image_steps + recipe.clip_steps, recipe.rate)
+    trainer = Trainer(folder, vae, schedule)
+    trainer.resume()
     device = vae.decoder.conv2.weight.device
-    for step in run.steps("VAE"):
+    for step in trainer.steps("VAE"):
         random = generator(recipe.seed, step)
-        pixels = play.clips(*_batch(recipe, step), random).to(device)
+        pixels = dataset.clips(*_batch_shape(recipe, step), random).to(device)
         with autocast(device):
             rebuilt, latents, kl = vae(pixels, random)
-            loss = _error(rebuilt, pixels, recipe) + recipe.kl_weight * kl
-            if recipe.stay_weight:
-                moved = (latents - known(pixels)).square().mean()
-                loss = loss + recipe.stay_weight * moved
-        run.learn(loss)
-        if step % 10 == 0:
+            loss = _reconstruction_loss(rebuilt, pixels, recipe) + recipe.kl_weight * kl
+            if recipe.anchor_weight:
+                distance = (latents - anchor(pixels)).square().mean()
+                loss = loss + recipe.anchor_weight * distance
+        trainer.update(loss)
+        if step % LOG_EVERY == 0:
             kind = "clip" if pixels.shape[2] > 1 else "picture"
-            run.note(kl=kl.item(), **{f"{kind}_psnr": psnr(rebuilt.detach(), pixels)})
-    vae.load_state_dict(run.average)
+            trainer.log(kl=kl.item(), **{f"{kind}_psnr": _psnr(rebuilt, pixels)})
+    vae.load_state_dict(trainer.ema)
     return vae.eval()
 
 
-def train_decoder(play: Play, recipe: VAERecipe, folder: Path, vae: VAE) -> None:
-    """Train, or go on training, the decoder alone; leaves the averaged weights in `vae`."""
-    run = Run(folder, vae.decoder, Schedule(recipe.decoder_steps, recipe.rate), DECODER_DECAY)
-    run.resume()
+def train_decoder(dataset: EpisodeDataset, recipe: VAERecipe, folder: Path, vae: VAE) -> None:
+    """Train the decoder alone; resumes from `folder`, leaves the averaged weights in `vae`."""
+    schedule = CosineSchedule(recipe.decoder_steps, recipe.rate)
+    trainer = Trainer(folder, vae.decoder, schedule, DECODER_EMA_DECAY)
+    trainer.resume()
     device = vae.decoder.conv2.weight.device
-    for step in run.steps("decoder alone"):
+    for step in trainer.steps("decoder alone"):
         random = generator(recipe.seed + 1, step)
-        pixels = play.clips(recipe.long_clips, recipe.long_frames, random).to(device)
+        pixels = dataset.clips(recipe.long_batch_size, recipe.long_frames, random).to(device)
         with autocast(device):
             with torch.no_grad():
                 latents = vae.encoder(pixels)
             rebuilt = vae.decoder(latents)
-            loss = _error(rebuilt, pixels, recipe)
-        run.learn(loss)
-        if step % 10 == 0:
-            run.note(clip_psnr=psnr(rebuilt.detach(), pixels))
-    vae.decoder.load_state_dict(run.average)
+            loss = _reconstruction_loss(rebuilt, pixels, recipe)
+        trainer.update(loss)
+        if step % LOG_EVERY == 0:
+            trainer.log(clip_psnr=_psnr(rebuilt, pixels))
+    vae.decoder.load_state_dict(trainer.ema)
 
 
-def _batch(recipe: VAERecipe, step: int) -> tuple[int, int]:
-    """How many stretches of how many frames: pictures, pictures and clips in turn, long clips."""
-    left = recipe.picture_steps + recipe.clip_steps - step
-    if left <= recipe.long_steps:
-        return recipe.long_clips, recipe.long_frames
-    if step < recipe.picture_steps or step % 20 < 10:
-        return recipe.pictures, 1
-    return recipe.clips, recipe.clip_frames
+def _batch_shape(recipe: VAERecipe, step: int) -> tuple[int, int]:
+    """Return how many clips of how many frames a step takes. An image is a clip of one frame."""
+    remaining = recipe.image_steps + recipe.clip_steps - step
+    if remaining <= recipe.long_steps:
+        return recipe.long_batch_size, recipe.long_frames
+    if step < recipe.image_steps or step % 20 < 10:
+        return recipe.image_batch_size, 1
+    return recipe.clip_batch_size, recipe.clip_frames
 
 
-def _error(rebuilt: Tensor, pixels: Tensor, recipe: VAERecipe) -> Tensor:
+def _reconstruction_loss(rebuilt: Tensor, pixels: Tensor, recipe: VAERecipe) -> Tensor:
     error = rebuilt - pixels
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     square = recipe.square_weight * error.square().mean()
     return error.abs().mean() + square + recipe.edge_weight * edges
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal to noise in decibels, of pixels in [-1, 1]."""
-    return float(10 * torch.log10(4 / (a - b).square().mean()))
-
-
-@torch.no_grad()
-def reconstruction_psnr(vae: VAE, play: Play, episodes: int = 16, frames: int = 61) -> float:
-    """PSNR of held-out clips through the encoder's mean and the decoder, clip by clip."""
-    values = []
-    for index in range(min(episodes, len(play))):
-        pixels = to_pixels(play.frames[index : index + 1, :frames])
-        values.append(psnr(vae.decoder(vae.encoder(pixels)), pixels))
-    return sum(values) / len(values)
+def _psnr(rebuilt: Tensor, pixels: Tensor) -> float:
+    """Compute the PSNR of pixels in [-1, 1]."""
+    return psnr((rebuilt.detach() - pixels).square().mean().item(), peak=2.0)

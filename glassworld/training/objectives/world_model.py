@@ -1,9 +1,9 @@
-"""How the transformer runs in training: all blocks of a stretch at once, or playing.
+"""The world model in training: one forward over all blocks of a segment, or a rollout.
 
-`forward` puts the clean blocks and the noisy ones side by side in one sequence; a noisy block
-sees itself and the clean blocks that the streaming window would still hold. `Player` makes blocks
-one after the other with the caches, as the engine does. The world is deterministic, so the
-target is known either way: what the simulator showed under the same actions.
+`predict` puts clean blocks and noisy blocks side by side in one sequence. A noisy block sees itself
+and the clean blocks that the streaming window would still hold. `ModelRollout` generates one block
+after the other with the caches, as the engine does. The simulator is deterministic, so the target
+is known in both cases: it is what the simulator showed under the same actions.
 """
 
 from typing import NamedTuple
@@ -26,18 +26,23 @@ from glassworld.models.vision import VisionTower
 from glassworld.specs import DiTSpec, VisionSpec
 from glassworld.training.data.segments import BLOCK, Segment
 
-FRESH_NOISE = 1.0
-"""How much of the noise the sampler of these worlds draws anew after a step: all, as released."""
-FAINTEST = 40
-"""How many of the schedule's last steps are not learned: with hardly any noise in the picture
-the error says little about the world and much about the noise."""
+ETA = 1.0
+"""Share of the noise that the sampler draws again after a step: all, as in released models."""
+FAINTEST_STEPS = 40
+"""How many of the schedule's last steps are not trained.
+
+With hardly any noise the error tells little about the world and much about the noise.
+"""
+MOUSE_GAIN = 10
+"""A mouse value is 0.1 per frame: without this the tokens would drown it out at first."""
 
 
 class WorldModel(nn.Module):
-    """What is trained together: the transformer and its image tower.
+    """The parts that are trained together: the transformer and its image tower.
 
-    `locate` is asked in training alone: from the middle of the transformer it tells where in
-    the maze each frame was seen from. Who can say that knows what lies around the corner.
+    `locate` is an auxiliary head, used in training alone: from the middle of the transformer it
+    predicts where in the maze each frame was seen from. To predict this, the model has to know what
+    lies around the corner.
     """
 
     def __init__(self, dit: DiTSpec, vision: VisionSpec) -> None:
@@ -47,53 +52,66 @@ class WorldModel(nn.Module):
             nn.LayerNorm(dit.dim), nn.Linear(dit.dim, dit.dim), nn.SiLU(), nn.Linear(dit.dim, 4)
         )
         nn.init.zeros_(self.dit.head.head.weight)
-        # A mouse unit is 0.1 a frame: without this its columns whisper beside the tokens.
         for name, weight in self.dit.named_parameters():
             if name.endswith("mouse_mlp.0.weight"):
-                weight.data[:, dit.dim :] *= 10
+                weight.data[:, dit.dim :] *= MOUSE_GAIN
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return self.dit.head.head.weight.device
 
     @property
     def history(self) -> int:
-        """Blocks before its own that a block sees."""
+        """Number of earlier blocks that a block sees."""
         return self.dit.spec.window // BLOCK - 1
 
-    def context(self, pictures: Tensor) -> list[KeyValues]:
-        return self.dit.context_kv(self.vision(pictures))
+    def context(self, start_images: Tensor) -> list[KeyValues]:
+        """Return the keys and values of the start images [B, 3, H, W] for every layer."""
+        return self.dit.context_kv(self.vision(start_images))
 
 
 class Prediction(NamedTuple):
-    """What the model says of noisy frames: their flow [B, C, F, h, w], their place [B, F, 4]."""
+    """Outputs for noisy frames: their flow [B, C, F, h, w] and their locations [B, F, 4]."""
 
     flow: Tensor
-    whereabouts: Tensor
+    locations: Tensor
 
 
-class Noisy(NamedTuple):
-    """What the model is to clean: x [B, C, F, h, w], timestep and noise level [B, F]."""
+class NoisyLatents(NamedTuple):
+    """Latents x [B, C, F, h, w] with the timestep and the noise level of each frame [B, F]."""
 
     x: Tensor
     timesteps: Tensor
     sigmas: Tensor
 
     def x0(self, flow: Tensor) -> Tensor:
-        """The clean latents that the flow leads to: x - sigma flow."""
+        """Return the clean latents that the flow leads to: x - sigma flow."""
         return self.x - self.sigmas[:, None, :, None, None] * flow
 
     def loss(self, flow: Tensor, truth: Tensor) -> Tensor:
-        """The flow's squared error against the one that leads to the truth.
+        """Return the mean squared error of the flow against the one that leads to the truth.
 
-        That is the clean latents' error over sigma squared.
+        It equals the error of the clean latents divided by sigma squared.
         """
         error = (self.x0(flow) - truth) / self.sigmas[:, None, :, None, None]
         return error.square().mean()
 
 
-def visibility(clean: int, first: int, noisy: int, history: int) -> Tensor:
-    """Which frame sees which, clean blocks 0.. first, then the noisy blocks from `first` on."""
+def block_visibility(clean: int, first: int, noisy: int, history: int) -> Tensor:
+    """Return which frame (row) sees which (column), bool [F, F].
+
+    Parameters
+    ----------
+    clean
+        Number of clean blocks, which start at block 0.
+    first
+        Block at which the noisy blocks start.
+    noisy
+        Number of noisy blocks, which follow the clean ones in the sequence.
+    history
+        Number of earlier blocks that a block sees.
+    """
     block = torch.cat([torch.arange(clean), torch.arange(first, first + noisy)])
     block = block.repeat_interleave(BLOCK)
     is_noisy = torch.arange(len(block)) >= clean * BLOCK
@@ -103,115 +121,149 @@ def visibility(clean: int, first: int, noisy: int, history: int) -> Tensor:
     return torch.where(is_noisy[None, :], is_noisy[:, None] & (key == query), before & recent)
 
 
-def forward(
-    model: WorldModel, stretch: Segment, history: Tensor, first: int, noisy: Noisy
+def predict(
+    model: WorldModel, segment: Segment, history: Tensor, first: int, noisy: NoisyLatents
 ) -> Prediction:
-    """What the model makes of the stretch's noisy blocks, from block `first` on.
+    """Predict the flow and the locations of the noisy blocks of a segment.
 
-    `history`: clean latents [B, C, F', h, w] of the stretch's first blocks; all but the last.
+    Parameters
+    ----------
+    model
+        To run.
+    segment
+        Conditions of all blocks.
+    history
+        Clean latents [B, C, F', h, w] of all blocks of the segment but the last.
+    first
+        Block of the segment at which the noisy blocks start.
+    noisy
+        The noisy blocks, up to the last one of the segment.
     """
     clean = history.shape[2] // BLOCK
     count = noisy.x.shape[2] // BLOCK
-    frames = torch.arange(stretch.latents.shape[2], device=history.device)
+    frames = torch.arange(segment.latents.shape[2], device=history.device)
     index = torch.cat([frames[: clean * BLOCK], frames[first * BLOCK :]])
-    mouse = stretch.windows.mouse
+    mouse = segment.windows.mouse
     assert mouse is not None
     grid = (history.shape[-2] // 2, history.shape[-1] // 2)
-    visible = visibility(clean, first, count, model.history)
+    visible = block_visibility(clean, first, count, model.history)
     x = torch.cat([history, noisy.x], 2)
     tokens: list[Tensor] = []
     middle = model.dit.blocks[(len(model.dit.blocks) - 1) // 2]
-    with middle.register_forward_hook(lambda layer, given, result: tokens.append(result)):
+    with middle.register_forward_hook(lambda layer, inputs, output: tokens.append(output)):
         flow = model.dit(
-            torch.cat([x, stretch.condition[:, :, index]], 1),
+            torch.cat([x, segment.condition[:, :, index]], 1),
             torch.cat([noisy.timesteps.new_zeros(len(x), clean * BLOCK), noisy.timesteps], 1),
-            model.dit.training_position(stretch.start + index, grid, visible),
-            ActionWindows(stretch.windows.keyboard[:, index], mouse[:, index]),
-            model.context(stretch.pictures),
+            model.dit.training_position(segment.start + index, grid, visible),
+            ActionWindows(segment.windows.keyboard[:, index], mouse[:, index]),
+            model.context(segment.start_images),
         )
     assert flow is not None
-    places = model.locate(tokens[0][:, clean * BLOCK :].mean(2))
-    return Prediction(flow[:, :, clean * BLOCK :], places)
+    locations = model.locate(tokens[0][:, clean * BLOCK :].mean(2))
+    return Prediction(flow[:, :, clean * BLOCK :], locations)
 
 
-def training_noise(truth: Tensor, schedule: FlowSchedule, random: torch.Generator) -> Noisy:
-    """Noise each block to a level of its own, any of the schedule's but the faintest.
+def add_training_noise(
+    truth: Tensor, schedule: FlowSchedule, random: torch.Generator
+) -> NoisyLatents:
+    """Add noise to each block at a random level of the schedule, without the faintest ones.
 
-    The sampler's few levels alone would do for its few steps; learning all of them leaves the
-    choice of steps, and of how many, to the sampler.
+    The few levels of the sampler would be enough for its steps. Training all levels leaves the
+    choice of the steps, and their number, to the sampler.
     """
-    batch, blocks = truth.shape[0], truth.shape[2] // BLOCK
-    table = torch.from_numpy(schedule.sigmas[: TRAINING_STEPS - FAINTEST]).float()
-    levels = table[torch.randint(len(table), (batch, blocks), generator=random)]
+    batch_size, blocks = truth.shape[0], truth.shape[2] // BLOCK
+    table = torch.from_numpy(schedule.sigmas[: TRAINING_STEPS - FAINTEST_STEPS]).float()
+    levels = table[torch.randint(len(table), (batch_size, blocks), generator=random)]
     sigmas = levels.repeat_interleave(BLOCK, 1).to(truth.device)
     level = sigmas[:, None, :, None, None]
-    noise = draw_noise(truth, random)
-    return Noisy((1 - level) * truth + level * noise, 1000 * sigmas, sigmas)
+    noise = noise_like(truth, random)
+    return NoisyLatents((1 - level) * truth + level * noise, 1000 * sigmas, sigmas)
 
 
-def draw_noise(like: Tensor, random: torch.Generator) -> Tensor:
-    """Normal noise of the shape of `like`, drawn where it lies: a GPU waits long for a host's."""
-    device, own = like.device, random
+def noise_like(latents: Tensor, random: torch.Generator) -> Tensor:
+    """Draw normal noise of the shape of `latents`, on their device.
+
+    On a GPU a generator of its own, seeded from `random`, avoids a transfer from the host.
+    """
+    device, device_random = latents.device, random
     if device.type == "cuda":
         seed = int(torch.randint(2**62, (), generator=random))
-        own = torch.Generator(device).manual_seed(seed)
-    return torch.randn(like.shape, generator=own, device=device)
+        device_random = torch.Generator(device).manual_seed(seed)
+    return torch.randn(latents.shape, generator=device_random, device=device)
 
 
-class Player:
-    """The model playing on its own, block by block, as the engine runs it."""
+class ModelRollout:
+    """A rollout of the model over a segment, block by block with caches, as the engine runs it.
+
+    Parameters
+    ----------
+    model
+        To run.
+    segment
+        Conditions of the blocks, and the truth.
+    steps
+        Steps of the sampler.
+
+    Attributes
+    ----------
+    blocks
+        Latents [B, C, 3, h, w] of each block so far.
+    step_inputs
+        The noisy latents that every denoising step of each generated block began with.
+    """
 
     def __init__(
-        self, model: WorldModel, stretch: Segment, steps: tuple[DenoisingStep, ...]
+        self, model: WorldModel, segment: Segment, steps: tuple[DenoisingStep, ...]
     ) -> None:
-        self.model, self.stretch, self.steps = model, stretch, steps
-        rows, columns = stretch.latents.shape[-2] // 2, stretch.latents.shape[-1] // 2
+        self.model, self.segment, self.steps = model, segment, steps
+        rows, columns = segment.latents.shape[-2] // 2, segment.latents.shape[-1] // 2
         self.grid = (rows, columns)
-        self.caches: list[LayerCache] = model.dit.empty_caches(len(stretch.latents), rows * columns)
+        self.caches: list[LayerCache] = model.dit.empty_caches(len(segment.latents), rows * columns)
         with torch.no_grad():
-            self.context = model.context(stretch.pictures)
-        self.made: list[Tensor] = []
-        self.inputs: list[list[Tensor]] = []
+            self.context = model.context(segment.start_images)
+        self.blocks: list[Tensor] = []
+        self.step_inputs: list[list[Tensor]] = []
 
     @property
-    def left(self) -> int:
-        """Blocks of the stretch that are still to be played."""
-        return self.stretch.latents.shape[2] // BLOCK - len(self.made)
+    def remaining(self) -> int:
+        """Number of blocks of the segment that are still to be generated."""
+        return self.segment.latents.shape[2] // BLOCK - len(self.blocks)
 
     @torch.no_grad()
-    def given(self, blocks: int) -> None:
-        """Take the truth for the first blocks."""
+    def prefill(self, blocks: int) -> None:
+        """Use the truth for the first blocks."""
         for index in range(blocks):
-            part = self.stretch.blocks(index, index + 1)
-            self._pass(part.latents, part, 0.0, output=False)
-            self.made.append(part.latents)
+            part = self.segment.blocks(index, index + 1)
+            self._forward(part.latents, part, 0.0, output=False)
+            self.blocks.append(part.latents)
 
     @torch.no_grad()
-    def play(self, blocks: int, random: torch.Generator) -> None:
-        """Make the next blocks; `inputs` keeps what each denoising step of each began with."""
+    def generate(self, blocks: int, random: torch.Generator) -> None:
+        """Generate the next blocks."""
         for _ in range(blocks):
-            part = self.stretch.blocks(len(self.made), len(self.made) + 1)
-            x = draw_noise(part.latents, random)
+            part = self.segment.blocks(len(self.blocks), len(self.blocks) + 1)
+            x = noise_like(part.latents, random)
             inputs = []
             for index, step in enumerate(self.steps):
                 inputs.append(x)
-                flow = self._pass(x, part, step.timestep, output=True)
+                flow = self._forward(x, part, step.timestep, output=True)
                 assert flow is not None
                 x0 = flow_to_x0(x, flow, step)
                 if index + 1 < len(self.steps):
-                    fresh = draw_noise(x, random)
-                    noise = renew_noise(x, x0, step, fresh, FRESH_NOISE)
+                    new_noise = noise_like(x, random)
+                    noise = renew_noise(x, x0, step, new_noise, ETA)
                     x = add_noise(x0, noise, self.steps[index + 1])
-            self._pass(x0, part, 0.0, output=False)
-            self.made.append(x0)
-            self.inputs.append(inputs)
+            self._forward(x0, part, 0.0, output=False)
+            self.blocks.append(x0)
+            self.step_inputs.append(inputs)
 
-    def _pass(self, x: Tensor, part: Segment, timestep: float, output: bool) -> Tensor | None:
+    def _forward(self, x: Tensor, part: Segment, timestep: float, output: bool) -> Tensor | None:
+        """Run the transformer on a block; without an output, to fill the caches."""
         return self.model.dit(
             torch.cat([x, part.condition], 1),
             torch.full((len(x), 1), timestep, device=x.device),
-            # Counted from the stretch's first frame, before which the caches hold nothing.
-            self.model.dit.stream_position(part.start - self.stretch.start, BLOCK, self.grid),
+            # Positions count from the segment's first frame: the caches hold nothing before it.
+            self.model.dit.stream_position(part.start - self.segment.start, BLOCK, self.grid),
             part.windows,
             self.context,
             self.caches,

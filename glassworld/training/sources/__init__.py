@@ -1,0 +1,1 @@
+"""Simulators to learn from, and the policies that act in them."""

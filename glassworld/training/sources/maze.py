@@ -1,14 +1,15 @@
-"""The real world behind the embedded one: a maze of the Doom engine, played without a window.
+"""The maze that the embedded world learned from: a Doom level in ViZDoom, run without a window.
 
-The scenario is ViZDoom's `my_way_home` (fixed rooms, random start) in the colours of `maze.py`
-and without a time limit, so play goes on as long as one likes. The engine runs 35 tics a second;
-one content frame is three of them, about 12 frames a second.
+The scenario is ViZDoom's `my_way_home` (fixed rooms, random start) with the textures of
+`maze_textures.py` and without a time limit, so an episode may be of any length. The Doom engine
+runs 35 tics per second. One content frame is three tics: about 12 frames per second.
 """
 
 import os
 import tempfile
+from contextlib import chdir
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +28,16 @@ HEIGHT, WIDTH = 64, 96
 TICS_PER_FRAME = 3
 FIRST_BLOCK_FRAMES, BLOCK_FRAMES = 9, 12
 DEGREES_PER_MOUSE_UNIT = 50.0
-"""A mouse of 0.1 turns by 5 degrees a frame, about 60 degrees a second."""
+"""A mouse value of 0.1 turns by 5 degrees per frame, about 60 degrees per second."""
 MOUSE_LIMIT = 0.2
 FORWARD_THRUST, SIDE_THRUST = 10.0, 8.0
-"""Doom's walk is 25 forward and 24 aside; the maze is narrow, so we go slower."""
+"""Doom walks 25 forward and 24 sideways. The maze is narrow, so these are slower."""
 WARM_UP_FRAMES, REST_FRAMES = 60, 24
 
 _CROP = (0.0, 40 / 3, 320.0, 240 - 40 / 3)
-"""Centred, 3:2; then averaged down to WIDTH x HEIGHT."""
+"""The 3:2 center of the screen, which is averaged down to WIDTH x HEIGHT."""
 _AHEAD = (slice(118, 122), slice(100, 220))
-"""The part of the depth picture a player of some width would walk into."""
+"""The part of the depth buffer straight ahead, about as wide as the player."""
 _UNITS_PER_DEPTH = 10.0
 _QUIET = (
     "hud",
@@ -51,39 +52,59 @@ _QUIET = (
 
 
 class MazeEnvironment:
-    """One player in the maze; the same seed and actions give the same frames.
+    """A player in the maze. The same seed and actions give the same frames.
 
-    Args:
-        seed: chooses every later reset's position and heading.
+    Creating one changes the working directory of the process for a moment (see `_start_game`).
 
-    Raises:
-        MissingExtraError: ViZDoom is not installed.
+    Parameters
+    ----------
+    seed
+        Determines the position and the heading of every reset.
+
+    Raises
+    ------
+    MissingExtraError
+        ViZDoom is not installed.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
         self._game = _start_game()
-        self._picture: Frame | None = None
+        self._start_image: Frame | None = None
         self._first = True
 
-    def reset(self) -> Frame:
-        """Start at a random place, at rest. Returns a picture: uint8 [64, 96, 3], RGB."""
+    def reset(self, seed: int | None = None) -> Frame:
+        """Start at a random position, at rest.
+
+        Parameters
+        ----------
+        seed
+            Starts the sequence of positions again, as a new environment of this seed would. None
+            continues the sequence.
+
+        Returns
+        -------
+        The start image: uint8 [64, 96, 3], RGB.
+        """
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
         self._game.set_seed(int(self._rng.integers(2**31)))
         self._game.new_episode()
-        self._walk_somewhere()
+        self._walk_to_random_position()
         self._first = True
-        self._picture = self._see()
-        return self._picture
+        self._start_image = self._render()
+        return self._start_image
 
     def step(self, action: "Action") -> Frame:
         """Hold an action for one block.
 
-        Returns:
-            uint8 [n, 64, 96, 3]: after a reset 9 frames, the first of them the reset's picture;
-            later 12, all made under the action.
+        Returns
+        -------
+        uint8 [n, 64, 96, 3]. The first block after a reset has 9 frames, of which the first is the
+        start image. Later blocks have 12 frames, all rendered under the action.
         """
-        picture = self.reset() if self._picture is None else self._picture
-        frames = [picture] if self._first else []
+        start_image = self.reset() if self._start_image is None else self._start_image
+        frames = [start_image] if self._first else []
         count = FIRST_BLOCK_FRAMES if self._first else BLOCK_FRAMES
         self._first = False
         mouse = action.mouse if action.mouse is not None else (0.0, 0.0)
@@ -92,15 +113,24 @@ class MazeEnvironment:
         return np.stack(frames)
 
     def advance(self, keyboard: tuple[float, ...], mouse: tuple[float, float]) -> Frame:
-        """One content frame.
+        """Hold an action for one content frame.
 
-        Args:
-            keyboard: forward, back, left, right, each 0 or 1.
-            mouse: (vertical, horizontal); positive horizontal turns right, vertical does
-                nothing in this world.
+        Parameters
+        ----------
+        keyboard
+            Forward, back, left, right, each 0 or 1.
+        mouse
+            (vertical, horizontal); positive horizontal turns right, vertical has no effect in this
+            world.
 
-        Returns:
-            uint8 [64, 96, 3], RGB.
+        Returns
+        -------
+        The frame: uint8 [64, 96, 3], RGB.
+
+        Raises
+        ------
+        ActionError
+            The keyboard does not have 4 keys.
         """
         if len(keyboard) != 4:
             raise ActionError(f"keyboard has {len(keyboard)} keys: this world takes 4")
@@ -114,30 +144,36 @@ class MazeEnvironment:
             ],
             TICS_PER_FRAME,
         )
-        return self._see()
+        return self._render()
 
     @property
     def pose(self) -> Pose:
-        """x and y in map units, heading in degrees counted counter-clockwise."""
+        """Position x, y in map units and heading in degrees, counterclockwise."""
         x, y, angle = self._game.get_state().game_variables
         return float(x), float(y), float(angle)
 
     @property
     def clearance(self) -> float:
-        """About how far the nearest wall ahead is, in map units (a room measures 200)."""
+        """Approximate distance to the nearest wall ahead, in map units (a room measures 200)."""
         ahead = self._game.get_state().depth_buffer[_AHEAD]
         return float(ahead.min()) * _UNITS_PER_DEPTH
 
     def close(self) -> None:
-        """Stop the engine."""
+        """Stop the Doom engine."""
         self._game.close()
 
-    def _see(self) -> Frame:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _render(self) -> Frame:
         screen = Image.fromarray(self._game.get_state().screen_buffer)
         return np.asarray(screen.resize((WIDTH, HEIGHT), Image.Resampling.BOX, box=_CROP))
 
-    def _walk_somewhere(self) -> None:
-        """The scenario starts in one of 17 places; a short walk makes it any place."""
+    def _walk_to_random_position(self) -> None:
+        """Walk a random distance and turn: the scenario itself starts in one of 17 places."""
         turn = float(self._rng.choice([-8.0, 8.0]))
         for _ in range(int(self._rng.integers(WARM_UP_FRAMES))):
             blocked = self.clearance < 60
@@ -149,6 +185,16 @@ class MazeEnvironment:
 
 
 def _start_game() -> Any:
+    """Start the Doom engine on the repainted level.
+
+    The engine creates a folder `_vizdoom` in its working directory, under any settings. So it is
+    started in a temporary folder, which is removed again.
+
+    Raises
+    ------
+    MissingExtraError
+        ViZDoom is not installed.
+    """
     try:
         import vizdoom
     except ImportError as error:
@@ -180,5 +226,6 @@ def _start_game() -> Any:
         maze = Path(folder) / "maze.wad"
         maze.write_bytes(repaint(original))
         game.set_doom_scenario_path(str(maze))
-        game.init()  # opens the file for good
+        with chdir(folder):
+            game.init()  # The engine keeps the level open, so its file may be deleted.
     return game

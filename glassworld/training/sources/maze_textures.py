@@ -1,8 +1,8 @@
-"""The maze's level: ViZDoom's `my_way_home` in new colours.
+"""The textures of the maze: ViZDoom's level `my_way_home` in new colors.
 
-Rooms and corridors are the scenario's. Its textures are fine-grained and made for far larger
-pictures; here every room has a colour and a large motif of its own, drawn by this module, so that
-a picture of 96 pixels says where one is. The vest that would end an episode is taken out.
+Rooms and corridors stay as they are. The original textures are too fine for small images. Here
+every room has its own color and a large motif, drawn by this module, so that an image 96 pixels
+wide shows which room it is. The vest, which would end an episode, is removed.
 """
 
 import io
@@ -18,18 +18,21 @@ from PIL import Image
 Texture = NDArray[np.float32]
 
 SIZE = 128
-"""Pixels of a texture, one for each map unit; walls are as high."""
+"""Side of a texture in pixels, one per map unit. Walls have the same height."""
 _VEST, _MAP_SPOT = b"type = 2018;", b"type = 9001;"
 _Lump = tuple[bytes, bytes]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
-class Design(NamedTuple):
-    """A motif, the colour behind it and its own, 0..255: both of the engine's palette."""
+class TextureDesign(NamedTuple):
+    """A motif, its background color and its own color, 0..255.
+
+    Both colors are entries of the engine's palette, so that distant walls keep their color.
+    """
 
     motif: Callable[[], Texture]
-    ground: Colour
-    figure: Colour
+    background: Color
+    foreground: Color
 
 
 def _grid() -> tuple[Texture, Texture]:
@@ -38,7 +41,7 @@ def _grid() -> tuple[Texture, Texture]:
 
 
 def _soft(distance: Texture) -> Texture:
-    """1 where negative, 0 where positive, three pixels of transition."""
+    """Return 1 where the distance is negative, 0 where positive, with a ramp of 3 pixels."""
     return np.clip(0.5 - distance / 3, 0, 1)
 
 
@@ -65,15 +68,15 @@ def _diamonds() -> Texture:
     return _soft(np.abs(row - 58) + np.abs(column - 64) - 54)
 
 
-def _chequers() -> Texture:
+def _checkers() -> Texture:
     row, column = _grid()
     return _soft(16 * np.sin(row * np.pi / 64) * np.sin(column * np.pi / 64))
 
 
 def _arches() -> Texture:
     row, column = _grid()
-    aside = column - 64
-    return _soft(np.where(row < 58, np.hypot(row - 58, aside), np.abs(aside)) - 40)
+    offset = column - 64
+    return _soft(np.where(row < 58, np.hypot(row - 58, offset), np.abs(offset)) - 40)
 
 
 def _zigzags() -> Texture:
@@ -88,48 +91,51 @@ def _blocks() -> Texture:
 
 
 _WALLS = {
-    "BIGDOOR2": Design(_stripes, (103, 11, 11), (151, 47, 47)),
-    "CEIL4_2": Design(_panels, (0, 0, 131), (0, 0, 203)),
-    "CRATE2": Design(_diamonds, (119, 79, 43), (171, 111, 67)),
-    "COMP01": Design(_discs, (47, 99, 35), (67, 147, 55)),
-    "TLITE6_1": Design(_arches, (199, 199, 199), (151, 151, 151)),
-    "FLOOR1_6": Design(_chequers, (175, 67, 0), (243, 115, 23)),
-    "SILVER2": Design(_zigzags, (175, 71, 71), (223, 135, 135)),
-    "SFALL2": Design(_bands, (55, 55, 55), (91, 91, 91)),
-    "BIGBRIK1": Design(_blocks, (95, 75, 55), (123, 99, 79)),
+    "BIGDOOR2": TextureDesign(_stripes, (103, 11, 11), (151, 47, 47)),
+    "CEIL4_2": TextureDesign(_panels, (0, 0, 131), (0, 0, 203)),
+    "CRATE2": TextureDesign(_diamonds, (119, 79, 43), (171, 111, 67)),
+    "COMP01": TextureDesign(_discs, (47, 99, 35), (67, 147, 55)),
+    "TLITE6_1": TextureDesign(_arches, (199, 199, 199), (151, 151, 151)),
+    "FLOOR1_6": TextureDesign(_checkers, (175, 67, 0), (243, 115, 23)),
+    "SILVER2": TextureDesign(_zigzags, (175, 71, 71), (223, 135, 135)),
+    "SFALL2": TextureDesign(_bands, (55, 55, 55), (91, 91, 91)),
+    "BIGBRIK1": TextureDesign(_blocks, (95, 75, 55), (123, 99, 79)),
 }
-"""The scenario's wall textures, each with the motif, ground and figure that take its place."""
-_FLOOR = Design(_chequers, (71, 51, 35), (87, 67, 51))
-_CEILING = Design(_panels, (59, 59, 59), (71, 71, 71))
+"""The wall textures of the scenario, each with its replacement."""
+_FLOOR = TextureDesign(_checkers, (71, 51, 35), (87, 67, 51))
+_CEILING = TextureDesign(_panels, (59, 59, 59), (71, 71, 71))
 
 
-def _draw(design: Design, skirting: bool) -> bytes:
-    """The texture as a PNG file, with or without a dark skirting board."""
+def _draw(design: TextureDesign, skirting: bool) -> bytes:
+    """Draw a texture as a PNG file, with or without a dark skirting board."""
     share = design.motif()[..., None]
-    ground, figure = (np.array(each, np.float32) for each in (design.ground, design.figure))
-    picture = share * figure + (1 - share) * ground
+    background = np.array(design.background, np.float32)
+    foreground = np.array(design.foreground, np.float32)
+    image = share * foreground + (1 - share) * background
     if skirting:
         row = _grid()[0][..., None]
-        picture *= 1 - 0.6 * _soft(116 - row)
+        image *= 1 - 0.6 * _soft(116 - row)
     file = io.BytesIO()
-    Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(file, "PNG")
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
 def repaint(original: bytes) -> bytes:
-    """The scenario's WAD with new textures and without the vest."""
-    lumps = _read(original)
-    kept = [(name, _redirect(data) if name == b"TEXTMAP" else data) for name, data in lumps]
+    """Return the WAD file of the scenario with new textures and without the vest."""
+    lumps = [
+        (name, _replace_textures(data) if name == b"TEXTMAP" else data)
+        for name, data in _read_lumps(original)
+    ]
     textures = [(_new_name(name), _draw(design, True)) for name, design in _WALLS.items()]
     textures += [(b"GWFLOOR", _draw(_FLOOR, False)), (b"GWCEIL", _draw(_CEILING, False))]
-    return _write([*kept, (b"TX_START", b""), *textures, (b"TX_END", b"")])
+    return _write_lumps([*lumps, (b"TX_START", b""), *textures, (b"TX_END", b"")])
 
 
 def _new_name(texture: str) -> bytes:
     return f"GWALL{list(_WALLS).index(texture)}".encode()
 
 
-def _redirect(level: bytes) -> bytes:
+def _replace_textures(level: bytes) -> bytes:
     for name in _WALLS:
         level = level.replace(
             f'texturemiddle = "{name}"'.encode(), b'texturemiddle = "' + _new_name(name) + b'"'
@@ -139,13 +145,13 @@ def _redirect(level: bytes) -> bytes:
     return level.replace(_VEST, _MAP_SPOT)
 
 
-def _read(wad: bytes) -> list[_Lump]:
+def _read_lumps(wad: bytes) -> list[_Lump]:
     _, count, directory = struct.unpack_from("<4sii", wad)
     entries = [struct.unpack_from("<ii8s", wad, directory + 16 * index) for index in range(count)]
     return [(name.rstrip(b"\0"), wad[start : start + size]) for start, size, name in entries]
 
 
-def _write(lumps: list[_Lump]) -> bytes:
+def _write_lumps(lumps: list[_Lump]) -> bytes:
     body, directory, start = b"", b"", 12
     for name, data in lumps:
         directory += struct.pack("<ii8s", start + len(body), len(data), name)

@@ -1,7 +1,7 @@
-"""Start a training from an exported world: the inverse of `export.py`.
+"""Start a training from the weights of an exported world.
 
-Half-precision weights are enough to go on from; only the optimizers' moments and
-what training alone asks the model begin anew.
+Half-precision weights are enough. Only the moments of the optimizers and the auxiliary head of
+locations, which training alone uses, start over.
 """
 
 from dataclasses import replace
@@ -13,48 +13,51 @@ from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.world import Networks
 from glassworld.errors import CheckpointError
 from glassworld.specs import WAN_MEAN, WAN_STD, DiTSpec, VAESpec, VisionSpec
-from glassworld.training.data.latents import fold
-from glassworld.training.objectives.vae import VAE
+from glassworld.training.objectives.vae import VAE, rescale_latents
 from glassworld.training.objectives.world_model import WorldModel
-from glassworld.training.recipes import Preset
+from glassworld.training.recipes import TrainingRecipe
 from glassworld.training.weights.net2net import can_grow, grow
 
 
-def check_start(folder: Path, preset: Preset) -> None:
-    """Raise `InputError` unless a training of this preset can start from the world in `folder`."""
-    networks = _networks(folder)
-    _check_vae(folder, networks.encoder.spec, preset.vae.spec)
-    _check_model(folder, networks, preset.dit.spec, preset.dit.vision)
+def check_warm_start(folder: Path, recipe: TrainingRecipe) -> None:
+    """Raise `InputError` unless training by `recipe` can start from the world in `folder`."""
+    networks = _load_networks(folder)
+    _check_vae(folder, networks.encoder.spec, recipe.vae.spec)
+    _check_model(folder, networks, recipe.dit.spec, recipe.dit.vision)
 
 
-def start_vae(vae: VAE, folder: Path) -> None:
-    """Give `vae` the weights of an exported world, its latents of zero mean and unit variance.
+def warm_start_vae(vae: VAE, folder: Path) -> None:
+    """Copy the weights of an exported world; its latents have zero mean and unit variance.
 
-    Raises:
-        CheckpointError: the world's VAE has another size.
+    Raises
+    ------
+    CheckpointError
+        The world's VAE has another size.
     """
-    networks = _networks(folder)
+    networks = _load_networks(folder)
     _check_vae(folder, networks.encoder.spec, vae.encoder.spec)
     vae.encoder.load_state_dict(networks.encoder.state_dict())
     vae.decoder.load_state_dict(networks.decoder.state_dict())
-    fold(vae, torch.tensor(WAN_MEAN), torch.tensor(WAN_STD))
+    rescale_latents(vae, torch.tensor(WAN_MEAN), torch.tensor(WAN_STD))
 
 
-def start_model(model: WorldModel, folder: Path) -> None:
-    """Give `model` the transformer and the image tower of an exported world.
+def warm_start_model(model: WorldModel, folder: Path) -> None:
+    """Copy the transformer and the image tower of an exported world.
 
-    A transformer of fewer layers or hidden units is grown into this one (see `growth.py`).
+    A transformer with fewer layers or hidden units is grown into this one (see `net2net.py`).
 
-    Raises:
-        CheckpointError: they have a size that this one cannot come from.
+    Raises
+    ------
+    CheckpointError
+        The sizes do not allow it.
     """
-    networks = _networks(folder)
+    networks = _load_networks(folder)
     _check_model(folder, networks, model.dit.spec, model.vision.spec)
     grow(networks.dit, model.dit)
     model.vision.load_state_dict(networks.vision.state_dict())
 
 
-def _networks(folder: Path) -> Networks:
+def _load_networks(folder: Path) -> Networks:
     return load_world(folder, device="cpu").networks
 
 

@@ -1,0 +1,23 @@
+"""Metrics of frames with known turns and known differences."""
+
+import numpy as np
+import pytest
+
+from glassworld.training.eval.metrics import frame_psnr, ssim, turn_pixels
+
+
+def test_metrics_measure_turns_and_equality() -> None:
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 256, (64, 200, 3), dtype=np.uint8)
+    panorama = np.stack([wide[:, 4 * i : 4 * i + 96] for i in range(5)])
+    assert turn_pixels(panorama) == 16
+    assert turn_pixels(panorama[::-1]) == -16
+    assert frame_psnr(panorama, panorama) == 60
+    assert ssim(panorama, panorama) == pytest.approx(1)
+    assert ssim(panorama[:1], panorama[1:2]) < 0.2
+
+
+def test_frame_psnr_of_a_known_error() -> None:
+    black = np.zeros((1, 4, 4, 3), np.uint8)
+    assert frame_psnr(black + 255, black) == pytest.approx(0)
+    assert frame_psnr(black + 51, black) == pytest.approx(20 * np.log10(5))

@@ -1,0 +1,62 @@
+"""The command `glassworld eval`."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+pytest.importorskip("vizdoom")
+
+from glassworld.cli import main
+from glassworld.training import cli
+from glassworld.training.eval import evaluate
+from glassworld.training.export import export_world
+from tests.support.small import SMALL, small_model, small_vae
+
+
+def _evaluate(folder: Path, *flags: str) -> dict[str, Any]:
+    """Run the command, check its files and return the scores."""
+    scores, strip, video = (folder / name for name in ("scores.json", "strip.png", "both.mp4"))
+    files = ["--json", str(scores), "--strip", str(strip), "--video", str(video)]
+    flags = ("--starts", "1", "--minutes", "1", *files, *flags)
+    result = CliRunner().invoke(cli.eval_app, list(flags))
+    assert result.exit_code == 0, result.output
+    assert "Following actions" in result.output
+    with Image.open(strip) as image:
+        assert image.size == (12 * 96, 6 * 64)
+    assert video.stat().st_size > 10_000
+    measured: dict[str, Any] = json.loads(scores.read_text())
+    assert list(measured) == ["vae", "blocks", "actions", "drift"]
+    return measured
+
+
+def test_eval_command_writes_scores_strip_and_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "HELD_OUT_EPISODES", 1)
+    small = partial(evaluate.EvalConfig, blocks=2, drift_blocks=2)
+    monkeypatch.setattr(evaluate, "EvalConfig", small)
+    export_world(small_vae(), small_model(), SMALL, tmp_path)
+    scores = _evaluate(tmp_path, "--world", str(tmp_path))
+    assert len(scores["blocks"]["psnr"]) == 2
+
+
+@pytest.mark.slow
+def test_eval_command_measures_the_embedded_world(tmp_path: Path) -> None:
+    scores = _evaluate(tmp_path)
+    assert scores["vae"]["psnr"] > 20
+    blocks = scores["blocks"]
+    assert len(blocks["psnr"]) == 10
+    assert blocks["psnr"][0] > blocks["psnr_wrong_actions"][0]
+
+
+@pytest.mark.parametrize("option", ["--json", "--strip", "--video"])
+def test_eval_command_refuses_files_it_cannot_write_before_measuring(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", option, str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}: is a folder; name the file to write\n"

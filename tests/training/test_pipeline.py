@@ -1,0 +1,79 @@
+"""The whole training: it makes a world that plays, and repeats no finished stage."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from glassworld.engine.checkpoint.load import load_world
+from glassworld.training.objectives.adversarial import DiscriminatorRecipe
+from glassworld.training.objectives.history_augmentation import HistoryMix
+from glassworld.training.recipes import PRESETS, RunFolders, TrainingRecipe
+from tests.support.small import SMALL, SMALL_VAE
+
+pytest.importorskip("vizdoom")
+pytest.importorskip("matplotlib")
+
+from glassworld.training.pipeline import train_world
+
+TINY = TrainingRecipe(
+    shards=1,
+    episodes=2,
+    frames=73,  # six blocks: as many as the samples show
+    vae=replace(
+        SMALL_VAE,
+        image_steps=4,
+        image_batch_size=2,
+        clip_steps=2,
+        clip_batch_size=1,
+        long_steps=1,
+        long_batch_size=1,
+        decoder_steps=2,
+    ),
+    dit=replace(
+        SMALL,
+        steps=3,
+        batch_size=2,
+        first_blocks=2,
+        history_mix=HistoryMix(from_start=1.0, redrawn=0.5, rollout=0, at_rest=0),
+        discriminator=DiscriminatorRecipe(steps=2, every=1, warmup_steps=1, width=16),
+    ),
+)
+
+
+def _play(folders: RunFolders) -> None:
+    world = load_world(folders.world)
+    start_image = next((folders.world / "pictures").glob("*.png"))
+    assert world.generate(start_image, num_latent_frames=6).frames.shape == (21, 64, 96, 3)
+
+
+def test_train_world_makes_a_world_and_repeats_no_finished_stage(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path)
+    train_world(TINY, folders)
+    _play(folders)
+    assert (folders.transformer / "curve.png").exists()
+    with Image.open(folders.transformer / "samples.png") as samples:
+        assert samples.size == (12 * 96, 4 * 2 * 64)
+
+    # The decoder learned on after the latents were normalized; the encoder stayed as it was.
+    normalized = torch.load(folders.vae / "normalised.pt", weights_only=True)
+    decoder = torch.load(folders.decoder / "state.pt", weights_only=True)["average"]
+    name = "decoder.middle.residual1.conv1.weight"
+    assert not torch.equal(decoder[name], normalized[f"decoder.{name}"])
+    name = "stages.0.conv1.weight"
+    world = load_world(folders.world)
+    encoder = world.networks.encoder.encoder.state_dict()
+    assert torch.equal(encoder[name], normalized[f"encoder.encoder.{name}"].half().float())
+
+    encoded = (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns
+    train_world(TINY, folders)
+    assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == encoded
+
+
+@pytest.mark.slow
+def test_train_world_with_the_smoke_preset_makes_a_world(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path)
+    train_world(PRESETS["smoke"], folders)
+    _play(folders)
