@@ -71,7 +71,7 @@ def train(
         dit = replace(dit, batch_size=batch, first_blocks=max(batch, dit.first_blocks))
     if threads:
         torch.set_num_threads(threads)
-    start = None if load.world is None else Path(load.world)
+    start = None if load.world is None and load.variant is None else load
     train_world(replace(recipe, dit=dit), RunFolders(output), start, load.device)
     typer.echo(f"The world is in {output / 'world'}.")
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import torch
 
+from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.runtime.device import pick_device
 from glassworld.engine.runtime.memory import keep_freed_memory
+from glassworld.engine.world import Networks
 from glassworld.files import writable_folder
 from glassworld.training.data.collect import (
     CollectionConfig,
@@ -23,11 +25,7 @@ from glassworld.training.objectives.transformer import train_transformer
 from glassworld.training.objectives.vae import VAE, normalize_latents, train_decoder, train_vae
 from glassworld.training.objectives.world_model import WorldModel
 from glassworld.training.recipes import RunFolders, TrainingRecipe
-from glassworld.training.weights.warm_start import (
-    check_warm_start,
-    warm_start_model,
-    warm_start_vae,
-)
+from glassworld.training.weights.warm_start import load_start, warm_start_model, warm_start_vae
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 1000
 ANCHOR_WEIGHT = 0.02
@@ -35,7 +33,10 @@ ANCHOR_WEIGHT = 0.02
 
 
 def train_world(
-    recipe: TrainingRecipe, folders: RunFolders, start: Path | None = None, device: str = "cpu"
+    recipe: TrainingRecipe,
+    folders: RunFolders,
+    start: LoadOptions | None = None,
+    device: str = "cpu",
 ) -> None:
     """Run all stages, from collecting episodes to the exported world.
 
@@ -46,7 +47,7 @@ def train_world(
     folders
         Folders of the run.
     start
-        Folder of an exported world whose weights to start from.
+        Names a world whose weights to start from.
     device
         `cpu`, `cuda` or `cuda:N`.
 
@@ -58,15 +59,14 @@ def train_world(
     """
     torch_device = pick_device(device)
     keep_freed_memory()
-    if start is not None:
-        check_warm_start(start, recipe)
+    networks = None if start is None else load_start(start, recipe)
     writable_folder(folders.root)
     collect_episodes(recipe, folders)
-    vae = prepare_vae(recipe, folders, start, torch_device)
+    vae = prepare_vae(recipe, folders, networks, torch_device)
     encoder = vae.to(torch_device).encoder
     episodes = encode_episodes(encoder, folders.episodes, folders.latents)
     preview = SampleWriter(vae.cpu().decoder, episodes)
-    model = prepare_model(recipe, start).to(torch_device)
+    model = prepare_model(recipe, networks).to(torch_device)
     train_transformer(episodes, recipe.dit, folders.transformer, model, preview)
     export_world(vae, model, recipe.dit, folders.world)
     save_start_images(folders.world / "pictures")
@@ -83,7 +83,7 @@ def collect_episodes(recipe: TrainingRecipe, folders: RunFolders) -> None:
 
 
 def prepare_vae(
-    recipe: TrainingRecipe, folders: RunFolders, start: Path | None, device: torch.device
+    recipe: TrainingRecipe, folders: RunFolders, start: Networks | None, device: torch.device
 ) -> VAE:
     """Train the VAE and then its decoder alone, or load what was trained before.
 
@@ -111,7 +111,7 @@ def _train_both(
     dataset: EpisodeDataset,
     recipe: TrainingRecipe,
     folders: RunFolders,
-    start: Path | None,
+    start: Networks | None,
     device: torch.device,
 ) -> None:
     """Train encoder and decoder together and normalize the latents."""
@@ -138,7 +138,7 @@ def _save_weights(vae: VAE, path: Path) -> None:
     draft.replace(path)
 
 
-def prepare_model(recipe: TrainingRecipe, start: Path | None) -> WorldModel:
+def prepare_model(recipe: TrainingRecipe, start: Networks | None) -> WorldModel:
     """Create the transformer and its image tower, untrained or from the world `start`."""
     torch.manual_seed(recipe.dit.seed)
     model = WorldModel(recipe.dit.spec, recipe.dit.vision)

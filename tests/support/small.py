@@ -7,10 +7,13 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from glassworld.engine.sampling import FlowSchedule
 from glassworld.training.data.latents import LatentEpisodes
+from glassworld.training.data.segments import BLOCK, draw_segment
 from glassworld.training.objectives.transformer import DiTRecipe
 from glassworld.training.objectives.vae import VAE, VAERecipe
-from glassworld.training.objectives.world_model import WorldModel
+from glassworld.training.objectives.world_model import WorldModel, add_training_noise, predict
+from glassworld.training.trainer import generator
 
 SMALL = DiTRecipe(
     dim=32, ffn_dim=48, layers=2, heads=2, action_layers=1, vision_width=32, vision_layers=1
@@ -48,6 +51,14 @@ def small_model() -> WorldModel:
     model = WorldModel(SMALL.spec, SMALL.vision)
     torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
     return model
+
+
+def predicted_flow(model: WorldModel) -> torch.Tensor:
+    """Return the flow of one segment of `latent_episodes` at random noise levels."""
+    segment = draw_segment(latent_episodes(), 2, 0, 3, generator(0, 0))
+    noisy = add_training_noise(segment.latents, FlowSchedule(), generator(0, 1))
+    with torch.no_grad():
+        return predict(model, segment, segment.latents[:, :, :-BLOCK], 0, noisy).flow
 
 
 def small_vae(residual_blocks: int = 1) -> VAE:

@@ -5,29 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from glassworld.engine.sampling import FlowSchedule
-from glassworld.training.data.segments import BLOCK, draw_segment
 from glassworld.training.objectives.transformer import training_losses
-from glassworld.training.objectives.world_model import WorldModel, add_training_noise, predict
+from glassworld.training.objectives.world_model import WorldModel
 from glassworld.training.trainer import generator
 from glassworld.training.weights.net2net import can_grow, grow, grown_layer_indices
-from tests.support.small import SMALL, latent_episodes, small_model
+from tests.support.small import SMALL, latent_episodes, predicted_flow, small_model
 
 LARGE = replace(SMALL, layers=5, ffn_dim=80)
-
-
-def _flow(model: WorldModel) -> torch.Tensor:
-    segment = draw_segment(latent_episodes(), 2, 0, 3, generator(0, 0))
-    noisy = add_training_noise(segment.latents, FlowSchedule(), generator(0, 1))
-    with torch.no_grad():
-        return predict(model, segment, segment.latents[:, :, :-BLOCK], 0, noisy).flow
 
 
 def test_grow_keeps_the_output() -> None:
     small, large = small_model(), WorldModel(LARGE.spec, LARGE.vision)
     grow(small.dit, large.dit)
     large.vision.load_state_dict(small.vision.state_dict())
-    torch.testing.assert_close(_flow(large), _flow(small), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(predicted_flow(large), predicted_flow(small), atol=1e-5, rtol=1e-5)
 
 
 def test_grow_gives_gradients_to_everything_new() -> None:
