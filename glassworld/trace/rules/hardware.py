@@ -9,7 +9,7 @@ import numpy as np
 from glassworld.trace.analyzers.bottleneck import IDLE_SHARE, SYNC_SHARE, bound
 from glassworld.trace.analyzers.operators import kernel_rows
 from glassworld.trace.analyzers.roofline import roofline
-from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, Rule, scale_ms
+from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, rule, scale_ms
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.memory import peak_bytes
 
@@ -27,6 +27,16 @@ _MOVERS = (
 _SOFTMAX = ("aten::_softmax", "aten::softmax")
 
 
+@rule(
+    name="gpu-stall",
+    fires_when=(
+        "one gap in the GPU's work is this much of a block (of the trace, without blocks) and "
+        "far beyond the run's other gaps"
+    ),
+    threshold=0.20,
+    unit=OF_A_BLOCK,
+    change="move this work off the launching thread, or do it before the run",
+)
 def _gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
     gaps, scale = analysis.gaps, scale_ms(analysis)
     usual = gaps[min(USUAL_RANK, len(gaps) // 2)].ms if len(gaps) > 1 else 0.0
@@ -41,6 +51,18 @@ def _gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
             )
 
 
+@rule(
+    name="host-work",
+    fires_when=(
+        "the same CPU code runs in this share of the trace while the GPU idles, in several gaps"
+    ),
+    threshold=0.20,
+    unit="of the trace",
+    change=(
+        "do it on another thread or ahead of time: more loader workers, prefetching, fewer "
+        "transformations"
+    ),
+)
 def _host_work(analysis: Analysis) -> Iterable[Evidence]:
     for culprit, work in analysis.idle.host.items():
         if work.gaps > 1:
@@ -53,6 +75,16 @@ def _host_work(analysis: Analysis) -> Iterable[Evidence]:
             )
 
 
+@rule(
+    name="launch-bound",
+    fires_when=(
+        "the GPU idles this share of the time and operations start within 50 us of their launch"
+    ),
+    threshold=IDLE_SHARE,
+    unit="of the time",
+    change="compile (torch.compile), capture graphs, or give each launch more work: a larger batch",
+    engine_change="--accelerate kernels,graphs, more sessions in a batch",
+)
 def _launches(analysis: Analysis) -> Iterable[Evidence]:
     found = bound(analysis)
     if found and found.kind == "launch":
@@ -67,19 +99,42 @@ def _launches(analysis: Analysis) -> Iterable[Evidence]:
         )
 
 
+@rule(
+    name="sync-bound",
+    fires_when=(
+        "the CPU waits this share of the trace in synchronizing calls while the GPU idles, other "
+        "CPU work left aside"
+    ),
+    threshold=SYNC_SHARE,
+    unit="of the trace",
+    change=(
+        "find the .item(), .cpu() or print that reads a device value, and keep such counters on "
+        "the host"
+    ),
+)
 def _waits(analysis: Analysis) -> Iterable[Evidence]:
     found = bound(analysis)
     if found and found.kind == "sync":
         gain = min(found.sync_ms, found.idle_ms - analysis.idle.host_ms)
         yield Evidence(
             found.sync_call,
-            f"the CPU waits {found.sync_ms:.0f} ms in synchronising calls while the GPU idles "
+            f"the CPU waits {found.sync_ms:.0f} ms in synchronizing calls while the GPU idles "
             f"{found.idle_share:.0%} of the time",
             gain * 1e6 / analysis.window_ns,
             gain,
         )
 
 
+@rule(
+    name="moving-data",
+    fires_when="one copying operator takes this share of all operators' time",
+    threshold=0.25,
+    unit="of the operators",
+    change=(
+        "write into preallocated storage, keep one memory format throughout, or let "
+        "torch.compile fuse it away"
+    ),
+)
 def _moving(analysis: Analysis) -> Iterable[Evidence]:
     table, names = analysis.operators, analysis.trace.names
     values = table.gpu if analysis.on_gpu else table.own
@@ -100,6 +155,13 @@ def _moving(analysis: Analysis) -> Iterable[Evidence]:
         )
 
 
+@rule(
+    name="pageable-copies",
+    fires_when="copies of unpinned memory take this share of the GPU's busy time",
+    threshold=0.05,
+    unit="of GPU busy time",
+    change="pin the host buffer and copy with non_blocking=True",
+)
 def _pageable(analysis: Analysis) -> Iterable[Evidence]:
     copies = [row for row in kernel_rows(analysis) if "Pageable" in row.name]
     ms = sum(row.ms for row in copies)
@@ -112,6 +174,18 @@ def _pageable(analysis: Analysis) -> Iterable[Evidence]:
         )
 
 
+@rule(
+    name="attention-backend",
+    fires_when=(
+        "softmax takes this share of the operators' time, which fused attention does not call"
+    ),
+    threshold=0.15,
+    unit="of the operators",
+    change=(
+        "another attention backend: scaled_dot_product_attention with flash, memory-efficient or "
+        "cuDNN kernels"
+    ),
+)
 def _softmax(analysis: Analysis) -> Iterable[Evidence]:
     table, names = analysis.operators, analysis.trace.names
     values = table.gpu if analysis.on_gpu else table.own
@@ -130,6 +204,14 @@ def _softmax(analysis: Analysis) -> Iterable[Evidence]:
         )
 
 
+@rule(
+    name="memory-full",
+    fires_when="a device's memory is allocated to this share at the peak",
+    threshold=0.90,
+    unit="of the memory",
+    change="a smaller batch or a lower resolution; in training, gradient checkpointing",
+    engine_change="fewer --num_output_frames, a smaller local_attn_size",
+)
 def _memory(analysis: Analysis) -> Iterable[Evidence]:
     devices = analysis.trace.metadata.get("deviceProperties")
     known = [d for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
@@ -145,6 +227,19 @@ def _memory(analysis: Analysis) -> Iterable[Evidence]:
             )
 
 
+@rule(
+    name="far-from-roof",
+    fires_when=(
+        "a tag that takes over 15 % of the trace takes this many times as long as at its roof"
+    ),
+    threshold=8.0,
+    unit="times its roof",
+    change=(
+        "small operators and copies between them: torch.compile, another attention backend, more "
+        "work per call"
+    ),
+    engine_change="on a GPU --accelerate kernels, else --vae_compile_mode force for the decoder",
+)
 def _roof(analysis: Analysis) -> Iterable[Evidence]:
     for point in roofline(analysis):
         if point.roof_share and point.ms * 1e6 > LARGE_TAG * analysis.window_ns:
@@ -155,89 +250,3 @@ def _roof(analysis: Analysis) -> Iterable[Evidence]:
                 1 / point.roof_share,
                 point.ms * (1 - point.roof_share),
             )
-
-
-RULES = (
-    Rule(
-        "gpu-stall",
-        "one gap in the GPU's work is this much of a block (of the trace, without blocks) and "
-        "far beyond the run's other gaps",
-        0.20,
-        OF_A_BLOCK,
-        "move this work off the launching thread, or do it before the run",
-        _gpu_stalls,
-    ),
-    Rule(
-        "host-work",
-        "the same CPU code runs in this share of the trace while the GPU idles, in several gaps",
-        0.20,
-        "of the trace",
-        "do it on another thread or ahead of time: more loader workers, prefetching, fewer "
-        "transformations",
-        _host_work,
-    ),
-    Rule(
-        "launch-bound",
-        "the GPU idles this share of the time and operations start within 50 us of their launch",
-        IDLE_SHARE,
-        "of the time",
-        "compile (torch.compile), capture graphs, or give each launch more work: a larger batch",
-        _launches,
-        "--accelerate kernels,graphs, more sessions in a batch",
-    ),
-    Rule(
-        "sync-bound",
-        "the CPU waits this share of the trace in synchronising calls while the GPU idles, other "
-        "CPU work left aside",
-        SYNC_SHARE,
-        "of the trace",
-        "find the .item(), .cpu() or print that reads a device value, and keep such counters on "
-        "the host",
-        _waits,
-    ),
-    Rule(
-        "moving-data",
-        "one copying operator takes this share of all operators' time",
-        0.25,
-        "of the operators",
-        "write into preallocated storage, keep one memory format throughout, or let "
-        "torch.compile fuse it away",
-        _moving,
-    ),
-    Rule(
-        "pageable-copies",
-        "copies of unpinned memory take this share of the GPU's busy time",
-        0.05,
-        "of GPU busy time",
-        "pin the host buffer and copy with non_blocking=True",
-        _pageable,
-    ),
-    Rule(
-        "attention-backend",
-        "softmax takes this share of the operators' time, which fused attention does not call",
-        0.15,
-        "of the operators",
-        "another attention backend: scaled_dot_product_attention with flash, memory-efficient or "
-        "cuDNN kernels",
-        _softmax,
-    ),
-    Rule(
-        "memory-full",
-        "a device's memory is allocated to this share at the peak",
-        0.90,
-        "of the memory",
-        "a smaller batch or a lower resolution; in training, gradient checkpointing",
-        _memory,
-        "fewer --num_output_frames, a smaller local_attn_size",
-    ),
-    Rule(
-        "far-from-roof",
-        "a tag that takes over 15 % of the trace takes this many times as long as at its roof",
-        8.0,
-        "times its roof",
-        "small operators and copies between them: torch.compile, another attention backend, more "
-        "work per call",
-        _roof,
-        "on a GPU --accelerate kernels, else --vae_compile_mode force for the decoder",
-    ),
-)

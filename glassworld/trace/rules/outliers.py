@@ -13,7 +13,7 @@ import numpy as np
 
 from glassworld.trace.analyzers.blocks import PARTS
 from glassworld.trace.reading.columns import Floats, Ints
-from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, Rule, scale_ms
+from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, rule, scale_ms
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.stats import (
     LEAST_GROUP,
@@ -60,6 +60,19 @@ def _instances(analysis: Analysis) -> tuple[GroupExcess, GroupExcess, Ints, Ints
     return own, whole, np.flatnonzero(stalls), np.flatnonzero(slow)
 
 
+@rule(
+    name="stall",
+    fires_when=(
+        "one instance of a tag spends this much of a block more outside its parts than its kind "
+        "does, or a pause as long precedes it"
+    ),
+    threshold=0.20,
+    unit=OF_A_BLOCK,
+    change=(
+        "look for a wait at this moment: I/O, a lock, garbage collection, another process on the "
+        "machine"
+    ),
+)
 def _stalls(analysis: Analysis) -> Iterable[Evidence]:
     tree, scale = analysis.tree, scale_ms(analysis)
     own, _, stalls, _ = _instances(analysis)
@@ -108,6 +121,19 @@ def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
             )
 
 
+@rule(
+    name="slow-once",
+    fires_when=(
+        "one instance of a tag takes this much of a block longer than its kind, no single part "
+        "of it being at fault"
+    ),
+    threshold=0.20,
+    unit=OF_A_BLOCK,
+    change=(
+        "everything was slow for a while: look for another process, a lower clock, memory that "
+        "ran short"
+    ),
+)
 def _slow_instances(analysis: Analysis) -> Iterable[Evidence]:
     tree, scale = analysis.tree, scale_ms(analysis)
     own, whole, stalls, slow = _instances(analysis)
@@ -135,6 +161,16 @@ def _part_of_block(analysis: Analysis, seat: int, whole: GroupExcess) -> int:
     return seat
 
 
+@rule(
+    name="slow-start",
+    fires_when="an instance in the first block spends this much of a block more than later ones",
+    threshold=0.50,
+    unit=OF_A_BLOCK,
+    change=(
+        "warm up once before the run: compilation, tuning and first allocations happen here; or "
+        "it is a stall"
+    ),
+)
 def _slow_start(analysis: Analysis) -> Iterable[Evidence]:
     tree, scale = analysis.tree, scale_ms(analysis)
     own, _, stalls, _ = _instances(analysis)
@@ -146,36 +182,3 @@ def _slow_start(analysis: Analysis) -> Iterable[Evidence]:
             float(own.excess[i]) / scale,
             float(own.excess[i]),
         )
-
-
-RULES = (
-    Rule(
-        "stall",
-        "one instance of a tag spends this much of a block more outside its parts than its kind "
-        "does, or a pause as long precedes it",
-        0.20,
-        OF_A_BLOCK,
-        "look for a wait at this moment: I/O, a lock, garbage collection, another process on the "
-        "machine",
-        _stalls,
-    ),
-    Rule(
-        "slow-once",
-        "one instance of a tag takes this much of a block longer than its kind, no single part "
-        "of it being at fault",
-        0.20,
-        OF_A_BLOCK,
-        "everything was slow for a while: look for another process, a lower clock, memory that "
-        "ran short",
-        _slow_instances,
-    ),
-    Rule(
-        "slow-start",
-        "an instance in the first block spends this much of a block more than later ones",
-        0.50,
-        OF_A_BLOCK,
-        "warm up once before the run: compilation, tuning and first allocations happen here; or "
-        "it is a stall",
-        _slow_start,
-    ),
-)

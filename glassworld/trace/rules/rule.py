@@ -1,4 +1,8 @@
-"""What the advice consists of: rules, the evidence they find, and findings."""
+"""Rules, the evidence they yield, and the findings that follow from it.
+
+To add a rule, put a module into this folder: a generator of `Evidence` under the decorator
+`rule`. The package imports every module of the folder, so nothing else has to name it.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,10 @@ MATTERS = 0.005
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to change. `value` beyond `threshold` is the evidence; `gain_ms` the promise.
+    """Something to change. `value` beyond `threshold` is the evidence.
 
-    `tag` names the tag (or operation) at fault, `change` says what to do.
+    `tag` names the tag (or operation) at fault, `change` says what to do; `gain_ms` is the most
+    that it can save.
     """
 
     rule: str
@@ -41,16 +46,16 @@ class Finding:
 
 
 def _amount(value: float, threshold: float) -> str:
-    """A share in percent where the threshold is one."""
+    """Return a number in words: in percent where the threshold is a share."""
     return f"{value:.0%}" if threshold < 1 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a rule looks at: a finding if `value` exceeds the rule's threshold.
+    """What a rule measured in a trace: a finding if `value` exceeds the rule's threshold.
 
-    `gain_ms` is what the change can save at most; None where it saves no time. `change` is
-    given where it depends on what was found.
+    `gain_ms` is the most that the change can save; None where it saves no time. `change` replaces
+    the rule's own where the change depends on what was measured.
     """
 
     tag: str
@@ -60,11 +65,14 @@ class Evidence:
     change: str = ""
 
 
+EvidenceFunction = Callable[[Analysis], Iterable[Evidence]]
+
+
 @dataclass(frozen=True)
 class Rule:
     """One piece of advice; `fires_when` says in words what `evidence` measures.
 
-    `change` is for any program, `engine_change` what the engine has for it, said of its own runs.
+    `change` is for any program; `engine_change` is added for the engine's own runs.
     """
 
     name: str
@@ -72,8 +80,8 @@ class Rule:
     threshold: float
     unit: str
     change: str
-    evidence: Callable[[Analysis], Iterable[Evidence]]
-    engine_change: str = ""
+    engine_change: str
+    evidence: EvidenceFunction
 
     @property
     def limit(self) -> str:
@@ -81,7 +89,7 @@ class Rule:
         return f"{_amount(self.threshold, self.threshold)} {self.unit}"
 
     def findings(self, analysis: Analysis) -> list[Finding]:
-        """What the trace gives this rule to say."""
+        """Return the findings that the trace has evidence for."""
         least = MATTERS * analysis.window_ns / 1e6
         blockless = self.unit == OF_A_BLOCK and not len(analysis.tree.where(tags.BLOCK))
         change = self.change
@@ -90,20 +98,49 @@ class Rule:
         return [
             Finding(
                 self.name,
-                found.tag,
-                found.what,
-                found.value,
+                evidence.tag,
+                evidence.what,
+                evidence.value,
                 self.threshold,
                 "of the trace" if blockless else self.unit,
-                found.change or change,
-                found.gain_ms or 0.0,
+                evidence.change or change,
+                evidence.gain_ms or 0.0,
             )
-            for found in self.evidence(analysis)
-            if found.value > self.threshold and (found.gain_ms is None or found.gain_ms > least)
+            for evidence in self.evidence(analysis)
+            if evidence.value > self.threshold
+            and (evidence.gain_ms is None or evidence.gain_ms > least)
         ]
 
 
+RULES: list[Rule] = []
+"""All rules: the package's modules in alphabetical order, each from top to bottom."""
+
+
+def rule(
+    *,
+    name: str,
+    fires_when: str,
+    threshold: float,
+    unit: str,
+    change: str,
+    engine_change: str = "",
+) -> Callable[[EvidenceFunction], EvidenceFunction]:
+    """Register the decorated function as the evidence of a rule."""
+
+    def register(evidence: EvidenceFunction) -> EvidenceFunction:
+        RULES.append(Rule(name, fires_when, threshold, unit, change, engine_change, evidence))
+        return evidence
+
+    return register
+
+
+def advise(analysis: Analysis) -> list[Finding]:
+    """Return every finding that the trace has evidence for, the largest gain first; often none."""
+    findings = [finding for rule in RULES for finding in rule.findings(analysis)]
+    return sorted(findings, key=lambda finding: -finding.gain_ms)
+
+
 def scale_ms(analysis: Analysis) -> float:
-    """What a stall is measured against: a block, or the whole window without blocks."""
-    found = analysis.tree.cpu_ns[analysis.tree.where(tags.BLOCK)]
-    return float(np.median(found)) / 1e6 if len(found) else analysis.window_ns / 1e6
+    """Return the time that a stall is a share of: a block, or the whole window without blocks."""
+    blocks = analysis.tree.cpu_ns[analysis.tree.where(tags.BLOCK)]
+    return float(np.median(blocks)) / 1e6 if len(blocks) else analysis.window_ns / 1e6

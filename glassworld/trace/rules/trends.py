@@ -9,14 +9,28 @@ import numpy as np
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers import blocks
 from glassworld.trace.reading.columns import Floats, Ints
-from glassworld.trace.rules.rule import Evidence, Rule
+from glassworld.trace.rules.rule import Evidence, rule
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.stats import median_of_others
 
 SLOWER = 0.9  # the quantile that stands for the slower instances
 LEAST_STEPS, LEAST_LAYERS, LEAST_BLOCKS = 3, 3, 3
+_DENOISING = "most of it is denoising: fewer denoising steps, a smaller local_attn_size"
+_DECODING = (
+    "most of it is decoding: on a GPU --accelerate kernels,graphs, else --vae_compile_mode force"
+)
 
 
+@rule(
+    name="slow-step",
+    fires_when="a step's fastest instance takes this many times the other steps'",
+    threshold=1.3,
+    unit="times the others'",
+    change=(
+        "all steps run the same network: compare the operators of this step with another's "
+        "(`glassworld trace ops`)"
+    ),
+)
 def _slow_steps(analysis: Analysis) -> Iterable[Evidence]:
     steps = blocks.steps(analysis)
     if len(steps) < LEAST_STEPS or min(step.count for step in steps) < LEAST_BLOCKS:
@@ -36,6 +50,16 @@ def _slow_steps(analysis: Analysis) -> Iterable[Evidence]:
         )
 
 
+@rule(
+    name="slow-layer",
+    fires_when=(
+        "a layer takes this many times what the same parts take in other layers, each at its "
+        "fastest"
+    ),
+    threshold=1.5,
+    unit="times the others'",
+    change="this layer alone is slow: look for a hook, a recompilation or a fallback in it",
+)
 def _slow_layers(analysis: Analysis) -> Iterable[Evidence]:
     tree = analysis.tree
     found = tree.where(tags.LAYER)
@@ -80,6 +104,13 @@ def _fastest_parts(analysis: Analysis, found: Ints, row: Ints) -> tuple[Ints, In
     return both // kinds, both % kinds, best
 
 
+@rule(
+    name="drift",
+    fires_when="each block's steps take this much longer than the block's before, steadily",
+    threshold=0.02,
+    unit="per block",
+    change="a smaller local_attn_size bounds what attention sees",
+)
 def _drift(analysis: Analysis) -> Iterable[Evidence]:
     slope = blocks.drift(analysis)
     found = blocks.blocks(analysis)
@@ -93,6 +124,13 @@ def _drift(analysis: Analysis) -> Iterable[Evidence]:
         )
 
 
+@rule(
+    name="real-time",
+    fires_when="a block takes this many times as long as its frames last when played",
+    threshold=1.0,
+    unit="times its frames",
+    change=_DENOISING,
+)
 def _behind_real_time(analysis: Analysis) -> Iterable[Evidence]:
     pace, found = blocks.pace(analysis), blocks.blocks(analysis)[1:]
     if pace is None:
@@ -106,47 +144,3 @@ def _behind_real_time(analysis: Analysis) -> Iterable[Evidence]:
         (pace.block_ms - pace.playing_ms) * len(found),
         f"{_DENOISING if denoising else _DECODING}; or a lower resolution",
     )
-
-
-_DENOISING = "most of it is denoising: fewer denoising steps, a smaller local_attn_size"
-_DECODING = (
-    "most of it is decoding: on a GPU --accelerate kernels,graphs, else --vae_compile_mode force"
-)
-
-
-RULES = (
-    Rule(
-        "slow-step",
-        "a step's fastest instance takes this many times the other steps'",
-        1.3,
-        "times the others'",
-        "all steps run the same network: compare the operators of this step with another's "
-        "(`glassworld trace ops`)",
-        _slow_steps,
-    ),
-    Rule(
-        "slow-layer",
-        "a layer takes this many times what the same parts take in other layers, each at its "
-        "fastest",
-        1.5,
-        "times the others'",
-        "this layer alone is slow: look for a hook, a recompilation or a fallback in it",
-        _slow_layers,
-    ),
-    Rule(
-        "drift",
-        "each block's steps take this much longer than the block's before, steadily",
-        0.02,
-        "per block",
-        "a smaller local_attn_size bounds what attention sees",
-        _drift,
-    ),
-    Rule(
-        "real-time",
-        "a block takes this many times as long as its frames last when played",
-        1.0,
-        "times its frames",
-        _DENOISING,
-        _behind_real_time,
-    ),
-)

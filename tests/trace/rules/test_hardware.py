@@ -1,9 +1,9 @@
-"""What was planted in a GPU's trace is named, by the rule that is for it."""
+"""Rules about the hardware: what was planted in a trace is found by its rule."""
 
 import pytest
 
 from glassworld.trace import analyze
-from glassworld.trace.advice import advise
+from glassworld.trace.rules.rule import advise
 from tests.support.advised import findings, only
 from tests.support.traces import Gpu, write
 
@@ -23,14 +23,14 @@ def healthy(gpu):
     gpu.wait(15_000)
 
 
-def test_a_busy_gpu_gets_no_advice(tmp_path):
+def test_busy_gpu_has_no_findings(tmp_path):
     path = gpu_trace(tmp_path, healthy)
     assert findings(path) == {}
     analysis = analyze(path)
     assert analysis.coverage.attributed == 60
 
 
-def test_launches_that_come_too_late_are_found(tmp_path):
+def test_launches_that_come_too_late_are_launch_bound(tmp_path):
     def lay_out(gpu):
         for _ in range(100):
             with gpu.op_range("aten::add"):
@@ -43,7 +43,7 @@ def test_launches_that_come_too_late_are_found(tmp_path):
 
 
 @pytest.mark.parametrize(("tag", "ours"), [("step", False), ("DiffusionModel_Forward", True)])
-def test_flags_of_the_engine_are_advice_about_its_own_runs_alone(tmp_path, tag, ours):
+def test_flags_of_the_engine_are_named_only_for_its_own_runs(tmp_path, tag, ours):
     gpu = Gpu()
     with gpu.tag(tag):
         for _ in range(100):
@@ -59,7 +59,7 @@ def test_flags_of_the_engine_are_advice_about_its_own_runs_alone(tmp_path, tag, 
     assert ("--" in "".join(changes.values())) == ours
 
 
-def test_a_gpu_stall_is_found_with_what_the_cpu_did(tmp_path):
+def test_gpu_stall_is_found_with_what_the_cpu_did(tmp_path):
     def lay_out(gpu):
         healthy(gpu)
         gpu.op("aten::nonzero", 12_000)
@@ -73,7 +73,7 @@ def test_a_gpu_stall_is_found_with_what_the_cpu_did(tmp_path):
     assert found.gain_ms == pytest.approx(12 - queued, rel=0.01)
 
 
-def test_cpu_work_that_keeps_the_gpu_waiting_is_summed_up(tmp_path):
+def test_cpu_work_in_several_gaps_is_summed(tmp_path):
     def lay_out(gpu):
         for _ in range(6):
             gpu.op("aten::decode_jpeg", 3_000)
@@ -87,7 +87,7 @@ def test_cpu_work_that_keeps_the_gpu_waiting_is_summed_up(tmp_path):
     assert found.gain_ms == pytest.approx(6 * 3, rel=0.1)
 
 
-def test_waiting_for_the_gpu_after_every_kernel_is_found(tmp_path):
+def test_waiting_after_every_kernel_is_sync_bound(tmp_path):
     def lay_out(gpu):
         for _ in range(60):
             gpu.launch("gemm", 100)
@@ -98,7 +98,7 @@ def test_waiting_for_the_gpu_after_every_kernel_is_found(tmp_path):
     assert (found.rule, found.tag) == ("sync-bound", "cudaStreamSynchronize")
 
 
-def test_copies_that_move_without_computing_are_found(tmp_path):
+def test_copying_operators_are_found(tmp_path):
     def lay_out(gpu):
         for _ in range(40):
             with gpu.op_range("aten::cat"):
@@ -112,7 +112,7 @@ def test_copies_that_move_without_computing_are_found(tmp_path):
     assert found.value == pytest.approx(0.4)
 
 
-def test_unpinned_copies_are_found(tmp_path):
+def test_copies_of_unpinned_memory_are_found(tmp_path):
     def lay_out(gpu):
         healthy(gpu)
         for _ in range(10):
@@ -139,7 +139,7 @@ def test_unfused_attention_is_found(tmp_path):
 
 
 @pytest.mark.parametrize(("allocated", "full"), [(60, False), (78, True)])
-def test_a_nearly_full_device_is_found(tmp_path, allocated, full):
+def test_nearly_full_device_is_found(tmp_path, allocated, full):
     def lay_out(gpu):
         healthy(gpu)
         gpu.memory(allocated << 30, device=0)
@@ -150,9 +150,16 @@ def test_a_nearly_full_device_is_found(tmp_path, allocated, full):
 
 
 @pytest.mark.parametrize("devices", [None, "x", [1], [{"id": []}], [{"id": 0}], {"id": 0}])
-def test_odd_facts_about_devices_are_no_evidence(tmp_path, devices):
+def test_malformed_device_properties_are_no_evidence(tmp_path, devices):
     def lay_out(gpu):
         healthy(gpu)
         gpu.memory(78 << 30, device=0)
 
     assert findings(gpu_trace(tmp_path, lay_out, deviceProperties=devices)) == {}
+
+
+@pytest.mark.parametrize(("gflops", "far"), [(20.0, False), (100.0, True)])
+def test_tag_far_from_the_roofline_is_found(run, ceilings, gflops, far):
+    ceilings(matmul=gflops, conv=1000.0, copy=1e6)
+    found = findings(run())
+    assert set(found) == ({("far-from-roof", "DiT_Feed_Forward")} if far else set())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from glassworld.trace import analyze
-from glassworld.trace.advice import advise
 from glassworld.trace.analyzers.blocks import drift
+from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.stats import median_of_others
 from glassworld.trace.timeline.tag_tree import TagTree
 from tests.support.traces import Clock, write
