@@ -1,49 +1,61 @@
-"""`glassworld trace ...`: the commands. Heavy imports wait until a command runs."""
+"""The commands of `glassworld trace`. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from glassworld.errors import InputError
-from glassworld.trace import question_commands
-from glassworld.trace.command_line import (
-    Json,
-    Most,
-    TagsOnly,
-    TracePath,
-    limit,
-    load,
-    print_json,
-    show_question,
-)
+
+if TYPE_CHECKING:
+    from glassworld.trace.report.sections import Section
+    from glassworld.trace.timeline.analysis import Analysis
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Read a torch trace and say where the time went, and what to do about it. "
-    "Any JSON that torch.profiler exports will do: any vendor's GPU or none, plain or gzip.",
-    epilog="**Start here:** `glassworld trace report outputs/profile_trace.json` answers "
-    "everything at once. Every other command is one part of it, and takes `--json`.",
+    help="Read a torch trace; see where the time went and what to do about it. "
+    "Works on any JSON that torch.profiler exports: any vendor's GPU or none, plain or gzip.",
+    epilog="**Start here:** `glassworld trace report outputs/profile_trace.json` shows "
+    "everything at once. Every other command shows one part of it and takes `--json`.",
 )
 
+PARTS = "Parts of the report"
 TOOLS = "Several traces, other viewers"
 
+TracePath = Annotated[Path, typer.Argument(help="A trace: .json or .json.gz from torch.profiler.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+TagsOnly = Annotated[
+    bool, typer.Option("--tags-only", help="Read only the tags: faster; no operators, no GPU.")
+]
+TagName = Annotated[
+    str | None, typer.Argument(help="A tag's name or part of it. Default: the whole trace.")
+]
+ROWS = 25
+Most = Annotated[
+    int | None,
+    typer.Option(
+        "-n", "--most", min=1, help="Number of rows.", show_default=f"{ROWS}, with --json all"
+    ),
+]
 
-@app.command()
-def report(
+
+@app.command("report")
+def report_command(
     trace: TracePath,
     html: Annotated[
         Path | None,
-        typer.Option(help="Where to write the page; beside the trace if not given."),
+        typer.Option(help="Where to write the page. Default: beside the trace."),
     ] = None,
     json: Annotated[
         Path | None, typer.Option(help="Write the whole analysis to this JSON file.")
     ] = None,
 ) -> None:
-    """Answer every question about a trace, in the terminal and as one offline page.
+    """Show the whole analysis of a trace in the terminal, and write it as one offline page.
 
     Example: `glassworld trace report outputs/profile_trace.json --json analysis.json`
     """
@@ -51,42 +63,170 @@ def report(
 
     from glassworld.trace.report.html import page_path, write_page
     from glassworld.trace.report.json_export import write_json
-    from glassworld.trace.report.terminal import show
+    from glassworld.trace.report.terminal import show_report
 
     page = html or page_path(trace)
     _check_output(page, trace)
     if json:
         _check_output(json, trace, page)
-    analysis = load(trace)
-    write_page(page, analysis)  # first: whoever reads on in a pager may leave it early
+    analysis = _load(trace)
+    write_page(page, analysis)  # first: somebody reading in a pager may leave it early
     if json:
         write_json(json, analysis)
     console = Console()
-    show(console, analysis)
+    show_report(console, analysis)
     console.print()
     if json:
         console.print(f"Analysis: {json}", soft_wrap=True, markup=False)
     console.print(f"Report: {page}", soft_wrap=True, markup=False)
 
 
-@app.command()
-def top(
+@app.command("top")
+def top_command(
     trace: TracePath, most: Most = None, tags_only: TagsOnly = False, json: Json = False
 ) -> None:
-    """The slowest tags, by the time outside the tags inside them.
+    """Show the slowest tags by self time.
 
     Example: `glassworld trace top outputs/profile_trace.json -n 5`
     """
     from glassworld.trace.report.sections import SLOWEST
 
-    show_question(SLOWEST, load(trace, tags_only), json, limit(most, json))
+    _show(SLOWEST, _load(trace, tags_only), json, _row_limit(most, json))
 
 
-app.add_typer(question_commands.app)
+@app.command("advice", rich_help_panel=PARTS)
+def advice_command(trace: TracePath, json: Json = False) -> None:
+    """Show what to change, with the evidence.
+
+    Each finding has the tag, the number, its threshold, the change and the most it can gain.
+    An empty list is a good result.
+
+    Example: `glassworld trace advice outputs/profile_trace.json`
+    """
+    from rich.console import Console
+
+    from glassworld.trace.report.terminal import show_findings
+    from glassworld.trace.rules.rule import advise
+
+    findings = advise(_load(trace))
+    if json:
+        _print_json(findings)
+    else:
+        show_findings(Console(), findings)
 
 
-@app.command(rich_help_panel=TOOLS)
-def compare(
+SECTION_HELP = {
+    "stages": """Show the time of each stage.
+
+    The stages of a run, or the outermost tags of another program: time and share.""",
+    "blocks": """Show the time of each block and its parts.
+
+    Steps, encoding, update and decode of each block. Outliers and drift are named.""",
+    "steps": """Compare the denoising steps.
+
+    Each step over all blocks; whether the first is slower, by how much and why.""",
+    "model": """Show the parts of the diffusion model.
+
+    Embeddings, the kinds of attention, feed-forward and head: time and share.""",
+    "decoder": """Show the parts of the VAE decoder.
+
+    Conv1, middle, upsampling and head, over all frames.""",
+    "update": """Show the cost of the KV-cache update.
+
+    It is one more pass of the network after the denoising steps of each block.""",
+    "expected": """Compare measured with expected times.
+
+    Expected times follow from the run's configuration and this machine's peak rates
+    (`glassworld bench ceilings`). The reference breakdown (50 steps) stands beside them.""",
+    "roofline": """Show how close each tag comes to the machine's peak rates.
+
+    FLOP/s reached, FLOPs per byte, and the FLOP/s attainable at that intensity.""",
+    "memory": """Show the memory of each tag.
+
+    The peak while it ran, and what it left allocated, from the allocator's own record.""",
+}
+"""The help of the commands that print one section of the report."""
+
+
+def _add_section_command(name: str) -> None:
+    def command(trace: TracePath, json: Json = False) -> None:
+        from glassworld.trace.report.sections import section
+
+        _show(section(name), _load(trace), json)
+
+    example = f"\n\n    Example: `glassworld trace {name} outputs/profile_trace.json`"
+    app.command(name, help=SECTION_HELP[name] + example, rich_help_panel=PARTS)(command)
+
+
+for _name in ("stages", "blocks", "steps", "model"):
+    _add_section_command(_name)
+
+
+@app.command("ops", rich_help_panel=PARTS)
+def operators_command(
+    trace: TracePath, tag: TagName = None, most: Most = None, json: Json = False
+) -> None:
+    """Show the operators that a tag calls.
+
+    Calls, CPU and GPU time. Shares count only calls that no other operator made, so they add up.
+
+    Example: `glassworld trace ops outputs/profile_trace.json DiT_Self_Attention`
+    """
+    from glassworld.trace.analyzers.operators import launched_by_operators, operator_rows
+    from glassworld.trace.report.sections import section
+
+    shown = replace(
+        section("ops"),
+        title=f"Operators of {tag or 'the whole trace'}",
+        rows=lambda analysis: operator_rows(analysis, tag),
+        remarks=lambda analysis: launched_by_operators(analysis, tag),
+    )
+    _show(shown, _load(trace), json, _row_limit(most, json))
+
+
+@app.command("kernels", rich_help_panel=PARTS)
+def kernels_command(
+    trace: TracePath, tag: TagName = None, most: Most = None, json: Json = False
+) -> None:
+    """Show the kernels that a tag runs on the GPU.
+
+    Kernels, copies and fills by name, each with the sum of its durations.
+
+    Example: `glassworld trace kernels outputs/profile_trace.json VAE_Decode`
+    """
+    from glassworld.trace.analyzers.operators import kernel_rows
+    from glassworld.trace.report.sections import section
+
+    shown = replace(
+        section("kernels"),
+        title=f"GPU kernels of {tag or 'the whole trace'}",
+        rows=lambda analysis: kernel_rows(analysis, tag),
+    )
+    _show(shown, _load(trace), json, _row_limit(most, json))
+
+
+for _name in ("decoder", "update", "expected", "roofline"):
+    _add_section_command(_name)
+
+
+@app.command("gaps", rich_help_panel=PARTS)
+def gaps_command(trace: TracePath, most: Most = None, json: Json = False) -> None:
+    """Show where the GPU idles, and what the CPU did meanwhile.
+
+    The longest gaps without GPU work, and what the CPU did until the launch that ended each.
+
+    Example: `glassworld trace gaps outputs/profile_trace.json -n 5`
+    """
+    from glassworld.trace.report.sections import section
+
+    _show(section("gaps"), _load(trace), json, _row_limit(most, json))
+
+
+_add_section_command("memory")
+
+
+@app.command("compare", rich_help_panel=TOOLS)
+def compare_command(
     before: TracePath,
     after: TracePath,
     fail_over: Annotated[
@@ -94,7 +234,7 @@ def compare(
     ] = None,
     json: Json = False,
 ) -> None:
-    """What changed between two runs, tag by tag, with the noise (question 9).
+    """Show what changed between two runs, tag by tag, with the noise.
 
     A tag is called slower only if its median moved by more than three standard errors, which are
     estimated from its repeated instances.
@@ -103,16 +243,16 @@ def compare(
     """
     from rich.console import Console
 
-    from glassworld.trace.analyzers.compare import compare as compare_runs
+    from glassworld.trace.analyzers.compare import compare
     from glassworld.trace.report.terminal import show_comparison
 
-    limit = _share(fail_over) if fail_over is not None else None
-    comparison = compare_runs(load(before), load(after))
+    share = _share(fail_over) if fail_over is not None else None
+    comparison = compare(_load(before), _load(after))
     if json:
-        print_json(comparison.changes)
+        _print_json(comparison.changes)
     else:
         show_comparison(Console(), comparison)
-    worse = comparison.regressions(limit) if limit is not None else []
+    worse = comparison.regressions(share) if share is not None else []
     if worse:
         names = ", ".join(list(dict.fromkeys(change.path[-1] for change in worse))[:5])
         typer.echo(f"slower by more than {fail_over}: {names}", err=True)
@@ -120,77 +260,118 @@ def compare(
 
 
 def _share(text: str) -> float:
-    from glassworld.errors import TraceError
-
     try:
         value = float(text.rstrip("% ")) / 100
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise TraceError(f"--fail-over {text}: must be a percentage such as 5%")
+        raise InputError(f"--fail-over {text}: must be a percentage such as 5%")
     return value
 
 
-@app.command(rich_help_panel=TOOLS)
-def merge(
+@app.command("merge", rich_help_panel=TOOLS)
+def merge_command(
     traces: Annotated[list[Path], typer.Argument(help="One trace per rank, rank 0 first.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")] = Path(
         "merged_trace.json"
     ),
     json: Json = False,
 ) -> None:
-    """Put the traces of several ranks on one clock, and say who waits for whom (question 9).
+    """Merge the traces of several ranks on one clock, and show which rank waits.
 
     Example: `glassworld trace merge rank0.json rank1.json -o both.json`
     """
     from rich.console import Console
 
-    from glassworld.trace.analyzers.ranks import align
-    from glassworld.trace.analyzers.ranks import merge as write
+    from glassworld.trace.analyzers.ranks import align, merge
     from glassworld.trace.report.terminal import table
 
     _check_output(output, *traces)
     ranks = align(traces)
-    count = write(traces, output, ranks)
+    count = merge(traces, output, ranks)
     if json:
-        print_json(ranks)
+        _print_json(ranks)
         return
     columns = ("rank", "clock offset ms", "collectives", "ms in them", "waited ms")
     rows = [
         (f"{r.rank} {r.path}", r.offset_ms, r.collectives, r.collective_ms, r.waited_ms)
         for r in ranks
     ]
-    Console().print(table("9. Who waits for whom?", columns, rows))
+    Console().print(table("Waits between ranks", columns, rows))
     if not all(rank.collectives for rank in ranks):
-        typer.echo("No collectives on all ranks: the traces are laid to begin together.")
+        typer.echo("Not all ranks have collectives: the merged traces start at the same time.")
     typer.echo(f"{count:,} events: {output}")
 
 
-@app.command(name="open", rich_help_panel=TOOLS)
-def open_trace(
+@app.command("open", rich_help_panel=TOOLS)
+def open_command(
     trace: TracePath,
     port: Annotated[
-        int, typer.Option(min=1, max=65535, help="The port; Perfetto fetches from 9001 alone.")
+        int, typer.Option(min=1, max=65535, help="The port. Perfetto fetches only from 9001.")
     ] = 9001,
     json: Json = False,
 ) -> None:
     """Serve a trace on loopback for ui.perfetto.dev, once, and print its address.
 
-    The page fetches the file from this machine; nothing is uploaded. Without a browser here, copy
-    the trace to where one is and drop it onto https://ui.perfetto.dev or chrome://tracing.
+    The page fetches the file from this machine; nothing is uploaded. If this machine has no
+    browser, copy the trace to one that has, and drop it onto https://ui.perfetto.dev or
+    chrome://tracing.
 
     Example: `glassworld trace open outputs/profile_trace.json`
     """
+    import msgspec
+
     from glassworld.trace.report.perfetto import perfetto_address, serve_once
 
     address = perfetto_address(trace, port)
     if json:
-        import msgspec
-
         typer.echo(msgspec.json.encode({"url": address}))
     else:
         typer.echo(f"Open {address}\n(serving {trace} until it is fetched; Ctrl+C stops)")
     serve_once(trace, port)
+
+
+def _load(path: Path, tags_only: bool = False) -> Analysis:
+    """Analyze a trace, with a progress bar on stderr where the file is large."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    from glassworld.trace import analyze
+
+    size = path.stat().st_size if path.is_file() else 0
+    if size < 64 << 20:
+        return analyze(path, tags_only=tags_only)
+    whole = size * (12 if path.suffix == ".gz" else 1)  # traces compress about twelvefold
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(escape(f"Reading {path.name}"), total=whole)
+        return analyze(path, lambda read: progress.update(task, completed=read), tags_only)
+
+
+def _print_json(rows: Sequence[Any]) -> None:
+    """Print result rows (dataclasses) as one JSON list."""
+    import msgspec
+
+    from glassworld.trace.report.json_export import rows_json
+
+    typer.echo(msgspec.json.encode(rows_json(rows)))
+
+
+def _show(section: Section, analysis: Analysis, as_json: bool, most: int | None = None) -> None:
+    """Print a section of the report: as JSON, or as a table of at most `most` rows."""
+    from rich.console import Console
+
+    from glassworld.trace.report.terminal import show_section
+
+    if as_json:
+        _print_json(section.rows(analysis)[:most])
+    elif not show_section(Console(), section, analysis, most, "with -n"):
+        Console().print(f"{section.title}: {section.missing}.", markup=False)
+
+
+def _row_limit(most: int | None, as_json: bool) -> int | None:
+    """Return the most rows to print: by default all as JSON, few in a table."""
+    return most or (None if as_json else ROWS)
 
 
 def _check_output(written: Path, *others: Path) -> None:
