@@ -364,7 +364,7 @@ FEED_FORWARD = _register(
     "the layer's MLP",
     family=DENOISE,
     label="feed forward",
-    cost="feed_forward",
+    cost="dit_feed_forward",
 )
 HEAD = _register(
     "DiT_Head",

@@ -34,7 +34,9 @@ def test_leaf_tags_are_those_with_none_inside() -> None:
 
 
 def test_a_new_entry_is_in_every_table(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    new = tags.Tag("DiT_New", 4, (tags.LAYER,), "new", tags.DENOISE, "new part", "", "feed_forward")
+    new = tags.Tag(
+        "DiT_New", 4, (tags.LAYER,), "new", tags.DENOISE, "new part", "", "dit_feed_forward"
+    )
     stage = tags.Tag("5_New", 1, (), "new", tags.POST, "new stage")
     part = tags.Tag("2.3_New", 3, (tags.BLOCK,), "new", tags.POST, "new part of a block")
     monkeypatch.setattr(

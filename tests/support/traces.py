@@ -4,10 +4,12 @@ import gzip
 import json
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from typer.testing import CliRunner
 
 from glassworld.trace.cli import app
+from glassworld.trace.report.json_export import write_json
 
 CONFIG = {
     "mode": "universal",
@@ -51,6 +53,13 @@ CONFIG = {
 def invoke(*arguments):
     """`glassworld trace` with these arguments."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def analysis_json(analysis):
+    """Return what `write_json` writes of an analysis."""
+    with TemporaryDirectory() as folder:
+        write_json(Path(folder, "analysis.json"), analysis)
+        return json.loads(Path(folder, "analysis.json").read_bytes())
 
 
 class Clock:

@@ -211,7 +211,7 @@ def keyboard_attention(instance: TagInstance) -> Work:
 
 
 @_cost
-def feed_forward(instance: TagInstance) -> Work:
+def dit_feed_forward(instance: TagInstance) -> Work:
     """Return the work of the MLP, in every layer."""
     tokens, dim, inner = instance.tokens, instance.model["dim"], instance.model["ffn_dim"]
     return (_linear(tokens, dim, inner) + _linear(tokens, inner, dim)) * instance.whole_layers

@@ -1,4 +1,4 @@
-"""The analysis as one JSON document: the contract for programs."""
+"""Write the analysis as one JSON document: the contract for programs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,40 @@ import msgspec
 import numpy as np
 
 from glassworld.files import replacing
-from glassworld.trace.advice import advise
-from glassworld.trace.analyzers import blocks
-from glassworld.trace.analyzers import breakdown as questions
+from glassworld.trace.analyzers import blocks, breakdown
 from glassworld.trace.analyzers.bottleneck import bound
 from glassworld.trace.analyzers.caveats import notes
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import model_kernels, model_operators
 from glassworld.trace.analyzers.roofline import roofline
 from glassworld.trace.reading.columns import Ints
+from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
 
 FORMAT = 1
 _AT_ONCE = 10_000
 
 
-def tag_members(analysis: Analysis) -> Iterator[tuple[dict[str, Any], Ints]]:
-    """One object per path of names, and the instances that it stands for."""
+def write_json(path: Path, analysis: Analysis) -> None:
+    """Write the whole analysis to `path`; the file appears whole or not at all.
+
+    Times are milliseconds from the trace's first event. Instances are written in pieces, because
+    there may be half a million of them.
+    """
+    encode = msgspec.json.encode
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(encode(_sections_json(analysis))[:-1] + b',"tags":[')
+        for i, (tag, members) in enumerate(_tag_members(analysis)):
+            file.write((b"," if i else b"") + encode(tag)[:-1] + b',"instances_detail":')
+            _write_rows(file, analysis, members)
+            file.write(b"}")
+        file.write(b'],"instances_detail":')
+        _write_rows(file, analysis, np.arange(len(analysis.tree)))
+        file.write(b"}")
+
+
+def _tag_members(analysis: Analysis) -> Iterator[tuple[dict[str, Any], Ints]]:
+    """Yield one object per path of names, with the instances that it stands for."""
     groups, names = analysis.tree.by_name, analysis.tree.names
     order = np.argsort(groups.of, kind="stable")
     bounds = np.searchsorted(groups.of[order], np.arange(len(groups) + 1))
@@ -38,8 +55,8 @@ def tag_members(analysis: Analysis) -> Iterator[tuple[dict[str, Any], Ints]]:
         yield _rounded(vars(tag)), members
 
 
-def instance_rows(analysis: Analysis, instances: Ints) -> list[dict[str, Any]]:
-    """One object per tag instance; milliseconds."""
+def _instance_rows(analysis: Analysis, instances: Ints) -> list[dict[str, Any]]:
+    """Return one object per tag instance; milliseconds."""
     tree, device = analysis.tree, analysis.device
     columns = zip(
         tree.rows["name"][instances].tolist(),
@@ -65,22 +82,10 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     return {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
 
 
-def analysis_json(analysis: Analysis) -> dict[str, Any]:
-    """The whole analysis; times in milliseconds from the trace's first event."""
-    return {
-        **answers_json(analysis),
-        "tags": [
-            {**tag, "instances_detail": instance_rows(analysis, members)}
-            for tag, members in tag_members(analysis)
-        ],
-        "instances_detail": instance_rows(analysis, np.arange(len(analysis.tree))),
-    }
-
-
-def answers_json(analysis: Analysis) -> dict[str, Any]:
-    """The analysis but for its tags."""
+def _sections_json(analysis: Analysis) -> dict[str, Any]:
+    """Return the analysis without its tags."""
     trace = analysis.trace
-    update, verdict = questions.update_cost(analysis), bound(analysis)
+    update, verdict = breakdown.update_cost(analysis), bound(analysis)
     return {
         "format": FORMAT,
         "trace": trace.path,
@@ -89,17 +94,17 @@ def answers_json(analysis: Analysis) -> dict[str, Any]:
         "time": "gpu" if analysis.on_gpu else "cpu",
         "losses": trace.losses,
         "coverage": asdict(analysis.coverage),
-        "stages": rows_json(questions.stages(analysis)),
+        "stages": rows_json(breakdown.stages(analysis)),
         "bound": asdict(verdict) if verdict else None,
         "blocks": rows_json(blocks.blocks(analysis)),
         "drift": blocks.drift(analysis),
         "steps": rows_json(blocks.steps(analysis)),
         "first_steps": rows_json(blocks.first_steps(analysis)),
-        "transformer": rows_json(questions.transformer(analysis)),
-        "layers": rows_json(questions.layers(analysis)),
+        "transformer": rows_json(breakdown.transformer(analysis)),
+        "layers": rows_json(breakdown.layers(analysis)),
         "operators": rows_json(model_operators(analysis)),
         "kernels": rows_json(model_kernels(analysis)),
-        "decoder": rows_json(questions.decoder(analysis)),
+        "decoder": rows_json(breakdown.decoder(analysis)),
         "update": rows_json(update)[0] if update else None,
         "expected": rows_json(expected_table(analysis)),
         "roofline": rows_json(roofline(analysis)),
@@ -111,27 +116,13 @@ def answers_json(analysis: Analysis) -> dict[str, Any]:
 
 
 def rows_json(rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """Result rows (dataclasses) as JSON objects."""
+    """Return result rows (dataclasses) as JSON objects."""
     return [_rounded(asdict(row)) for row in rows]
-
-
-def write_json(path: Path, analysis: Analysis) -> None:
-    """Write `analysis_json` bit by bit; the file appears whole or not at all."""
-    encode = msgspec.json.encode
-    with replacing(path) as partial, partial.open("wb") as file:
-        file.write(encode(answers_json(analysis))[:-1] + b',"tags":[')
-        for place, (tag, members) in enumerate(tag_members(analysis)):
-            file.write((b"," if place else b"") + encode(tag)[:-1] + b',"instances_detail":')
-            _write_rows(file, analysis, members)
-            file.write(b"}")
-        file.write(b'],"instances_detail":')
-        _write_rows(file, analysis, np.arange(len(analysis.tree)))
-        file.write(b"}")
 
 
 def _write_rows(file: BinaryIO, analysis: Analysis, instances: Ints) -> None:
     file.write(b"[")
     for at in range(0, len(instances), _AT_ONCE):
-        rows = msgspec.json.encode(instance_rows(analysis, instances[at : at + _AT_ONCE]))
+        rows = msgspec.json.encode(_instance_rows(analysis, instances[at : at + _AT_ONCE]))
         file.write((b"," if at else b"") + rows[1:-1])
     file.write(b"]")

@@ -1,4 +1,4 @@
-"""Serves one trace on loopback to the Perfetto page, which fetches it by itself."""
+"""Serve one trace on loopback to the Perfetto page, which fetches it by itself."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ORIGIN = "https://ui.perfetto.dev"
 
 
 def perfetto_address(path: Path, port: int) -> str:
-    """The page that fetches `path` from this machine. Perfetto allows port 9001 of loopback."""
+    """Return the address of the page that fetches `path`. It allows only port 9001 of loopback."""
     if not path.is_file():
-        raise TraceError(f"{path}: no such trace")
+        raise TraceError(f"{path}: no such trace; give the path of a trace file")
     return f"{ORIGIN}/#!/?url=http://127.0.0.1:{port}/{quote(path.name)}"
 
 

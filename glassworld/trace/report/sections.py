@@ -1,4 +1,4 @@
-"""The nine questions: what answers each, and how the answer reads as a table."""
+"""The sections of the report: what each is made of, and how it reads as a table."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glassworld.profiling import registry as tags
-from glassworld.trace.analyzers import blocks
-from glassworld.trace.analyzers import breakdown as questions
+from glassworld.trace.analyzers import blocks, breakdown
 from glassworld.trace.analyzers.expected_time import expected_table, reference_note
 from glassworld.trace.analyzers.operators import (
     launched_by_operators,
@@ -17,19 +16,18 @@ from glassworld.trace.analyzers.operators import (
     model_tag,
 )
 from glassworld.trace.analyzers.roofline import roofline
-from glassworld.trace.report.terminal import number, percent
-from glassworld.trace.report.wrapping import Name
+from glassworld.trace.report.cells import Name, end_of, number, percent, start_of
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.idle import IdleGap
 
 
 @dataclass(frozen=True)
 class Section:
-    """A question of the report; `missing` says why a trace may have no answer.
+    """A section of the report; `missing` says why a trace may have none.
 
-    `rows` are the answer, `cells` turns one of them into a line under `columns`, `remarks` are
-    sentences beside it. `gpu_columns` are left out where nothing ran on a GPU. A report shows the
-    first `most` rows; `under` is the tag that its command must be given to show all of them.
+    `cells` turns one of `rows` into a line under `columns`; `remarks` are sentences below the
+    table. `gpu_columns` are left out where nothing ran on a GPU. A report shows the first `most`
+    rows; to show all of them, its `command` must be given the tag `under`.
     """
 
     command: str
@@ -44,7 +42,7 @@ class Section:
     under: Callable[[Analysis], str | None] = lambda analysis: None
 
 
-def _part(part: questions.Part) -> tuple[object, ...]:
+def _part(part: breakdown.Part) -> tuple[object, ...]:
     return part.name, part.ms, percent(part.share), part.count or "", part.cpu_ms or ""
 
 
@@ -53,13 +51,12 @@ _PART_GPU = ("CPU ms",)  # without one, "ms" is CPU time already
 
 
 def _block_remarks(analysis: Analysis) -> list[str]:
-    found = blocks.blocks(analysis)
-    late = [f"{block.block}" for block in found if block.outlier]
+    outliers = [f"{block.block}" for block in blocks.blocks(analysis) if block.outlier]
     growth = blocks.drift(analysis)
-    remarks = [f"Outliers: block {', '.join(late)}."] if late else []
+    remarks = [f"Outliers: block {', '.join(outliers)}."] if outliers else []
     if growth is not None:
-        steady = f"each block's steps take {percent(growth)} longer than the block's before"
-        remarks.append(f"Drift: {steady if growth else 'none, the steps do not grow steadily'}.")
+        drift = f"the steps of each block take {percent(growth)} longer than those of the last one"
+        remarks.append(f"Drift: {drift if growth else 'none, the steps do not grow steadily'}.")
     return remarks
 
 
@@ -68,49 +65,41 @@ def _step_remarks(analysis: Analysis) -> list[str]:
 
 
 def first_step_sentence(step: blocks.FirstStep) -> str:
-    """Whether the first is slower, by how much, and why."""
+    """Say whether the first is slower, by how much, and why."""
     plural = step.what.endswith("s")
     head = f"{step.what[0].upper()}{step.what[1:]} {'take' if plural else 'takes'}"
     head += f" {number(step.ms)} ms, {step.times:.2f} times the others' {number(step.usual_ms)}"
     if not step.significant:
-        return f"{head}: within their spread."
+        return f"{head}: within their usual variation."
     reasons = ", ".join(f"{reason.tag} (+{number(reason.more_ms)} ms)" for reason in step.reasons)
     return f"{head}: most of it in {reasons}." if reasons else f"{head}."
 
 
 def blamed(gap: IdleGap) -> str:
-    """What the CPU did in a gap, or why it is not to blame."""
+    """Say what the CPU did in a gap, or why it is not to blame."""
     if gap.queued:
         return "(launched long before: waits on the GPU)"
     return gap.culprit or "(nothing recorded)"
 
 
-def _start_of(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def _end_of(text: str, most: int) -> str:
-    return text if len(text) <= most else f"...{text[3 - most :]}"
-
-
-def _guide(analysis: Analysis) -> list[str]:
+def _reference_remarks(analysis: Analysis) -> list[str]:
     note = reference_note(analysis)
     return [note] if note else []
 
 
-QUESTIONS = (
+SECTIONS = (
     Section(
         "stages",
-        "1. Which stage is the slowest?",
+        "Stages",
         "no tags in this trace",
-        questions.stages,
+        breakdown.stages,
         _PART,
         _part,
         gpu_columns=_PART_GPU,
     ),
     Section(
         "blocks",
-        "2. How long does each block take, and of what?",
+        "Blocks",
         f"no blocks ({tags.BLOCK}) in this trace",
         blocks.blocks,
         ("block", "ms", "steps", "encode", "update", "decode", "other", "outlier"),
@@ -128,7 +117,7 @@ QUESTIONS = (
     ),
     Section(
         "steps",
-        "3. How do the denoising steps compare?",
+        "Denoising steps",
         f"no denoising steps ({tags.DENOISING_STEP}) in this trace",
         blocks.steps,
         ("step", "median ms", "min", "max", "first block", "count"),
@@ -144,19 +133,19 @@ QUESTIONS = (
     ),
     Section(
         "model",
-        "4. What is the diffusion model made of?",
+        "Diffusion model",
         f"no {tags.DIFFUSION_FORWARD} with parts in this trace",
-        questions.transformer,
+        breakdown.transformer,
         _PART,
         _part,
         gpu_columns=_PART_GPU,
     ),
     Section(
         "ops",
-        "4. Which operators does it call?",
+        "Operators",
         "no operators in this trace",
         model_operators,
-        ("operator", "calls", "CPU ms", "own CPU ms", "GPU ms", "share"),
+        ("operator", "calls", "CPU ms", "self CPU ms", "GPU ms", "share"),
         lambda r: (r.name, r.calls, r.cpu_ms, r.self_cpu_ms, r.gpu_ms, percent(r.share)),
         lambda analysis: launched_by_operators(analysis, model_tag(analysis)),
         gpu_columns=("GPU ms",),
@@ -165,28 +154,28 @@ QUESTIONS = (
     ),
     Section(
         "kernels",
-        "4. Which kernels does it run?",
+        "GPU kernels",
         "no GPU operations in this trace",
         model_kernels,
         ("kernel", "calls", "GPU ms", "share"),
-        lambda k: (_start_of(k.name, 90), k.calls, k.ms, percent(k.share)),
+        lambda k: (start_of(k.name, 90), k.calls, k.ms, percent(k.share)),
         most=12,
         under=model_tag,
     ),
     Section(
         "decoder",
-        "5. Where does the VAE decoder spend its time?",
+        "VAE decoder",
         f"no {tags.VAE_DECODE} with parts in this trace",
-        questions.decoder,
+        breakdown.decoder,
         _PART,
         _part,
         gpu_columns=_PART_GPU,
     ),
     Section(
         "update",
-        "6. What does the KV-cache update cost?",
+        "KV-cache update",
         f"no {tags.UPDATE_CACHE} in this trace",
-        questions.update_cost,
+        breakdown.update_cost,
         ("ms", "count", "of the transformer", "of the loop"),
         lambda c: (
             number(c.ms),
@@ -197,10 +186,18 @@ QUESTIONS = (
     ),
     Section(
         "expected",
-        "7. Where does the time go, against what should be expected?",
+        "Measured and expected time",
         "no stages of the engine in this trace",
         expected_table,
-        ("", "ms", "share", "expected\nms", "expected\nshare", "of the\nceiling", "the guide"),
+        (
+            "",
+            "ms",
+            "share",
+            "expected\nms",
+            "expected\nshare",
+            "of the\npeak",
+            "reference\n50 steps",
+        ),
         lambda e: (
             e.row,
             e.measured_ms,
@@ -210,14 +207,14 @@ QUESTIONS = (
             percent(e.roof_share),
             e.guide,
         ),
-        _guide,
+        _reference_remarks,
     ),
     Section(
         "roofline",
-        "7. How close to the machine's roof is each tag?",
-        "no configuration of the engine in this trace, or no part whose work is counted",
+        "Roofline",
+        "no configuration of the engine in this trace, or no tag whose work is counted",
         roofline,
-        ("tag", "ms", "GFLOP/s", "FLOPs\n/byte", "roof\nGFLOP/s", "reached", "bound by"),
+        ("tag", "ms", "GFLOP/s", "FLOPs\n/byte", "attainable\nGFLOP/s", "reached", "bound by"),
         lambda p: (
             p.tag,
             p.ms,
@@ -230,22 +227,22 @@ QUESTIONS = (
     ),
     Section(
         "gaps",
-        "9. Where does the GPU idle, and who is to blame?",
-        "no GPU operations in this trace, or no idle stretch worth a name",
+        "GPU idle time",
+        "no GPU operations in this trace, or no idle gap worth a name",
         lambda analysis: analysis.gaps,
         ("CPU meanwhile", "ms", "at ms", "tag", "next on the GPU"),
         lambda g: (
-            _end_of(blamed(g), 70),
+            end_of(blamed(g), 70),
             g.ms,
             g.start_ms,
-            g.tag and Name(_start_of(g.tag, 40)),
-            Name(_start_of(g.next_op, 40)),
+            g.tag and Name(start_of(g.tag, 40)),
+            Name(start_of(g.next_op, 40)),
         ),
         most=8,
     ),
     Section(
         "memory",
-        "9. What does each tag hold in memory?",
+        "Memory",
         "no allocations in this trace (profile_memory)",
         lambda analysis: analysis.memory,
         ("tag", "on", "peak MiB", "kept MiB"),
@@ -258,10 +255,10 @@ QUESTIONS = (
 
 SLOWEST = Section(
     "top",
-    "Which tags are the slowest, without the tags inside them?",
+    "Slowest tags by self time",
     "no tags in this trace; see `glassworld trace ops`",
-    questions.top,
-    ("tag", "count", "CPU\nms", "own\nCPU", "GPU\nbusy", "own\nGPU", "GPU\nidle", "kernels"),
+    breakdown.top,
+    ("tag", "count", "CPU\nms", "self\nCPU", "GPU\nbusy", "self\nGPU", "GPU\nidle", "kernels"),
     lambda r: (
         f"{r.name} in {r.within}" if r.within else r.name,
         r.instances,
@@ -272,11 +269,11 @@ SLOWEST = Section(
         r.gpu_idle_ms,
         r.gpu_kernels,
     ),
-    gpu_columns=("GPU\nbusy", "own\nGPU", "GPU\nidle", "kernels"),
+    gpu_columns=("GPU\nbusy", "self\nGPU", "GPU\nidle", "kernels"),
 )
-"""What `top` shows: no question of the report, but asked like one."""
+"""What `top` shows: no section of the report, but printed like one."""
 
 
-def question(command: str) -> Section:
-    """The question a command answers."""
-    return next(each for each in QUESTIONS if each.command == command)
+def section(command: str) -> Section:
+    """Return the section that a command prints."""
+    return next(section for section in SECTIONS if section.command == command)

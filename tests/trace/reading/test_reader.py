@@ -13,9 +13,8 @@ from glassworld.trace import analyze
 from glassworld.trace.analyzers.blocks import pace
 from glassworld.trace.reading.columns import RANGE, Spool
 from glassworld.trace.reading.reader import read
-from glassworld.trace.report.json_export import analysis_json
 from glassworld.trace.timeline.intervals import nest
-from tests.support.traces import CONFIG, Clock, Gpu, engine_run, write
+from tests.support.traces import CONFIG, Clock, Gpu, analysis_json, engine_run, write
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])

@@ -1,4 +1,4 @@
-// Elements, numbers, colours, and charts that are drawn again when their width changes.
+// Elements, numbers, colors, and charts that are drawn again when their width changes.
 const data = JSON.parse(document.getElementById("data").textContent);
 const kind = data.onGpu ? "GPU busy" : "CPU";
 
@@ -8,13 +8,13 @@ function el(name, attributes = {}, ...children) {
 function svg(name, attributes = {}, ...children) {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
 }
-function fill(made, attributes, children) {
+function fill(element, attributes, children) {
   for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (value !== false && value != null) made.setAttribute(key, value);
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (value !== false && value != null) element.setAttribute(key, value);
   }
-  made.append(...children.flat().filter((child) => child != null));
-  return made;
+  element.append(...children.flat().filter((child) => child != null));
+  return element;
 }
 
 function ms(value) {
@@ -28,35 +28,8 @@ const percent = (share) =>
   share == null ? "–" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 const digits = (value) => (value == null ? "–" : Number(value.toPrecision(3)).toLocaleString("en"));
 
-const short = (name) =>
-  name
-    .replace(/^2\.3\.\{block\}_/, "")
-    .replace(/^2\.3_(?=Block)/, "")
-    .replace(/^DiT_(?!Head)|^VAE_Decode_(?=Frame|P)/, "")
-    .replace(/^VAE_Dec_(?=Head)/, "VAE_")
-    .replace(/^VAE_Dec_/, "")
-    .replace(/_?t?\{(block|step|timestep|layer|frame)\}/g, "")
-    .replaceAll("{n}", "*")
-    .replaceAll("_", " ")
-    .trim();
-
-// The same kind of work has the same colour everywhere on the page.
-const FAMILIES = [
-  ["decode", /VAE_Decode|VAE_Dec_|VAE_Conv2/],
-  ["encode", /Condition_Encode|Initial_Latents/],
-  ["update", /Update_KV_Cache/],
-  ["prepare", /^1_|^1\.|Cache_Initialization/],
-  ["denoise", /Denoising|Generator_|Diffusion|DiT_|Flow_to|Scheduler|^2_|^2\.3_Block/],
-  ["post", /^3_/],
-  ["export", /^4_/],
-];
-const PALETTE = ["denoise", "decode", "update", "encode", "prepare", "post", "export", "other"];
-function family(name) {
-  const found = FAMILIES.find(([, pattern]) => pattern.test(name));
-  return found ? found[0] : null;
-}
-const PART = /Denoising_Step|Update_KV_Cache|\}_VAE_Decode|Condition_Encode/;
-const tint = (name, i) => `var(--${family(name) || PALETTE[i % PALETTE.length]})`;
+// The color of a family of tags; of the others each takes the next one.
+const color = (family, i) => `var(--${family || data.families[i % data.families.length]})`;
 
 function section(id, title, hint, ...children) {
   return el(
@@ -66,14 +39,15 @@ function section(id, title, hint, ...children) {
     ...children,
   );
 }
-function answer(command, hint, ...children) {
-  const question = data.questions[command];
+// A section of the report, with the title and the remarks that the terminal shows too.
+function reportSection(command, hint, ...children) {
+  const { title, remarks } = data.sections[command];
   return section(
     command,
-    question.title,
+    title,
     hint,
     ...children,
-    ...question.remarks.map((remark) => el("p", { class: "note" }, remark)),
+    ...remarks.map((remark) => el("p", { class: "note" }, remark)),
   );
 }
 function table(columns, rows, options = {}) {
@@ -94,7 +68,7 @@ function table(columns, rows, options = {}) {
     el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)),
   );
 }
-const numbers = (summary, made) => el("details", {}, el("summary", {}, summary), made);
+const details = (summary, content) => el("details", {}, el("summary", {}, summary), content);
 
 // One bar per part, the longest filling the line; `of` is what the longest stands for.
 function bars(parts, of = Math.max(...parts.map((part) => part.value), 1e-9)) {
@@ -105,13 +79,13 @@ function bars(parts, of = Math.max(...parts.map((part) => part.value), 1e-9)) {
       el(
         "div",
         { class: "line", "data-search": part.name.toLowerCase(), title: part.title || part.name },
-        el("span", { class: "name" }, part.label || short(part.name)),
+        el("span", { class: "name" }, part.label),
         el(
           "span",
           { class: "track" },
           el("span", {
             class: "fill",
-            style: `width:${Math.max(0.3, (100 * part.value) / of)}%;background:${part.color || tint(part.name, i)}`,
+            style: `width:${Math.max(0.3, (100 * part.value) / of)}%;background:${part.color || color(part.family, i)}`,
           }),
           part.mark == null
             ? null

@@ -1,6 +1,6 @@
 // The plots: roofline, step boxes, heat map, layers.
 
-// FLOP/s over FLOPs per byte, both logarithmic, under the machine's roofs.
+// FLOP/s over FLOPs per byte, both logarithmic, under the machine's peak rates.
 function roofPlot(width) {
   const points = data.roofline;
   const roof = data.ceilings;
@@ -64,7 +64,7 @@ function roofPlot(width) {
     add(
       "text",
       { x: phone ? width : right, y: y(highest) - 7, "text-anchor": "end", class: "roofname" },
-      `convolutions ${digits(roof.conv_gflops)}, products ${digits(roof.matmul_gflops)}`,
+      `convolutions ${digits(roof.conv_gflops)}, matmul ${digits(roof.matmul_gflops)}`,
     );
     add(
       "text",
@@ -76,14 +76,14 @@ function roofPlot(width) {
   let last = top - 10;
   for (const p of [...points].sort((a, b) => b.gflops - a.gflops)) {
     const at = (last = Math.max(last + 15, y(p.gflops) + 4));
-    const color = tint(p.tag, 0);
+    const shade = color(p.family, 0);
     if (p.roof_gflops)
       add("line", {
         x1: x(p.intensity),
         x2: x(p.intensity),
         y1: y(p.gflops),
         y2: y(p.roof_gflops),
-        stroke: color,
+        stroke: shade,
         "stroke-dasharray": "2 3",
         opacity: 0.7,
       });
@@ -97,7 +97,7 @@ function roofPlot(width) {
         cx: x(p.intensity),
         cy: y(p.gflops),
         r: 4 + 14 * Math.sqrt(p.ms / total),
-        fill: color,
+        fill: shade,
         "fill-opacity": 0.75,
         stroke: "var(--card)",
       },
@@ -110,7 +110,7 @@ function roofPlot(width) {
     add(
       "text",
       { x: right + 12, y: at, class: "label" },
-      short(p.tag) + (p.roof_share == null || phone ? "" : ` ${percent(p.roof_share)}`),
+      p.label + (p.roof_share == null || phone ? "" : ` ${percent(p.roof_share)}`),
     );
   }
   return drawn;
@@ -130,7 +130,7 @@ function ticks(low, high, length, room) {
   return found;
 }
 
-// A box per step: the middle half, the median, whiskers, and a dot per block.
+// A box per step: the interquartile range, the median, whiskers, and a dot per block.
 function stepPlot(width) {
   const high = 40;
   const left = width < 420 ? 84 : 100;
@@ -155,7 +155,7 @@ function stepPlot(width) {
       width: Math.max(2, x(q(0.75)) - x(q(0.25))),
       height: 20,
       rx: 3,
-      fill: "var(--denoise)",
+      fill: color(data.look.step.family, 0),
       opacity: 0.7,
     });
     add("line", {
@@ -180,19 +180,15 @@ function stepPlot(width) {
 }
 
 function heatMap() {
-  const columns = data.heat[0].length;
-  const names = data.steps
-    .slice(0, columns - 3)
-    .map((s) => `step ${s.step}`)
-    .concat("encode", "update", "decode");
+  const { columns: names, rows } = data.heat;
   const middle = names.map((_, c) => {
-    const sorted = data.heat
+    const sorted = rows
       .map((row) => row[c])
       .filter((value) => value > 0)
       .sort((a, b) => a - b);
     return sorted[Math.floor(sorted.length / 2)] || 1;
   });
-  const body = data.heat.map((row, i) =>
+  const body = rows.map((row, i) =>
     el(
       "tr",
       {},
@@ -207,7 +203,7 @@ function heatMap() {
             title: `block ${data.blocks[i].block}, ${names[c]}: ${ms(value)}, ${ratio.toFixed(2)} of the median`,
             style: `background:color-mix(in oklab, var(${ratio > 1 ? "--bad" : "--good"}) ${mixed}%, var(--line))`,
           },
-          columns > 12 ? "" : ms(value),
+          names.length > 12 ? "" : ms(value),
         );
       }),
     ),
@@ -242,7 +238,7 @@ function layerPlot(width) {
           y: 76 - (72 * value) / most,
           width: Math.max(1, wide - 3),
           height: (72 * value) / most,
-          fill: "var(--denoise)",
+          fill: color(data.look.layer.family, 0),
           rx: 2,
         },
         svg("title", {}, `${data.layers[i].name}: ${ms(value)} per pass`),
@@ -256,13 +252,9 @@ function layerPlot(width) {
 }
 
 function blockBars() {
-  const parts = [
-    ["steps_ms", "denoising", "denoise"],
-    ["encode_ms", "encode", "encode"],
-    ["update_ms", "update", "update"],
-    ["decode_ms", "decode", "decode"],
-    ["other_ms", "other", "other"],
-  ].filter(([key]) => data.blocks.some((block) => block[key] > 0.005 * block.ms));
+  const parts = data.blockParts.filter(({ field }) =>
+    data.blocks.some((block) => block[field] > 0.005 * block.ms),
+  );
   const most = Math.max(...data.blocks.map((block) => block.ms), 1e-9);
   const rows = data.blocks.map((block) =>
     el(
@@ -272,11 +264,11 @@ function blockBars() {
       el(
         "span",
         { class: "track" },
-        ...parts.map(([key, name, color]) =>
+        ...parts.map(({ field, label, family }) =>
           el("span", {
             class: "fill",
-            title: `${name}: ${ms(block[key])}`,
-            style: `width:${(100 * block[key]) / most}%;background:var(--${color})`,
+            title: `${label}: ${ms(block[field])}`,
+            style: `width:${(100 * block[field]) / most}%;background:${color(family, 0)}`,
           }),
         ),
       ),
@@ -286,7 +278,7 @@ function blockBars() {
   return el(
     "div",
     {},
-    legend(parts.map(([, name, color]) => ({ name, color: `var(--${color})` }))),
+    legend(parts.map(({ label, family }) => ({ name: label, color: color(family, 0) }))),
     el(
       "div",
       {

@@ -1,18 +1,23 @@
 // The tag tree: width is time, a click zooms, arrow keys walk.
-const TAG = {
-  parent: 0,
-  name: 1,
-  pattern: 2,
-  count: 3,
-  CPU: 4,
-  ownCPU: 5,
-  "GPU busy": 6,
-  ownGPU: 7,
-  "GPU idle": 8,
-  ops: 9,
-};
+const TAG = Object.fromEntries(
+  [
+    "parent",
+    "name",
+    "pattern",
+    "label",
+    "family",
+    "within",
+    "count",
+    "CPU",
+    "selfCPU",
+    "GPU busy",
+    "selfGPU",
+    "GPU idle",
+    "ops",
+  ].map((column, i) => [column, i]),
+);
 const tagTime = (tag) => tag[data.onGpu ? TAG["GPU busy"] : TAG.CPU];
-const tagOwn = (tag) => tag[data.onGpu ? TAG.ownGPU : TAG.ownCPU];
+const tagSelf = (tag) => tag[data.onGpu ? TAG.selfGPU : TAG.selfCPU];
 const inside = data.tags.map(() => []);
 const outermost = [];
 for (const [i, tag] of data.tags.entries())
@@ -20,12 +25,9 @@ for (const [i, tag] of data.tags.entries())
 
 function tagColor(i) {
   let root = i;
-  let part = i;
-  for (; data.tags[root][TAG.parent] >= 0; root = data.tags[root][TAG.parent])
-    if (PART.test(data.tags[root][TAG.pattern])) part = root;
-  const found = family(data.tags[part][TAG.pattern]);
-  if (found) return `var(--${found})`;
-  return `var(--${PALETTE[(outermost.indexOf(root) + (root === i ? 0 : inside[root].indexOf(i) + 1)) % PALETTE.length]})`;
+  while (data.tags[root][TAG.parent] >= 0) root = data.tags[root][TAG.parent];
+  const place = outermost.indexOf(root) + (root === i ? 0 : inside[root].indexOf(i) + 1);
+  return color(data.tags[i][TAG.family], place);
 }
 
 const icicle = {
@@ -53,9 +55,9 @@ const icicle = {
     const tag = data.tags[i];
     this.detail.replaceChildren(
       el("b", {}, tag[TAG.name]),
-      ` ran ${tag[TAG.count].toLocaleString("en")} times: CPU ${ms(tag[TAG.CPU])}, of it ${ms(tag[TAG.ownCPU])} its own`,
+      ` ran ${tag[TAG.count].toLocaleString("en")} times: CPU ${ms(tag[TAG.CPU])}, self ${ms(tag[TAG.selfCPU])}`,
       data.onGpu
-        ? `; GPU busy ${ms(tag[TAG["GPU busy"]])}, of it ${ms(tag[TAG.ownGPU])} its own, idle within ${ms(tag[TAG["GPU idle"]])}, ${tag[TAG.ops].toLocaleString("en")} GPU operations.`
+        ? `; GPU busy ${ms(tag[TAG["GPU busy"]])}, self ${ms(tag[TAG.selfGPU])}, idle within ${ms(tag[TAG["GPU idle"]])}, ${tag[TAG.ops].toLocaleString("en")} GPU operations.`
         : ".",
     );
     showOperators(tag[TAG.pattern]);
@@ -83,7 +85,7 @@ const icicle = {
             onclick: () => this.zoom(this.focus === i ? tag[TAG.parent] : i),
             onfocus: () => this.choose(i),
           },
-          part > 2.5 ? short(tag[TAG.name]) : "",
+          part > 2.5 ? tag[TAG.label] : "",
           part > 14 ? el("small", {}, ` ${ms(tag[column])}`) : "",
         ),
       );

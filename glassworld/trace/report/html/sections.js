@@ -1,137 +1,6 @@
-// The answers, in the order of the questions; advice and the slowest thing first.
-function header() {
-  const results = el("div", { class: "results", hidden: true });
-  const search = el("input", {
-    type: "search",
-    placeholder: "Search tags  ( / )",
-    "aria-label": "Search tags",
-    oninput: (event) => find(event.target.value.trim().toLowerCase(), results),
-  });
-  const theme = el(
-    "button",
-    {
-      onclick: () => {
-        const set = document.documentElement.dataset;
-        set.theme =
-          (set.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) ===
-          "dark"
-            ? "light"
-            : "dark";
-      },
-    },
-    "Light / dark",
-  );
-  addEventListener("keydown", (event) => {
-    if (event.key === "/" && event.target !== search) {
-      event.preventDefault();
-      search.focus();
-    }
-    if (event.key === "Escape" && event.target === search) {
-      search.value = "";
-      find("", results);
-    }
-  });
-  const covered = data.onGpu
-    ? ` · ${data.coverage.attributed.toLocaleString("en")} of ${data.coverage.gpu_ops.toLocaleString("en")} GPU operations in a tag`
-    : "";
-  return el(
-    "header",
-    {},
-    el("h1", {}, data.trace),
-    el(
-      "p",
-      {},
-      `${ms(data.windowMs)} · ${data.events.toLocaleString("en")} events · times are ${kind} time${covered}`,
-    ),
-    el("div", { class: "tools" }, el("div", { class: "search" }, search, results), theme),
-  );
-}
-function find(text, results) {
-  for (const row of document.querySelectorAll("[data-search]"))
-    row.hidden = Boolean(text) && !row.dataset.search.includes(text);
-  for (const box of document.querySelectorAll(".icicle button"))
-    box.classList.toggle("faded", Boolean(text) && !box.dataset.name.includes(text));
-  const found = text
-    ? data.tags
-        .map((tag, i) => [tag, i])
-        .filter(([tag]) => tag[TAG.name].toLowerCase().includes(text))
-    : [];
-  results.hidden = !text;
-  results.replaceChildren(
-    ...found
-      .sort((a, b) => tagTime(b[0]) - tagTime(a[0]))
-      .slice(0, 8)
-      .map(([tag, i]) =>
-        el(
-          "button",
-          {
-            onclick: () => {
-              icicle.zoom(i);
-              document.getElementById("tags").scrollIntoView();
-            },
-          },
-          el("span", {}, tag[TAG.name], el("small", {}, within(i))),
-          el("b", {}, ms(tagTime(tag))),
-        ),
-      ),
-    found.length ? "" : el("p", {}, "no such tag"),
-  );
-}
-
-function within(i) {
-  let around = data.tags[i][TAG.parent];
-  for (let at = around; at >= 0; at = data.tags[at][TAG.parent])
-    if (PART.test(data.tags[at][TAG.pattern])) around = at;
-  return around < 0 ? "" : ` in ${short(data.tags[around][TAG.name])}`;
-}
-
-function slowest() {
-  const stage = data.stages[0];
-  const whole = outermost.reduce((sum, i) => sum + tagTime(data.tags[i]), 0);
-  const leaf = [...data.tags].sort((a, b) => tagOwn(b) - tagOwn(a))[0];
-  const fact = (label, name, value, share) =>
-    el(
-      "div",
-      { class: "fact" },
-      el("span", {}, label),
-      el("b", {}, name),
-      el("strong", {}, value),
-      el("span", {}, share),
-    );
-  return el(
-    "div",
-    { class: "facts" },
-    stage
-      ? fact("slowest stage", stage.name, ms(stage.ms), `${percent(stage.share)} of the stages`)
-      : null,
-    leaf
-      ? fact(
-          "most time of its own",
-          leaf[TAG.name],
-          ms(tagOwn(leaf)),
-          `${percent(whole ? tagOwn(leaf) / whole : 0)} of all, ${leaf[TAG.count] > 1 ? `${leaf[TAG.count].toLocaleString("en")} times` : "once"}`,
-        )
-      : null,
-    data.pace
-      ? fact(
-          "pace",
-          `${data.pace.behind ? "slower" : "faster"} than it plays`,
-          `${digits(data.pace.fps)} frames/s`,
-          `played at ${digits(data.pace.rate)}, recording included`,
-        )
-      : null,
-    data.bound
-      ? fact(
-          "what holds it back",
-          data.bound.sentence.split(":")[0],
-          percent(data.bound.idle_share),
-          "of the time the GPU idles",
-        )
-      : null,
-  );
-}
-function advice() {
-  const items = data.advice.map((f) =>
+// The sections of the report; each returns an element, or null where the trace has none.
+function findings() {
+  const items = data.findings.map((f) =>
     el(
       "div",
       { class: "finding" },
@@ -146,22 +15,18 @@ function advice() {
       el("p", { class: "note" }, `${f.rule}: ${f.measured}`),
     ),
   );
-  const nothing = el(
-    "p",
-    { class: "good" },
-    "Nothing stands out: no rule found evidence against this run.",
-  );
+  const nothing = el("p", { class: "good" }, "None: no rule found evidence against this run.");
   return section(
-    "advice",
-    "8. What should I do about it?",
-    items.length ? "findings with evidence, the largest gain first" : "",
+    "findings",
+    "Findings",
+    items.length ? "the largest gain first" : "",
     ...(items.length ? items : [nothing]),
     ...data.notes.map((n) => el("p", { class: "note" }, `Note: ${n}.`)),
   );
 }
 function stages() {
-  const parts = data.stages.map((p, i) => ({ ...p, color: tint(p.name, i) }));
-  return answer(
+  const parts = data.stages.map((p, i) => ({ ...p, color: color(p.family, i) }));
+  return reportSection(
     "stages",
     "",
     el(
@@ -184,7 +49,7 @@ function stages() {
     ),
     legend(
       parts.map((p) => ({
-        name: short(p.name),
+        name: p.label,
         color: p.color,
         text: `${ms(p.ms)} · ${percent(p.share)}`,
       })),
@@ -192,11 +57,11 @@ function stages() {
   );
 }
 const blocks = () =>
-  answer(
+  reportSection(
     "blocks",
     "",
     blockBars(),
-    numbers(
+    details(
       "Numbers",
       table(
         ["block", "time", "steps", "encode", "update", "decode", "other"],
@@ -209,20 +74,20 @@ const blocks = () =>
     ),
   );
 const heat = () =>
-  data.heat.length < 2
+  data.heat.rows.length < 2
     ? null
     : section(
         "heat",
-        "2. Which block, which step?",
+        "Blocks and steps",
         "red is slower than its column's median, green faster",
         heatMap(),
       );
 const steps = () =>
-  answer(
+  reportSection(
     "steps",
-    "box: the middle half; line: the median; dots: every block",
+    "box: interquartile range; line: the median; dots: every block",
     chart("Times of the denoising steps", stepPlot),
-    numbers(
+    details(
       "Numbers",
       table(
         ["step", "median", "min", "max", "first block"],
@@ -236,30 +101,31 @@ const steps = () =>
 const partBars = (parts) =>
   bars(
     parts.map((p) => ({
-      name: p.name,
+      ...p,
       value: p.ms,
       text: `${ms(p.ms)} · ${percent(p.share)}`,
       title: `${p.name}: ${p.count} times`,
     })),
   );
 const model = () =>
-  answer(
+  reportSection(
     "model",
     "",
     partBars(data.transformer),
     data.layers.length ? el("h3", {}, "Layer by layer, per pass") : null,
     data.layers.length ? chart("Mean time of each layer", layerPlot) : null,
   );
-const decoder = () => answer("decoder", "", partBars(data.decoder));
+const decoder = () => reportSection("decoder", "", partBars(data.decoder));
 function update() {
   const cost = data.update;
   const passes = data.steps.map((s) => ({
-    name: `Denoising_Step_${s.step}`,
+    ...data.look.step,
+    name: `step ${s.step}`,
     label: `step ${s.step}`,
     value: s.median_ms,
     text: ms(s.median_ms),
   }));
-  return answer(
+  return reportSection(
     "update",
     "",
     el(
@@ -275,8 +141,8 @@ function update() {
       ? bars([
           ...passes,
           {
-            name: "Update_KV_Cache",
-            label: "update",
+            ...data.look.update,
+            name: data.look.update.label,
             value: cost.ms / cost.count,
             text: ms(cost.ms / cost.count),
           },
@@ -293,7 +159,7 @@ const operatorChoice = el("select", {
 function showOperators(tag) {
   if (!(tag in data.operators)) return;
   operatorChoice.value = tag;
-  const columns = ["operator", "calls", "CPU", "own CPU", ...(data.onGpu ? ["GPU"] : []), "share"];
+  const columns = ["operator", "calls", "CPU", "self CPU", ...(data.onGpu ? ["GPU"] : []), "share"];
   const kernels = data.kernels[tag] || [];
   operatorBox.replaceChildren(
     table(
@@ -343,7 +209,7 @@ function operators() {
   showOperators(data.modelTag in data.operators ? data.modelTag : "");
   return section(
     "ops",
-    data.questions.ops.title,
+    data.sections.ops.title,
     "shares count calls that no other operator made",
     el("div", { class: "row" }, "under ", operatorChoice),
     operatorBox,
@@ -352,8 +218,8 @@ function operators() {
 function expected() {
   const known = data.expected.some((e) => e.expected_ms != null);
   const machine = data.ceilings
-    ? `at ${digits(data.ceilings.matmul_gflops)} GFLOP/s of products, ${digits(data.ceilings.conv_gflops)} of convolutions, ${digits(data.ceilings.copy_gbps)} GB/s`
-    : "no ceilings of its machine measured: shares of the FLOPs";
+    ? `at ${digits(data.ceilings.matmul_gflops)} GFLOP/s of matmul, ${digits(data.ceilings.conv_gflops)} of convolutions, ${digits(data.ceilings.copy_gbps)} GB/s`
+    : "no peak rates of its machine measured: shares of the FLOPs";
   const rows = data.expected.map((e) => [
     e.row.startsWith(" ") ? el("span", { class: "indent" }, e.row.trim()) : el("b", {}, e.row),
     ms(e.measured_ms),
@@ -367,13 +233,11 @@ function expected() {
     "",
     "measured",
     "share",
-    ...(known ? ["expected", "share", "of the ceiling"] : ["expected share"]),
-    "the guide's",
+    ...(known ? ["expected", "share", "of the peak"] : ["expected share"]),
+    "reference (50 steps)",
   ];
-  const compared = data.expected.filter(
-    (e) => e.expected_ms != null && e.tag !== "2_Pipeline_Inference",
-  );
-  return answer(
+  const compared = data.expected.filter((e) => e.expected_ms != null && !e.whole);
+  return reportSection(
     "expected",
     machine,
     table(columns, rows, { search: (i) => data.expected[i].row }),
@@ -381,8 +245,8 @@ function expected() {
     compared.length
       ? bars(
           compared.map((e) => ({
+            ...e,
             name: e.tag,
-            label: e.row.trim(),
             value: e.measured_ms,
             mark: e.expected_ms,
             text: ms(e.measured_ms),
@@ -393,18 +257,18 @@ function expected() {
   );
 }
 const roofline = () =>
-  answer(
+  reportSection(
     "roofline",
     data.ceilings
-      ? "dots: size is time, the dashed line is what is left below the roof"
-      : "no ceilings of the run's machine measured, so no roof is drawn: glassworld bench ceilings",
+      ? "dots: size is time, the dashed line is what is left to the peak rate"
+      : "no peak rates of the run's machine measured: run glassworld bench ceilings",
     chart("Roofline: FLOP/s over FLOPs per byte", roofPlot),
-    numbers(
+    details(
       "Numbers",
       table(
-        ["tag", "time", "GFLOP", "GFLOP/s", "FLOP/byte", "roof", "reached", "bound by"],
+        ["tag", "time", "GFLOP", "GFLOP/s", "FLOP/byte", "attainable", "reached", "bound by"],
         data.roofline.map((r) => [
-          short(r.tag),
+          r.label,
           ms(r.ms),
           digits(r.gflop),
           digits(r.gflops),
@@ -418,7 +282,7 @@ const roofline = () =>
     ),
   );
 const gaps = () =>
-  answer(
+  reportSection(
     "gaps",
     "from the gap's start to the launch that ended it",
     table(
@@ -434,13 +298,14 @@ const gaps = () =>
     ),
   );
 const memory = () =>
-  answer(
+  reportSection(
     "memory",
-    "peak: by anyone while the tag ran; kept: the median left behind",
+    "peak: allocated by anyone while the tag ran; kept: the median left allocated",
     bars(
       data.memory.map((m) => ({
         name: m.tag,
-        label: short(m.tag) + (m.device < 0 ? "" : ` · GPU ${m.device}`),
+        family: m.family,
+        label: m.label + (m.device < 0 ? "" : ` · GPU ${m.device}`),
         value: m.peak_mib,
         title: m.tag,
         text: `${digits(m.peak_mib)} MiB · ${m.kept_mib >= 0 ? "+" : ""}${digits(m.kept_mib)} kept`,
@@ -449,17 +314,17 @@ const memory = () =>
   );
 
 function missing() {
-  const left = Object.values(data.questions).filter((q) => !q.answered);
+  const left = Object.values(data.sections).filter((s) => !s.present);
   return left.length
     ? section(
         "missing",
-        "Not answered by this trace",
+        "Not in this trace",
         "",
         el(
           "ul",
           {},
-          ...left.map((q) =>
-            el("li", {}, `${q.title} `, el("span", { class: "note" }, `${q.missing}.`)),
+          ...left.map((s) =>
+            el("li", {}, `${s.title}: `, el("span", { class: "note" }, `${s.missing}.`)),
           ),
         ),
       )
@@ -467,7 +332,7 @@ function missing() {
 }
 function reading() {
   const rows = [
-    ["CPU", "how long a tag was open on its thread; its own: outside the tags inside it"],
+    ["CPU", "how long a tag was open on its thread; self: without the tags inside it"],
     ...(data.onGpu
       ? [
           [
@@ -479,7 +344,7 @@ function reading() {
       : []),
     [
       "expected",
-      "the run's work, counted from its configuration, at the ceilings measured on its machine",
+      "the run's work, counted from its configuration, at the peak rates measured on its machine",
     ],
   ];
   return section(
@@ -489,52 +354,3 @@ function reading() {
     el("dl", {}, ...rows.flatMap(([term, text]) => [el("dt", {}, term), el("dd", {}, text)])),
   );
 }
-const SECTIONS = {
-  stages,
-  blocks,
-  steps,
-  model,
-  ops: operators,
-  decoder,
-  update,
-  expected,
-  roofline,
-  gaps,
-  memory,
-};
-const shown = (name) => (data.questions[name].answered ? SECTIONS[name]() : null);
-function pair(...sections) {
-  const found = sections.filter(Boolean);
-  return found.length > 1 ? el("div", { class: "grid" }, ...found) : found[0];
-}
-function contents(sections) {
-  const links = [...sections.querySelectorAll("section[id]")].map((s) =>
-    el("a", { href: `#${s.id}` }, s.id === "ops" ? "operators" : s.id),
-  );
-  return el("nav", { "aria-label": "Contents" }, ...links);
-}
-function stack(...sections) {
-  const found = sections.filter(Boolean);
-  return found.length ? el("div", {}, ...found) : null;
-}
-const root = document.getElementById("report");
-const body = el(
-  "div",
-  {},
-  ...[
-    advice(),
-    shown("stages"),
-    icicle.section(),
-    shown("expected"),
-    shown("roofline"),
-    shown("blocks"),
-    pair(heat(), shown("steps")),
-    pair(shown("model"), stack(shown("decoder"), shown("update"))),
-    shown("ops"),
-    shown("gaps"),
-    shown("memory"),
-    missing(),
-    reading(),
-  ].filter(Boolean),
-);
-root.append(header(), slowest(), contents(body), body);

@@ -1,0 +1,188 @@
+"""The data of the HTML page, with labels and families of tags from the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from glassworld.profiling import registry as tags
+from glassworld.trace.analyzers import blocks, breakdown
+from glassworld.trace.analyzers.bottleneck import bound
+from glassworld.trace.analyzers.caveats import notes
+from glassworld.trace.analyzers.expected_time import expected_table
+from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
+from glassworld.trace.analyzers.peak_rates import read_ceilings
+from glassworld.trace.analyzers.roofline import roofline
+from glassworld.trace.report.json_export import rows_json
+from glassworld.trace.report.sections import SECTIONS, blamed
+from glassworld.trace.rules.rule import advise
+from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.tag_names import fold
+
+MOST_TAGS, MOST_OPERATORS, MOST_HELD = 1500, 40, 24
+MOST_TABLES, MOST_UNDER_A_TAG, MOST_STEPS = 60, 15, 100
+
+
+def page_data(analysis: Analysis) -> dict[str, Any]:
+    """Return what the page shows, as JSON values; its scripts match no tag names."""
+    trace = analysis.trace
+    ceilings = read_ceilings(trace.metadata)
+    update, verdict = breakdown.update_cost(analysis), bound(analysis)
+    speed = blocks.pace(analysis)
+    return {
+        "trace": Path(trace.path).name,
+        "events": trace.events,
+        "windowMs": analysis.window_ns / 1e6,
+        "onGpu": analysis.on_gpu,
+        "coverage": asdict(analysis.coverage),
+        "bound": asdict(verdict) if verdict else None,
+        "pace": asdict(speed) | {"behind": speed.behind} if speed else None,
+        "notes": notes(analysis),
+        "findings": [
+            {**asdict(finding), "measured": finding.measured} for finding in advise(analysis)
+        ],
+        "sections": _sections(analysis),
+        "families": [family.name for family in tags.FAMILIES],
+        "look": {
+            "step": tag_look(tags.DENOISING_STEP),
+            "layer": tag_look(tags.LAYER),
+            "update": tag_look(tags.UPDATE_CACHE),
+        },
+        "stages": _with_looks(rows_json(breakdown.stages(analysis)), "name"),
+        "blocks": rows_json(blocks.blocks(analysis)),
+        "blockParts": _block_parts(),
+        "steps": rows_json(blocks.steps(analysis)),
+        "heat": _heat(analysis),
+        "transformer": _with_looks(rows_json(breakdown.transformer(analysis)), "name"),
+        "layers": rows_json(breakdown.layers(analysis)),
+        "decoder": _with_looks(rows_json(breakdown.decoder(analysis)), "name"),
+        "update": rows_json(update)[0] if update else None,
+        "expected": _expected(analysis),
+        "roofline": _with_looks(rows_json(roofline(analysis)), "tag"),
+        "ceilings": asdict(ceilings) if ceilings else None,
+        "tags": _tag_tree(analysis),
+        "operators": _by_tag(analysis, operator_rows),
+        "kernels": _by_tag(analysis, kernel_rows) if analysis.on_gpu else {},
+        "modelTag": tags.DIFFUSION_FORWARD,
+        "gaps": [{**asdict(gap), "blamed": blamed(gap)} for gap in analysis.gaps[:20]],
+        "memory": _with_looks(rows_json(analysis.memory[:MOST_HELD]), "tag"),
+    }
+
+
+def tag_look(name: str) -> dict[str, str]:
+    """Return the label and the family of a tag; no family where the registry lacks it."""
+    pattern, fields = fold(name)
+    if pattern in tags.REGISTRY:
+        family = tags.REGISTRY[pattern].family.name
+        return {"label": tags.tag_label(pattern, fields), "family": family}
+    return {"label": name.replace("{n}", "*").replace("_", " ").strip(), "family": ""}
+
+
+def _with_looks(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    return [{**row, **tag_look(row[key])} for row in rows]
+
+
+def _sections(analysis: Analysis) -> dict[str, dict[str, Any]]:
+    return {
+        section.command: {
+            "title": section.title,
+            "missing": section.missing,
+            "present": bool(section.rows(analysis)),
+            "remarks": section.remarks(analysis),
+        }
+        for section in SECTIONS
+    }
+
+
+def _block_parts() -> list[dict[str, str]]:
+    """Return the fields of a block's parts, with the look of the tag that each is the time of."""
+    fields = {
+        "steps_ms": tags.DENOISING_STEP,
+        "encode_ms": tags.CONDITION_ENCODE,
+        "update_ms": tags.UPDATE_CACHE,
+        "decode_ms": tags.VAE_DECODE,
+    }
+    other = {"field": "other_ms", "label": "other", "family": tags.OTHER.name}
+    return [*({"field": field, **tag_look(tag)} for field, tag in fields.items()), other]
+
+
+def _expected(analysis: Analysis) -> list[dict[str, Any]]:
+    """Return the rows of expected times; `whole` marks the loop, which others are parts of."""
+    rows = _with_looks(rows_json(expected_table(analysis)), "tag")
+    return [{**row, "whole": row["tag"] == tags.PIPELINE_INFERENCE} for row in rows]
+
+
+def _tag_tree(analysis: Analysis) -> list[list[Any]]:
+    """Return the tree by pattern, parents first; the columns are named in icicle.js."""
+    parents = analysis.pattern_parents
+    rows = analysis.patterns[:MOST_TAGS]
+    parts = tags.child_tags(tags.BLOCK)
+    part_of: list[int] = []
+    """For each row the outermost part of a block that it is or lies in; itself in none."""
+    for g in range(len(rows)):
+        above = part_of[parents[g]] if parents[g] >= 0 else -1
+        part_of.append(above if above >= 0 and rows[above].pattern in parts else g)
+    looks = [tag_look(row.name) for row in rows]
+    table = []
+    for g, row in enumerate(rows):
+        around = part_of[parents[g]] if parents[g] >= 0 else -1
+        table.append(
+            [
+                parents[g],
+                row.name,
+                row.pattern,
+                looks[g]["label"],
+                looks[part_of[g]]["family"],
+                looks[around]["label"] if around >= 0 else "",
+                row.instances,
+                round(row.cpu_ms, 3),
+                round(row.self_cpu_ms, 3),
+                round(row.gpu_busy_ms, 3),
+                round(row.gpu_self_ms, 3),
+                round(row.gpu_idle_ms, 3),
+                row.gpu_kernels,
+            ]
+        )
+    return table
+
+
+def _by_tag(
+    analysis: Analysis, rows_of: Callable[[Analysis, str | None], Sequence[Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return tables of operators or kernels, of the whole trace ("") and of each kind of tag."""
+    patterns = list(dict.fromkeys(row.pattern for row in analysis.patterns))
+    wanted = [pattern for pattern in patterns if pattern in tags.REGISTRY] or patterns
+    tables = {"": rows_json(rows_of(analysis, None)[:MOST_OPERATORS])}
+    for pattern in wanted[:MOST_TABLES] if tables[""] else []:
+        rows = rows_of(analysis, pattern)[:MOST_UNDER_A_TAG]
+        if rows:
+            tables[pattern] = rows_json(rows)
+    return tables
+
+
+def _heat(analysis: Analysis) -> dict[str, Any]:
+    """Return milliseconds by block (rows) and part (columns): each step, then the other parts."""
+    tree = analysis.tree
+    instances = tree.where(tags.BLOCK)
+    row_of = np.full(len(tree) + 1, -1)
+    row_of[instances] = np.arange(len(instances))
+    steps = tree.where(tags.DENOISING_STEP)
+    numbers, which = np.unique(tree.dims["step"][steps], return_inverse=True)
+    shown = which < MOST_STEPS
+    labels = [f"step {number}" for number in numbers[:MOST_STEPS].tolist()]
+    columns = [(steps[shown], which[shown])]
+    for pattern in tags.child_tags(tags.BLOCK):
+        if pattern != tags.DENOISING_STEP:
+            parts = tree.where(pattern)
+            columns.append((parts, np.full(len(parts), len(labels))))
+            labels.append(tags.tag_label(pattern))
+    heat = np.zeros((len(instances), len(labels)))
+    for parts, column in columns:
+        row = row_of[tree.ancestor(parts, tags.BLOCK)]
+        inside = row >= 0
+        np.add.at(heat, (row[inside], column[inside]), analysis.time_ns(parts)[inside] / 1e6)
+    return {"columns": labels, "rows": [[round(float(v), 3) for v in row] for row in heat]}

@@ -1,0 +1,179 @@
+// The page: header, search, the slowest things, and the sections in order.
+function header() {
+  const results = el("div", { class: "results", hidden: true });
+  const search = el("input", {
+    type: "search",
+    placeholder: "Search tags  ( / )",
+    "aria-label": "Search tags",
+    oninput: (event) => find(event.target.value.trim().toLowerCase(), results),
+  });
+  const theme = el(
+    "button",
+    {
+      onclick: () => {
+        const set = document.documentElement.dataset;
+        set.theme =
+          (set.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) ===
+          "dark"
+            ? "light"
+            : "dark";
+      },
+    },
+    "Light / dark",
+  );
+  addEventListener("keydown", (event) => {
+    if (event.key === "/" && event.target !== search) {
+      event.preventDefault();
+      search.focus();
+    }
+    if (event.key === "Escape" && event.target === search) {
+      search.value = "";
+      find("", results);
+    }
+  });
+  const covered = data.onGpu
+    ? ` · ${data.coverage.attributed.toLocaleString("en")} of ${data.coverage.gpu_ops.toLocaleString("en")} GPU operations in a tag`
+    : "";
+  return el(
+    "header",
+    {},
+    el("h1", {}, data.trace),
+    el(
+      "p",
+      {},
+      `${ms(data.windowMs)} · ${data.events.toLocaleString("en")} events · times are ${kind} time${covered}`,
+    ),
+    el("div", { class: "tools" }, el("div", { class: "search" }, search, results), theme),
+  );
+}
+function find(text, results) {
+  for (const row of document.querySelectorAll("[data-search]"))
+    row.hidden = Boolean(text) && !row.dataset.search.includes(text);
+  for (const box of document.querySelectorAll(".icicle button"))
+    box.classList.toggle("faded", Boolean(text) && !box.dataset.name.includes(text));
+  const found = text
+    ? data.tags
+        .map((tag, i) => [tag, i])
+        .filter(([tag]) => tag[TAG.name].toLowerCase().includes(text))
+    : [];
+  results.hidden = !text;
+  results.replaceChildren(
+    ...found
+      .sort((a, b) => tagTime(b[0]) - tagTime(a[0]))
+      .slice(0, 8)
+      .map(([tag, i]) =>
+        el(
+          "button",
+          {
+            onclick: () => {
+              icicle.zoom(i);
+              document.getElementById("tags").scrollIntoView();
+            },
+          },
+          el(
+            "span",
+            {},
+            tag[TAG.name],
+            el("small", {}, tag[TAG.within] ? ` in ${tag[TAG.within]}` : ""),
+          ),
+          el("b", {}, ms(tagTime(tag))),
+        ),
+      ),
+    found.length ? "" : el("p", {}, "no such tag"),
+  );
+}
+
+function facts() {
+  const stage = data.stages[0];
+  const whole = outermost.reduce((sum, i) => sum + tagTime(data.tags[i]), 0);
+  const leaf = [...data.tags].sort((a, b) => tagSelf(b) - tagSelf(a))[0];
+  const fact = (label, name, value, share) =>
+    el(
+      "div",
+      { class: "fact" },
+      el("span", {}, label),
+      el("b", {}, name),
+      el("strong", {}, value),
+      el("span", {}, share),
+    );
+  return el(
+    "div",
+    { class: "facts" },
+    stage
+      ? fact("slowest stage", stage.name, ms(stage.ms), `${percent(stage.share)} of the stages`)
+      : null,
+    leaf
+      ? fact(
+          "most self time",
+          leaf[TAG.name],
+          ms(tagSelf(leaf)),
+          `${percent(whole ? tagSelf(leaf) / whole : 0)} of all, ${leaf[TAG.count] > 1 ? `${leaf[TAG.count].toLocaleString("en")} times` : "once"}`,
+        )
+      : null,
+    data.pace
+      ? fact(
+          "pace",
+          `${data.pace.behind ? "slower" : "faster"} than it plays`,
+          `${digits(data.pace.fps)} frames/s`,
+          `played at ${digits(data.pace.rate)}, recording included`,
+        )
+      : null,
+    data.bound
+      ? fact(
+          "what holds it back",
+          data.bound.sentence.split(":")[0],
+          percent(data.bound.idle_share),
+          "of the time the GPU idles",
+        )
+      : null,
+  );
+}
+const SECTIONS = {
+  stages,
+  blocks,
+  steps,
+  model,
+  ops: operators,
+  decoder,
+  update,
+  expected,
+  roofline,
+  gaps,
+  memory,
+};
+const shown = (name) => (data.sections[name].present ? SECTIONS[name]() : null);
+function pair(...sections) {
+  const found = sections.filter(Boolean);
+  return found.length > 1 ? el("div", { class: "grid" }, ...found) : found[0];
+}
+function contents(sections) {
+  const links = [...sections.querySelectorAll("section[id]")].map((s) =>
+    el("a", { href: `#${s.id}` }, s.id === "ops" ? "operators" : s.id),
+  );
+  return el("nav", { "aria-label": "Contents" }, ...links);
+}
+function stack(...sections) {
+  const found = sections.filter(Boolean);
+  return found.length ? el("div", {}, ...found) : null;
+}
+const root = document.getElementById("report");
+const body = el(
+  "div",
+  {},
+  ...[
+    findings(),
+    shown("stages"),
+    icicle.section(),
+    shown("expected"),
+    shown("roofline"),
+    shown("blocks"),
+    pair(heat(), shown("steps")),
+    pair(shown("model"), stack(shown("decoder"), shown("update"))),
+    shown("ops"),
+    shown("gaps"),
+    shown("memory"),
+    missing(),
+    reading(),
+  ].filter(Boolean),
+);
+root.append(header(), facts(), contents(body), body);
