@@ -1,6 +1,6 @@
-"""The tag index of the docs: `python -m glassworld.profiling.index` writes docs/tags.md.
+"""Write docs/tags.md, the index of all tags: `python -m glassworld.profiling.index`.
 
-Generated from the registry and from where the code opens each tag, so that it cannot be wrong.
+It is generated from the registry and from where the code opens each tag, so it cannot be wrong.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from glassworld.profiling import registry
 PACKAGE = Path(__file__).resolve().parents[1]
 PAGE = PACKAGE.parent / "docs" / "tags.md"
 
-WOVEN = ("generate.py", "engine/**/*.py", "models/**/*.py")
+TAGGED_SOURCES = ("generate.py", "engine/**/*.py", "models/**/*.py")
 """Where tags are opened; the trace analysis names them too, but only to find them."""
 
 LEVELS = {
@@ -29,12 +29,12 @@ LEVELS = {
 
 HEAD = """# The tags
 
-Every tag of a run, by level: search a trace for the names, or read them in
-`glassworld trace report`. In braces are numbers: `2.3_Block_{block}` is `2.3_Block_0`, then
-`2.3_Block_1` and so on. The last column is the file that carried the tag in the original
-Matrix-Game 2.0 program, for people who come from there; tags without one are ours.
+Every tag of a run, by level. Search a trace for the names, or see them in
+`glassworld trace report`. Braces stand for numbers: `2.3_Block_{block}` is `2.3_Block_0`, then
+`2.3_Block_1` and so on. The last column is the file of the original Matrix-Game 2.0 program that
+had the tag. Tags without a file are new in glassworld.
 
-Your own tags appear in every analysis as these do:
+Your own tags appear in every analysis like these:
 
 ```python
 import glassworld
@@ -43,47 +43,47 @@ with glassworld.tag("2.3.1_My_Step_t999"):
     ...
 ```
 
-This page is generated; after moving a tag, run `python -m glassworld.profiling.index`.
+This page is generated. After you move a tag, run `python -m glassworld.profiling.index`.
 """
 
 
 def tag_index() -> str:
-    """The page, from the registry and the sources."""
-    places = _places()
+    """Return the page, made from the registry and the sources."""
+    locations = _locations()
     lines = [HEAD]
     for level, title in LEVELS.items():
         lines += [f"## Level {level}: {title}", ""]
         lines += ["| tag | opened in | its time | in the original |", "|---|---|---|---|"]
         for entry in registry.REGISTRY.values():
             if entry.level == level:
-                where = "<br>".join(f"`{place}`" for place in places[entry.pattern])
+                where = "<br>".join(f"`{location}`" for location in locations[entry.pattern])
                 origin = f"`{entry.origin}`" if entry.origin else ""
                 lines.append(f"| `{entry.pattern}` | {where} | {entry.covers} | {origin} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def _places() -> dict[str, list[str]]:
-    """Where the sources name each pattern, as file:line."""
-    places: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(path for pattern in WOVEN for path in PACKAGE.glob(pattern)):
+def _locations() -> dict[str, list[str]]:
+    """Return where the sources open each pattern, as file:line."""
+    locations: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(path for pattern in TAGGED_SOURCES for path in PACKAGE.glob(pattern)):
         for name, line in _named(path):
             pattern = getattr(registry, name)
             if pattern in registry.REGISTRY:
-                places[pattern].append(f"{path.relative_to(PACKAGE.parent)}:{line}")
-    return places
+                locations[pattern].append(f"{path.relative_to(PACKAGE.parent)}:{line}")
+    return locations
 
 
 def _named(path: Path) -> Iterator[tuple[str, int]]:
-    """Each `tags.NAME` of a file and its line, in order."""
-    found = [
+    """Yield each `tags.NAME` of a file with its line, in order."""
+    uses = [
         (node.lineno, node.attr)
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and node.value.id == "tags"
     ]
-    yield from ((name, line) for line, name in sorted(found))
+    yield from ((name, line) for line, name in sorted(uses))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The report: in the terminal, as one offline page, and as JSON."""
