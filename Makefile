@@ -35,7 +35,7 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	test ! -x $(BIN)/biome || $(BIN)/biome ci --error-on-warnings .
+	test ! -x $(BIN)/biome || $(BIN)/biome check --error-on-warnings .
 
 bench: .venv/ready
 	$(BIN)/glassworld bench run --compare

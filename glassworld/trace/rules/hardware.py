@@ -86,16 +86,16 @@ def _host_work(analysis: Analysis) -> Iterable[Evidence]:
     engine_change="--accelerate kernels,graphs, more sessions in a batch",
 )
 def _launches(analysis: Analysis) -> Iterable[Evidence]:
-    found = bound(analysis)
-    if found and found.kind == "launch":
+    limit = bound(analysis)
+    if limit and limit.kind == "launch":
         roots = [row for row in analysis.patterns if len(row.path) == 1]
         worst = max(roots, key=lambda row: row.gpu_idle_ms, default=None)
         yield Evidence(
             worst.name if worst else "(no tag)",
-            f"the GPU idles {found.idle_share:.0%} of the time and operations start "
-            f"{found.delay_ms * 1e3:.0f} us after their launch: the CPU cannot launch fast enough",
-            found.idle_share,
-            found.idle_ms,
+            f"the GPU idles {limit.idle_share:.0%} of the time and operations start "
+            f"{limit.delay_ms * 1e3:.0f} us after their launch: the CPU cannot launch fast enough",
+            limit.idle_share,
+            limit.idle_ms,
         )
 
 
@@ -113,13 +113,13 @@ def _launches(analysis: Analysis) -> Iterable[Evidence]:
     ),
 )
 def _waits(analysis: Analysis) -> Iterable[Evidence]:
-    found = bound(analysis)
-    if found and found.kind == "sync":
-        gain = min(found.sync_ms, found.idle_ms - analysis.idle.host_ms)
+    limit = bound(analysis)
+    if limit and limit.kind == "sync":
+        gain = min(limit.sync_ms, limit.idle_ms - analysis.idle.host_ms)
         yield Evidence(
-            found.sync_call,
-            f"the CPU waits {found.sync_ms:.0f} ms in synchronizing calls while the GPU idles "
-            f"{found.idle_share:.0%} of the time",
+            limit.sync_call,
+            f"the CPU waits {limit.sync_ms:.0f} ms in synchronizing calls while the GPU idles "
+            f"{limit.idle_share:.0%} of the time",
             gain * 1e6 / analysis.window_ns,
             gain,
         )

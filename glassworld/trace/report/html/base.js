@@ -28,7 +28,7 @@ const percent = (share) =>
   share == null ? "–" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 const digits = (value) => (value == null ? "–" : Number(value.toPrecision(3)).toLocaleString("en"));
 
-// The color of a family of tags; of the others each takes the next one.
+// The color of a family of tags; tags without one take the colors in turn.
 const color = (family, i) => `var(--${family || data.families[i % data.families.length]})`;
 
 function section(id, title, hint, ...children) {
@@ -117,10 +117,12 @@ function legend(parts) {
 // Draws for the width there is, and again when it changes: text keeps its size on a phone.
 function chart(label, draw) {
   const box = el("div", { class: "chart", role: "img", "aria-label": label });
-  let drawn = 0;
+  let lastWidth = 0;
   new ResizeObserver(() => {
     const width = Math.floor(box.clientWidth);
-    if (width && width !== drawn) box.replaceChildren(draw((drawn = width)));
+    if (!width || width === lastWidth) return;
+    lastWidth = width;
+    box.replaceChildren(draw(width));
   }).observe(box);
   return box;
 }

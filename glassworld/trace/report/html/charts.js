@@ -22,8 +22,8 @@ function roofPlot(width) {
   const [y0, y1] = span([...points.map((p) => p.gflops), ...tops], 0.3, 0.25);
   const x = (v) => left + ((Math.log10(v) - x0) / (x1 - x0)) * (right - left);
   const y = (v) => bottom - ((Math.log10(v) - y0) / (y1 - y0)) * (bottom - top);
-  const drawn = canvas(width, height);
-  const add = (name, attributes, ...children) => drawn.append(svg(name, attributes, ...children));
+  const plot = canvas(width, height);
+  const add = (name, attributes, ...children) => plot.append(svg(name, attributes, ...children));
   for (const v of ticks(x0, x1, right - left, 46)) {
     add("line", { x1: x(v), x2: x(v), y1: top, y2: bottom, class: "grid" });
     add("text", { x: x(v), y: bottom + 16, "text-anchor": "middle" }, digits(v));
@@ -75,7 +75,8 @@ function roofPlot(width) {
   const total = points.reduce((sum, p) => sum + p.ms, 0);
   let last = top - 10;
   for (const p of [...points].sort((a, b) => b.gflops - a.gflops)) {
-    const at = (last = Math.max(last + 15, y(p.gflops) + 4));
+    const at = Math.max(last + 15, y(p.gflops) + 4);
+    last = at;
     const shade = color(p.family, 0);
     if (p.roof_gflops)
       add("line", {
@@ -113,21 +114,21 @@ function roofPlot(width) {
       p.label + (p.roof_share == null || phone ? "" : ` ${percent(p.roof_share)}`),
     );
   }
-  return drawn;
+  return plot;
 }
-// Round numbers between two powers of ten, as dense as `room` pixels each allow.
+// Round numbers between two powers of ten, `room` pixels apart or more.
 function ticks(low, high, length, room) {
   const steps = [[1, 2, 5], [1, 3], [1]].find(
-    (each) => each.length * (high - low) * room < length,
+    (multiples) => multiples.length * (high - low) * room < length,
   ) || [1];
-  const found = [];
+  const values = [];
   for (let decade = Math.floor(low); decade <= high; decade++)
     for (const step of steps) {
       const value = step * 10 ** decade;
       const at = Math.log10(value);
-      if (at >= low && at <= high) found.push(value);
+      if (at >= low && at <= high) values.push(value);
     }
-  return found;
+  return values;
 }
 
 // A box per step: the interquartile range, the median, whiskers, and a dot per block.
@@ -141,8 +142,8 @@ function stepPlot(width) {
   const all = data.steps.flatMap((s) => s.values_ms).sort((a, b) => a - b);
   const most = Math.min(all[all.length - 1], 3 * all[Math.floor(all.length / 2)]) || 1;
   const x = (value) => left + Math.min(1, value / most) * (width - left - 12);
-  const drawn = canvas(width, steps.length * high + 26);
-  const add = (name, attributes, ...children) => drawn.append(svg(name, attributes, ...children));
+  const plot = canvas(width, steps.length * high + 26);
+  const add = (name, attributes, ...children) => plot.append(svg(name, attributes, ...children));
   steps.forEach((s, i) => {
     const v = [...s.values_ms].sort((a, b) => a - b);
     const q = (p) => v[Math.round(p * (v.length - 1))];
@@ -176,7 +177,7 @@ function stepPlot(width) {
   const floor = steps.length * high + 20;
   add("text", { x: left, y: floor }, "0");
   add("text", { x: width - 12, y: floor, "text-anchor": "end" }, ms(most));
-  return drawn;
+  return plot;
 }
 
 function heatMap() {
@@ -225,12 +226,12 @@ function heatMap() {
 }
 
 function layerPlot(width) {
-  const each = data.layers.map((l) => l.ms / l.count);
-  const most = Math.max(...each, 1e-9);
-  const wide = width / each.length;
-  const drawn = canvas(width, 96);
-  for (const [i, value] of each.entries())
-    drawn.append(
+  const times = data.layers.map((l) => l.ms / l.count);
+  const most = Math.max(...times, 1e-9);
+  const wide = width / times.length;
+  const plot = canvas(width, 96);
+  for (const [i, value] of times.entries())
+    plot.append(
       svg(
         "rect",
         {
@@ -244,11 +245,11 @@ function layerPlot(width) {
         svg("title", {}, `${data.layers[i].name}: ${ms(value)} per pass`),
       ),
     );
-  drawn.append(
+  plot.append(
     svg("text", { x: 0, y: 92 }, data.layers[0].name),
     svg("text", { x: width, y: 92, "text-anchor": "end" }, data.layers.at(-1).name),
   );
-  return drawn;
+  return plot;
 }
 
 function blockBars() {

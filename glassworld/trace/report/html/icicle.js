@@ -26,8 +26,8 @@ for (const [i, tag] of data.tags.entries())
 function tagColor(i) {
   let root = i;
   while (data.tags[root][TAG.parent] >= 0) root = data.tags[root][TAG.parent];
-  const place = outermost.indexOf(root) + (root === i ? 0 : inside[root].indexOf(i) + 1);
-  return color(data.tags[i][TAG.family], place);
+  const order = outermost.indexOf(root) + (root === i ? 0 : inside[root].indexOf(i) + 1);
+  return color(data.tags[i][TAG.family], order);
 }
 
 const icicle = {
@@ -62,7 +62,7 @@ const icicle = {
     );
     showOperators(tag[TAG.pattern]);
   },
-  place(list, left, width, depth, whole) {
+  layOut(list, left, width, depth, whole) {
     const column = TAG[this.mode];
     let at = left;
     let deepest = depth - 1;
@@ -92,7 +92,7 @@ const icicle = {
       deepest = Math.max(
         deepest,
         depth,
-        this.place(inside[i], at, part, depth + 1, Math.max(tag[column], inner)),
+        this.layOut(inside[i], at, part, depth + 1, Math.max(tag[column], inner)),
       );
       at += part;
     }
@@ -102,7 +102,7 @@ const icicle = {
     this.box.replaceChildren();
     const list = this.focus < 0 ? outermost : [this.focus];
     const whole = list.reduce((sum, i) => sum + data.tags[i][TAG[this.mode]], 0);
-    this.box.style.height = `${(this.place(list, 0, 100, 0, whole) + 1) * 27}px`;
+    this.box.style.height = `${(this.layOut(list, 0, 100, 0, whole) + 1) * 27}px`;
   },
   walk(event) {
     const here = Number(event.target.dataset.tag);

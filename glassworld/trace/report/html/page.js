@@ -51,14 +51,14 @@ function find(text, results) {
     row.hidden = Boolean(text) && !row.dataset.search.includes(text);
   for (const box of document.querySelectorAll(".icicle button"))
     box.classList.toggle("faded", Boolean(text) && !box.dataset.name.includes(text));
-  const found = text
+  const matches = text
     ? data.tags
         .map((tag, i) => [tag, i])
         .filter(([tag]) => tag[TAG.name].toLowerCase().includes(text))
     : [];
   results.hidden = !text;
   results.replaceChildren(
-    ...found
+    ...matches
       .sort((a, b) => tagTime(b[0]) - tagTime(a[0]))
       .slice(0, 8)
       .map(([tag, i]) =>
@@ -79,7 +79,7 @@ function find(text, results) {
           el("b", {}, ms(tagTime(tag))),
         ),
       ),
-    found.length ? "" : el("p", {}, "no such tag"),
+    matches.length ? "" : el("p", {}, "no such tag"),
   );
 }
 
@@ -143,8 +143,8 @@ const SECTIONS = {
 };
 const shown = (name) => (data.sections[name].present ? SECTIONS[name]() : null);
 function pair(...sections) {
-  const found = sections.filter(Boolean);
-  return found.length > 1 ? el("div", { class: "grid" }, ...found) : found[0];
+  const present = sections.filter(Boolean);
+  return present.length > 1 ? el("div", { class: "grid" }, ...present) : present[0];
 }
 function contents(sections) {
   const links = [...sections.querySelectorAll("section[id]")].map((s) =>
@@ -153,8 +153,8 @@ function contents(sections) {
   return el("nav", { "aria-label": "Contents" }, ...links);
 }
 function stack(...sections) {
-  const found = sections.filter(Boolean);
-  return found.length ? el("div", {}, ...found) : null;
+  const present = sections.filter(Boolean);
+  return present.length ? el("div", {}, ...present) : null;
 }
 const root = document.getElementById("report");
 const body = el(

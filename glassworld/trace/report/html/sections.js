@@ -216,7 +216,7 @@ function operators() {
   );
 }
 function expected() {
-  const known = data.expected.some((e) => e.expected_ms != null);
+  const withTimes = data.expected.some((e) => e.expected_ms != null);
   const machine = data.ceilings
     ? `at ${digits(data.ceilings.matmul_gflops)} GFLOP/s of matmul, ${digits(data.ceilings.conv_gflops)} of convolutions, ${digits(data.ceilings.copy_gbps)} GB/s`
     : "no peak rates of its machine measured: shares of the FLOPs";
@@ -224,7 +224,7 @@ function expected() {
     e.row.startsWith(" ") ? el("span", { class: "indent" }, e.row.trim()) : el("b", {}, e.row),
     ms(e.measured_ms),
     percent(e.share),
-    ...(known
+    ...(withTimes
       ? [ms(e.expected_ms), percent(e.expected_share), percent(e.roof_share)]
       : [percent(e.expected_share)]),
     e.guide || "–",
@@ -233,7 +233,7 @@ function expected() {
     "",
     "measured",
     "share",
-    ...(known ? ["expected", "share", "of the peak"] : ["expected share"]),
+    ...(withTimes ? ["expected", "share", "of the peak"] : ["expected share"]),
     "reference (50 steps)",
   ];
   const compared = data.expected.filter((e) => e.expected_ms != null && !e.whole);
