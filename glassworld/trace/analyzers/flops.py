@@ -44,7 +44,7 @@ NOTHING = Work()
 
 
 def total(works: Iterable[Work]) -> Work:
-    """The sum of works."""
+    """Return the sum of works."""
     return sum(works, NOTHING)
 
 
@@ -54,7 +54,7 @@ def _linear(rows: float, inner: float, columns: float) -> Work:
 
 
 def _attention(queries: float, keys: float, width: float, groups: float = 1) -> Work:
-    """Queries by keys and weights by values, in so many groups with keys of their own."""
+    """Return the work of queries by keys and weights by values; each group has its own keys."""
     moved = 2 * queries * width + 2 * groups * keys * width
     return Work(products=4.0 * queries * keys * width, numbers=moved)
 

@@ -1,8 +1,8 @@
-"""Rules about how the machine is used: launches, waits, copies, attention, memory, its roof."""
+"""Rules about the use of the hardware: launches, waits, copies, attention, memory, roofline."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from glassworld.trace.timeline.memory import peak_bytes
 
 TIMES_USUAL = 4.0  # a stall, in units of the run's usual long gap
 USUAL_RANK = 10  # which of the longest gaps is the usual long one
-LARGE_TAG = 0.15  # of the window: what a tag must take for its distance from the roof to matter
-_MOVERS = (
+LARGE_TAG = 0.15  # the least share of the window for which distance from the roofline matters
+_COPYING = (
     "aten::cat",
     "aten::copy_",
     "aten::clone",
@@ -37,7 +37,8 @@ _SOFTMAX = ("aten::_softmax", "aten::softmax")
     unit=OF_A_BLOCK,
     change="move this work off the launching thread, or do it before the run",
 )
-def _gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
+def gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield the gaps that are far longer than the run's usual long one."""
     gaps, scale = analysis.gaps, scale_ms(analysis)
     usual = gaps[min(USUAL_RANK, len(gaps) // 2)].ms if len(gaps) > 1 else 0.0
     for gap in gaps:
@@ -63,12 +64,13 @@ def _gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
         "transformations"
     ),
 )
-def _host_work(analysis: Analysis) -> Iterable[Evidence]:
+def host_work(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield the CPU code that runs in several gaps of the GPU."""
     for culprit, work in analysis.idle.host.items():
         if work.gaps > 1:
             yield Evidence(
                 culprit,
-                f"runs on the CPU in {work.gaps} stretches in which the GPU idles, {work.ms:.0f} "
+                f"runs on the CPU in {work.gaps} gaps in which the GPU idles, {work.ms:.0f} "
                 f"ms in all, within {work.tag or 'no tag'}",
                 work.ms * 1e6 / analysis.window_ns,
                 work.ms,
@@ -85,7 +87,8 @@ def _host_work(analysis: Analysis) -> Iterable[Evidence]:
     change="compile (torch.compile), capture graphs, or give each launch more work: a larger batch",
     engine_change="--accelerate kernels,graphs, more sessions in a batch",
 )
-def _launches(analysis: Analysis) -> Iterable[Evidence]:
+def late_launches(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield the idle time of a GPU that the CPU launches too slowly for."""
     limit = bound(analysis)
     if limit and limit.kind == "launch":
         roots = [row for row in analysis.patterns if len(row.path) == 1]
@@ -112,7 +115,8 @@ def _launches(analysis: Analysis) -> Iterable[Evidence]:
         "the host"
     ),
 )
-def _waits(analysis: Analysis) -> Iterable[Evidence]:
+def device_waits(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield the time that the CPU waits for the GPU."""
     limit = bound(analysis)
     if limit and limit.kind == "sync":
         gain = min(limit.sync_ms, limit.idle_ms - analysis.idle.host_ms)
@@ -135,15 +139,9 @@ def _waits(analysis: Analysis) -> Iterable[Evidence]:
         "torch.compile fuse it away"
     ),
 )
-def _moving(analysis: Analysis) -> Iterable[Evidence]:
-    table, names = analysis.operators, analysis.trace.names
-    values = table.gpu if analysis.on_gpu else table.own
-    whole = float((table.gpu_outermost if analysis.on_gpu else table.own).sum())
-    spent = {
-        names[i]: float(values[table.name == i].sum())
-        for i in np.unique(table.name)
-        if names[i] in _MOVERS
-    }
+def copying_operators(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield the operator that takes the most of those that only copy."""
+    spent, whole = _operator_ns(analysis, _COPYING)
     if spent and whole:
         worst = max(spent, key=spent.__getitem__)
         share = spent[worst] / whole
@@ -155,6 +153,19 @@ def _moving(analysis: Analysis) -> Iterable[Evidence]:
         )
 
 
+def _operator_ns(analysis: Analysis, wanted: Collection[str]) -> tuple[dict[str, float], float]:
+    """Return the time of each of the wanted operators that ran, and of all operators together."""
+    table, names = analysis.operators, analysis.trace.names
+    values = table.gpu if analysis.on_gpu else table.own
+    whole = float((table.gpu_outermost if analysis.on_gpu else table.own).sum())
+    spent = {
+        names[i]: float(values[table.name == i].sum())
+        for i in np.unique(table.name)
+        if names[i] in wanted
+    }
+    return spent, whole
+
+
 @rule(
     name="pageable-copies",
     fires_when="copies of unpinned memory take this share of the GPU's busy time",
@@ -162,7 +173,8 @@ def _moving(analysis: Analysis) -> Iterable[Evidence]:
     unit="of GPU busy time",
     change="pin the host buffer and copy with non_blocking=True",
 )
-def _pageable(analysis: Analysis) -> Iterable[Evidence]:
+def pageable_copies(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield the copies of memory that is not pinned."""
     copies = [row for row in kernel_rows(analysis) if "Pageable" in row.name]
     ms = sum(row.ms for row in copies)
     if analysis.gpu and copies:
@@ -186,21 +198,18 @@ def _pageable(analysis: Analysis) -> Iterable[Evidence]:
         "cuDNN kernels"
     ),
 )
-def _softmax(analysis: Analysis) -> Iterable[Evidence]:
-    table, names = analysis.operators, analysis.trace.names
-    values = table.gpu if analysis.on_gpu else table.own
-    whole = float((table.gpu_outermost if analysis.on_gpu else table.own).sum())
-    spent = [
-        float(values[table.name == i].sum()) for i in np.unique(table.name) if names[i] in _SOFTMAX
-    ]
+def unfused_attention(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield the softmax that fused attention would not call."""
+    spent, whole = _operator_ns(analysis, _SOFTMAX)
     if spent and whole:
-        share = max(spent) / whole
+        longest = max(spent.values())
+        share = longest / whole
         yield Evidence(
             "aten::softmax",
             f"takes {share:.0%} of the operators' time: attention runs unfused and writes its "
             "weights to memory",
             share,
-            max(spent) / 1e6,
+            longest / 1e6,
         )
 
 
@@ -212,10 +221,11 @@ def _softmax(analysis: Analysis) -> Iterable[Evidence]:
     change="a smaller batch or a lower resolution; in training, gradient checkpointing",
     engine_change="fewer --num_output_frames, a smaller local_attn_size",
 )
-def _memory(analysis: Analysis) -> Iterable[Evidence]:
+def full_memory(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield every device's peak of allocated memory."""
     devices = analysis.trace.metadata.get("deviceProperties")
-    known = [d for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
-    sizes = {d.get("id"): d.get("totalGlobalMem") for d in known if isinstance(d.get("id"), int)}
+    entries = [d for d in devices if isinstance(d, dict)] if isinstance(devices, list) else []
+    sizes = {d["id"]: d.get("totalGlobalMem") for d in entries if isinstance(d.get("id"), int)}
     for device, peak in peak_bytes(analysis.trace).items():
         size = sizes.get(device)
         if device >= 0 and isinstance(size, int | float) and size > 0:
@@ -230,17 +240,19 @@ def _memory(analysis: Analysis) -> Iterable[Evidence]:
 @rule(
     name="far-from-roof",
     fires_when=(
-        "a tag that takes over 15 % of the trace takes this many times as long as at its roof"
+        "a tag that takes over 15 % of the trace takes this many times as long as the roofline "
+        "allows"
     ),
     threshold=8.0,
-    unit="times its roof",
+    unit="times the roofline",
     change=(
         "small operators and copies between them: torch.compile, another attention backend, more "
         "work per call"
     ),
     engine_change="on a GPU --accelerate kernels, else --vae_compile_mode force for the decoder",
 )
-def _roof(analysis: Analysis) -> Iterable[Evidence]:
+def far_from_roofline(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield the large tags' distance from the roofline."""
     for point in roofline(analysis):
         if point.roof_share and point.ms * 1e6 > LARGE_TAG * analysis.window_ns:
             yield Evidence(

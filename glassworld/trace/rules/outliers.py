@@ -1,8 +1,8 @@
-"""Rules about what happened once: one instance of a tag that took far longer than its kind.
+"""Rules about single instances of a tag that took far longer than the others of their kind.
 
-A machine that does other things too makes some instances slow all the time, so nothing here is
-judged by its kind alone: a stall must also stand far above the excesses usual in the same run,
-and be longer than a scheduler takes a thread away for.
+On a machine that does other things too, some instance is slow at any time. So an instance is not
+compared only with its kind: its excess must also stand far above the usual excesses of the same
+run, and be longer than the time for which a scheduler takes a thread's processor away.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from glassworld.trace.timeline.stats import (
 
 TIMES_USUAL = 4.0  # the excess, in units of the run's usual large excess
 USUAL_RANK = 4  # which of the run's largest excesses is the usual large one; 0 is the largest
-SCHEDULER_MS = 30.0  # a loaded system takes a thread's processor away for as long
-SEVERAL = 1.5  # a whole tag may suffer several usual excesses at once
-MULTIPLE = 2.5  # a tag's own time, in units of the median of its kind
-HALF_MORE = 1.5  # a tag's whole time, in units of the median of its kind
-EXPLAINED = 0.6  # an excess of which one part inside makes up so much is that part's
+SCHEDULER_MS = 30.0  # for so long a loaded system takes a thread's processor away
+SEVERAL = 1.5  # a tag with its parts may suffer several usual excesses at once
+MULTIPLE = 2.5  # self time, in units of the median of its kind
+HALF_MORE = 1.5  # time with all parts, in units of the median of its kind
+EXPLAINED = 0.6  # the share of an excess for which one part of the tag is to blame
 
 
 def _excess(analysis: Analysis, values: Floats) -> GroupExcess:
@@ -40,7 +40,7 @@ def _excess(analysis: Analysis, values: Floats) -> GroupExcess:
 
 
 def _threshold(analysis: Analysis, own: GroupExcess) -> float:
-    """The least excess, in milliseconds, that is no noise in this run."""
+    """Return the least excess, in milliseconds, that is not noise in this run."""
     warm = own.excess[analysis.tree.dims["block"] != 0]
     spikes = np.sort(warm[warm > 0])[::-1]
     rank = min(USUAL_RANK, len(spikes) // 4)
@@ -49,7 +49,7 @@ def _threshold(analysis: Analysis, own: GroupExcess) -> float:
 
 
 def _instances(analysis: Analysis) -> tuple[GroupExcess, GroupExcess, Ints, Ints]:
-    """Excesses of own and of whole time; instances that stall themselves; that are slow in all."""
+    """Return excesses of self and of whole time, and the instances far above by each."""
     everything = np.arange(len(analysis.tree))
     own = _excess(analysis, analysis.own_ns(everything) / 1e6)
     whole = _excess(analysis, analysis.time_ns(everything) / 1e6)
@@ -63,8 +63,8 @@ def _instances(analysis: Analysis) -> tuple[GroupExcess, GroupExcess, Ints, Ints
 @rule(
     name="stall",
     fires_when=(
-        "one instance of a tag spends this much of a block more outside its parts than its kind "
-        "does, or a pause as long precedes it"
+        "one instance of a tag has this much of a block more self time than its kind, or a pause "
+        "as long precedes it"
     ),
     threshold=0.20,
     unit=OF_A_BLOCK,
@@ -73,14 +73,15 @@ def _instances(analysis: Analysis) -> tuple[GroupExcess, GroupExcess, Ints, Ints
         "machine"
     ),
 )
-def _stalls(analysis: Analysis) -> Iterable[Evidence]:
+def stalls(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield instances after the first block whose self time is far above their kind's."""
     tree, scale = analysis.tree, scale_ms(analysis)
-    own, _, stalls, _ = _instances(analysis)
-    for i in stalls[tree.dims["block"][stalls] != 0].tolist():
+    own, _, stalled, _ = _instances(analysis)
+    for i in stalled[tree.dims["block"][stalled] != 0].tolist():
         yield Evidence(
             analysis.tree.instance_name(i),
-            f"at {_at(analysis, i)} spent {own.excess[i] + own.median[i]:.1f} ms outside its own "
-            f"parts where its kind takes {own.median[i]:.1f}: one stall, not a slow network",
+            f"at {_at(analysis, i)} has {own.excess[i] + own.median[i]:.1f} ms of self time where "
+            f"its kind has {own.median[i]:.1f}: one stall, not a slow network",
             float(own.excess[i]) / scale,
             float(own.excess[i]),
         )
@@ -88,32 +89,33 @@ def _stalls(analysis: Analysis) -> Iterable[Evidence]:
 
 
 def _at(analysis: Analysis, instance: int) -> str:
+    """Say when and in which block, step, layer and frame an instance began."""
     tree = analysis.tree
     start = (int(tree.rows["start"][instance]) - analysis.origin_ns) / 1e9
-    place = [(name, int(tree.dims[name][instance])) for name in ("block", "step", "layer", "frame")]
-    where = ", ".join(f"{name} {number}" for name, number in place if number >= 0)
+    numbers = {name: int(tree.dims[name][instance]) for name in ("block", "step", "layer", "frame")}
+    where = ", ".join(f"{name} {number}" for name, number in numbers.items() if number >= 0)
     return f"{start:.2f} s" + (f" ({where})" if where else "")
 
 
 def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
-    """Long pauses between two tags of a kind, in a tag that runs too rarely to have one."""
+    """Yield long pauses between two tags of a kind, in a tag too rare to be compared itself."""
     tree, scale = analysis.tree, scale_ms(analysis)
     number = np.bincount(tree.pattern, minlength=len(tree.patterns))
     in_time = np.argsort(tree.rows["start"], kind="stable")
     for members in group_members(tree.pattern[in_time]):
-        found = in_time[members]
-        inside = found[tree.forest.parent[found] >= 0]
+        instances = in_time[members]
+        inside = instances[tree.forest.parent[instances] >= 0]
         around = tree.forest.parent[inside]
         rare = number[tree.pattern[around]] < LEAST_GROUP
         next_to = np.flatnonzero(rare[1:] & (around[1:] == around[:-1])) + 1
         pauses = (tree.rows["start"][inside[next_to]] - tree.forest.end[inside[next_to - 1]]) / 1e6
         if len(pauses) < LEAST_GROUP:
             continue
-        usual, spread = float(np.median(pauses)), robust_std(pauses)
-        for i in np.flatnonzero(pauses - usual > max(least, OUTLIER_DEVIATIONS * spread, usual)):
+        usual, deviation = float(np.median(pauses)), robust_std(pauses)
+        for i in np.flatnonzero(pauses - usual > max(least, OUTLIER_DEVIATIONS * deviation, usual)):
             yield Evidence(
                 analysis.tree.instance_name(int(inside[next_to[i]])),
-                f"began {pauses[i]:.1f} ms after the one before it ended, where its kind waits "
+                f"began {pauses[i]:.1f} ms after the last one of its kind ended; usually it waits "
                 f"{usual:.1f}",
                 float(pauses[i] - usual) / scale,
                 float(pauses[i] - usual),
@@ -124,8 +126,8 @@ def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
 @rule(
     name="slow-once",
     fires_when=(
-        "one instance of a tag takes this much of a block longer than its kind, no single part "
-        "of it being at fault"
+        "one instance of a tag takes this much of a block longer than its kind, and no single "
+        "part of it is at fault"
     ),
     threshold=0.20,
     unit=OF_A_BLOCK,
@@ -134,36 +136,39 @@ def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
         "ran short"
     ),
 )
-def _slow_instances(analysis: Analysis) -> Iterable[Evidence]:
+def slow_instances(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield instances after the first block that are slow in several of their parts."""
     tree, scale = analysis.tree, scale_ms(analysis)
-    own, whole, stalls, slow = _instances(analysis)
+    own, whole, stalled, slow = _instances(analysis)
     slow = slow[tree.dims["block"][slow] != 0]
     explained = np.zeros(len(tree) + 1)  # the largest excess of one part inside
     np.maximum.at(explained, tree.forest.parent[slow], whole.excess[slow])
-    np.maximum.at(explained, stalls, own.excess[stalls])
-    for seat in slow[explained[slow] < EXPLAINED * whole.excess[slow]].tolist():
-        i = _part_of_block(analysis, seat, whole)
+    np.maximum.at(explained, stalled, own.excess[stalled])
+    for instance in slow[explained[slow] < EXPLAINED * whole.excess[slow]].tolist():
+        i = _part_of_block(analysis, instance, whole)
         yield Evidence(
             analysis.tree.instance_name(i),
             f"at {_at(analysis, i)} took {whole.excess[i] + whole.median[i]:.1f} ms where its kind "
-            f"takes {whole.median[i]:.1f}, spread over its parts",
+            f"takes {whole.median[i]:.1f}, in several of its parts",
             float(whole.excess[i]) / scale,
             float(whole.excess[i]),
         )
 
 
-def _part_of_block(analysis: Analysis, seat: int, whole: GroupExcess) -> int:
-    """The step, update, encode or decode that is slow because of `seat`; else `seat` itself."""
+def _part_of_block(analysis: Analysis, instance: int, whole: GroupExcess) -> int:
+    """Return the part of a block that is slow because of `instance`; else `instance` itself."""
     for pattern in PARTS:
-        part = int(analysis.tree.ancestor(np.array([seat]), pattern)[0])
-        if part >= 0 and whole.excess[seat] > EXPLAINED * whole.excess[part]:
+        part = int(analysis.tree.ancestor(np.array([instance]), pattern)[0])
+        if part >= 0 and whole.excess[instance] > EXPLAINED * whole.excess[part]:
             return part
-    return seat
+    return instance
 
 
 @rule(
     name="slow-start",
-    fires_when="an instance in the first block spends this much of a block more than later ones",
+    fires_when=(
+        "an instance in the first block has this much of a block more self time than later ones"
+    ),
     threshold=0.50,
     unit=OF_A_BLOCK,
     change=(
@@ -171,14 +176,15 @@ def _part_of_block(analysis: Analysis, seat: int, whole: GroupExcess) -> int:
         "it is a stall"
     ),
 )
-def _slow_start(analysis: Analysis) -> Iterable[Evidence]:
+def slow_start(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield instances in the first block whose self time is far above that of later ones."""
     tree, scale = analysis.tree, scale_ms(analysis)
-    own, _, stalls, _ = _instances(analysis)
-    for i in stalls[tree.dims["block"][stalls] == 0].tolist():
+    own, _, stalled, _ = _instances(analysis)
+    for i in stalled[tree.dims["block"][stalled] == 0].tolist():
         yield Evidence(
             analysis.tree.instance_name(i),
-            f"took {own.excess[i] + own.median[i]:.1f} ms of its own in the first block where it "
-            f"takes {own.median[i]:.1f} later",
+            f"has {own.excess[i] + own.median[i]:.1f} ms of self time in the first block where it "
+            f"has {own.median[i]:.1f} later",
             float(own.excess[i]) / scale,
             float(own.excess[i]),
         )

@@ -1,4 +1,4 @@
-"""Rules about the run: slow steps and layers, drift, real time."""
+"""Rules about the whole run: slow steps and layers, drift, real time."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ _DECODING = (
         "(`glassworld trace ops`)"
     ),
 )
-def _slow_steps(analysis: Analysis) -> Iterable[Evidence]:
+def slow_steps(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield every step whose fastest instance is slower than the slower ones of other steps."""
     steps = blocks.steps(analysis)
     if len(steps) < LEAST_STEPS or min(step.count for step in steps) < LEAST_BLOCKS:
         return
     for step in steps:
-        # The fastest instance: other load on the machine only ever adds time. It must be slower
-        # than the others are at their slower ones, or load that lasted explains it as well.
+        # Other load on the machine only adds time, so the fastest instance counts. It must be
+        # slower than the slower instances of the others, or lasting load would explain it too.
         others = float(np.median([s.min_ms for s in steps if s is not step]))
         slower = np.quantile([ms for s in steps if s is not step for ms in s.values_ms], SLOWER)
         if step.min_ms <= slower:
@@ -60,20 +61,21 @@ def _slow_steps(analysis: Analysis) -> Iterable[Evidence]:
     unit="times the others'",
     change="this layer alone is slow: look for a hook, a recompilation or a fallback in it",
 )
-def _slow_layers(analysis: Analysis) -> Iterable[Evidence]:
+def slow_layers(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield how every layer compares with the others, part by part, each at its fastest."""
     tree = analysis.tree
-    found = tree.where(tags.LAYER)
-    layers, row = np.unique(tree.dims["layer"][found], return_inverse=True)
+    instances = tree.where(tags.LAYER)
+    layers, row = np.unique(tree.dims["layer"][instances], return_inverse=True)
     if len(layers) < LEAST_LAYERS:
         return
-    layer, part, best = _fastest_parts(analysis, found, row)
+    layer, part, best = _fastest_parts(analysis, instances, row)
     others = median_of_others(part, best)
-    known = np.isfinite(others)
+    shared = np.isfinite(others)  # parts that other layers have too
     mine, usual = (
-        np.bincount(layer[known], ms[known], minlength=len(layers)).tolist()
+        np.bincount(layer[shared], ms[shared], minlength=len(layers)).tolist()
         for ms in (best, others)
     )
-    count = len(found) / len(layers)
+    count = len(instances) / len(layers)
     for i, number in enumerate(layers.tolist()):
         yield Evidence(
             tags.LAYER.format(layer=number),
@@ -83,15 +85,15 @@ def _slow_layers(analysis: Analysis) -> Iterable[Evidence]:
         )
 
 
-def _fastest_parts(analysis: Analysis, found: Ints, row: Ints) -> tuple[Ints, Ints, Floats]:
-    """For each layer and kind of part in it: both by number, and the fastest instance in ms.
+def _fastest_parts(analysis: Analysis, instances: Ints, row: Ints) -> tuple[Ints, Ints, Floats]:
+    """Return for each layer and kind of part in it: both by number, and the fastest one's ms.
 
-    The time outside any part is one more kind. The fastest, because other load on the machine
-    only ever adds time.
+    Self time is one more kind of part. The fastest counts because other load on the machine only
+    adds time.
     """
     tree = analysis.tree
     row_of = np.full(len(tree) + 1, -1)
-    row_of[found] = row
+    row_of[instances] = row
     parents = row_of[tree.forest.parent]
     children = np.flatnonzero(parents >= 0)
     kinds = len(tree.patterns) + 1
@@ -99,28 +101,29 @@ def _fastest_parts(analysis: Analysis, found: Ints, row: Ints) -> tuple[Ints, In
     keys = np.concatenate((inside, row * kinds + kinds - 1))
     both, which = np.unique(keys, return_inverse=True)
     best = np.full(len(both), np.inf)
-    times = np.concatenate((analysis.time_ns(children), analysis.own_ns(found)))
+    times = np.concatenate((analysis.time_ns(children), analysis.own_ns(instances)))
     np.minimum.at(best, which, times / 1e6)
     return both // kinds, both % kinds, best
 
 
 @rule(
     name="drift",
-    fires_when="each block's steps take this much longer than the block's before, steadily",
+    fires_when="the steps of each block take this much longer than those of the last one, steadily",
     threshold=0.02,
     unit="per block",
     change="a smaller local_attn_size bounds what attention sees",
 )
-def _drift(analysis: Analysis) -> Iterable[Evidence]:
+def growing_blocks(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield how much longer the steps of each block take than those of the last one."""
     slope = blocks.drift(analysis)
-    found = blocks.blocks(analysis)
+    run = blocks.blocks(analysis)
     if slope is not None:
-        per_block = slope * float(np.median([block.steps_ms for block in found]))
+        per_block = slope * float(np.median([block.steps_ms for block in run]))
         yield Evidence(
             tags.BLOCK,
-            f"each block's steps take {slope:.1%} longer than the block's before",
+            f"the steps of each block take {slope:.1%} longer than those of the last one",
             slope,
-            per_block * len(found) * (len(found) - 1) / 2,
+            per_block * len(run) * (len(run) - 1) / 2,
         )
 
 
@@ -131,16 +134,17 @@ def _drift(analysis: Analysis) -> Iterable[Evidence]:
     unit="times its frames",
     change=_DENOISING,
 )
-def _behind_real_time(analysis: Analysis) -> Iterable[Evidence]:
-    pace, found = blocks.pace(analysis), blocks.blocks(analysis)[1:]
+def behind_real_time(analysis: Analysis) -> Iterable[Evidence]:
+    """Yield how much longer a block takes than its frames last."""
+    pace, later = blocks.pace(analysis), blocks.blocks(analysis)[1:]
     if pace is None:
         return
-    denoising = sum(block.steps_ms for block in found) > sum(block.decode_ms for block in found)
+    denoising = sum(block.steps_ms for block in later) > sum(block.decode_ms for block in later)
     yield Evidence(
         tags.BLOCK,
         f"takes {pace.block_ms:.0f} ms in the median; played at {pace.rate:g} frames per second "
         f"it may take {pace.playing_ms:.0f}",
         pace.block_ms / pace.playing_ms,
-        (pace.block_ms - pace.playing_ms) * len(found),
+        (pace.block_ms - pace.playing_ms) * len(later),
         f"{_DENOISING if denoising else _DECODING}; or a lower resolution",
     )
