@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from glassworld.profiling.registry import REGISTRY
 from glassworld.trace import analyze
+from glassworld.trace.report import html
 from glassworld.trace.report.html import write_page
+from glassworld.trace.report.html.data import tag_look
 from glassworld.trace.report.sections import SECTIONS
 from tests.support.traces import CONFIG, Gpu, engine_run, write
 
@@ -67,7 +70,7 @@ def gpu_run(tmp_path) -> Path:
 
 
 @needs_browser
-def test_the_slowest_and_the_advice_are_on_the_first_screen(opened, run):
+def test_slowest_tags_and_findings_are_on_the_first_screen(opened, run):
     page = opened(run(slow=slow_layer))
     facts = page.locator(".facts")
     assert "2_Pipeline_Inference" in facts.inner_text()
@@ -97,7 +100,7 @@ def test_every_section_has_its_heading_after_the_findings(opened, run, ceilings)
 
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_it_without_scrolling_sideways(opened, run, ceilings, scheme):
+def test_page_fits_a_phone_in_both_color_schemes(opened, run, ceilings, scheme):
     ceilings()
     page = opened(run(slow=slow_layer), width=390, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -109,7 +112,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(opened, run, ceilings, sche
 
 
 @needs_browser
-def test_search_finds_tags_and_goes_there_by_keyboard(opened, run):
+def test_search_finds_tags_by_keyboard(opened, run):
     page = opened(run())
     rows = page.locator("[data-search]:not([hidden])").count()
     page.keyboard.press("/")
@@ -139,7 +142,7 @@ def test_arrow_keys_walk_the_tree_and_enter_zooms(opened, run):
 
 
 @needs_browser
-def test_the_tree_shows_cpu_busy_or_idle_time(opened, tmp_path):
+def test_tree_shows_cpu_busy_or_idle_time(opened, tmp_path):
     page = opened(gpu_run(tmp_path))
     times = {}
     for mode in ("GPU busy", "CPU", "GPU idle"):
@@ -152,12 +155,12 @@ def test_the_tree_shows_cpu_busy_or_idle_time(opened, tmp_path):
 
 
 @needs_browser
-def test_the_page_explains_gpu_figures_where_there_are_some(opened, run, tmp_path):
+def test_page_explains_gpu_times_only_with_gpu_work(opened, run, tmp_path):
     assert "GPU idle" in opened(gpu_run(tmp_path)).inner_text("#reading")
     assert "GPU" not in opened(run()).inner_text("#reading")
 
 
-def test_the_page_of_a_long_run_stays_small_and_asks_for_nothing(tmp_path):
+def test_page_of_a_long_run_is_small_and_loads_nothing(tmp_path):
     trace = write(tmp_path / "long.json", engine_run(blocks=50, steps=tuple(range(1000, 0, -20))))
     path = tmp_path / "page.html"
     write_page(path, analyze(trace))
@@ -166,8 +169,19 @@ def test_the_page_of_a_long_run_stays_small_and_asks_for_nothing(tmp_path):
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", page)
 
 
+def test_scripts_of_the_page_match_no_tag_names():
+    scripts = "".join(path.read_text() for path in Path(html.__file__).parent.glob("*.js"))
+    parts = {part for pattern in REGISTRY for part in re.split(r"\{\w+\}", pattern)}
+    assert [part for part in parts if len(part) > 4 and part in scripts] == []
+
+
+def test_tag_look_comes_from_the_registry_or_from_the_name():
+    assert tag_look("2.3.4_Denoising_Step_1_t908") == {"label": "denoising 1", "family": "denoise"}
+    assert tag_look("my_step#{n}") == {"label": "my step#*", "family": ""}
+
+
 @needs_browser
-def test_dots_and_columns_bear_the_numbers_of_their_blocks_and_steps(opened, tmp_path):
+def test_dots_and_columns_have_the_numbers_of_their_blocks_and_steps(opened, tmp_path):
     """A part of a run begins at any block, and a step may be missing."""
     events = engine_run(blocks=6)
     cut = next(i for i, e in enumerate(events) if e["name"] == "2.3_Block_3")

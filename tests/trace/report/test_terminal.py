@@ -1,0 +1,106 @@
+"""Tables stay readable in a terminal of 80 columns."""
+
+import re
+
+import pytest
+
+from glassworld.trace.report.sections import SECTIONS
+from tests.support.traces import CONFIG, Gpu, engine_run, invoke, write
+
+KERNEL = "void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float>(int)"
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def test_roofline_fits_eighty_columns(run, ceilings):
+    ceilings(matmul=123_456.0, conv=98_765.0)
+    shown = invoke("roofline", run(config=CONFIG | {"frame_rate": 12})).output
+    rows = [line for line in shown.splitlines() if line.startswith(("DiT_", "VAE_"))]
+    assert {row.split()[0] for row in rows} >= {"DiT_Self_Attention", "VAE_Dec_Upsample_Blocks"}
+    assert all(row.rstrip().endswith(("arithmetic", "memory")) for row in rows)
+    assert len(shown.splitlines()) == len(rows) + 4  # an empty line, the title, two of headings
+
+
+def test_columns_without_values_are_left_out(run):
+    shown = invoke("roofline", run()).output
+    assert "GFLOP/s" in shown
+    assert not re.search("attainable|reached|bound", shown, re.MULTILINE)
+
+
+def test_cut_names_have_dots_and_begin_at_the_left(tmp_path):
+    gpu = Gpu()
+    with gpu.tag("a_tag_of_many_words" * 4):
+        gpu.launch("first", 50)
+        gpu.op("aten::nonzero", 5000)
+        gpu.launch(KERNEL, 50)
+        gpu.op("package/of/many/words/" * 5 + "module.py(12): forward", 5000)
+        gpu.launch("k" * 100, 50)
+    trace = write(tmp_path / "gpu.json", gpu.events, config=None)
+    assert f"{'k' * 50}" in (kernels := invoke("kernels", trace).output)
+    assert "k...  " in kernels
+    gaps = invoke("gaps", trace).output
+    assert gaps.count("...") >= 3
+    assert re.search(r"^\.\.\.", gaps, re.MULTILINE)
+    assert re.search(r"  a_tag_of_", gaps)
+
+
+def test_findings_and_missing_sections_stay_indented(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")  # so that a line wraps in both
+    trace = run(slow=lambda layer, **_: 900.0 if layer == 2 else 0.0)
+    shown = invoke("report", trace).output.splitlines()
+    heading = next(i for i, line in enumerate(shown) if line == "Findings")
+    finding = shown[heading + 1 : shown.index("", heading)]
+    assert finding[0].startswith("  slow-layer DiT_Layer_2 takes")
+    assert finding[-1].startswith("    ")
+    assert "Gain: up to" in " ".join(finding)
+    missing = shown[shown.index("Not in this trace") + 1 : -2]
+    assert len(missing) > 3
+    assert all(line.startswith("  ") for line in (*finding, *missing))
+
+
+def test_rounding_errors_are_shown_as_zero(run):
+    shown = invoke("blocks", run(blocks=12)).output
+    assert "decode" in shown
+    assert not re.search(r"\de-\d\d", shown)
+
+
+@pytest.mark.parametrize(
+    ("command", "heading"),
+    [
+        ("top", "kernels"),
+        ("top", "GPU"),
+        ("stages", "CPU ms"),
+        ("model", "CPU ms"),
+        ("decoder", "CPU ms"),
+        ("ops", "GPU ms"),
+        ("report", "GPU ms"),
+    ],
+)
+def test_gpu_columns_are_shown_only_with_gpu_work(run, tmp_path, command, heading):
+    """Without one they would be zeros, or the CPU's time twice."""
+    gpu = Gpu()
+    for tag in ("DiT_Feed_Forward", "VAE_Dec_Head"):
+        with gpu.tag(tag), gpu.op_range("aten::mm"):
+            gpu.launch("gemm", 300)
+    assert heading in invoke(command, write(tmp_path / "gpu.json", gpu.events)).output
+    assert heading not in invoke(command, run(blocks=2)).output
+
+
+def test_report_has_the_heading_of_every_section_after_the_findings(run):
+    lines = invoke("report", run()).output.splitlines()
+    places = [lines.index("Findings: none; nothing stands out.")]
+    for section in SECTIONS:
+        heads = (section.title, f"  {section.title}: {section.missing}."[:40])
+        places.append(next(i for i, line in enumerate(lines) if line.rstrip().startswith(heads)))
+    assert places[0] == min(places)
+
+
+def test_report_of_a_trace_without_tags_shows_operators(tmp_path):
+    events = [e for e in engine_run(blocks=1) if e["cat"] != "user_annotation"]
+    result = invoke("report", write(tmp_path / "untagged.json", events))
+    assert result.exit_code == 0, result.output
+    assert "no tags" in result.output
+    assert "aten::addmm" in result.output
