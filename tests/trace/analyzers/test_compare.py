@@ -108,6 +108,6 @@ def test_ranks_are_merged_on_one_clock(tmp_path):
     assert starts[0] == starts[1]
 
 
-def test_ranks_without_collectives_are_laid_to_begin_together(run, tmp_path):
+def test_ranks_without_collectives_start_together(run, tmp_path):
     output = tmp_path / "both.json"
-    assert "laid to begin together" in invoke("merge", run(), run(), "-o", output).output
+    assert "start at the same time" in invoke("merge", run(), run(), "-o", output).output
