@@ -1,4 +1,7 @@
-"""A tiny world of fixed weights, made by a formula: the same on every machine and version."""
+"""A tiny world of fixed weights, computed by a formula: the same on every machine and version.
+
+The tests run it, and the check of a GPU compares it on two devices.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.models.vision import VisionTower
 from glassworld.specs import ActionModuleSpec, DiTSpec, VAESpec, VisionSpec, WorldSpec
 
-DIT = DiTSpec(
+TINY_DIT = DiTSpec(
     action=ActionModuleSpec(
         layers=(0, 1),
         keyboard_dim=4,
@@ -34,9 +37,9 @@ DIT = DiTSpec(
     freq_dim=16,
     context_dim=24,
 )
-SPEC = WorldSpec(
+TINY_SPEC = WorldSpec(
     mode="universal",
-    dit=DIT,
+    dit=TINY_DIT,
     vae=VAESpec(width=4, residual_blocks=1),
     vision=VisionSpec(width=24, layers=1, heads=1, patch=56, mlp_width=32),
     height=32,
@@ -45,8 +48,8 @@ SPEC = WorldSpec(
 )
 
 
-def fill(network: nn.Module, seed: int) -> None:
-    """Weights that keep activations near unit size, from numpy's stable generator."""
+def fill_weights(network: nn.Module, seed: int) -> None:
+    """Draw weights that keep activations near unit size, from numpy's stable generator."""
     random = np.random.default_rng(seed)
     for name, weight in sorted(network.named_parameters()):
         drawn = random.standard_normal(tuple(weight.shape)).astype(np.float32)
@@ -58,27 +61,24 @@ def fill(network: nn.Module, seed: int) -> None:
     network.eval().requires_grad_(False)
 
 
-def dit(spec: DiTSpec = DIT, seed: int = 1) -> DiT:
-    network = DiT(spec)
-    fill(network, seed)
-    return network
+def tiny_world(**changes: Any) -> World:
+    """Build the tiny world.
 
-
-def world(**changes: Any) -> World:
-    """The tiny world; keyword arguments change its spec, `dit=...` that of its transformer."""
+    Keyword arguments change its spec, `dit={...}` the spec of its transformer.
+    """
     dit_changes = changes.pop("dit", {})
-    spec = replace(SPEC, dit=replace(DIT, **dit_changes), **changes)
+    spec = replace(TINY_SPEC, dit=replace(TINY_DIT, **dit_changes), **changes)
     networks = Networks(
         DiT(spec.dit), VAEEncoder(spec.vae), VAEDecoder(spec.vae), VisionTower(spec.vision)
     )
     parts = (networks.dit, networks.encoder, networks.decoder, networks.vision)
     for seed, network in enumerate(parts, start=1):
-        fill(network, seed)
+        fill_weights(network, seed)
     return World(spec, networks, "tiny")
 
 
-def picture(height: int = 40, width: int = 70) -> Image.Image:
-    """A smooth picture with an edge in it."""
+def tiny_start_image(height: int = 40, width: int = 70) -> Image.Image:
+    """Draw a smooth image with one edge in it."""
     rows, columns = np.mgrid[0:height, 0:width]
     red = 255 * columns / width
     green = 255 * rows / height

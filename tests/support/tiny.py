@@ -1,0 +1,19 @@
+"""The tiny world under the short names that tests use: `tiny.world()`, `tiny.picture()`."""
+
+from __future__ import annotations
+
+from glassworld.bench.tiny_world import TINY_DIT as DIT
+from glassworld.bench.tiny_world import TINY_SPEC as SPEC
+from glassworld.bench.tiny_world import fill_weights as fill
+from glassworld.bench.tiny_world import tiny_start_image as picture
+from glassworld.bench.tiny_world import tiny_world as world
+from glassworld.models.transformer.dit import DiT
+from glassworld.specs import DiTSpec
+
+__all__ = ["DIT", "SPEC", "dit", "fill", "picture", "world"]
+
+
+def dit(spec: DiTSpec = DIT, seed: int = 1) -> DiT:
+    network = DiT(spec)
+    fill(network, seed)
+    return network
