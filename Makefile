@@ -38,7 +38,7 @@ check: .venv/ready
 	test ! -x $(BIN)/biome || $(BIN)/biome check --error-on-warnings .
 
 bench: .venv/ready
-	$(BIN)/glassworld bench run --compare
+	$(BIN)/glassworld bench run --device cpu --compare
 
 clean:
 	rm -rf .venv outputs

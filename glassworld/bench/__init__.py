@@ -1,0 +1,1 @@
+"""Benchmarks: speed, latency and memory of a world, of a GPU, and of live play."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,87 +14,177 @@ from glassworld.load_flags import with_load_flags
 
 app = typer.Typer(no_args_is_help=True, help="Measure speed, latency and memory.")
 
-_Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+_Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")]
 
 
-@app.command()
+@app.command("ceilings", hidden=True)
+@app.command("peak-rates")
 @with_load_flags("device", "dtype")
-def ceilings(load: LoadOptions, json_file: _Json = None) -> None:
-    """Measure what this machine can do at best, and store it for reports and benchmarks."""
+def peak_rates(load: LoadOptions, json_file: _Json = None) -> None:
+    """Measure the peak rates of this machine, and store them for reports and benchmarks."""
     from rich.console import Console
 
-    from glassworld.bench.peak_rates import measure, store, store_folder
+    from glassworld.bench.peak_rates import (
+        measure_peak_rates,
+        peak_rates_folder,
+        store_peak_rates,
+    )
+    from glassworld.bench.tables import peak_rates_line
     from glassworld.engine.runtime.device import pick_device
-    from glassworld.files import writable_file
+    from glassworld.files import replacing, writable_file
 
-    store_folder()
+    peak_rates_folder()
     if json_file is not None:
         writable_file(json_file)
-    console = Console()
-    with console.status("products, copies, convolutions"):
-        device = str(pick_device(load.device))
-        measured = measure(device, load.dtype)
-    path = store(device, measured)
-    console.print(
-        f"{device}: products {measured['matmul_gflops']:.0f} GFLOP/s in {measured['dtype']}, "
-        f"convolutions {measured['conv_gflops']:.0f} in {measured['conv_dtype']}, "
-        f"copies {measured['copy_gbps']:.1f} GB/s"
-    )
+    console, device = Console(), str(pick_device(load.device))
+    with console.status("measuring matmul, copy and convolution"):
+        rates = measure_peak_rates(device, load.dtype)
+    path = store_peak_rates(device, rates)
+    console.print(f"{device}: {peak_rates_line(rates)}")
     console.print(f"stored in {path}")
-    _write(json_file, measured)
+    if json_file is not None:
+        with replacing(json_file) as partial:
+            partial.write_text(json.dumps(rates, indent=1))
 
 
-@app.command()
+@app.command("run")
 @with_load_flags()
-def run(
+def run_benchmark(
     load: LoadOptions,
-    blocks: Annotated[int, typer.Option(help="Blocks to measure once the window is full.")] = 60,
+    blocks: Annotated[
+        int, typer.Option(help="Blocks to measure; fewer where blocks are slow, unless --full.")
+    ] = 60,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Time budget. Sections after it are skipped.")
+    ] = 3.0,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Measure everything, however long: all blocks, compiling, scaling."
+        ),
+    ] = False,
     plots: Annotated[
-        Path | None, typer.Option(help="Draw scaling.svg and roofline.svg into this folder.")
+        Path | None,
+        typer.Option(help="Also measure scaling; draw scaling.svg and roofline.svg here."),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Hold it against the committed baseline.")
+        bool, typer.Option("--compare", help="Compare with the committed baseline.")
     ] = False,
     save_baseline: Annotated[
-        bool, typer.Option("--save-baseline", help="Make it the baseline to commit.")
+        bool, typer.Option("--save-baseline", help="Make this run the baseline to commit.")
     ] = False,
     json_file: _Json = None,
 ) -> None:
-    """Frames per second with decoding, beside an eager baseline; start, stages, sessions, memory.
+    """Measure frames per second beside an eager baseline; start, latency, sessions, memory.
 
-    The embedded world by default. With --compare the exit code is 1 if it became slower.
+    Measures the embedded world by default, in one or two minutes. Prints each section when it is
+    finished and writes it to --json. Ctrl-C keeps the sections that are finished (exit code 130).
+    With --compare the exit code is 1 if the program became slower.
     """
-    from rich.console import Console
-
     from glassworld.bench import regression
-    from glassworld.bench.tables import Order, full_benchmark, print_comparison, print_table
+    from glassworld.bench.benchmark import BenchmarkOptions
     from glassworld.files import writable_file, writable_folder
 
-    order = Order(
-        load.keywords("accelerate", "tiny_decoder"), load.accelerate, load.tiny_decoder, blocks
+    options = BenchmarkOptions(
+        load,
+        blocks,
+        full=full,
+        scaling=plots is not None,
+        baseline=regression.read_baseline() if compare else None,
     )
-    before = regression.read() if compare else None
     if json_file is not None:
         writable_file(json_file)
     folder = None if plots is None else writable_folder(plots)
-    console = Console()
-    with console.status("measuring: this takes a few minutes") as status:
-        figures = full_benchmark(order, status.update, folder)
-    print_table(figures, console)
-    _write(json_file, figures)
-    if save_baseline:
-        regression.save(figures)
+    seconds = None if full else 60 * minutes
+    _benchmark(options, seconds, json_file, folder, save_baseline)
+
+
+def _benchmark(
+    options: Any, seconds: float | None, json_file: Path | None, plots: Path | None, save: bool
+) -> None:
+    """Run the sections, print them, and compare them with the baseline."""
+    from rich.console import Console
+
+    from glassworld.bench import regression
+    from glassworld.bench.benchmark import Benchmark, write_plots
+    from glassworld.bench.section_runner import SectionRunner, TimeBudget
+    from glassworld.bench.tables import print_benchmark, print_comparison
+
+    console, budget = Console(), TimeBudget(seconds)
+    runner = SectionRunner(console, budget, json_file)
+    with tempfile.TemporaryDirectory() as folder:
+        runner.run(Benchmark(options, budget, Path(folder), runner.report).sections())
+    print_benchmark(runner.figures, console)
+    if plots is not None:
+        write_plots(runner.figures, plots)
+    if runner.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if save:
+        regression.save_baseline(runner.figures)
         console.print(f"baseline written to {regression.BASELINE}")
-    if before is not None:
-        rows = regression.compare(figures, before)
-        print_comparison(rows, before, console)
-        if any(row.fell for row in rows):
+    if options.baseline is not None:
+        rows = regression.compare_with_baseline(runner.figures, options.baseline)
+        print_comparison(rows, options.baseline, console)
+        if any(row.dropped for row in rows):
             raise typer.Exit(1)
 
 
-def _write(path: Path | None, figures: dict[str, Any]) -> None:
-    if path is not None:
-        from glassworld.files import replacing
+@app.command("gpu")
+def check_gpu(
+    json_file: Annotated[
+        Path, typer.Option("--json", help="Write the figures to this file.")
+    ] = Path("gpu_check.json"),
+    blocks: Annotated[int, typer.Option(min=1, help="Blocks of each speed measurement.")] = 20,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Time budget. Sections after it are skipped.")
+    ] = 5.5,
+    only: Annotated[str, typer.Option(help="Sections to run, joined by commas.")] = "",
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Run all of it with a tiny world on the CPU.")
+    ] = False,
+    section: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Measure everything about a GPU: correctness, then speed and memory at the released size.
 
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(figures, indent=1))
+    Takes under six minutes on an H200, downloads nothing and uses untrained weights. Each section
+    is a process of its own: one that fails is recorded with its error, and the others go on.
+    Sections, in their order: machine, correctness, matmul_variants, accelerations, cold_starts,
+    sessions, decoder_variants, attention_variants, peak_rates, roofline, convolution_variants,
+    steady_state.
+    """
+    from glassworld.bench.gpu.check import GpuCheckOptions, measure_section, run_gpu_check
+
+    options = GpuCheckOptions(json_file, blocks, minutes, only, rehearse)
+    if section:
+        measure_section(section, options)
+    elif not run_gpu_check(options):
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command("play")
+def check_play(
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of play in the browser.")] = 120,
+    stuck: Annotated[
+        float, typer.Option(min=1, help="Seconds beside clients that do not read.")
+    ] = 30,
+    connects: Annotated[int, typer.Option(min=1, help="Connections that come and go.")] = 200,
+    world: Annotated[
+        str | None, typer.Option(help="Folder of a world. Default: the embedded world.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
+    json_file: _Json = None,
+) -> None:
+    """Check that live play keeps its promises on this machine, in a real browser.
+
+    Starts a server and measures it from outside, for about five minutes on a machine
+    that does nothing else (Linux). Needs the extras play and dev, and Chromium. The exit code
+    is 1 if a promise is broken.
+    """
+    from glassworld.bench.play import PlayCheckOptions, run_play_check
+
+    options = PlayCheckOptions(seconds, stuck, connects, world, device, json_file)
+    if not run_play_check(options):
+        raise typer.Exit(1)

@@ -1,9 +1,9 @@
-"""A cold start, in a process of its own: when the first frames are there, and how much it took.
+"""Cold start: seconds from a new process to its first frames, and the memory it takes.
 
     python -m glassworld.bench.cold_start '{"world": {}, "accelerate": [], "picture": "grey.png"}'
 
-prints a line when the first block's frames have come and, once the window is full, its memory and
-how many seconds after `began` (of `time.time`, its own start by default) each stage was over.
+prints a line when the frames of the first block are there. Once the window is full it prints its
+memory and when each stage ended, in seconds after `began` (a `time.time`; default: its own start).
 """
 
 from __future__ import annotations
@@ -21,69 +21,73 @@ if TYPE_CHECKING:
     from glassworld.engine.world import Session
 
 FIRST_FRAMES = "first frames"
-FULL = 6  # blocks until the windows of released worlds are full and every kind of block was made
+WARM_BLOCKS = 6
+"""Blocks until the window of a released world is full and every kind of block has run."""
+
 SHOWN_OF_ERROR = 500
 
 
-def cold_start(order: dict[str, Any], cache: Path | None = None) -> dict[str, Any]:
-    """Seconds from a new process to its first frames, and its memory in MB.
+def cold_start(request: dict[str, Any], cache: Path | None = None) -> dict[str, Any]:
+    """Measure the seconds from a new process to its first frames, and its memory in MB.
 
-    `order`: what `load_world` takes as `world`, parts to `accelerate`, the `picture`. `cache`:
-    the folder to keep what is compiled in; the user's own by default.
+    `request` has the arguments of `load_world` as `world`, the parts to `accelerate`, and the path
+    of the start image as `picture`. `cache` is the folder of compiled code; default: the user's.
+    Raises `RuntimeError` with the process's own words if it fails.
     """
     environment = dict(os.environ)
-    if cache is not None:  # Triton's kernels know a folder of their own
+    if cache is not None:  # Triton keeps its kernels in a folder of its own
         environment |= {"XDG_CACHE_HOME": str(cache), "TRITON_CACHE_DIR": str(cache / "triton")}
     began = time.time()
-    command = [sys.executable, "-m", __name__, json.dumps({**order, "began": began})]
+    command = [sys.executable, "-m", __name__, json.dumps({**request, "began": began})]
     with (
-        tempfile.TemporaryFile("w+") as complaints,
+        tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
         ) as process,
     ):
         assert process.stdout is not None
         while (line := process.stdout.readline()).strip() != FIRST_FRAMES:
             if not line:
-                raise _ended_early(complaints)
+                raise _ended_early(errors)
         first = time.time() - began
-        rest = process.stdout.read().splitlines()
-        if not rest:
-            raise _ended_early(complaints)
-        figures: dict[str, Any] = json.loads(rest[-1])
+        lines = process.stdout.read().splitlines()
+        if not lines:
+            raise _ended_early(errors)
+        figures: dict[str, Any] = json.loads(lines[-1])
     return {"first_frames_s": first, **figures}
 
 
-def _ended_early(complaints: IO[str]) -> RuntimeError:
-    complaints.seek(0)
-    said = complaints.read().strip()[-SHOWN_OF_ERROR:]
-    return RuntimeError(f"the cold start ended too early: {said}")
+def _ended_early(errors: IO[str]) -> RuntimeError:
+    errors.seek(0)
+    text = errors.read().strip()[-SHOWN_OF_ERROR:]
+    return RuntimeError(f"the process of the cold start failed: {text}")
 
 
-def compiled_starts(order: dict[str, Any], cache: Path) -> dict[str, float]:
-    """The same twice, with an empty compile cache and with what the first run left in it."""
+def compiled_starts(request: dict[str, Any], cache: Path) -> dict[str, float]:
+    """Measure two cold starts: with an empty compile cache, and with the cache of the first."""
     return {
-        "first_frames_cold_cache_s": cold_start(order, cache)["first_frames_s"],
-        "first_frames_warm_cache_s": cold_start(order, cache)["first_frames_s"],
+        "first_frames_cold_cache_s": cold_start(request, cache)["first_frames_s"],
+        "first_frames_warm_cache_s": cold_start(request, cache)["first_frames_s"],
     }
 
 
 class Timeline:
-    """When each stage was over, in seconds since the process was asked for."""
+    """End of each stage, in seconds since the process was asked for."""
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.seconds: dict[str, float] = {}
 
     def mark(self, stage: str) -> None:
+        """Record that `stage` ends now."""
         self.seconds[stage] = time.time() - self.began
 
 
-def main() -> None:
-    order = json.loads(sys.argv[1])
-    timeline = Timeline(order.get("began", time.time()))
+def _main() -> None:
+    request = json.loads(sys.argv[1])
+    timeline = Timeline(request.get("began", time.time()))
     timeline.mark("interpreter")
-    import torch  # noqa: F401  (its own part of a start)
+    import torch  # noqa: F401  (timed as a stage of its own)
 
     timeline.mark("torch")
     from glassworld.engine.acceleration.parts import accelerate
@@ -91,25 +95,25 @@ def main() -> None:
     from glassworld.engine.runtime.device import synchronize
 
     timeline.mark("glassworld")
-    world = load_world(**order["world"])
+    world = load_world(**request["world"])
     synchronize(world.device)
     timeline.mark("world")
-    accelerate(world, order["accelerate"])
+    accelerate(world, request["accelerate"])
     synchronize(world.device)
     timeline.mark("accelerated")
-    session, action = world.start(order["picture"]), world.space.press(())
+    session, action = world.start(request["picture"]), world.space.press(())
     synchronize(world.device)
     timeline.mark("session")
     session.step(action)
     timeline.mark(FIRST_FRAMES)
     print(FIRST_FRAMES, flush=True)
-    for _ in range(FULL):
+    for _ in range(WARM_BLOCKS):
         session.step(action)
     print(json.dumps({**_memory(session), "timeline_s": timeline.seconds}))
 
 
 def _memory(session: Session) -> dict[str, float]:
-    """Megabytes of the weights, of the session and of the process at its peak."""
+    """Return the megabytes of the weights, of the session, and of the process at its peak."""
     networks, device = session.world.networks, session.world.device.type
     parts = (networks.dit, networks.encoder, networks.decoder, networks.vision)
     weights = sum(weight.nbytes for part in parts for weight in part.parameters())
@@ -126,13 +130,13 @@ def _memory(session: Session) -> dict[str, float]:
 
 
 def _peak_bytes(device: str) -> int:
-    """The most this process has held: on the GPU, or in all on a CPU."""
+    """Return the peak memory of this process: of the GPU, or resident on a CPU."""
     if device == "cuda":
         import torch
 
         return torch.cuda.max_memory_reserved()
     status = Path("/proc/self/status")
-    if status.is_file():  # what `resource` says begins with the parent's peak
+    if status.is_file():  # `resource` would start from the peak of the parent
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
     import resource
@@ -141,4 +145,4 @@ def _peak_bytes(device: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -1,4 +1,4 @@
-"""How near the transformer's dense products come to what such products reach on their own."""
+"""Matmuls of the transformer: their time in a block against the same shapes alone."""
 
 from __future__ import annotations
 
@@ -10,65 +10,69 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from glassworld.bench.peak_rates import median_seconds
-from glassworld.bench.steady_state import idle
+from glassworld.bench.steady_state import fork, idle_action
 from glassworld.engine.world import Session
 from glassworld.models.ops.linear import PackedLinear
 
-PRODUCTS = {
+MATMULS = {
     "aten::addmm": 1,
     "aten::_addmm_activation": 1,
     "aten::mm": 0,
     "mkldnn::_linear_pointwise": 0,
 }
-"""The operators a linear layer ends in, and at which argument their two matrices begin."""
+"""Operators that a linear layer ends in, and the index of the first of their two matrices."""
 
 REPEATS = 5
-Shape = tuple[int, int, int]
+Shape = tuple[int, int, int]  # rows, inner width, columns
 
 
-def products_share(session: Session) -> dict[str, float] | None:
-    """Of one steady block: GFLOP of its products, their time in it and alone, and the quotient.
+def matmul_share(session: Session) -> dict[str, float] | None:
+    """Compare the matmuls of one steady block with the same shapes alone.
 
-    None where the products are hidden in captured graphs.
+    Returns their GFLOP, their time in the block and alone, and the quotient; None where captured
+    graphs hide them. `session` stays where it is.
     """
-    device = session.world.device
-    activities = [ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities, record_shapes=True) as recorded:
-        session.step(idle(session.world))
-    counted: dict[Shape, int] = defaultdict(int)
-    microseconds = 0.0
-    for event in recorded.events():
-        if event.name in PRODUCTS:
-            counted[_shape(event)] += 1
-            own: Any = event.self_device_time_total if device.type == "cuda" else None
-            microseconds += event.self_cpu_time_total if own is None else own
-    if not counted or not microseconds:
+    counts, block_seconds = _matmuls_of_block(fork(session))
+    if not counts or not block_seconds:
         return None
-    alone = sum(n * _seconds_alone(shape, session) for shape, n in counted.items())
-    flops = sum(2 * n * rows * inner * columns for (rows, inner, columns), n in counted.items())
+    alone = sum(count * _seconds_alone(shape, session) for shape, count in counts.items())
+    flops = sum(2 * count * math.prod(shape) for shape, count in counts.items())
     return {
         "gflop": flops / 1e9,
-        "in_block_ms": microseconds / 1e3,
+        "in_block_ms": 1e3 * block_seconds,
         "alone_ms": 1e3 * alone,
-        "share": alone / (microseconds / 1e6),
+        "share": alone / block_seconds,
     }
 
 
+def _matmuls_of_block(session: Session) -> tuple[dict[Shape, int], float]:
+    """Count the matmuls of the next block by shape, and sum up their seconds."""
+    on_gpu = session.world.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]
+    with profile(activities=activities, record_shapes=True) as recorded:
+        session.step(idle_action(session.world))
+    counts: dict[Shape, int] = defaultdict(int)
+    microseconds = 0.0
+    for event in recorded.events():
+        if event.name in MATMULS:
+            counts[_shape(event)] += 1
+            self_us: Any = event.self_device_time_total if on_gpu else None
+            microseconds += event.self_cpu_time_total if self_us is None else self_us
+    return counts, microseconds / 1e6
+
+
 def _shape(event: Any) -> Shape:
-    """Rows, inner width and columns of a product."""
-    first = PRODUCTS[event.name]
+    first = MATMULS[event.name]
     left, right = event.input_shapes[first : first + 2]
-    columns = right[1] if event.name.startswith("aten") else right[0]  # as `[out, in]`
+    columns = right[1] if event.name.startswith("aten") else right[0]  # stored as [out, in]
     return math.prod(left[:-1]), left[-1], columns
 
 
 @torch.inference_mode()
 def _seconds_alone(shape: Shape, session: Session) -> float:
-    """One product, its matrices as fresh in the caches as a block's: layers have their own.
+    """Time one matmul by torch's operator and by our layer, and return the faster.
 
-    By torch's operator or as our layers do it, whichever is the quicker.
+    Every layer has its own weight, as in a block, so that weights are as cold in the caches.
     """
     rows, inner, columns = shape
     dit = session.world.networks.dit
@@ -84,6 +88,7 @@ def _seconds_alone(shape: Shape, session: Session) -> float:
         for layer in layers:
             torch.addmm(layer.bias, left, layer.weight.T)
 
-    ways = (by_layers, by_operator)
-    seconds = min(median_seconds(way, session.world.device, REPEATS) for way in ways)
+    variants = (by_layers, by_operator)
+    device = session.world.device
+    seconds = min(median_seconds(variant, device, REPEATS) for variant in variants)
     return seconds / len(layers)

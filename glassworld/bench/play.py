@@ -1,17 +1,12 @@
-#!/usr/bin/env python3
-"""Whether live play holds what it promises on this machine: played in a real browser, as JSON.
-
-    scripts/play_check --json play.json
+"""The check of live play: whether it keeps its promises on this machine, in a real browser.
 
 Starts `glassworld play` and measures from outside: start to ready, the content rate, stalls and
 key to frame in headless Chromium, four players at once and the memory of each, clients that stop
-reading, and what is left of many that come and go. About five minutes, on a machine that does
-nothing else (Linux). Needs the extras `play` and `dev`, and Chromium.
+reading, and the resources left after many that come and go.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -24,24 +19,84 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.support.live import Deaf, PlayClient  # noqa: E402
+from glassworld.bench.play_client import NonReadingClient, PlayClient
+from glassworld.bench.section_runner import Figures
+from glassworld.errors import InputError
+from glassworld.files import replacing, writable_file
+from glassworld.profiling.metadata import machine, versions
 
 WARM_UP = 5.0
-"""Seconds of a walk that are not measured."""
+"""Seconds of a session that are not measured."""
+
+PLAYERS = 4
+MAX_LEAK_MB = 32
 
 
-class Server(NamedTuple):
+@dataclass(frozen=True)
+class PlayCheckOptions:
+    """How long to check which world; the fields are the command's options."""
+
+    seconds: float = 120
+    stuck: float = 30
+    connects: int = 200
+    world: str | None = None
+    device: str | None = None
+    json_file: Path | None = None
+
+
+def run_play_check(options: PlayCheckOptions) -> bool:
+    """Measure live play, print the figures as JSON, and return True if all promises are kept.
+
+    Raises `InputError` without Chromium or playwright.
+    """
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None or find_spec("playwright") is None:
+        raise InputError(
+            "bench play needs Chromium and playwright: apt install chromium, pip install playwright"
+        )
+    if options.json_file is not None:
+        writable_file(options.json_file)
+    figures: Figures = {
+        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "load_before": os.getloadavg()[0],
+    }
+    sections: dict[str, Callable[[PlayServer], Any]] = {
+        "ready_seconds": lambda server: server.ready_seconds,
+        "four": lambda server: measure_players(server, max(10.0, options.seconds / 4)),
+        "browser": lambda server: measure_browser(server, options.seconds, chromium),
+        "stuck": lambda server: measure_beside_stuck(server, options.stuck),
+        "come_and_go": lambda server: measure_leaks(server, options.connects),
+    }
+    with serving(options.world, options.device) as server:
+        for name, measure in sections.items():
+            began = time.perf_counter()
+            figures[name] = measure(server)
+            _write(options.json_file, figures)
+            print(f"{name}: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    figures["kept"] = kept_promises(figures)
+    _write(options.json_file, figures)
+    print(json.dumps(figures, indent=1))
+    return all(figures["kept"].values())
+
+
+def _write(path: Path | None, figures: Figures) -> None:
+    if path is not None:
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+class PlayServer(NamedTuple):
     """A running `glassworld play`."""
 
     process: subprocess.Popen[str]
@@ -49,74 +104,83 @@ class Server(NamedTuple):
     ready_seconds: float
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-            return str(answer.read().decode())
+        """Return the text of a page."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
+            return str(response.read().decode())
 
     def metric(self, name: str) -> int:
-        found = re.search(rf"^glassworld_{name} (\S+)$", self.get("/metrics"), re.MULTILINE)
-        assert found is not None
-        return int(float(found[1]))
+        """Return the value of one of the server's metrics."""
+        match = re.search(rf"^glassworld_{name} (\S+)$", self.get("/metrics"), re.MULTILINE)
+        assert match is not None
+        return int(float(match[1]))
 
     def megabytes(self) -> float:
-        """The server's resident memory."""
+        """Return the server's resident memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+        match = re.search(r"VmRSS:\s+(\d+)", status)
+        assert match is not None
+        return int(match[1]) / 1024
 
-    def files(self) -> int:
-        """How many files and sockets the server has open."""
+    def open_files(self) -> int:
+        """Return how many files and sockets the server has open."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
-    def client(self) -> Any:
+    def client(self) -> PlayClient:
+        """Return a client, to connect by `with`."""
         return PlayClient(f"ws://127.0.0.1:{self.port}/ws")
 
 
 @contextmanager
-def serving(options: argparse.Namespace) -> Iterator[Server]:
-    """A server of its own, ended with the `with`."""
+def serving(world: str | None, device: str | None) -> Iterator[PlayServer]:
+    """Run a server until the end of the `with`; it is ready at the beginning.
+
+    Raises `InputError` if it does not start.
+    """
     command = [sys.executable, "-m", "glassworld", "play", "--no-open", "--port", "0"]
-    for name in ("world", "device"):
-        if getattr(options, name):
-            command += [f"--{name}", getattr(options, name)]
+    for name, value in (("world", world), ("device", device)):
+        if value:
+            command += [f"--{name}", value]
     began = time.perf_counter()
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             address = re.search(r"http://127.0.0.1:(\d+)/", process.stdout.readline())
             if address is None:
-                sys.exit("the server did not start")
-            server = Server(process, int(address[1]), 0.0)
-            while not _ready(server):
+                raise InputError("bench play: `glassworld play` did not start")
+            server = PlayServer(process, int(address[1]), 0.0)
+            while not _is_ready(server):
                 if process.poll() is not None:
-                    sys.exit("the server ended before it was ready")
+                    raise InputError("bench play: `glassworld play` ended before it was ready")
                 time.sleep(0.05)
             yield server._replace(ready_seconds=time.perf_counter() - began)
         finally:
             process.terminate()
 
 
-def _ready(server: Server) -> bool:
+def _is_ready(server: PlayServer) -> bool:
     try:
         return server.get("/healthz") == "ready\n"
     except urllib.error.HTTPError:
         return False
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> bool:
+def _wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
     return condition()
 
 
-class Walker(threading.Thread):
-    """A player that walks, in a thread of its own, until `done` is set."""
+class RandomPlayer(threading.Thread):
+    """A player who presses random keys, in a thread of its own, until `done` is set."""
 
-    def __init__(self, server: Server, seed: int) -> None:
+    def __init__(self, server: PlayServer, seed: int) -> None:
         super().__init__()
         self.server, self.random, self.done = server, random.Random(seed), threading.Event()
         self.arrivals: list[float] = []
 
     def run(self) -> None:
+        """Play, and note when every frame arrives."""
         with self.server.client() as client:
             keys = [control["key"] for control in client.hello["controls"]]
             client.start(seed=self.random.randrange(1000))
@@ -125,75 +189,72 @@ class Walker(threading.Thread):
                 for _ in client.frames(self.random.randrange(4, 18)):
                     self.arrivals.append(time.perf_counter())
 
-    def since(self, begin: float) -> dict[str, float]:
-        """Frames per second and the longest gap, in seconds, since `begin`."""
-        times = [each for each in self.arrivals if each >= begin]
-        gaps = [later - earlier for earlier, later in pairwise(times)]
-        return {"fps": len(gaps) / sum(gaps), "longest_gap": max(gaps)}
+
+def frame_rate(arrivals: Sequence[float], since: float) -> dict[str, float]:
+    """Return the frames per second and the longest gap in seconds of the frames after `since`."""
+    times = [arrival for arrival in arrivals if arrival >= since]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    return {"fps": len(gaps) / sum(gaps), "longest_gap": max(gaps)}
 
 
-def walking(server: Server, players: int, seconds: float) -> tuple[list[Walker], float]:
-    """So many players for so long after the warm-up: the players, and when that had passed."""
-    walkers = [Walker(server, seed) for seed in range(players)]
-    for walker in walkers:
-        walker.start()
-    time.sleep(WARM_UP)
-    begin = time.perf_counter()
-    time.sleep(seconds)
-    return walkers, begin
+@contextmanager
+def playing(server: PlayServer, players: int) -> Iterator[tuple[list[RandomPlayer], float]]:
+    """Let players play until the end of the `with`; gives them and the time after the warm-up."""
+    threads = [RandomPlayer(server, seed) for seed in range(players)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(WARM_UP)
+        yield threads, time.perf_counter()
+    finally:
+        for thread in threads:
+            thread.done.set()
+        for thread in threads:
+            thread.join(60)
+    assert _wait_until(lambda: server.metric("sessions") == 0)
 
 
-def finish(server: Server, walkers: list[Walker]) -> None:
-    for walker in walkers:
-        walker.done.set()
-    for walker in walkers:
-        walker.join(60)
-    assert until(lambda: server.metric("sessions") == 0)
-
-
-def four_at_once(server: Server, seconds: float) -> dict[str, Any]:
-    """Each one's share of the device, and its memory with all of its snapshots."""
+def measure_players(server: PlayServer, seconds: float) -> Figures:
+    """Measure every player's share of the device, and the memory of each with its snapshots."""
     before = server.megabytes()
-    walkers, begin = walking(server, 4, seconds)
-    shares = [walker.since(begin) for walker in walkers]
-    memory = (server.megabytes() - before) / 4
-    finish(server, walkers)
+    with playing(server, PLAYERS) as (players, begin):
+        time.sleep(seconds)
+        shares = [frame_rate(player.arrivals, begin) for player in players]
+        memory = (server.megabytes() - before) / PLAYERS
     return {"players": shares, "megabytes_each": memory, "megabytes_without": before}
 
 
-def stuck(server: Server, seconds: float) -> dict[str, float]:
-    """One player beside two that read nothing; one of those claims to see all the same."""
-    with Deaf(server.port) as silent, Deaf(server.port) as liar:
-        silent.say("start", version=1)
-        liar.say("start", version=1)
-        walkers, begin = walking(server, 1, 0)
-        while time.perf_counter() - begin < seconds:
-            time.sleep(0.5)
-            with suppress(OSError):
-                liar.say("seen", frame=2**32 - 1)
-        figures = walkers[0].since(begin)
-    finish(server, walkers)
-    return figures
+def measure_beside_stuck(server: PlayServer, seconds: float) -> dict[str, float]:
+    """Measure a player beside two clients that never read; one of them acknowledges frames."""
+    with NonReadingClient(server.port) as silent, NonReadingClient(server.port) as liar:
+        silent.send("start", version=1)
+        liar.send("start", version=1)
+        with playing(server, 1) as (players, begin):
+            while time.perf_counter() - begin < seconds:
+                time.sleep(0.5)
+                with suppress(OSError):
+                    liar.send("seen", frame=2**32 - 1)
+            return frame_rate(players[0].arrivals, begin)
 
 
-def come_and_go(server: Server, times: int) -> dict[str, Any]:
-    """What is left of many connections: some begin a walk, some vanish without a word."""
-    before = _holds(server)
+def measure_leaks(server: PlayServer, times: int) -> Figures:
+    """Measure the resources left after many connections: some start, some vanish silently."""
+    before = _resources(server)
     for number in range(times):
         with server.client() as client:
             if number % 20 == 0:
                 client.start()
             if number % 3 == 0:
                 client.socket.socket.shutdown(socket.SHUT_RDWR)
-    until(lambda: server.metric("sessions") == 0 and server.metric("queue") == 0)
-    until(lambda: server.metric("tasks") <= before["tasks"], 10)
-    return {"before": before, "after": _holds(server)}
+    _wait_until(lambda: server.metric("sessions") == 0 and server.metric("queue") == 0)
+    _wait_until(lambda: server.metric("tasks") <= before["tasks"], 10)
+    return {"before": before, "after": _resources(server)}
 
 
-def _holds(server: Server) -> dict[str, float]:
-    counted = {name: server.metric(name) for name in ("sessions", "tasks")}
-    time.sleep(0.5)  # the socket of this very question closes first
-    return {**counted, "files": server.files(), "megabytes": server.megabytes()}
+def _resources(server: PlayServer) -> dict[str, float]:
+    counts = {name: server.metric(name) for name in ("sessions", "tasks")}
+    time.sleep(0.5)  # the socket of this request closes first
+    return {**counts, "files": server.open_files(), "megabytes": server.megabytes()}
 
 
 SNAPSHOT = """() => ({
@@ -202,8 +263,8 @@ SNAPSHOT = """() => ({
 })"""
 
 
-def in_the_browser(server: Server, seconds: float, chromium: str) -> dict[str, Any]:
-    """Play in headless Chromium; latencies are the page's own, from the key's event."""
+def measure_browser(server: PlayServer, seconds: float, chromium: str) -> Figures:
+    """Play in headless Chromium. The page itself measures latencies, from the key's event."""
     from playwright.sync_api import sync_playwright
 
     chance = random.Random(0)
@@ -213,8 +274,8 @@ def in_the_browser(server: Server, seconds: float, chromium: str) -> dict[str, A
         page.goto(f"http://127.0.0.1:{server.port}/")
         page.wait_for_timeout(1000 * WARM_UP)
         hello = page.evaluate("glassworld.state.hello")
-        keys = [each["key"] for each in hello["controls"] if each["column"] or any(each["mouse"])]
-        first = page.evaluate(SNAPSHOT)
+        keys = [key["key"] for key in hello["controls"] if key["column"] or any(key["mouse"])]
+        first = last = page.evaluate(SNAPSHOT)
         latencies: list[float] = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -226,30 +287,34 @@ def in_the_browser(server: Server, seconds: float, chromium: str) -> dict[str, A
             last = page.evaluate(SNAPSHOT)
             latencies += last["latencies"]
         browser.close()
-    passed = (last["now"] - first["now"]) / 1000
+    elapsed = (last["now"] - first["now"]) / 1000
     return {
-        "seconds": passed,
+        "seconds": elapsed,
         "content_rate": hello["frame_rate"],
         "block_seconds": hello["block_frames"] / hello["frame_rate"],
-        "fps": (last["frame"] - first["frame"]) / passed,
+        "fps": (last["frame"] - first["frame"]) / elapsed,
         "stalls": last["stalls"] - first["stalls"],
         "stalls_while_warming_up": first["stalls"],
         "key_events": len(latencies),
-        "key_to_frame_ms": {"p50": _part(latencies, 0.5), "p95": _part(latencies, 0.95)},
+        "key_to_frame_ms": {
+            "p50": percentile(latencies, 0.5),
+            "p95": percentile(latencies, 0.95),
+        },
     }
 
 
-def _part(values: list[float], part: float) -> float:
+def percentile(values: Sequence[float], fraction: float) -> float:
+    """Return the value below which a fraction of the values lies."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
 
 
-def verdicts(figures: dict[str, Any]) -> dict[str, bool]:
-    """What was promised, and whether it was kept."""
-    page, four, left = figures["browser"], figures["four"]["players"], figures["come_and_go"]
-    rate, shares = page["content_rate"], [each["fps"] for each in four]
+def kept_promises(figures: Figures) -> dict[str, bool]:
+    """Return the promises of live play, and whether the figures keep each."""
+    page, leaks = figures["browser"], figures["come_and_go"]
+    rate, shares = page["content_rate"], [player["fps"] for player in figures["four"]["players"]]
     latency = page["key_to_frame_ms"]["p95"]
-    before, after = left["before"], left["after"]
+    before, after = leaks["before"], leaks["after"]
     return {
         "ready within 8 s": figures["ready_seconds"] <= 8,
         "content rate held": page["fps"] >= 0.98 * rate,
@@ -257,46 +322,8 @@ def verdicts(figures: dict[str, Any]) -> dict[str, bool]:
         "key to frame p95 within two blocks and 100 ms": latency
         <= 2000 * page["block_seconds"] + 100,
         "four players share alike": min(shares) >= 0.75 * max(shares),
-        "the stuck harm nobody": figures["stuck"]["fps"] >= 0.95 * rate,
+        "stuck clients harm nobody": figures["stuck"]["fps"] >= 0.95 * rate,
         "no session or task left": after["sessions"] == 0 and after["tasks"] <= before["tasks"],
         "no file or socket left": after["files"] <= before["files"],
-        "no memory left": after["megabytes"] - before["megabytes"] < 32,
+        "no memory left": after["megabytes"] - before["megabytes"] < MAX_LEAK_MB,
     }
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=120, help="of play in the browser")
-    parser.add_argument("--stuck", type=float, default=30, help="seconds without reading")
-    parser.add_argument("--connects", type=int, default=200, help="connections that come and go")
-    parser.add_argument("--world", help="folder of a world; the embedded one by default")
-    parser.add_argument("--device", help="cpu or cuda")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    options = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None or find_spec("playwright") is None:
-        parser.error("needs Chromium and playwright: apt install chromium, pip install playwright")
-    from glassworld.profiling.metadata import machine, versions
-
-    figures: dict[str, Any] = {
-        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
-        "load_before": os.getloadavg()[0],
-    }
-    with serving(options) as server:
-        figures["ready_seconds"] = server.ready_seconds
-        figures["four"] = four_at_once(server, max(10.0, options.seconds / 4))
-        figures["browser"] = in_the_browser(server, options.seconds, chromium)
-        figures["stuck"] = stuck(server, options.stuck)
-        figures["come_and_go"] = come_and_go(server, options.connects)
-    figures["kept"] = verdicts(figures)
-    text = json.dumps(figures, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
-    return 0 if all(figures["kept"].values()) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Plots as SVG files, written here: a few lines and points do not need a plotting library."""
+"""Plots as SVG files, drawn here: a few lines and points do not need a plotting library."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 360, 250
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 34, 44
-LABEL = (130, 11)  # the room a label takes
+LABEL_SIZE = (130, 11)  # pixels
 INK, PALE, ACCENT = "#1f2933", "#d5dbe1", "#0b6e99"
 
 
 @dataclass(frozen=True)
 class Axis:
-    """From the data's values to a panel's pixels, linearly or by powers of ten."""
+    """A linear or logarithmic map from data values to pixels of a panel."""
 
     low: float
     high: float
@@ -26,12 +26,14 @@ class Axis:
     logarithmic: bool = False
 
     def at(self, value: float) -> float:
+        """Return the pixel of a value."""
         low, high = self.low, self.high
         if self.logarithmic:
             value, low, high = math.log10(value), math.log10(low), math.log10(high)
         return self.first + (self.last - self.first) * (value - low) / (high - low)
 
     def ticks(self) -> list[float]:
+        """Return round values along the axis: powers of ten if it is logarithmic."""
         if self.logarithmic:
             powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
             return [10.0**power for power in powers]
@@ -44,7 +46,7 @@ class Axis:
 
 @dataclass
 class Panel:
-    """One chart: its frame and ticks are drawn at once, lines and points as they are asked for."""
+    """One chart: its grid and labels, and the lines and points added to it."""
 
     title: str
     x_label: str
@@ -67,32 +69,35 @@ class Panel:
         self.text(middle, self.y.first + 32, self.x_label, "middle")
         self.text(self.x.first, self.y.last - 3, self.y_label, "start")
 
-    def curve(self, points: list[Point], colour: str = ACCENT) -> None:
+    def curve(self, points: list[Point], color: str = ACCENT) -> None:
+        """Add a line through points."""
         path = " ".join(f"{self.x.at(x):.1f},{self.y.at(y):.1f}" for x, y in points)
         self.parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+            f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.5"/>'
         )
 
     def dots(self, points: list[Point]) -> None:
+        """Add a dot at every point."""
         for x, y in points:
             self.parts.append(
                 f'<circle cx="{self.x.at(x):.1f}" cy="{self.y.at(y):.1f}" r="3" fill="{ACCENT}"/>'
             )
 
     def text(self, x: float, y: float, words: str, anchor: str, bold: bool = False) -> None:
+        """Add text at a pixel; `anchor` as in SVG: start, middle or end."""
         weight = ' font-weight="bold"' if bold else ""
         self.parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{weight}>{escape(words)}</text>'
         )
 
-    def _line(self, x1: float, y1: float, x2: float, y2: float, colour: str) -> None:
+    def _line(self, x1: float, y1: float, x2: float, y2: float, color: str) -> None:
         self.parts.append(
-            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
+            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}"/>'
         )
 
 
 def svg(panels: list[Panel], columns: int, width: int = WIDTH, height: int = HEIGHT) -> str:
-    """The panels side by side, row by row."""
+    """Arrange panels in a grid, row by row."""
     rows = math.ceil(len(panels) / columns)
     drawn = [
         f'<g transform="translate({width * (index % columns)},{height * (index // columns)})">'
@@ -108,12 +113,12 @@ def svg(panels: list[Panel], columns: int, width: int = WIDTH, height: int = HEI
 
 
 def scaling_plot(curves: dict[str, list[Point]]) -> str:
-    """Milliseconds a block against each axis, all from zero."""
+    """Draw the milliseconds of a block against each axis, all from zero."""
     panels = []
     for axis, points in curves.items():
         xs, ys = zip(*points, strict=True)
         panel = Panel(
-            f"a block against {axis}",
+            f"block time against {axis}",
             axis,
             "ms",
             Axis(0, max(xs) * 1.05, LEFT, WIDTH - RIGHT),
@@ -125,33 +130,33 @@ def scaling_plot(curves: dict[str, list[Point]]) -> str:
     return svg(panels, 2)
 
 
-def roofline_plot(points: list[dict[str, Any]], ceilings: dict[str, float]) -> str:
-    """FLOP/s reached against FLOPs per byte, under the ceilings of copies and products."""
-    matmul, copy = ceilings["matmul_gflops"], ceilings["copy_gbps"]
+def roofline_plot(points: list[dict[str, Any]], peak_rates: dict[str, float]) -> str:
+    """Draw the FLOP/s reached against FLOPs per byte, under the peak rates."""
+    matmul, copy = peak_rates["matmul_gflops"], peak_rates["copy_gbps"]
     intensities = [point["intensity"] for point in points]
     reached = [point["gflops"] for point in points]
     width, height = 2 * WIDTH, 2 * HEIGHT
     x = Axis(min(*intensities, 1) / 2, max(intensities) * 6, LEFT, width - RIGHT, True)
     y = Axis(min(reached) / 3, matmul * 2, height - BOTTOM, TOP, True)
-    panel = Panel("what is reached, under the roof", "FLOPs per byte", "GFLOP/s", x, y)
+    panel = Panel("roofline: measured against peak rates", "FLOPs per byte", "GFLOP/s", x, y)
     corner, low = matmul / copy, max(x.low, y.low / copy)
     panel.curve([(low, low * copy), (corner, matmul), (x.high, matmul)], INK)
-    panel.text(x.at(x.high) - 4, y.at(matmul) - 5, f"products: {matmul:,.0f} GFLOP/s", "end")
-    panel.text(x.at(low) + 30, y.at(low * copy) - 4, f"copies: {copy:,.1f} GB/s", "start")
+    panel.text(x.at(x.high) - 4, y.at(matmul) - 5, f"matmul: {matmul:,.0f} GFLOP/s", "end")
+    panel.text(x.at(low) + 30, y.at(low * copy) - 4, f"copy: {copy:,.1f} GB/s", "start")
     panel.dots(list(zip(intensities, reached, strict=True)))
-    places = [(x.at(i) + 6, y.at(r) + 3) for i, r in zip(intensities, reached, strict=True)]
-    for point, place in zip(points, _apart(places), strict=True):
-        panel.text(*place, point["tag"].replace("_", " "), "start")
+    positions = [(x.at(i) + 6, y.at(r) + 3) for i, r in zip(intensities, reached, strict=True)]
+    for point, position in zip(points, _spread_labels(positions), strict=True):
+        panel.text(*position, point["tag"].replace("_", " "), "start")
     return svg([panel], 1, width, height)
 
 
-def _apart(places: list[Point]) -> list[Point]:
-    """Where labels go that would lie on one another: from the top down, below those before."""
+def _spread_labels(positions: list[Point]) -> list[Point]:
+    """Move labels that would overlap down, below those above them."""
     moved: dict[int, Point] = {}
-    for index in sorted(range(len(places)), key=lambda index: places[index][1]):
-        x, y = places[index]
-        for other_x, other_y in sorted(moved.values(), key=lambda place: place[1]):
-            if abs(x - other_x) < LABEL[0] and abs(y - other_y) < LABEL[1]:
-                y = other_y + LABEL[1]
+    for index in sorted(range(len(positions)), key=lambda index: positions[index][1]):
+        x, y = positions[index]
+        for other_x, other_y in sorted(moved.values(), key=lambda other: other[1]):
+            if abs(x - other_x) < LABEL_SIZE[0] and abs(y - other_y) < LABEL_SIZE[1]:
+                y = other_y + LABEL_SIZE[1]
         moved[index] = x, y
-    return [moved[index] for index in range(len(places))]
+    return [moved[index] for index in range(len(positions))]

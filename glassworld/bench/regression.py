@@ -1,7 +1,7 @@
-"""The guard against getting slower: figures as ratios to the machine's ceilings, and a committed
-file of them to compare with.
+"""Regression guard: ratios to the machine's peak rates, compared with a committed baseline.
 
-Ratios stay put when the machine is faster or slower as a whole; what moves them is the program.
+Ratios stay the same on a machine that is faster or slower as a whole. A change of the program
+moves them.
 """
 
 from __future__ import annotations
@@ -15,73 +15,100 @@ from glassworld.errors import InputError
 from glassworld.files import replacing
 
 BASELINE = Path(__file__).with_name("baseline.json")
-MAY_FALL = 0.25
-"""By how much of itself a ratio may fall: two runs on an idle machine differ by a tenth."""
+MAX_DROP = 0.25
+"""Fraction that a ratio may lose: two runs on an idle machine differ by a tenth."""
 
-DECODER = "VAE_"
-
-
-def ratios(figures: dict[str, Any]) -> dict[str, float]:
-    """What a benchmark reached: shares of the ceilings, and times the baseline's speed."""
-    ceilings, points = figures["ceilings"], figures["roofline"]
-    decoder = [point for point in points if point["tag"].startswith(DECODER)]
-    transformer = [point for point in points if not point["tag"].startswith(DECODER)]
-    return {
-        "transformer, of the products' ceiling": _rate(transformer) / ceilings["matmul_gflops"],
-        "decoder, of the convolutions' ceiling": _rate(decoder) / ceilings["conv_gflops"],
-        "frames, times the eager baseline's": figures["speedup"],
-    }
-
-
-def _rate(points: list[dict[str, Any]]) -> float:
-    """GFLOP/s over several tags."""
-    return float(1e3 * sum(p["gflop"] for p in points) / sum(p["ms"] for p in points))
+DECODER_TAGS = "VAE_"
+NEEDED = ("ceilings", "roofline", "speedup")
+"""Figures that ratios are computed from."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One line of a comparison."""
+    """One line of a comparison with the baseline."""
 
     name: str
     before: float
     now: float
 
     @property
-    def fell(self) -> bool:
-        return self.now < (1 - MAY_FALL) * self.before
+    def dropped(self) -> bool:
+        """True if the ratio lost more than `MAX_DROP` of itself."""
+        return self.now < (1 - MAX_DROP) * self.before
 
 
-def save(figures: dict[str, Any], path: Path = BASELINE) -> None:
-    """Make these figures the baseline, with the machine they were measured on."""
-    kept = {
-        "world": figures["config"]["world"],
-        "device": figures["config"]["device"].partition(":")[0],
-        "dtype": figures["config"]["dtype"],
-        "threads": figures["config"]["threads"],
+def performance_ratios(figures: dict[str, Any]) -> dict[str, float]:
+    """Return the shares of the peak rates that a run reached, and its speedup.
+
+    Raises `InputError` if the run did not measure them.
+    """
+    if missing := [name for name in NEEDED if not figures.get(name)]:
+        raise InputError(
+            f"{missing[0]}: not measured, so there is nothing to compare; run again, with a "
+            "larger --minutes if the time was up"
+        )
+    rates, points = figures["ceilings"], figures["roofline"]
+    decoder = [point for point in points if point["tag"].startswith(DECODER_TAGS)]
+    transformer = [point for point in points if not point["tag"].startswith(DECODER_TAGS)]
+    return {
+        "transformer, share of the matmul peak": _gflops(transformer) / rates["matmul_gflops"],
+        "decoder, share of the convolution peak": _gflops(decoder) / rates["conv_gflops"],
+        "speedup over the eager baseline": figures["speedup"],
+    }
+
+
+def _gflops(points: list[dict[str, Any]]) -> float:
+    """Return the GFLOP/s over several tags."""
+    return float(1e3 * sum(p["gflop"] for p in points) / sum(p["ms"] for p in points))
+
+
+def save_baseline(figures: dict[str, Any], path: Path = BASELINE) -> None:
+    """Make a run the baseline, and store the machine it was measured on."""
+    config = figures["config"]
+    baseline = {
+        "world": config["world"],
+        "device": config["device"].partition(":")[0],
+        "dtype": config["dtype"],
+        "threads": config["threads"],
         "machine": figures["machine"],
         "versions": figures["versions"],
-        "ratios": ratios(figures),
+        "ratios": performance_ratios(figures),
     }
     with replacing(path) as partial:
-        partial.write_text(json.dumps(kept, indent=1) + "\n")
+        partial.write_text(json.dumps(baseline, indent=1) + "\n")
 
 
-def read(path: Path = BASELINE) -> dict[str, Any]:
-    """The committed baseline; an `InputError` if there is none."""
+def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
+    """Read the committed baseline; raise `InputError` if there is none."""
     if not path.is_file():
-        raise InputError(f"{path}: no baseline; `glassworld bench run --save-baseline` makes one")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+        raise InputError(
+            f"{path}: no baseline; save one with `glassworld bench run --save-baseline`"
+        )
+    baseline: dict[str, Any] = json.loads(path.read_text())
+    return baseline
 
 
-def compare(figures: dict[str, Any], baseline: dict[str, Any]) -> list[Ratio]:
-    """The figures' ratios beside the baseline's. An `InputError` if they are of something else."""
-    config = figures["config"]
+def check_baseline(baseline: dict[str, Any], config: dict[str, Any]) -> None:
+    """Raise `InputError` if the baseline is of another world, device or precision than a run."""
     for name in ("world", "device", "dtype"):
         now = config[name].partition(":")[0] if name == "device" else config[name]
         if now != baseline[name]:
             raise InputError(
-                f"the baseline is of {name} {baseline[name]}, not of {now}: compare that one"
+                f"{name} {now}: the baseline was measured with {baseline[name]}; compare that one, "
+                "or save a new baseline with --save-baseline"
             )
-    now = ratios(figures)
-    return [Ratio(name, before, now[name]) for name, before in baseline["ratios"].items()]
+
+
+def compare_with_baseline(figures: dict[str, Any], baseline: dict[str, Any]) -> list[Ratio]:
+    """Return the ratios of a run beside those of the baseline.
+
+    Raises `InputError` if they cannot be compared.
+    """
+    check_baseline(baseline, figures["config"])
+    now, before = performance_ratios(figures), baseline["ratios"]
+    if now.keys() != before.keys():
+        raise InputError(
+            f"the baseline was saved by glassworld {baseline['versions']['glassworld']}, which "
+            "measured other ratios; save a new baseline with --save-baseline"
+        )
+    return [Ratio(name, before[name], now[name]) for name in now]

@@ -1,4 +1,4 @@
-"""The layers and the decoder's stages under the machine's roof, from a trace of steady blocks."""
+"""Roofline of the layers and the decoder's stages, from a trace of steady blocks."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from glassworld.bench.steady_state import idle, warm
-from glassworld.engine.world import Picture, World
+from glassworld.bench.steady_state import fork, idle_action
+from glassworld.engine.run_config import describe
+from glassworld.engine.world import Session
 from glassworld.profiling.capture import profile
+from glassworld.profiling.metadata import describe_run
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.roofline import roofline
 
 BLOCKS = 4
 
 
-def roof_points(world: World, picture: Picture) -> list[dict[str, Any]]:
-    """By tag: GFLOP of the blocks measured, GFLOP/s reached and possible, FLOPs per byte.
+def roofline_points(session: Session) -> list[dict[str, Any]]:
+    """Return each tag's GFLOP, reached and possible GFLOP/s and FLOPs per byte.
 
-    The ceilings are those stored for this machine. On a CPU tags alone are recorded, which costs
-    next to nothing; a GPU's busy time needs the kernels too.
+    Uses the peak rates stored for this machine. On a CPU it records tags alone, which costs next
+    to nothing; the busy time of a GPU needs its kernels too. `session` stays where it is.
     """
-    session = warm(world, picture)
+    session = fork(session)
+    world = session.world
+    describe_run(**describe(world, None, None))
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         with profile(trace, mode="tags" if world.device.type == "cpu" else "full"):
             for _ in range(BLOCKS):
-                session.step(idle(world))
+                session.step(idle_action(world))
         return [asdict(point) for point in roofline(analyze(trace))]
 
 
-def fastest(rounds: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The quickest of several rounds: what else a shared machine does can only slow one down."""
+def fastest_round(rounds: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the round that took least time: other load on a machine only ever slows one down."""
     return min(rounds, key=lambda points: float(sum(point["ms"] for point in points)))

@@ -1,4 +1,4 @@
-"""How a block's time grows with frame size, window, steps and sessions, and over a run."""
+"""Scaling: how the time of a block grows with frame size, window, steps, sessions and length."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from glassworld.bench.steady_state import Blocks, warm
-from glassworld.engine.world import Networks, Picture, World
+from glassworld.bench.steady_state import BlockTimes, warm_session
+from glassworld.engine.world import Picture, World
 from glassworld.specs import SPACE_FACTOR, WorldSpec
 
+Curve = list[tuple[float, float]]
+"""Pairs of the value on an axis and the milliseconds of a block."""
+
 BLOCKS = 5
-SIZES = (0.5, 1.0, 1.5, 2.0)  # of the world's own frame, each way
+SIZES = (0.5, 1.0, 1.5, 2.0)  # factors of the world's height and width
 WINDOWS = (1, 2, 3, 4, 5)  # in blocks
 STEPS = (1000, 750, 500, 250)
-
-
-def scaling(
-    world: World, picture: Picture, say: Callable[[str], object]
-) -> dict[str, list[tuple[float, float]]]:
-    """Milliseconds a block, by axis: pairs of the axis's value and the median of a few blocks."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for axis, value, spec in _variants(world.spec):
-        say(f"scaling: {axis} {value:g}")
-        blocks = Blocks(warm(_with_spec(world, spec), picture))
-        blocks.run(BLOCKS)
-        curves.setdefault(axis, []).append((value, 1e3 * blocks.median))
-        if axis == TOKENS:
-            size = (spec.height * spec.width, 1e3 * blocks.median)
-            curves.setdefault("pixels of a frame", []).append(size)
-    return curves
-
-
 TOKENS = "tokens of a block"
 
 
+def scaling_curves(
+    world: World, start_image: Picture, report: Callable[[str], object]
+) -> dict[str, Curve]:
+    """Measure the median milliseconds of a few blocks along each axis."""
+    curves: dict[str, Curve] = {}
+    for axis, value, spec in _variants(world.spec):
+        report(f"scaling: {axis} {value:g}")
+        blocks = BlockTimes(warm_session(_with_spec(world, spec), start_image))
+        blocks.run_live(BLOCKS)
+        curves.setdefault(axis, []).append((value, 1e3 * blocks.median))
+        if axis == TOKENS:
+            point = (spec.height * spec.width, 1e3 * blocks.median)
+            curves.setdefault("pixels of a frame", []).append(point)
+    return curves
+
+
 def _variants(spec: WorldSpec) -> Iterator[tuple[str, float, WorldSpec]]:
+    """Yield the axis, its value and the spec of every world to measure."""
     grid, step = SPACE_FACTOR * spec.dit.patch, spec.frames_per_block
     for factor in SIZES:
         height, width = (
@@ -54,21 +56,20 @@ def _variants(spec: WorldSpec) -> Iterator[tuple[str, float, WorldSpec]]:
 
 
 def _with_spec(world: World, spec: WorldSpec) -> World:
-    """The same weights under another spec; of the transformer a shallow copy that knows it."""
+    """Return a world with the same weights and another spec, by a shallow copy of the model."""
     dit = copy.copy(world.networks.dit)
     dit.spec = spec.dit
-    own = world.networks
-    networks = Networks(dit, own.encoder, own.decoder, own.vision)
+    networks = replace(world.networks, dit=dit)
     return World(spec, networks, world.name, decoding=world.pipeline.decoder_dtype)
 
 
-def over_the_run(block_ms: list[float], parts: int = 12) -> list[tuple[float, float]]:
-    """A run's blocks as the median of each of `parts` stretches: flat where nothing piles up."""
+def curve_along_run(block_ms: list[float], parts: int = 12) -> Curve:
+    """Return the median of each of `parts` sections of a run: flat where nothing accumulates."""
     length = max(1, len(block_ms) // parts)
     starts = range(0, len(block_ms) - length + 1, length)
     return [(s + length / 2, statistics.median(block_ms[s : s + length])) for s in starts]
 
 
-def of_sessions(rows: list[dict[str, Any]], frames: int) -> list[tuple[float, float]]:
-    """A block of all sessions together, from the benchmark's rows."""
+def curve_of_sessions(rows: list[dict[str, Any]], frames: int) -> Curve:
+    """Return the time of a batch of all sessions against their number, from measured rows."""
     return [(row["sessions"], 1e3 * frames / row["fps_each_together"]) for row in rows]

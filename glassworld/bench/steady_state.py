@@ -1,14 +1,16 @@
-"""The steady state: how fast blocks follow one another once the window is full.
+"""Steady state: how fast blocks follow one another once the attention window is full.
 
-Decoding is always included. A run whose actions are known, live play and the baseline take turns
-in one process, so that a busy machine disturbs all alike; what a block is made of is timed in
-blocks of its own, because listening costs a little and on a GPU waits for the device.
+Decoding is always included. Three lanes take turns in one process, so that a busy machine disturbs
+all of them alike: a run whose actions are known in advance, live play, and the eager baseline. The
+parts of a block are timed in blocks of their own: listening to tags costs a little, and on a GPU
+it waits for the device.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise, repeat
 from typing import Any
@@ -20,9 +22,11 @@ from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import listen
 from glassworld.specs import TIME_FACTOR
 
-FEWEST_BLOCKS = 30
+MIN_BLOCKS = 6
+"""Fewest blocks of a lane that give a median and a slowest tenth."""
+
 ROUNDS = 3
-LISTENED_BLOCKS = 6
+TIMED_BLOCKS = 6
 
 STAGES = {
     "denoising": tags.DENOISING_STEP,
@@ -40,101 +44,125 @@ LAYER_KINDS = {
 
 
 @dataclass
-class Blocks:
-    """Seconds of each block of a session, in order."""
+class BlockTimes:
+    """A session and the seconds that each of its blocks took, in order."""
 
     session: Session
     seconds: list[float] = field(default_factory=list)
 
-    def run(self, count: int) -> None:
-        """As in live play: an action, then its block."""
-        action = idle(self.session.world)
+    def run_live(self, count: int) -> None:
+        """Generate blocks as live play does: take an action, then generate its block."""
+        action = idle_action(self.session.world)
         for _ in range(count):
             began = time.perf_counter()
             self.session.step(action)
             self.seconds.append(time.perf_counter() - began)
 
-    def run_ahead(self, count: int) -> None:
-        """As where all actions are known: the first and the last have no neighbour to overlap."""
-        held = repeat(idle(self.session.world), count + 3)
-        ends = [time.perf_counter() for _ in self.session.run(held)]
+    def run_known(self, count: int) -> None:
+        """Generate blocks whose actions are all known in advance.
+
+        Three more blocks run: the first and the last have no neighbor to overlap with.
+        """
+        actions = repeat(idle_action(self.session.world), count + 3)
+        ends = [time.perf_counter() for _ in self.session.run(actions)]
         self.seconds += [end - start for start, end in pairwise(ends[1:-1])]
 
     @property
     def median(self) -> float:
+        """Median seconds of a block."""
         return statistics.median(self.seconds)
 
 
-def idle(world: World) -> Action:
+def idle_action(world: World) -> Action:
+    """Return the action of a player who presses nothing."""
     return world.space.press(())
 
 
 def frames_per_block(world: World) -> int:
-    """Pixel frames of every block but the first."""
+    """Return the pixel frames of every block but the first."""
     return TIME_FACTOR * world.spec.frames_per_block
 
 
-def warm(world: World, picture: Picture) -> Session:
-    """A session whose window is full and whose encoder has forgotten the picture."""
-    session = world.start(picture)
+def warm_session(world: World, start_image: Picture) -> Session:
+    """Start a session and run it until its window is full and its encoder forgot the image."""
+    session = world.start(start_image)
     spec = world.spec
     full = max(spec.dit.window, spec.vae.encoder_receptive_field + 2)
     while session.state.start < full + spec.frames_per_block:
-        session.step(idle(world))
+        session.step(idle_action(world))
     return session
 
 
-def steady_state(world: World, baseline: World, picture: Picture, blocks: int) -> dict[str, Any]:
-    """Frames per second of a world and of its baseline, and what their blocks are made of."""
-    ahead, live, other = (Blocks(warm(each, picture)) for each in (world, world, baseline))
+def fork(session: Session) -> Session:
+    """Return a session of its own that continues from where `session` is."""
+    return Session(session.world, session.save())
+
+
+def seconds_of_lanes(session: Session, baseline: Session) -> float:
+    """Return the seconds that one block of each lane takes, to choose how many are affordable.
+
+    `session` stays where it is; `baseline` moves on.
+    """
+    live, eager = BlockTimes(fork(session)), BlockTimes(baseline)
+    live.run_live(1)
+    eager.run_live(1)
+    return 2 * live.median + eager.median
+
+
+def steady_state(session: Session, baseline: Session, blocks: int) -> dict[str, Any]:
+    """Measure frames per second of a warm session and its baseline, and the parts of a block.
+
+    `session` stays where it is; `baseline` moves on.
+    """
+    known, live, eager = (BlockTimes(each) for each in (fork(session), fork(session), baseline))
     bounds = [round(blocks * part / ROUNDS) for part in range(ROUNDS + 1)]
     for start, end in pairwise(bounds):
-        ahead.run_ahead(end - start)
-        live.run(end - start)
-        other.run(end - start)
-    frames = frames_per_block(world)
-    deadline = frames / world.spec.frame_rate
-    ordered = sorted(ahead.seconds)
+        known.run_known(end - start)
+        live.run_live(end - start)
+        eager.run_live(end - start)
+    frames = frames_per_block(session.world)
+    deadline = frames / session.world.spec.frame_rate
+    ordered = sorted(known.seconds)
     return {
         "blocks": blocks,
-        "fps_median": frames / ahead.median,
+        "fps_median": frames / known.median,
         "fps_slowest_tenth": frames / ordered[-max(1, len(ordered) // 10)],
-        "block_ms_median": 1e3 * ahead.median,
+        "block_ms_median": 1e3 * known.median,
         "block_ms_spread": 1e3 * (ordered[3 * len(ordered) // 4] - ordered[len(ordered) // 4]),
-        "block_ms": [1e3 * seconds for seconds in ahead.seconds],
+        "block_ms": [1e3 * seconds for seconds in known.seconds],
         "live_fps_median": frames / live.median,
         "deadline_misses": sum(seconds > deadline for seconds in live.seconds),
-        "baseline_fps_median": frames / other.median,
-        "speedup": other.median / ahead.median,
-        "live_speedup": other.median / live.median,
-        "stages_ms": times_of(live.session, STAGES),
-        "layer_kinds_ms": times_of(live.session, LAYER_KINDS),
-        "baseline_stages_ms": times_of(other.session, STAGES),
+        "baseline_fps_median": frames / eager.median,
+        "speedup": eager.median / known.median,
+        "live_speedup": eager.median / live.median,
+        "stages_ms": tag_times_ms(live.session, STAGES),
+        "layer_kinds_ms": tag_times_ms(live.session, LAYER_KINDS),
+        "baseline_stages_ms": tag_times_ms(eager.session, STAGES),
     }
 
 
-def times_of(session: Session, kinds: dict[str, str]) -> dict[str, float]:
-    """Milliseconds of each kind of tag in a block, the median of a few blocks.
+def tag_times_ms(session: Session, kinds: dict[str, str]) -> dict[str, float]:
+    """Return the milliseconds of a block in each kind of tag: the median of a few blocks.
 
-    The device is waited for at each one's end. What a captured graph hides takes no time of its
-    own: it is left out.
+    `kinds` maps a name to a tag's pattern. The device is synchronized at the end of each tag. Tags
+    hidden in a captured graph take no time and are left out.
     """
     blocks: list[dict[str, float]] = []
     names = {pattern: name for name, pattern in kinds.items()}
     device = session.world.device
 
-    def heard(pattern: str, fields: dict[str, Any], start: float, end: float) -> None:
+    def add(pattern: str, fields: dict[str, Any], start: float, end: float) -> None:
         if pattern in names:
             if device.type == "cuda":
                 synchronize(device)
                 end = time.perf_counter()
             blocks[-1][names[pattern]] += end - start
 
-    stop = listen(heard)
+    stop = listen(add)
     try:
-        for _ in range(LISTENED_BLOCKS):
-            blocks.append(dict.fromkeys(kinds, 0.0))
-            session.step(idle(session.world))
+        for _ in range(TIMED_BLOCKS):
+            blocks.append(defaultdict(float))
+            session.step(idle_action(session.world))
     finally:
         stop()
     medians = {name: statistics.median(block[name] for block in blocks) for name in kinds}

@@ -1,8 +1,8 @@
-"""Makes a large trace out of a small one by repeating it, each repetition later than the last.
+"""Large traces for benchmarks of the trace reader: a small trace, repeated along its time.
 
     python -m glassworld.bench.trace_files outputs/profile_trace.json large.json --megabytes 400
 
-The reader's speed and memory are measured on such files.
+docs/trace.md measures the reader's speed and memory on such files.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _DURATION = re.compile(rb'"dur"\s*:\s*(\d+)')
 _PAUSE_US = 1000
 
 
-def repeat(source: Path, target: Path, size: int) -> int:
-    """Write repetitions of `source`'s events until `target` has `size` bytes; returns how many.
+def repeat_trace(source: Path, target: Path, size: int) -> int:
+    """Repeat the events of `source` until `target` has `size` bytes, and return how often.
 
-    Times move on by the length of the run, correlation and flow ids by their range, so that the
-    whole is one long run. Memory: a few times the source.
+    Times shift by the length of the run, correlation and flow ids by their range: the result is one
+    long run. Takes a few times the memory of the source. Raises `InputError`.
     """
     try:
         parts = msgspec.json.decode(source.read_bytes(), type=dict[str, msgspec.Raw])
@@ -53,25 +53,25 @@ def repeat(source: Path, target: Path, size: int) -> int:
 
 
 def _later(events: bytes, microseconds: int, ids: int) -> bytes:
-    def moved(match: re.Match[bytes]) -> bytes:
+    def shift(match: re.Match[bytes]) -> bytes:
         decimals = b"." + match[3] if match[3] else b""
         return match[1] + b"%d" % (int(match[2]) + microseconds) + decimals
 
-    def renamed(match: re.Match[bytes]) -> bytes:
+    def renumber(match: re.Match[bytes]) -> bytes:
         return match[1] + b"%d" % (int(match[2]) + ids)
 
-    return _ID.sub(renamed, _TIME.sub(moved, events))
+    return _ID.sub(renumber, _TIME.sub(shift, events))
 
 
-def main(
+def _main(
     source: Annotated[Path, typer.Argument(help="A plain .json trace.")],
     target: Annotated[Path, typer.Argument(help="The large trace to write.")],
-    megabytes: Annotated[int, typer.Option(min=1, help="How large, at least.")] = 400,
+    megabytes: Annotated[int, typer.Option(min=1, help="Minimum size.")] = 400,
 ) -> None:
     """Repeat a trace until it is large."""
-    count = repeat(source, target, megabytes * 1_000_000)
+    count = repeat_trace(source, target, megabytes * 1_000_000)
     typer.echo(f"{target}: {count} repetitions, {target.stat().st_size / 1e6:,.0f} MB")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(_main)

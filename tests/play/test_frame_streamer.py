@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support.live import RATE, LiveServer, NonReadingClient, until
+from glassworld.bench.play_client import NonReadingClient
+from tests.support.live import RATE, LiveServer, until
 
 
 def test_frames_are_never_faster_than_the_frame_rate(live: LiveServer) -> None:

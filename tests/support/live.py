@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import socket
 import sys
 import threading
@@ -17,9 +16,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
-from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
-from websockets.uri import parse_uri
 
 from glassworld.engine.world import World
 from glassworld.play.app import create_app
@@ -155,31 +152,3 @@ class LiveServer:
             return len(asyncio.all_tasks())
 
         return asyncio.run_coroutine_threadsafe(count(), self.loop).result(10)
-
-
-class NonReadingClient:
-    """A client that sends and never reads; its socket's buffer holds a frame or two."""
-
-    def __init__(self, port: int) -> None:
-        self._protocol = ClientProtocol(parse_uri(f"ws://127.0.0.1:{port}/ws"))
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self._socket.connect(("127.0.0.1", port))
-        self._protocol.send_request(self._protocol.connect())
-        self._flush()
-        self._protocol.receive_data(self._socket.recv(4096))
-        assert self._protocol.handshake_exc is None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def send(self, kind: str, **fields: Any) -> None:
-        """Send a control message; raise `OSError` once the server has closed the connection."""
-        self._protocol.send_text(json.dumps({"type": kind, **fields}).encode())
-        self._flush()
-
-    def _flush(self) -> None:
-        self._socket.sendall(b"".join(self._protocol.data_to_send()))

@@ -1,0 +1,1 @@
+"""The check of a GPU at the released size, section by section."""

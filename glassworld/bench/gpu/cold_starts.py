@@ -1,51 +1,57 @@
-"""Starts in processes of their own: the plain world, the fast one, and one from real files."""
+"""Cold starts in processes of their own: unaccelerated, fast, and fast from a checkpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from glassworld.bench.checkpoint import write_checkpoint
 from glassworld.bench.cold_start import cold_start
 from glassworld.bench.gpu.accelerations import FAST
-from glassworld.bench.gpu.context import BenchContext, Figures, reason
+from glassworld.bench.gpu.context import BenchContext, error_row
+from glassworld.bench.section_runner import Figures
 
 
-class Start(NamedTuple):
-    """One way to start. Those with parts share a cache, which the first of them finds empty."""
+class ColdStart(NamedTuple):
+    """One kind of start; all share a compile cache, which the first with parts finds empty."""
 
     parts: tuple[str, ...] = ()
     from_files: bool = False
 
 
-STARTS = {
-    "plain": Start(),
-    "fast_cold_cache": Start(FAST),
-    "fast_warm_cache": Start(FAST),
-    "fast_warm_cache_again": Start(FAST),
-    "fast_from_checkpoint": Start(FAST, from_files=True),
+COLD_STARTS = {
+    "plain": ColdStart(),
+    "fast_cold_cache": ColdStart(FAST),
+    "fast_warm_cache": ColdStart(FAST),
+    "fast_from_checkpoint": ColdStart(FAST, from_files=True),
 }
 
 
-def starts(rig: BenchContext, ways: dict[str, Start] = STARTS) -> Figures:
-    """Each way's first frames, timeline and memory."""
-    picture = rig.folder / "grey.png"
-    rig.picture.save(picture)
-    found: Figures = {}
-    for name, way in ways.items():
+def compare_cold_starts(
+    context: BenchContext, kinds: Mapping[str, ColdStart] = COLD_STARTS
+) -> Figures:
+    """Measure the first frames, the timeline and the memory of each kind of start."""
+    picture = context.folder / "gray.png"
+    context.start_image.save(picture)
+    figures: Figures = {}
+    for name, kind in kinds.items():
         try:
-            world = rig.arguments | (_files(rig) if way.from_files else {})
-            order = {"world": world, "accelerate": way.parts, "picture": str(picture)}
-            found[name] = cold_start(order, rig.folder / "cache")
+            world = context.load_arguments | (_write_files(context) if kind.from_files else {})
+            request = {"world": world, "accelerate": kind.parts, "picture": str(picture)}
+            figures[name] = cold_start(request, context.folder / "cache")
         except Exception as error:
-            found[name] = reason(error)
-        rig.keep(found)
-        rig.say(f"  {name}: {_summary(found[name])}")
-    return found
+            figures[name] = error_row(error)
+        context.save(figures)
+        context.report(f"  {name}: {_summary(figures[name])}")
+    return figures
 
 
-def _files(rig: BenchContext) -> Figures:
-    """The rig's weights written to files; what `load_world` takes for them."""
-    return {"random_weights": False, **write_checkpoint(rig.make(), rig.folder)}
+def _write_files(context: BenchContext) -> Figures:
+    """Write the weights to files, and return the arguments that load them."""
+    return {
+        "random_weights": False,
+        **write_checkpoint(context.build_world(), context.folder),
+    }
 
 
 def _summary(row: Figures) -> str:

@@ -1,4 +1,4 @@
-"""What the sections of `scripts/gpu_check` are given, and what they give back."""
+"""Context of a section of `glassworld bench gpu`: what it measures and where it reports."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from typing import Any
 
 from PIL import Image
 
+from glassworld.bench.section_runner import Figures, Report
 from glassworld.engine.world import World
-
-Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class BenchContext:
-    """What is measured: a world made anew for each section, from the same weights."""
+    """A world to measure, and the figures and lines of a section while it is running.
 
-    make: Callable[[], World]
-    arguments: dict[str, Any]  # of `load_world`, for processes of their own
+    `build_world` returns a new world with the same weights at every call.
+    """
+
+    build_world: Callable[[], World]
+    load_arguments: dict[str, Any]  # of `load_world`, for processes of their own
     blocks: int
     folder: Path
-    keep: Callable[[Figures], None] = lambda figures: None  # hears what is there so far
-    say: Callable[[str], None] = lambda line: None  # hears of each row as it is finished
+    save: Callable[[Figures], None] = lambda figures: None  # gets the figures so far
+    report: Report = lambda line: None  # gets a line for each finished row
 
     @property
-    def picture(self) -> Image.Image:
+    def start_image(self) -> Image.Image:
+        """A gray image of the released size."""
         return Image.new("RGB", (640, 352), (128, 128, 128))
 
 
-def reason(error: Exception) -> Figures:
-    """The row of what failed: it must not hide the others."""
+def error_row(error: Exception) -> Figures:
+    """Return the row of a measurement that failed, so that the others can go on."""
     return {"error": f"{type(error).__name__}: {error}"}

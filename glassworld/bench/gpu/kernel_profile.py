@@ -1,4 +1,4 @@
-"""Which kernels a steady block's time goes to; on a CPU, which operators."""
+"""Profile of the kernels of a steady block; of its operators on a CPU."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from torch.profiler import ProfilerActivity, profile
 
-from glassworld.bench.steady_state import idle
+from glassworld.bench.steady_state import idle_action
 from glassworld.engine.world import Session
 
 BLOCKS = 2
-SHOWN = 60
-LONGEST_NAME = 120
+MAX_KERNELS = 60
+MAX_NAME_LENGTH = 120
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """What one kind of kernel takes of a block, and how often it is launched."""
+class KernelTotal:
+    """Milliseconds and launches of one kind of kernel in a block."""
 
     name: str
     ms: float
@@ -26,36 +26,41 @@ class Kernel:
 
 @dataclass(frozen=True)
 class BlockKernels:
-    """The kernels of a block: what its time is longer than their sum, the device stood still."""
+    """Kernels of a block. The device was idle for the part of `span_ms` beyond `kernels_ms`."""
 
     kernels_ms: float
-    span_ms: float  # a block's share of the time from the first kernel to the last
+    span_ms: float  # per block, from the first kernel to the last
     launches: float
-    kernels: list[Kernel]  # those that take longest, the longest first
+    kernels: list[KernelTotal]  # slowest first
 
 
-def block_kernels(session: Session, shown: int = SHOWN) -> BlockKernels:
-    """Of a session's next blocks; those in captured graphs are seen too."""
-    cuda = session.world.device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]
+def profile_kernels(session: Session, max_kernels: int = MAX_KERNELS) -> BlockKernels:
+    """Profile a session's next blocks, kernels in captured graphs included."""
+    on_gpu = session.world.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]
     with profile(activities=activities) as recorded:
         for _ in range(BLOCKS):
-            session.step(idle(session.world))
-    took: dict[str, float] = defaultdict(float)
+            session.step(idle_action(session.world))
+    microseconds: dict[str, float] = defaultdict(float)
     count: dict[str, int] = defaultdict(int)
     starts, ends = [], []
     for event in recorded.events():
-        # Annotations are shown on the device too, over the kernels that they hold.
-        if (event.device_type.name == "CUDA") is cuda and not event.is_user_annotation:
-            name = event.name[:LONGEST_NAME]
-            took[name] += event.time_range.elapsed_us() if cuda else event.self_cpu_time_total
+        # Annotations appear on the device too, around the kernels inside them.
+        if (event.device_type.name == "CUDA") is on_gpu and not event.is_user_annotation:
+            name = event.name[:MAX_NAME_LENGTH]
+            busy = event.time_range.elapsed_us() if on_gpu else event.self_cpu_time_total
+            microseconds[name] += busy
             count[name] += 1
             starts.append(event.time_range.start)
             ends.append(event.time_range.end)
-    order = sorted(took, key=took.__getitem__, reverse=True)
+    slowest = sorted(microseconds, key=microseconds.__getitem__, reverse=True)[:max_kernels]
+    per_block_ms = 1 / 1e3 / BLOCKS
     return BlockKernels(
-        sum(took.values()) / 1e3 / BLOCKS,
-        (max(ends) - min(starts)) / 1e3 / BLOCKS,
+        sum(microseconds.values()) * per_block_ms,
+        (max(ends) - min(starts)) * per_block_ms,
         sum(count.values()) / BLOCKS,
-        [Kernel(name, took[name] / 1e3 / BLOCKS, count[name] / BLOCKS) for name in order[:shown]],
+        [
+            KernelTotal(name, microseconds[name] * per_block_ms, count[name] / BLOCKS)
+            for name in slowest
+        ],
     )

@@ -1,0 +1,1 @@
+"""The eager baseline: a world as the released code computes it."""

@@ -1,4 +1,4 @@
-"""The VAE's decoder as the released code computes it: channels first, `conv3d` by `conv3d`."""
+"""The VAE decoder as the released code computes it: channels first, one `conv3d` after another."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class EagerConv(nn.Module):
         self.weight = nn.Parameter(unfold_taps(own.weight, TAPS), requires_grad=False)
 
     def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
+        """Compute the layer."""
         past = memory.frames.get(self.name)
         if past is None:
             past = x.new_zeros(*x.shape[:2], TAPS - 1, *x.shape[3:])
@@ -43,13 +44,14 @@ class EagerConv(nn.Module):
 
 
 class EagerNorm(nn.Module):
-    """A `ChannelNorm` over planes or pictures, by `normalize`."""
+    """A `ChannelNorm` over planes or images, by `normalize`."""
 
     def __init__(self, own: ChannelNorm) -> None:
         super().__init__()
         self.gamma = own.gamma
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer."""
         gamma = self.gamma.view(-1, *(1,) * (x.dim() - 2))
         return F.normalize(x, dim=1) * x.shape[1] ** 0.5 * gamma
 
@@ -64,6 +66,7 @@ class EagerResidual(nn.Module):
         self.shortcut = own.shortcut
 
     def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
+        """Compute the layer."""
         shortcut = x
         if self.shortcut is not None:
             shortcut = F.conv3d(x, self.shortcut.weight.unsqueeze(2), self.shortcut.bias)
@@ -79,16 +82,17 @@ class EagerFrameAttention(nn.Module):
         self.norm, self.to_qkv, self.proj = EagerNorm(own.norm), own.to_qkv, own.proj
 
     def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
-        pictures = rearrange(x, "b c t h w -> (b t) c h w")
-        qkv = self.to_qkv(self.norm(pictures)).flatten(2).transpose(1, 2).unsqueeze(1)
+        """Compute the layer."""
+        images = rearrange(x, "b c t h w -> (b t) c h w")
+        qkv = self.to_qkv(self.norm(images)).flatten(2).transpose(1, 2).unsqueeze(1)
         q, k, v = qkv.contiguous().chunk(3, -1)
         mixed = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2)
-        mixed = self.proj(mixed.reshape(pictures.shape))
+        mixed = self.proj(mixed.reshape(images.shape))
         return x + rearrange(mixed, "(b t) c h w -> b c t h w", b=len(x))
 
 
 class EagerUpsample(nn.Module):
-    """An `Upsample` over planes: pixels are repeated, then a convolution goes over all of them."""
+    """An `Upsample` over planes: repeats pixels, then convolves all of them."""
 
     def __init__(self, own: Upsample) -> None:
         super().__init__()
@@ -97,11 +101,12 @@ class EagerUpsample(nn.Module):
         self.bias = own.conv.bias
 
     def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
+        """Compute the layer."""
         if self.time_conv is not None and not memory.first:
             halves = self.time_conv(x, memory).unflatten(1, (2, -1))
             x = torch.stack([halves[:, 0], halves[:, 1]], 3).flatten(2, 3)
-        pictures = rearrange(x, "b c t h w -> (b t) c h w")
-        large = F.interpolate(pictures.float(), scale_factor=2, mode="nearest-exact")
+        images = rearrange(x, "b c t h w -> (b t) c h w")
+        large = F.interpolate(images.float(), scale_factor=2, mode="nearest-exact")
         mixed = F.conv2d(large.type_as(x), self.weight, self.bias, padding=1)
         return rearrange(mixed, "(b t) c h w -> b c t h w", b=len(x))
 
@@ -114,11 +119,12 @@ class EagerHead(nn.Module):
         self.norm, self.conv = EagerNorm(own.norm), EagerConv(own.conv)
 
     def forward(self, x: Tensor, memory: FeatureCache) -> Tensor:
+        """Compute the layer."""
         return self.conv(F.silu(self.norm(x)), memory)
 
 
 class EagerDecoder(StreamingDecoder):
-    """Takes the place of a `VAEDecoder` in a pipeline, with its weights."""
+    """Replaces a `VAEDecoder` in a pipeline, with its weights."""
 
     def __init__(self, own: VAEDecoder) -> None:
         super().__init__()
@@ -138,14 +144,16 @@ class EagerDecoder(StreamingDecoder):
         )
 
     def preprocess(self, latents: Tensor) -> Tensor:
+        """Denormalize latents and apply the first 1x1 convolution."""
         mean, std = latent_statistics(self.own.spec, latents.dtype, latents.device)
         with tag(tags.DECODE_PRE):
             planes = latents * std.view(1, -1, 1, 1, 1) + mean.view(1, -1, 1, 1, 1)
         with tag(tags.DECODE_CONV2):
             planes = F.conv3d(planes, self.own.conv2.weight.unsqueeze(2), self.own.conv2.bias)
-        return planes.permute(0, 2, 3, 4, 1)  # as a view: the planes stay where they are
+        return planes.permute(0, 2, 3, 4, 1)  # a view: nothing is copied
 
     def decode_frame(self, x: Tensor, memory: FeatureCache) -> Tensor:
+        """Decode one latent frame."""
         planes = x.permute(0, 4, 1, 2, 3)
         with tag(tags.DEC_CONV1):
             planes = self.conv1(planes, memory)
@@ -159,4 +167,5 @@ class EagerDecoder(StreamingDecoder):
             return self.head(planes, memory).permute(0, 2, 3, 4, 1)
 
     def to_bytes(self, pixels: Tensor) -> Tensor:
+        """Convert pixels as the own decoder does."""
         return self.own.to_bytes(pixels)

@@ -263,10 +263,10 @@ def test_the_tags_alone_are_those_of_the_whole(tmp_path, small_pieces):
 
 
 def test_a_repeated_trace_is_one_long_run(tmp_path):
-    from glassworld.bench.trace_files import repeat
+    from glassworld.bench.trace_files import repeat_trace
 
     once = write(tmp_path / "once.json", engine_run(blocks=2))
-    count = repeat(once, tmp_path / "long.json", 4 * once.stat().st_size)
+    count = repeat_trace(once, tmp_path / "long.json", 4 * once.stat().st_size)
     short, long = analyze(once), analyze(tmp_path / "long.json")
     assert count >= 4
     assert long.trace.events == count * short.trace.events

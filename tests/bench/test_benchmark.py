@@ -1,0 +1,90 @@
+"""The benchmark: its options, its sections, and the figures they promise."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from glassworld.bench.benchmark import Benchmark, BenchmarkOptions
+from glassworld.bench.section_runner import Figures, TimeBudget
+from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.errors import InputError
+
+
+def test_benchmark_measures_the_promised_figures(figures: Figures) -> None:
+    for name in ("fps_median", "baseline_fps_median", "first_frames_s", "peak_memory_mb"):
+        assert figures[name] > 0
+    assert figures["blocks"] == len(figures["block_ms"]) == 6
+    assert figures["machine"]["processor"]
+    assert 0 <= figures["deadline_misses"] <= 6
+    assert figures["key_to_frame_ms"]["worst"] >= figures["key_to_frame_ms"]["median"] > 0
+    assert figures["distance"]["latents_in_spreads"] < 1e-3
+    assert figures["distance"]["psnr_db"] > 50
+
+
+def test_parts_of_a_block_are_all_measured(figures: Figures) -> None:
+    assert set(figures["stages_ms"]) == {"denoising", "decode", "update"}
+    assert len(figures["layer_kinds_ms"]) == 6
+    assert all(ms > 0 for ms in figures["layer_kinds_ms"].values())
+    assert 0 < figures["products"]["gflop"] < 1
+    assert figures["peak_memory_mb"] > figures["weights_mb"] > 0
+
+
+def test_sessions_take_the_same_memory_each(figures: Figures) -> None:
+    one, two = figures["sessions"]
+    assert (one["sessions"], two["sessions"]) == (1, 2)
+    assert one["session_mb"] == two["session_mb"] > 0
+    assert min(two["fps_each_together"], two["fps_each_in_turn"]) > 0
+
+
+def test_every_section_prints_a_line_and_reaches_the_json_file(benchmark_run: Any) -> None:
+    lines = [line for line in benchmark_run.output.splitlines() if not line.startswith("scaling: ")]
+    names = ["world", "cold start", "peak rates", "steady state", "accuracy", "matmul", "latency"]
+    names += ["sessions", "roofline", "scaling"]
+    assert [line[: len(name)] for line, name in zip(lines, names, strict=True)] == names
+    assert all(re.search(r" \d+\.\d s", line) for line in lines)
+    stored = json.loads((benchmark_run.folder / "figures.json").read_text())
+    assert stored.keys() == benchmark_run.figures.keys()
+
+
+def test_plots_show_every_axis_and_tag(benchmark_run: Any) -> None:
+    figures, folder = benchmark_run.figures, benchmark_run.folder
+    scaling = (folder / "scaling.svg").read_text()
+    panels = ElementTree.fromstring(scaling)
+    assert len(panels.findall("{*}g")) == len(figures["scaling"]) == 6
+    for axis in ("tokens of a block", "sessions at once", "blocks of a run"):
+        assert axis in scaling
+    roofline = (folder / "roofline.svg").read_text()
+    assert len(figures["roofline"]) == len(re.findall("<circle", roofline)) == 11
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"blocks": 3}, "at least 6"), ({"load": LoadOptions(accelerate=("speed",))}, "'speed'")],
+)
+def test_bad_options_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BenchmarkOptions(**arguments)
+
+
+def test_a_benchmark_that_cannot_store_peak_rates_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
+        Benchmark(BenchmarkOptions(), TimeBudget(None), tmp_path, pytest.fail)
+
+
+def test_a_baseline_of_another_world_is_refused_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    baseline = {"world": "other", "device": "cpu", "dtype": "float32"}
+    options = BenchmarkOptions(LoadOptions(device="cpu"), baseline=baseline)
+    sections = Benchmark(options, TimeBudget(None), tmp_path, pytest.fail).sections()
+    with pytest.raises(InputError, match="world maze: the baseline was measured with other"):
+        sections[0].measure()

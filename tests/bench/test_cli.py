@@ -1,0 +1,71 @@
+"""`glassworld bench run` as a person calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from glassworld.bench.benchmark import Benchmark
+from glassworld.bench.section_runner import Figures, Section
+from glassworld.cli import main
+
+CONFIG = {"world": "maze", "device": "cpu", "dtype": "float32"}
+
+
+@pytest.fixture
+def sections(monkeypatch: pytest.MonkeyPatch) -> list[Section]:
+    """The sections that the next benchmark has."""
+    replaced: list[Section] = [Section("world", lambda: {"config": CONFIG})]
+    monkeypatch.setattr(Benchmark, "sections", lambda _: replaced)
+    return replaced
+
+
+def test_ctrl_c_keeps_the_finished_sections_and_exits_with_130(
+    sections: list[Section], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> Figures:
+        raise KeyboardInterrupt
+
+    sections.append(Section("steady state", interrupt))
+    path = tmp_path / "figures.json"
+    assert main(["bench", "run", "--compare", "--json", str(path)]) == 130
+    assert json.loads(path.read_text()) == {"config": CONFIG}
+    printed = capsys.readouterr().out
+    assert "interrupted during steady state; finished and kept: world" in printed
+    assert "maze, float32 on cpu" in printed
+
+
+@pytest.mark.parametrize(("speedup", "code"), [(4.0, 0), (2.0, 1)])
+def test_compare_exits_with_1_if_the_program_became_slower(
+    sections: list[Section],
+    speedup: float,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    baseline = {
+        **CONFIG,
+        "machine": {"processor": "a processor"},
+        "ratios": {
+            "transformer, share of the matmul peak": 1.0,
+            "decoder, share of the convolution peak": 1.0,
+            "speedup over the eager baseline": 4.0,
+        },
+    }
+    monkeypatch.setattr("glassworld.bench.regression.read_baseline", lambda: baseline)
+    points = [{"tag": tag, "gflop": 1.0, "ms": 1.0} for tag in ("VAE_Decode", "Layer")]
+    rates = {"matmul_gflops": 1e3, "conv_gflops": 1e3}
+    figures = {"ceilings": rates, "roofline": points, "speedup": speedup}
+    names = {"copy_gbps": 1.0, "dtype": "float32", "conv_dtype": "float32"}
+    rates |= names
+    sections.append(Section("roofline", lambda: figures))
+    assert main(["bench", "run", "--compare"]) == code
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
+    sections: list[Section], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sections[:] = [Section("world", pytest.fail)]
+    assert main(["bench", "run", "--json", "/dev/null/more/f.json"]) == 2
+    assert capsys.readouterr().err.startswith("error: /dev/null/more")

@@ -1,0 +1,21 @@
+"""Matmuls of a block are found and counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from glassworld.bench.matmul import matmul_share
+from glassworld.bench.steady_state import warm_session
+from tests.support import tiny
+
+
+def test_matmuls_of_a_block_are_counted() -> None:
+    world = tiny.world()
+    figures = matmul_share(warm_session(world, tiny.picture()))
+    assert figures is not None
+    dit, tokens = world.spec.dit, 3 * world.spec.tokens_per_frame
+    passes = 3 * dit.num_layers + dit.num_layers - 1
+    feed_forward = 2 * tokens * dit.dim * dit.ffn_dim * 2 * passes
+    assert feed_forward / 1e9 < figures["gflop"] < 20 * feed_forward / 1e9
+    assert figures["in_block_ms"] > 0
+    assert figures["share"] == pytest.approx(figures["alone_ms"] / figures["in_block_ms"])
