@@ -20,7 +20,7 @@ from glassworld.bench.reference.world import eager_world
 from glassworld.bench.regression import check_baseline
 from glassworld.bench.roofline import fastest_round, roofline_points
 from glassworld.bench.scaling import curve_along_run, curve_of_sessions, scaling_curves
-from glassworld.bench.section_runner import Figures, Report, Section, TimeBudget
+from glassworld.bench.section_runner import BenchSection, Figures, Report, TimeBudget
 from glassworld.bench.steady_state import (
     MIN_BLOCKS,
     frames_per_block,
@@ -89,7 +89,7 @@ class Benchmark:
         self._rooflines: list[list[dict[str, Any]]] = []
         self._measured: Figures = {}
 
-    def sections(self) -> list[Section]:
+    def sections(self) -> list[BenchSection]:
         """Return the sections in their order: each may use the figures of those before it."""
         measured = {
             "world": self.load,
@@ -105,7 +105,7 @@ class Benchmark:
         if self.options.full or self.options.scaling:
             measured["scaling"] = self.scaling
         return [
-            Section(name, measure, partial(section_summary, name))
+            BenchSection(name, measure, partial(section_summary, name))
             for name, measure in measured.items()
         ]
 

@@ -80,9 +80,9 @@ def run_benchmark(
 ) -> None:
     """Measure frames per second beside an eager baseline; start, latency, sessions, memory.
 
-    Measures the embedded world by default, in one or two minutes. Prints each section when it is
-    finished and writes it to --json. Ctrl-C keeps the sections that are finished (exit code 130).
-    With --compare the exit code is 1 if the program became slower.
+    Measures the embedded world by default. Prints each section when it is finished, and writes it
+    to --json. Ctrl-C keeps the finished sections (exit code 130). With --compare the exit code is 1
+    if the program became slower.
     """
     from glassworld.bench import regression
     from glassworld.bench.benchmark import BenchmarkOptions
@@ -149,11 +149,10 @@ def check_gpu(
 ) -> None:
     """Measure everything about a GPU: correctness, then speed and memory at the released size.
 
-    Takes under six minutes on an H200, downloads nothing and uses untrained weights. Each section
-    is a process of its own: one that fails is recorded with its error, and the others go on.
-    Sections, in their order: machine, correctness, matmul_variants, accelerations, cold_starts,
-    sessions, decoder_variants, attention_variants, peak_rates, roofline, convolution_variants,
-    steady_state.
+    Uses untrained weights, downloads nothing, and ends after --minutes. Each section is a process
+    of its own: one that fails is recorded with its error, and the others go on. Sections, in their
+    order: machine, correctness, matmul_variants, accelerations, cold_starts, sessions,
+    decoder_variants, attention_variants, peak_rates, roofline, convolution_variants, steady_state.
     """
     from glassworld.bench.gpu.check import GpuCheckOptions, measure_section, run_gpu_check
 
@@ -165,16 +164,14 @@ def check_gpu(
 
 
 @app.command("play")
+@with_load_flags("world", "device")
 def check_play(
+    load: LoadOptions,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of play in the browser.")] = 120,
     stuck: Annotated[
         float, typer.Option(min=1, help="Seconds beside clients that do not read.")
     ] = 30,
     connects: Annotated[int, typer.Option(min=1, help="Connections that come and go.")] = 200,
-    world: Annotated[
-        str | None, typer.Option(help="Folder of a world. Default: the embedded world.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
     json_file: _Json = None,
 ) -> None:
     """Check that live play keeps its promises on this machine, in a real browser.
@@ -185,6 +182,6 @@ def check_play(
     """
     from glassworld.bench.play import PlayCheckOptions, run_play_check
 
-    options = PlayCheckOptions(seconds, stuck, connects, world, device, json_file)
+    options = PlayCheckOptions(seconds, stuck, connects, load.world, load.device, json_file)
     if not run_play_check(options):
         raise typer.Exit(1)

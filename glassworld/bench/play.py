@@ -48,8 +48,8 @@ class PlayCheckOptions:
     seconds: float = 120
     stuck: float = 30
     connects: int = 200
-    world: str | None = None
-    device: str | None = None
+    world: str | Path | None = None
+    device: str = "auto"
     json_file: Path | None = None
 
 
@@ -131,15 +131,13 @@ class PlayServer(NamedTuple):
 
 
 @contextmanager
-def serving(world: str | None, device: str | None) -> Iterator[PlayServer]:
+def serving(world: str | Path | None, device: str) -> Iterator[PlayServer]:
     """Run a server until the end of the `with`; it is ready at the beginning.
 
     Raises `InputError` if it does not start.
     """
     command = [sys.executable, "-m", "glassworld", "play", "--no-open", "--port", "0"]
-    for name, value in (("world", world), ("device", device)):
-        if value:
-            command += [f"--{name}", value]
+    command += ["--device", device, *([] if world is None else ["--world", str(world)])]
     began = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from websockets.client import ClientProtocol
-from websockets.sync.client import ClientConnection, connect
-from websockets.uri import parse_uri
-
+from glassworld.errors import MissingExtraError
 from glassworld.play.protocol import FRAME, VERSION, FrameHeader, unpack_frame
+
+try:
+    from websockets.client import ClientProtocol
+    from websockets.sync.client import ClientConnection, connect
+    from websockets.uri import parse_uri
+except ModuleNotFoundError:
+    raise MissingExtraError("websockets", "play") from None
 
 TIMEOUT = 60
 SMALL_BUFFER = 4096

@@ -44,7 +44,7 @@ class TimeBudget:
 
 
 @dataclass(frozen=True)
-class Section:
+class BenchSection:
     """One part of a benchmark: `measure` returns figures, `summarize` puts them into a line."""
 
     name: str
@@ -68,7 +68,7 @@ class SectionRunner:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
         self._console.file.flush()
 
-    def run(self, sections: Sequence[Section]) -> None:
+    def run(self, sections: Sequence[BenchSection]) -> None:
         """Run the sections in order, until Ctrl-C or until the time is up.
 
         What is finished is in `figures` and in the JSON file, `interrupted` says whether Ctrl-C
@@ -88,7 +88,7 @@ class SectionRunner:
                 return
             finished.append(section.name)
 
-    def _run(self, section: Section) -> None:
+    def _run(self, section: BenchSection) -> None:
         began = time.perf_counter()
         with self._console.status(section.name) if self._spinner else nullcontext():
             self.figures |= section.measure()

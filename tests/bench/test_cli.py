@@ -8,27 +8,27 @@ from pathlib import Path
 import pytest
 
 from glassworld.bench.benchmark import Benchmark
-from glassworld.bench.section_runner import Figures, Section
+from glassworld.bench.section_runner import BenchSection, Figures
 from glassworld.cli import main
 
 CONFIG = {"world": "maze", "device": "cpu", "dtype": "float32"}
 
 
 @pytest.fixture
-def sections(monkeypatch: pytest.MonkeyPatch) -> list[Section]:
+def sections(monkeypatch: pytest.MonkeyPatch) -> list[BenchSection]:
     """The sections that the next benchmark has."""
-    replaced: list[Section] = [Section("world", lambda: {"config": CONFIG})]
+    replaced: list[BenchSection] = [BenchSection("world", lambda: {"config": CONFIG})]
     monkeypatch.setattr(Benchmark, "sections", lambda _: replaced)
     return replaced
 
 
 def test_ctrl_c_keeps_the_finished_sections_and_exits_with_130(
-    sections: list[Section], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sections: list[BenchSection], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt() -> Figures:
         raise KeyboardInterrupt
 
-    sections.append(Section("steady state", interrupt))
+    sections.append(BenchSection("steady state", interrupt))
     path = tmp_path / "figures.json"
     assert main(["bench", "run", "--compare", "--json", str(path)]) == 130
     assert json.loads(path.read_text()) == {"config": CONFIG}
@@ -39,7 +39,7 @@ def test_ctrl_c_keeps_the_finished_sections_and_exits_with_130(
 
 @pytest.mark.parametrize(("speedup", "code"), [(4.0, 0), (2.0, 1)])
 def test_compare_exits_with_1_if_the_program_became_slower(
-    sections: list[Section],
+    sections: list[BenchSection],
     speedup: float,
     code: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -59,13 +59,13 @@ def test_compare_exits_with_1_if_the_program_became_slower(
     figures = {"ceilings": rates, "roofline": points, "speedup": speedup}
     names = {"copy_gbps": 1.0, "dtype": "float32", "conv_dtype": "float32"}
     rates |= names
-    sections.append(Section("roofline", lambda: figures))
+    sections.append(BenchSection("roofline", lambda: figures))
     assert main(["bench", "run", "--compare"]) == code
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
-    sections: list[Section], capsys: pytest.CaptureFixture[str]
+    sections: list[BenchSection], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sections[:] = [Section("world", pytest.fail)]
+    sections[:] = [BenchSection("world", pytest.fail)]
     assert main(["bench", "run", "--json", "/dev/null/more/f.json"]) == 2
     assert capsys.readouterr().err.startswith("error: /dev/null/more")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from glassworld.bench.section_runner import Figures, Section, SectionRunner, TimeBudget
+from glassworld.bench.section_runner import BenchSection, Figures, SectionRunner, TimeBudget
 
 
 def runner_for(path: Path, seconds: float | None = None) -> tuple[SectionRunner, io.StringIO]:
@@ -29,8 +29,8 @@ def test_finished_sections_are_stored_before_the_next_one_begins(tmp_path: Path)
         stored.append((json.loads(path.read_text()), output.getvalue()))
         return {"b": 2}
 
-    first = Section("first", lambda: {"a": 1}, lambda figures: f"a is {figures['a']}")
-    runner.run([first, Section("second", second)])
+    first = BenchSection("first", lambda: {"a": 1}, lambda figures: f"a is {figures['a']}")
+    runner.run([first, BenchSection("second", second)])
     figures, printed = stored[0]
     assert figures == {"a": 1}
     assert "first" in printed
@@ -42,8 +42,8 @@ def test_finished_sections_are_stored_before_the_next_one_begins(tmp_path: Path)
 def test_an_interrupt_keeps_the_finished_sections_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "figures.json"
     runner, output = runner_for(path)
-    sections = [Section("speed", lambda: {"a": 1}), Section("latency", interrupt)]
-    runner.run([*sections, Section("memory", lambda: {"c": 3})])
+    sections = [BenchSection("speed", lambda: {"a": 1}), BenchSection("latency", interrupt)]
+    runner.run([*sections, BenchSection("memory", lambda: {"c": 3})])
     assert runner.interrupted
     assert json.loads(path.read_text()) == {"a": 1}
     assert "interrupted during latency; finished and kept: speed" in output.getvalue()
@@ -52,7 +52,7 @@ def test_an_interrupt_keeps_the_finished_sections_and_says_so(tmp_path: Path) ->
 
 def test_sections_after_the_time_budget_are_skipped(tmp_path: Path) -> None:
     runner, output = runner_for(tmp_path / "figures.json", seconds=0)
-    runner.run([Section("speed", interrupt)])
+    runner.run([BenchSection("speed", interrupt)])
     assert not runner.figures
     assert not runner.interrupted
     assert "speed                skipped: the time is up" in output.getvalue()

@@ -24,7 +24,7 @@ from glassworld.bench.gpu.context import BenchContext
 from glassworld.bench.gpu.correctness import measure_correctness
 from glassworld.bench.gpu.sections import SECTIONS
 from glassworld.bench.peak_rates import measure_peak_rates, store_peak_rates
-from glassworld.bench.section_runner import Figures, Section, SectionRunner, TimeBudget
+from glassworld.bench.section_runner import BenchSection, Figures, SectionRunner, TimeBudget
 from glassworld.bench.tiny_world import tiny_world
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.errors import InputError
@@ -87,7 +87,7 @@ def run_gpu_check(options: GpuCheckOptions) -> bool:
     runner.figures["date"] = datetime.now(UTC).date().isoformat()
     runner.run(
         [
-            Section(
+            BenchSection(
                 name,
                 partial(_run_section, name, options, budget),
                 partial(_outcome, name),
