@@ -10,10 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from glassworld.bench import benchmark
 from glassworld.bench.benchmark import Benchmark, BenchmarkOptions
 from glassworld.bench.section_runner import Figures, TimeBudget
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
+from tests.support import tiny
 
 
 def test_benchmark_measures_the_promised_figures(figures: Figures) -> None:
@@ -88,3 +90,23 @@ def test_a_baseline_of_another_world_is_refused_before_anything_is_measured(
     sections = Benchmark(options, TimeBudget(None), tmp_path, pytest.fail).sections()
     with pytest.raises(InputError, match="world maze: the baseline was measured with other"):
         sections[0].measure()
+
+
+@pytest.mark.parametrize(("seconds", "blocks"), [(0.1, 60), (3, 21), (60, 6)])
+def test_fewer_blocks_are_measured_where_blocks_are_slow(
+    seconds: float, blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`seconds`: of one block of each lane."""
+    for name, value in (
+        ("warm_session", None),
+        ("roofline_points", []),
+        ("seconds_of_lanes", seconds),
+    ):
+        monkeypatch.setattr(benchmark, name, lambda *_, value=value: value)
+    monkeypatch.setattr(benchmark, "steady_state", lambda *arguments: {"blocks": arguments[-1]})
+    lines: list[str] = []
+    run = Benchmark(BenchmarkOptions(), TimeBudget(180), tmp_path, lines.append)
+    run.world = run.eager = tiny.world()
+    assert run.steady_state() == {"blocks": blocks, "roofline": []}
+    assert [line for line in lines if f"{blocks} of 60 blocks" in line] == lines
+    assert bool(lines) == (blocks < 60)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +18,7 @@ from tests.support.live import RATE, LiveServer
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[play.PlayServer]:
     """A server in this process; its resources are this process's."""
     monkeypatch.setattr(play, "WARM_UP", 0.5)
-    process = subprocess.Popen.__new__(subprocess.Popen)
-    process.pid = os.getpid()
-    process._child_created = False  # type: ignore[attr-defined]
+    process: Any = SimpleNamespace(pid=os.getpid())
     with LiveServer(frame_rate=RATE) as live:
         yield play.PlayServer(process, live.port, 0.0)
 
