@@ -169,6 +169,11 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     return condition()
 
 
+def _wait_until_empty(server: PlayServer) -> None:
+    if not _wait_until(lambda: server.metric("sessions") == 0):
+        raise RuntimeError("a session is left although every player has gone")
+
+
 class RandomPlayer(threading.Thread):
     """A player who presses random keys, in a thread of its own, until `done` is set."""
 
@@ -209,7 +214,6 @@ def playing(server: PlayServer, players: int) -> Iterator[tuple[list[RandomPlaye
             thread.done.set()
         for thread in threads:
             thread.join(60)
-    assert _wait_until(lambda: server.metric("sessions") == 0)
 
 
 def measure_players(server: PlayServer, seconds: float) -> Figures:
@@ -219,6 +223,7 @@ def measure_players(server: PlayServer, seconds: float) -> Figures:
         time.sleep(seconds)
         shares = [frame_rate(player.arrivals, begin) for player in players]
         memory = (server.megabytes() - before) / PLAYERS
+    _wait_until_empty(server)
     return {"players": shares, "megabytes_each": memory, "megabytes_without": before}
 
 
@@ -232,7 +237,9 @@ def measure_beside_stuck(server: PlayServer, seconds: float) -> dict[str, float]
                 time.sleep(0.5)
                 with suppress(OSError):
                     liar.send("seen", frame=2**32 - 1)
-            return frame_rate(players[0].arrivals, begin)
+            figures = frame_rate(players[0].arrivals, begin)
+    _wait_until_empty(server)
+    return figures
 
 
 def measure_leaks(server: PlayServer, times: int) -> Figures:

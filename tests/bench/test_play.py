@@ -18,6 +18,7 @@ from tests.support.live import RATE, LiveServer
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[play.PlayServer]:
     """A server in this process; its resources are this process's."""
     monkeypatch.setattr(play, "WARM_UP", 0.5)
+    monkeypatch.setattr(play, "PLAYERS", 2)
     process: Any = SimpleNamespace(pid=os.getpid())
     with LiveServer(frame_rate=RATE) as live:
         yield play.PlayServer(process, live.port, 0.0)

@@ -6,19 +6,23 @@ from dataclasses import replace
 
 import pytest
 
-from glassworld.bench.gpu.accelerations import COMPARED_BLOCKS, TINY, compare_accelerations
+from glassworld.bench.gpu.accelerations import TINY, compare_accelerations
 from glassworld.bench.gpu.context import BenchContext
 from glassworld.bench.section_runner import Figures
 from tests.support import tiny
 
 
-def test_accelerations_are_compared_and_timed(context: BenchContext) -> None:
+def test_accelerations_are_compared_and_timed(
+    context: BenchContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glassworld.bench.gpu.accelerations.COMPARED_BLOCKS", 3)
+    monkeypatch.setattr("glassworld.bench.latency.KEYS", 2)
     saved: list[set[str]] = []
     lines: list[str] = []
     context = replace(context, save=lambda figures: saved.append(set(figures)), report=lines.append)
     accelerations = ((), ("attention",), ("graphs", TINY), ("speed",))
     figures = compare_accelerations(context, accelerations)
-    assert figures["plain"]["distance_in_spreads"] == [0] * COMPARED_BLOCKS
+    assert figures["plain"]["distance_in_spreads"] == [0] * 3
     assert all(figures[name]["fps_median"] > 0 for name in ("plain", "attention", f"graphs+{TINY}"))
     assert "InputError" in figures["speed"]["error"]
     assert saved[1] == {"plain", "attention"}
@@ -37,7 +41,6 @@ def check_kernels(row: Figures) -> None:
     assert launches <= row["launches"]
 
 
-@pytest.mark.usefixtures("tmp_path")
 def test_an_acceleration_with_other_results_is_not_timed(context: BenchContext) -> None:
     worlds = iter([tiny.world, lambda: tiny.world(denoising_steps=(1000, 500))])
     context = replace(context, build_world=lambda: next(worlds)())
