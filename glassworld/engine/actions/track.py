@@ -1,7 +1,7 @@
 """Actions: what the player does, one row per pixel frame.
 
 An `Action` is one moment's keyboard and mouse, an `ActionTrack` a run of them, an `ActionSpace`
-what a mode understands. The modes themselves are in `action_spaces`, files in `action_files`.
+what a mode understands. The modes are in `engine.variants`, files of actions in `files`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 from torch import Tensor
 
-from glassworld.engine.variants.action_spaces import action_space
+from glassworld.engine.variants.registry import VARIANTS, action_space
 from glassworld.errors import CheckpointError, SpecError
 from glassworld.specs import (
     SPACE_FACTOR,
@@ -68,6 +68,32 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_model_config(path: Path) -> dict[str, Any] | None:
+    """Return a transformer's config.json with its settings by released names.
+
+    Diffusers' names are recognized. None for a file that is not there or says no sizes.
+    """
+    if not path.is_file():
+        return None
+    content = _read_json(path)
+    if not isinstance(content.get("action_config"), dict):
+        return None
+    settings = {released: content[name] for name, released in DIFFUSERS_SETTINGS if name in content}
+    heads, width = content.get("num_attention_heads"), content.get("attention_head_dim")
+    if "dim" not in content and isinstance(heads, int) and isinstance(width, int):
+        settings["dim"] = heads * width
+    return {**settings, **content}
+
+
+DIFFUSERS_SETTINGS = (
+    ("hidden_size", "dim"),
+    ("num_attention_heads", "num_heads"),
+    ("in_channels", "in_dim"),
+    ("out_channels", "out_dim"),
+)
+"""The settings that Diffusers and the release name differently."""
+
+
 def _section(settings: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
     section = settings.get(name, {})
     if not isinstance(section, Mapping):
@@ -76,7 +102,7 @@ def _section(settings: Mapping[str, Any], name: str, path: Path) -> Mapping[str,
 
 
 def world_spec(config: InferenceConfig, vae: VAESpec, vision: VisionSpec) -> WorldSpec:
-    """The spec of a configured world whose VAE and image tower have been sized."""
+    """Return the spec of a configured world whose VAE and image tower have been sized."""
     path, settings = config.path, config.inference
     options = _section(settings, "model_kwargs", path)
     try:
@@ -126,12 +152,12 @@ def _check_mode(spec: WorldSpec) -> None:
 
 
 def _overrides(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the YAML's model_kwargs that go before the config.json's."""
+    """Return the settings of the YAML's model_kwargs that go before the config.json's."""
     return {name: options[name] for name in ("local_attn_size", "sink_size") if name in options}
 
 
 def dit_spec(config: Mapping[str, Any], context_dim: int) -> DiTSpec:
-    """The transformer of a `CausalWanModel` config; settings it does not know are ignored."""
+    """Return the transformer of a `CausalWanModel` config; unknown settings are ignored."""
     action = config["action_config"]
     mouse = bool(action.get("enable_mouse", True))
     window = int(config.get("local_attn_size", -1))
@@ -176,7 +202,7 @@ def _sizing(source: Path, what: str) -> Iterator[None]:
 
 
 def vae_spec(tensors: Mapping[str, Tensor], source: Path) -> VAESpec:
-    """The VAE's sizes, as its released tensors (by released names) show them."""
+    """Return the sizes of a VAE as its tensors, by released names, show them."""
     with _sizing(source, "Wan 2.1 VAE"):
         width = tensors["encoder.conv1.weight"].shape[0]
         latent = tensors["conv2.weight"].shape[0]
@@ -208,7 +234,7 @@ _STAGE = re.compile(r"encoder\.downsamples\.(\d+)\.")
 
 
 def vision_spec(tensors: Mapping[str, Tensor], source: Path) -> VisionSpec:
-    """The image tower's sizes, from its tensors without their prefix."""
+    """Return the sizes of an image tower from its tensors without their prefix."""
     with _sizing(source, "CLIP image tower"):
         patch = tensors["patch_embedding.weight"]
         width, side = patch.shape[0], patch.shape[-1]
@@ -229,73 +255,10 @@ def vision_spec(tensors: Mapping[str, Tensor], source: Path) -> VisionSpec:
 VISION_HEAD_DIM = 32  # of towers whose width does not split into CLIP's heads
 
 
-def _config(layers: int, keyboard: int, mouse: bool, window: int) -> dict[str, Any]:
-    """A released transformer's config: all variants share their widths."""
-    return {
-        "dim": 1536,
-        "ffn_dim": 8960,
-        "num_layers": 30,
-        "num_heads": 12,
-        "local_attn_size": window,
-        "action_config": {
-            "blocks": list(range(layers)),
-            "keyboard_dim_in": keyboard,
-            "enable_mouse": mouse,
-            "hidden_size": 128,
-            "keyboard_hidden_dim": 1024,
-            "heads_num": 16,
-        },
-    }
-
-
-class Variant(NamedTuple):
-    """A released model: its file in the release, its config and how it is sampled."""
-
-    file: str
-    mode: str
-    config: dict[str, Any]
-    steps: tuple[int, ...]
-
-
-VARIANTS: dict[str, Variant] = {
-    "universal": Variant(
-        "base_distilled_model/base_distill.safetensors",
-        "universal",
-        _config(15, 4, True, 6),
-        (1000, 666, 333),
-    ),
-    "gta_drive": Variant(
-        "gta_distilled_model/gta_keyboard2dim.safetensors",
-        "gta_drive",
-        _config(15, 2, True, 4),
-        (1000, 666, 333),
-    ),
-    "templerun": Variant(
-        "templerun_distilled_model/templerun_7dim_onlykey.safetensors",
-        "templerun",
-        _config(15, 7, False, 6),
-        (1000, 750, 500, 250),
-    ),
-    "foundation": Variant(
-        "base_model/diffusion_pytorch_model.safetensors",
-        "universal",
-        _config(30, 4, True, -1),
-        tuple(range(1000, 0, -20)),
-    ),
-}
-
-
 def variant_config(name: str) -> InferenceConfig:
-    """Return the settings of a released variant at its released size, 352x640."""
+    """Return the settings of a released variant at its released size."""
     variant = VARIANTS[name]
-    inference = {
-        "mode": variant.mode,
-        "denoising_step_list": list(variant.steps),
-        "warp_denoising_step": True,
-        "image_or_video_shape": [1, 16, 3, 44, 80],
-        "num_frame_per_block": 3,
-    }
-    return InferenceConfig(Path(f"variant {name}"), inference, variant.config)
+    return InferenceConfig(Path(f"variant {name}"), variant.inference, variant.model)
 
 
 def variant_spec(name: str) -> WorldSpec:
@@ -303,12 +266,31 @@ def variant_spec(name: str) -> WorldSpec:
     return outline_spec(variant_config(name))
 
 
-def fitting_variant(tensors: Mapping[str, Tensor]) -> str:
-    """Which released variant a transformer's tensors look like, as the end of an error."""
-    keyboard = tensors.get("blocks.0.action_model.keyboard_embed.0.weight")
-    if keyboard is None or keyboard.dim() != 2:
+def fitting_variants(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """Return the released variants that a transformer of these tensors (by released names) fits."""
+    keyboard = shapes.get(KEYBOARD)
+    if keyboard is None or len(keyboard) != 2:
+        return []
+    mouse, layers = MOUSE in shapes, sum(name.endswith(KEYBOARD_END) for name in shapes)
+    fitting = [
+        variant
+        for variant in VARIANTS.values()
+        if (len(variant.space.keyboard), variant.space.has_mouse) == (keyboard[1], mouse)
+    ]
+    exact = [variant for variant in fitting if variant.action_layers == layers]
+    return [variant.name for variant in exact or fitting]
+
+
+KEYBOARD_END = ".action_model.keyboard_embed.0.weight"
+KEYBOARD = f"blocks.0{KEYBOARD_END}"
+MOUSE = "blocks.0.action_model.mouse_mlp.0.weight"
+
+
+def fit_advice(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Say, as the end of an error, which released variant a transformer's tensors would fit."""
+    keyboard = shapes.get(KEYBOARD)
+    if keyboard is None or len(keyboard) != 2:
         return "; no action module is in it, so it fits no Matrix-Game-2 variant"
-    for name, variant in VARIANTS.items():
-        if variant.config["action_config"]["keyboard_dim_in"] == keyboard.shape[1]:
-            return f"; with {keyboard.shape[1]} keys it would fit {name}"
-    return f"; with {keyboard.shape[1]} keys it fits no released variant"
+    found = " or ".join(fitting_variants(shapes)) or "no released variant"
+    mouse = "a mouse" if MOUSE in shapes else "no mouse"
+    return f"; with {keyboard[1]} keys and {mouse} it would fit {found}"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from glassworld.engine.actions.track import ActionSpace, ActionTrack, Control
-from glassworld.engine.variants.action_spaces import CAMERA_STEP
+from glassworld.engine.variants.variant import CAMERA_STEP
 
 Frames = npt.NDArray[np.uint8]
 

@@ -1,0 +1,1 @@
+"""The released models, one module each."""

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from glassworld.engine.actions.files import load_actions, parse_segments, save_actions
 from glassworld.engine.actions.track import ActionTrack
-from glassworld.engine.variants.action_spaces import ACTION_SPACES, action_space
+from glassworld.engine.variants.registry import ACTION_SPACES, action_space
 from glassworld.errors import ActionError
 from tests.support.paths import ROOT
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from glassworld.engine.actions.track import Action, ActionTrack, benchmark_actions, join_tracks
-from glassworld.engine.variants.action_spaces import ACTION_SPACES, action_space
+from glassworld.engine.variants.registry import ACTION_SPACES, action_space
 from glassworld.errors import ActionError, SpecError
 from tests.support.paths import SHARED
 

@@ -12,7 +12,7 @@ from glassworld.engine.actions.files import parse_segments
 from glassworld.engine.actions.track import benchmark_actions
 from glassworld.engine.media.overlay import ACCENT, draw_keys
 from glassworld.engine.media.video import VideoWriter, write_video
-from glassworld.engine.variants.action_spaces import ACTION_SPACES, action_space
+from glassworld.engine.variants.registry import ACTION_SPACES, action_space
 from glassworld.errors import ActionError
 
 
