@@ -21,6 +21,7 @@ from torch import Tensor
 from glassworld.engine.actions.files import load_actions
 from glassworld.engine.actions.track import Action, ActionTrack, benchmark_actions
 from glassworld.engine.checkpoint.latents import read_latents
+from glassworld.engine.checkpoint.save import save_world
 from glassworld.engine.conditioning import ActionHistory, ImageLatents
 from glassworld.engine.media.images import load_picture
 from glassworld.engine.overlap import make_blocks
@@ -29,7 +30,7 @@ from glassworld.engine.rollout import BlockReport, Frames, Rollout, collect
 from glassworld.engine.run_config import describe
 from glassworld.engine.sampling import NoiseSource
 from glassworld.engine.state import SessionState
-from glassworld.engine.variants.action_spaces import action_space
+from glassworld.engine.variants.registry import action_space
 from glassworld.errors import InputError
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.causal_conv import FeatureCache
@@ -136,6 +137,15 @@ class World:
             actions=prepared.track.rows(made - sum(map(len, frames)), made),
             timings=timings,
         )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the world into a folder that `load_world` reads, to the same frames.
+
+        The folder has the released layout and appears whole or not at all; over a saved world,
+        its files are replaced. Raises `InputError` for a folder of other files and for weights
+        that acceleration changed.
+        """
+        save_world(Path(folder), self.spec, self.networks, self.note)
 
     def _blocks(self, num_latent_frames: int) -> int:
         """How many blocks a run of so many latent frames has."""

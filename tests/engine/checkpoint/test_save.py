@@ -1,0 +1,130 @@
+"""Saved worlds: whole, of the same weights, and the same frames when they are loaded again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import glassworld
+from glassworld.engine.checkpoint import save
+from glassworld.engine.checkpoint.load import load_world
+from glassworld.engine.checkpoint.save import save_world
+from glassworld.engine.world import World
+from glassworld.errors import InputError
+from glassworld.models.ops.quantized import quantize_layers
+from glassworld.models.vae.tiny_decoder import TinyDecoder
+from tests.support import tiny
+
+FILES = [
+    "config/config.json",
+    "inference.yaml",
+    "transformer.safetensors",
+    "vae.safetensors",
+    "vision.safetensors",
+]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def assert_same_frames(world: World, again: World) -> None:
+    first, second = (each.generate(tiny.picture(), 6, seed=3) for each in (world, again))
+    assert torch.equal(first.latents, second.latents)
+    np.testing.assert_array_equal(first.frames, second.frames)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed"])
+def test_save_then_load_gives_the_same_frames_and_types(tmp_path: Path, dtype: str) -> None:
+    tiny.world().save(tmp_path / "first")
+    world = load_world(tmp_path / "first", dtype=dtype, device="cpu")
+    world.save(tmp_path / "new" / "second")
+    again = load_world(tmp_path / "new" / "second", dtype=dtype, device="cpu")
+    assert files(tmp_path / "new" / "second") == FILES
+    assert again.spec == world.spec == tiny.SPEC
+    stored = load_file(tmp_path / "new" / "second" / "transformer.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {world.dtype}
+    assert_same_frames(world, again)
+
+
+def test_save_of_the_embedded_world_keeps_its_notice_and_frames(tmp_path: Path) -> None:
+    world = glassworld.load_world(device="cpu")
+    world.save(tmp_path / "maze")
+    again = glassworld.load_world(tmp_path / "maze", device="cpu")
+    assert (again.name, again.note, again.spec) == ("maze", world.note, world.spec)
+    assert_same_frames(world, again)
+
+
+def test_save_over_a_saved_world_replaces_it_and_keeps_its_images(tmp_path: Path) -> None:
+    folder = tmp_path / "world"
+    tiny.world().save(folder)
+    (folder / "pictures").mkdir()
+    tiny.picture().save(folder / "pictures" / "a.png")
+    world = tiny.world(seed=9)
+    world.save(folder)
+    assert load_world(folder, device="cpu").spec.seed == 9
+    assert files(folder) == sorted([*FILES, "pictures/a.png"])
+
+
+def test_save_over_the_folder_that_the_world_was_loaded_from(tmp_path: Path) -> None:
+    tiny.world().save(tmp_path)
+    world = load_world(tmp_path, device="cpu")
+    world.save(tmp_path)
+    assert_same_frames(world, load_world(tmp_path, device="cpu"))
+
+
+def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **more: object) -> str:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(save.yaml, "safe_dump", fail)
+    with pytest.raises(OSError, match="No space"):
+        tiny.world().save(tmp_path / "world")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_writes_another_type_where_it_is_asked_for(tmp_path: Path) -> None:
+    world = tiny.world()
+    save_world(tmp_path / "half", world.spec, world.networks, dtype=torch.float16)
+    for file in ("transformer", "vae", "vision"):
+        tensors = load_file(tmp_path / "half" / f"{file}.safetensors")
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert "notice" not in yaml.safe_load((tmp_path / "half" / "inference.yaml").read_text())
+
+
+def test_save_into_a_folder_of_other_files_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="holds other files and no saved world"):
+        tiny.world().save(tmp_path)
+    with pytest.raises(InputError, match=r"thesis\.tex: is a file; name a folder"):
+        tiny.world().save(tmp_path / "thesis.tex")
+    with pytest.raises(InputError, match="cannot be written to"):
+        tiny.world().save(Path("/proc/world"))
+
+
+def test_save_of_quantized_weights_is_an_error(tmp_path: Path) -> None:
+    world = tiny.world()
+    quantize_layers(world.networks.dit.blocks, torch.int8)
+    with pytest.raises(InputError, match=r"weights are not the world's own, .*int8"):
+        world.save(tmp_path / "world")
+    assert not (tmp_path / "world").exists()
+
+
+def test_save_with_a_tiny_decoder_is_an_error(tmp_path: Path) -> None:
+    world = tiny.world()
+    networks = replace(world.networks, decoder=TinyDecoder())
+    with pytest.raises(InputError, match="decodes by a tiny decoder"):
+        save_world(tmp_path / "world", world.spec, networks)
+
+
+def test_save_of_what_the_layout_cannot_hold_is_an_error(tmp_path: Path) -> None:
+    world = tiny.world()
+    vae = replace(world.spec.vae, mean=(0.0,) * 16)
+    with pytest.raises(InputError, match="cannot hold this world's vae"):
+        save_world(tmp_path / "world", replace(world.spec, vae=vae), world.networks)
