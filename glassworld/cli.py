@@ -152,9 +152,9 @@ def generate(
     Ctrl-C ends after the running block with what was made; a second one aborts.
     """
     given = dict(locals())
-    from glassworld.generate import GenerateOptions, run
+    from glassworld.generate import GenerateOptions, generate_video
 
-    if not run(GenerateOptions(**given)):
+    if not generate_video(GenerateOptions(**given)):
         raise typer.Exit(130)
 
 

@@ -16,8 +16,8 @@ from glassworld.engine.acceleration.parts import hint
 from glassworld.engine.actions.files import MOST_FRAMES, NoiseOf, load_actions, recorded_noise
 from glassworld.engine.actions.track import ActionTrack
 from glassworld.engine.checkpoint.latents import read_latents, save_latents
-from glassworld.engine.checkpoint.load import load_from
-from glassworld.engine.checkpoint.locate import EMBEDDED
+from glassworld.engine.checkpoint.load import check_choices, load_from
+from glassworld.engine.checkpoint.locate import EMBEDDED, LocatedWorld, locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.media.images import load_picture
 from glassworld.engine.media.overlay import draw_keys
@@ -25,6 +25,7 @@ from glassworld.engine.media.video import write_video
 from glassworld.engine.rollout import BlockReport, Rollout
 from glassworld.engine.runtime.memory import check_room
 from glassworld.engine.runtime.threads import threads_beside_others, using_threads
+from glassworld.engine.variants.registry import action_space
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
 from glassworld.files import check_file, writable_file, writable_folder
@@ -59,24 +60,23 @@ class GenerateOptions:
     profile_blocks: str | None = None
 
 
-def run(options: GenerateOptions) -> bool:
-    """Make the video and say where it is; False if Ctrl-C ended it early.
+def generate_video(options: GenerateOptions) -> bool:
+    """Make the video and print where it is; return False if Ctrl-C ended it early.
 
-    Everything that can be wrong is looked at before the work begins, and raises `InputError`.
+    Raises `InputError` for wrong input: flags, paths, image, actions and latents before any
+    weights are read, and the weights before the first block.
     """
     console = Console()
-    _check_profile(options)
+    _check_flags(options)
     latents, folder = options.save_latents, options.output_folder
-    for path in (folder / VIDEO, folder / KEYS_VIDEO, latents):
-        if path is not None:
-            check_file(path)
+    located = locate_world(options.load)
+    job = _prepare(options, located)
     with _memory_errors(), console.status("loading the world"):
-        world = load_from(options.load)
+        world = load_from(options.load, located)
     for said in filter(None, (world.note, hint(world.device, options.load.accelerate))):
         console.print(said, highlight=False, soft_wrap=True)
     if options.load.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
-    job = _prepare(options, world)
     writable_folder(folder)  # not before: what cannot run makes none
     if latents is not None:
         writable_file(latents)
@@ -111,13 +111,18 @@ def run(options: GenerateOptions) -> bool:
     return len(rollout.timings.blocks) == job.blocks
 
 
-def _check_profile(options: GenerateOptions) -> None:
-    """Raise `InputError` for a mode that there is not, and for flags that would do nothing."""
+def _check_flags(options: GenerateOptions) -> None:
+    """Raise `InputError` for a choice there is not, a flag without effect, an unwritable path."""
+    check_choices(options.load)
     if options.profile_mode is not None:
         check_mode(options.profile_mode)
     for name in ("profile_mode", "profile_blocks"):
         if getattr(options, name) is not None and not options.enable_profile:
             raise InputError(f"{name}: does nothing without --enable_profile; give both or neither")
+    folder = options.output_folder
+    for path in (folder / VIDEO, folder / KEYS_VIDEO, options.save_latents):
+        if path is not None:
+            check_file(path)
 
 
 @dataclass(frozen=True)
@@ -133,15 +138,17 @@ class _Job:
     noise: NoiseOf
 
 
-def _prepare(options: GenerateOptions, world: World) -> _Job:
-    spec = world.spec
-    picture = options.img_path or _sample_picture()
-    load_picture(picture, spec.height, spec.width)  # before a profile begins that would be empty
+def _prepare(options: GenerateOptions, located: LocatedWorld) -> _Job:
+    """Read and check the inputs of a run; raises `InputError`."""
+    spec = located.spec
+    space = action_space(spec.mode)
+    picture = options.img_path or _sample_picture(located.folder)
+    load_picture(picture, spec.height, spec.width)
     initial = read_latents(options.initial_latents, spec)
     given = 0 if initial is None else initial.shape[2]
     actions, noise = None, NoiseOf(None, "run")
     if options.actions is not None:
-        actions = load_actions(options.actions, world.space)
+        actions = load_actions(options.actions, space)
         noise = recorded_noise(options.actions)
     frames = options.num_output_frames
     if frames is None:
@@ -159,7 +166,7 @@ def _prepare(options: GenerateOptions, world: World) -> _Job:
         )
     check_room(spec, pixels)
     if actions is not None:
-        actions = actions.fitted(world.space, pixels)
+        actions = actions.fitted(space, pixels)
     blocks = frames // spec.frames_per_block
     recorded = _block_range(options.profile_blocks, blocks)
     return _Job(picture, frames, blocks, actions, initial, recorded, noise)
@@ -178,10 +185,12 @@ def _frames_for(actions: ActionTrack, given: int, spec: WorldSpec) -> int:
     return frames
 
 
-def _sample_picture() -> Path:
-    samples = sorted((EMBEDDED / "pictures").glob("*.png"))
+def _sample_picture(folder: Path | None) -> Path:
+    """Return the first start image of a world's folder, or else of the embedded world."""
+    folders = (EMBEDDED,) if folder is None else (folder, EMBEDDED)
+    samples = [path for each in folders for path in sorted((each / "pictures").glob("*.png"))]
     if not samples:
-        raise InputError("img_path: needed; this installation has no sample pictures")
+        raise InputError("img_path: needed; this installation has no sample images")
     return samples[0]
 
 

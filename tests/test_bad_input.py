@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from glassworld.cli import inference
-from glassworld.engine import runtime
+from glassworld.engine.runtime import memory
 from tests.support.bomb import png_claiming
 from tests.support.release import TRANSFORMER, VAE, VISION, write_release
 
@@ -193,7 +194,7 @@ def test_too_little_memory_says_how_much_is_needed(
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runtime, "_free_bytes", lambda device: 1000)
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: 1000)
     _refused(release, "needs .* GB", tmp_path, capsys)
 
 
@@ -223,3 +224,53 @@ def test_compiling_where_nothing_can_be_kept(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
     _refused([*release, *flags], "cannot be written to .*set XDG_CACHE_HOME", tmp_path, capsys)
+
+
+UNREADABLE = {
+    "no transformer": lambda f: (f / TRANSFORMER).unlink(),
+    "truncated transformer": lambda f: _truncate(f / TRANSFORMER),
+    "no finite weights": _change_tensors(lambda t: t["model.head.head.weight"].fill_(math.nan)),
+    "truncated VAE": lambda f: _truncate(f / VAE),
+    "truncated image tower": lambda f: _truncate(f / VISION),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--actions", "w*12 x*12"], "unknown key 'x'"),
+        (["--actions", "nowhere.csv"], "no such action file"),
+        (["--img_path", "nope.png"], "nope.png: no such "),
+        (["--initial_latents", "nowhere.safetensors"], "no such file"),
+        (["--output_folder", "/proc/outputs"], "choose another output folder"),
+        (["--save_latents", "/proc/new/a.safetensors"], "/proc/new: cannot be"),
+    ],
+)
+def test_generate_checks_every_input_before_it_reads_weights(
+    case: str,
+    flags: list[str],
+    said: str,
+    tmp_path: Path,
+    release: list[str],
+    capsys: pytest.CaptureFixture,
+) -> None:
+    UNREADABLE[case](tmp_path / "release")
+    _refused([*release, *flags], said, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--world", "labyrinth"], "Embedded worlds: maze. Or name a folder .* hub repository"),
+        (["--world", "maze", "--variant", "doom"], "one of universal, gta_drive, templerun"),
+        (["--world", "maze", "--variant", "gta_drive"], "says mode 'universal'"),
+        (["--variant", "gta_drive"], "--world Skywork/Matrix-Game-2.0"),
+        (["--checkpoint_path", "a.safetensors"], "give pretrained_model_path too"),
+        (["--world", "/dev/null"], "is a file; name the folder of a world"),
+    ],
+)
+def test_generate_refuses_a_world_that_there_is_not(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    _refused([*flags, "--output_folder", str(tmp_path / "out")], said, tmp_path, capsys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -32,7 +33,7 @@ def write_release(folder: Path) -> list[str]:
     vision = {VISION_PREFIX + name: part for name, part in networks.vision.state_dict().items()}
     vision[f"{VISION_PREFIX}transformer.1.unused"] = torch.zeros(1)  # the last layer never runs
     torch.save(vision, folder / VISION)
-    (folder / "config" / "config.json").write_text(json.dumps(_model_config()))
+    (folder / "config" / "config.json").write_text(json.dumps(model_config()))
     settings = {
         "mode": "universal",
         "denoising_step_list": [1000, 500],
@@ -54,7 +55,7 @@ def write_release(folder: Path) -> list[str]:
     ]
 
 
-def _model_config() -> dict[str, object]:
+def model_config() -> dict[str, Any]:
     dit, action = tiny.DIT, tiny.DIT.action
     return {
         "dim": dit.dim,

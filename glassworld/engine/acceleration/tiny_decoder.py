@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from glassworld.engine.checkpoint.tensor_names import channels_last, load_strictly, read_tensors
+from glassworld.engine.checkpoint.tensor_files import read_tensors
+from glassworld.engine.checkpoint.tensor_names import channels_last, load_strictly
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.vae.tiny_decoder import TinyDecoder

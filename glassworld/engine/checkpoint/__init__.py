@@ -1,0 +1,1 @@
+"""Worlds as files: how they are named, found, read and written."""

@@ -9,19 +9,38 @@ from glassworld.errors import CheckpointError
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether this looks like `owner/model` rather than a path."""
+    """Return whether this looks like `owner/model` rather than a path."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
 
 
+def list_files(name: str) -> list[str]:
+    """Return the files of the repository `name`; offline, those that were downloaded before."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return HfApi().list_repo_files(name)
+    except (HfHubHTTPError, OSError) as error:
+        reason = _reason(error)
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        raise CheckpointError(
+            f"{name}: no such folder, and the hub does not give it ({reason})"
+        ) from None
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+
+
 def download(name: str, files: list[str]) -> Path:
-    """The folder with `files` of the model `name`, fetched with progress unless already there."""
+    """Return the folder with `files` of the repository `name`, downloaded unless already there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=files))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{name}: no such folder, and not to be had from the hub ({reason})"
-        ) from None
+        raise CheckpointError(f"{name}: cannot be downloaded ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

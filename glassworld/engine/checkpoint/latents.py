@@ -24,7 +24,7 @@ def save_latents(path: str | Path, latents: Tensor) -> None:
 
 
 def read_latents(source: Tensor | str | Path | None, spec: WorldSpec) -> Tensor | None:
-    """Initial latents from a tensor or a file, checked against the world; None stays None."""
+    """Return initial latents from a tensor or a file, checked against the world; None for None."""
     if source is None:
         return None
     if isinstance(source, Tensor):

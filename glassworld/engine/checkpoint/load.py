@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from glassworld.engine.acceleration.compile import compile_decoder
+from glassworld.engine.acceleration.compile import COMPILE_MODES, compile_decoder
 from glassworld.engine.acceleration.parts import accelerate as make_faster
 from glassworld.engine.acceleration.parts import check_parts
 from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
 from glassworld.engine.checkpoint.config import (
-    fitting_variant,
+    fit_advice,
     vae_spec,
     vision_spec,
     world_spec,
 )
+from glassworld.engine.checkpoint.dequantize import dequantized
 from glassworld.engine.checkpoint.locate import LocatedWorld, locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.engine.checkpoint.standard_names import (
+    dit_names,
+    standard_names,
+    tower_tensors,
+    vae_names,
+    vision_names,
+)
+from glassworld.engine.checkpoint.tensor_files import Tensors, read_tensors, shapes
 from glassworld.engine.checkpoint.tensor_names import (
     channels_last,
     dit_from_released,
     load_strictly,
-    read_tensors,
     vae_from_released,
     vision_from_released,
 )
 from glassworld.engine.runtime.device import Precision, pick_device
 from glassworld.engine.runtime.memory import check_memory, enlarge_device_memory, keep_freed_memory
 from glassworld.engine.world import Networks, World
+from glassworld.errors import CheckpointError, InputError
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.causal_conv import apply_conv_policy
 from glassworld.models.vae.decoder import VAEDecoder
@@ -73,7 +83,7 @@ def load_world(
     by the weights in this file, faster and less exactly. The world's `note` is what a person
     should know about it. Raises `InputError`.
     """
-    check_parts(accelerate)
+    check_parts(accelerate)  # while it is what was given: a string is no list of parts
     return load_from(
         LoadOptions(
             world=world,
@@ -91,20 +101,32 @@ def load_world(
     )
 
 
+def check_choices(options: LoadOptions) -> tuple[torch.device, Precision]:
+    """Return the device and the precision; raises `InputError` for any choice there is not."""
+    check_parts(options.accelerate)
+    if options.vae_compile_mode not in COMPILE_MODES:
+        raise InputError(
+            f"vae_compile_mode {options.vae_compile_mode!r}: must be one of "
+            f"{', '.join(COMPILE_MODES)}"
+        )
+    if options.tiny_decoder is not None and not Path(options.tiny_decoder).is_file():
+        raise CheckpointError(f"{options.tiny_decoder}: no such checkpoint file")
+    device = pick_device(options.device)
+    return device, Precision.of(device, options.dtype)
+
+
 def load_from(options: LoadOptions, located: LocatedWorld | None = None) -> World:
     """Return the world that `options` name; `located`: the same, found earlier."""
-    check_parts(options.accelerate)
-    target = pick_device(options.device)
-    precision = Precision.of(target, options.dtype)
+    device, precision = check_choices(options)
     located = located or locate_world(options)
     keep_freed_memory()
-    if target.type == "cuda":
+    if device.type == "cuda":
         enlarge_device_memory()
     if options.random_weights:
         spec = _untrained_spec(located)
-        networks = _untrained(spec, target, precision)
+        networks = _untrained(spec, device, precision)
     else:
-        spec, networks = _trained(located, target, precision)
+        spec, networks = _trained(located, device, precision)
     for network in (networks.encoder, networks.decoder):
         apply_conv_policy(network)
     world = World(spec, networks, located.name, located.notice, precision.decoding)
@@ -118,49 +140,81 @@ def load_from(options: LoadOptions, located: LocatedWorld | None = None) -> Worl
     return world
 
 
+class _Part(NamedTuple):
+    """The tensors of one file, as it names them and by our names or the release's."""
+
+    file: Path
+    stored: Tensors
+    tensors: Tensors
+
+
+def _read_transformer(file: Path) -> _Part:
+    stored = read_tensors(file)
+    released = dit_names(dequantized(standard_names(stored, file), file))
+    return _Part(file, stored, dit_from_released(released, file))
+
+
+def _read_vae(file: Path) -> _Part:
+    """Read a VAE; its tensors by released names, which tell its sizes."""
+    stored = read_tensors(file)
+    return _Part(file, stored, vae_names(dequantized(standard_names(stored, file), file)))
+
+
+def _read_vision(file: Path) -> _Part:
+    """Read an image tower; the text tower in its file is left alone."""
+    stored = tower_tensors(standard_names(read_tensors(file), file))
+    tower = vision_names(dequantized(stored, file), file)
+    return _Part(file, stored, vision_from_released(tower))
+
+
 def _trained(
     located: LocatedWorld, device: torch.device, precision: Precision
 ) -> tuple[WorldSpec, Networks]:
-    files, config = located.files, located.config
+    files = located.files
     assert files is not None
     assert files.transformer is not None
-    checkpoint, vae_file, vision_file = files.transformer, files.vae, files.vision
-    released_vae = read_tensors(vae_file)
-    vision = vision_from_released(read_tensors(vision_file))
-    spec = world_spec(config, vae_spec(released_vae, vae_file), vision_spec(vision, vision_file))
-    dit = dit_from_released(read_tensors(checkpoint), checkpoint)
+    vae, vision = _read_vae(files.vae), _read_vision(files.vision)
+    spec = _spec(located, vae, vision)
+    dit = _read_transformer(files.transformer)
     networks = _on_meta(spec)
     check_memory(spec, networks, device, precision)
+    to_dit = partial(torch.Tensor.to, device=device, dtype=precision.dit)
+    load_strictly(
+        networks.dit, dit.tensors, dit.file, to_dit, lambda: fit_advice(shapes(dit.tensors)),
+        dit.stored,
+    )  # fmt: skip
+    load_strictly(networks.vision, vision.tensors, vision.file, to_dit, stored=vision.stored)
+    _load_vae(networks, vae, partial(channels_last, device=device, dtype=precision.vae))
+    return spec, _frozen(networks)
 
-    def to_dit(tensor: Tensor) -> Tensor:
-        return tensor.to(device, precision.dit)
 
-    load_strictly(networks.dit, dit, checkpoint, to_dit, lambda: fitting_variant(dit))
-    load_strictly(networks.vision, vision, vision_file, to_dit)
-    vae = vae_from_released(released_vae)
+def _load_vae(networks: Networks, vae: _Part, convert: Callable[[Tensor], Tensor]) -> None:
+    """Load the encoder and the decoder, each of its half of a VAE's tensors."""
+    ours = vae_from_released(vae.tensors)
     halves: tuple[tuple[nn.Module, tuple[str, ...]], ...] = (
         (networks.encoder, ("encoder.", "conv1.")),
         (networks.decoder, ("decoder.", "conv2.")),
     )
     known = tuple(prefix for _, prefixes in halves for prefix in prefixes)
-    to_vae = partial(channels_last, device=device, dtype=precision.vae)
     for network, prefixes in halves:
-        part = {n: t for n, t in vae.items() if n.startswith(prefixes) or not n.startswith(known)}
-        load_strictly(network, part, vae_file, to_vae)
-    return spec, _frozen(networks)
+        half = {n: t for n, t in ours.items() if n.startswith(prefixes) or not n.startswith(known)}
+        load_strictly(network, half, vae.file, convert, stored=vae.stored)
+
+
+def _spec(located: LocatedWorld, vae: _Part, vision: _Part) -> WorldSpec:
+    """Return a world's spec, the sizes of its VAE and image tower from their tensors."""
+    return world_spec(
+        located.config,
+        vae_spec(vae.tensors, vae.file),
+        vision_spec(vision.tensors, vision.file),
+    )
 
 
 def _untrained_spec(located: LocatedWorld) -> WorldSpec:
     """Return a configured world's sizes; the VAE's and tower's from its files, or as released."""
-    files = located.files
-    if files is None:
+    if located.files is None:
         return located.spec
-    vision = vision_from_released(read_tensors(files.vision))
-    return world_spec(
-        located.config,
-        vae_spec(read_tensors(files.vae), files.vae),
-        vision_spec(vision, files.vision),
-    )
+    return _spec(located, _read_vae(located.files.vae), _read_vision(located.files.vision))
 
 
 def _untrained(spec: WorldSpec, device: torch.device, precision: Precision) -> Networks:
@@ -190,7 +244,7 @@ def _untrained(spec: WorldSpec, device: torch.device, precision: Precision) -> N
 
 
 def _on_meta(spec: WorldSpec) -> Networks:
-    """The networks without storage."""
+    """Return the networks without storage."""
     with torch.device("meta"):
         return Networks(
             DiT(spec.dit), VAEEncoder(spec.vae), VAEDecoder(spec.vae), VisionTower(spec.vision)

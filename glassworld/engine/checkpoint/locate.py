@@ -1,37 +1,64 @@
-"""Find a world's settings and files before anything heavy is read."""
+"""Find a world's settings and files, and which variant it is, before its weights are read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from glassworld.engine.checkpoint.config import (
-    VARIANTS,
     InferenceConfig,
+    fit_advice,
+    fitting_variants,
     outline_spec,
     read_config,
+    read_model_config,
     variant_config,
 )
-from glassworld.engine.checkpoint.hub import download, is_hub_name
+from glassworld.engine.checkpoint.hub import download, is_hub_name, list_files
 from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.engine.checkpoint.standard_names import dit_names, standard_names
+from glassworld.engine.checkpoint.tensor_files import INDEX, SAFETENSORS, Shapes, read_shapes
+from glassworld.engine.variants.registry import DEFAULT_VARIANT, VARIANTS
 from glassworld.errors import CheckpointError, InputError
 from glassworld.specs import WorldSpec
 
 WORLDS = Path(__file__).resolve().parents[2] / "worlds"
-DEFAULT_WORLD, DEFAULT_VARIANT = "maze", "universal"
+DEFAULT_WORLD = "maze"
 EMBEDDED = WORLDS / DEFAULT_WORLD
 
-INFERENCE_FILE = "inference.yaml"
-TRANSFORMER_FILE = "transformer.safetensors"
-VAE_FILES = ("Wan2.1_VAE.pth", "Wan2.1_VAE.safetensors", "vae.safetensors")
-VISION_FILES = (
-    "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
-    "models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors",
+INFERENCE_FILE, CONFIG_FILE = "inference.yaml", "config/config.json"
+TRANSFORMER_FILE, VAE_FILE, VISION_FILE = (
+    "transformer.safetensors",
+    "vae.safetensors",
     "vision.safetensors",
 )
+"""What a world's own folder holds, as `World.save` writes it."""
+
+DIFFUSERS_TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
+VAE_FILES = (
+    VAE_FILE,
+    "Wan2.1_VAE.pth",
+    "Wan2.1_VAE.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+)
+VISION_FILES = (
+    VISION_FILE,
+    "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
+    "models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors",
+    "image_encoder/model.safetensors",
+)
+MODEL_CONFIGS = (CONFIG_FILE, "config.json")
+"""Where a folder without an inference YAML may say its transformer's sizes."""
+
 PATHS = ("config_path", "checkpoint_path", "pretrained_model_path")
 """The reference's way to name a world, by three paths."""
+
+EXAMPLE = "Skywork/Matrix-Game-2.0"
+
+Exists = Callable[[str], bool]
+"""Whether a folder or a repository has a file, named from its root."""
 
 
 @dataclass(frozen=True)
@@ -74,95 +101,193 @@ def locate_world(options: LoadOptions) -> LocatedWorld:
         raise InputError(f"variant {options.variant!r:.80}: must be one of {', '.join(VARIANTS)}")
     paths = [name for name in PATHS if getattr(options, name) is not None]
     if options.world is not None and paths:
-        raise InputError(f"{paths[0]}: the world is named already; give one of the two")
+        raise InputError(f"{paths[0]}: world {str(options.world)!r} is named too; give one of them")
+    if options.config_path is not None:
+        return _from_config(Path(options.config_path), options)
+    if options.pretrained_model_path is not None:
+        named = options.pretrained_model_path
+        return _from_folder(_model_folder(named, options), str(named), options)
     if paths:
-        return _from_paths(options)
+        raise InputError(
+            "checkpoint_path: give pretrained_model_path too, the folder (or hub name) that holds "
+            "the VAE and the image tower, and config_path for a world of other sizes than released"
+        )
     if options.world is None and options.random_weights:
         variant = options.variant or DEFAULT_VARIANT
-        return LocatedWorld(f"{variant}, untrained", variant_config(variant), None)
+        return LocatedWorld("random weights", variant_config(variant), None)
     if options.world is None and options.variant is not None:
         raise InputError(
             f"variant {options.variant!r}: name the folder or hub repository that holds it, such "
-            "as --world Skywork/Matrix-Game-2.0"
+            f"as --world {EXAMPLE}"
         )
-    name = str(options.world or DEFAULT_WORLD)
-    return _from_folder(_world_folder(name), name, options)
+    named = str(options.world or DEFAULT_WORLD)
+    return _from_folder(_world_folder(named, options), named, options)
 
 
-def _world_folder(name: str) -> Path:
+def _world_folder(name: str, options: LoadOptions) -> Path:
     """Return the folder of an embedded world, of that path or of that hub repository."""
     if name in embedded_worlds():
         return WORLDS / name
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).exists():
         raise InputError(f"{name}: is a file; name the folder of a world")
     if is_hub_name(name):
-        return download(name, [VAE_FILES[0], VISION_FILES[0]])
+        return _downloaded(name, options)
     if name == DEFAULT_WORLD:
         raise CheckpointError(f"{EMBEDDED}: the embedded world is not in this installation")
     raise InputError(
-        f"world {name!r:.200}: no such world or folder. Embedded worlds: "
-        f"{', '.join(embedded_worlds())}. Or name a folder, or a hub repository such as "
-        "Skywork/Matrix-Game-2.0"
+        f"world {name!r:.200}: no such world. Embedded worlds: {', '.join(embedded_worlds())}. "
+        f"Or name a folder that is there, or a hub repository such as {EXAMPLE}"
     )
 
 
-def _from_folder(folder: Path, name: str, options: LoadOptions) -> LocatedWorld:
-    settings = folder / INFERENCE_FILE
-    if not settings.is_file():
-        raise InputError(f"{folder}: no {INFERENCE_FILE} in it; name the folder of a world")
-    config = read_config(settings)
-    weights = folder / "model" if (folder / "model").is_dir() else folder
-    return LocatedWorld(Path(name).name, config, _find_files(weights, config, options), folder)
+def _model_folder(name: str | Path, options: LoadOptions) -> Path:
+    """Return the folder of `pretrained_model_path`."""
+    if Path(name).is_dir():
+        return Path(name)
+    if not is_hub_name(str(name)):
+        raise CheckpointError(f"{name}: no such model folder")
+    return _downloaded(str(name), options)
 
 
-def _from_paths(options: LoadOptions) -> LocatedWorld:
-    """Find a world by the reference's three paths."""
-    if options.config_path is None:
-        raise InputError("config_path: needed with a checkpoint; name the world's inference YAML")
-    config, model = read_config(Path(options.config_path)), options.pretrained_model_path
-    if model is None:
+def _from_config(path: Path, options: LoadOptions) -> LocatedWorld:
+    """Find a world by its inference YAML and the folder of its weights."""
+    config = read_config(path)
+    if options.pretrained_model_path is None:
         if options.random_weights:
             return LocatedWorld("random weights", config, None)
         raise InputError(
             "pretrained_model_path: needed with a configuration; the folder (or hub name) that "
             "holds the VAE and the image tower"
         )
-    folder = Path(model)
-    if not folder.is_dir():
-        if not is_hub_name(str(model)):
-            raise CheckpointError(f"{model}: no such model folder")
-        needed = [VAE_FILES[0], VISION_FILES[0]]
-        mode = str(config.inference.get("mode"))
-        if options.checkpoint_path is None and mode in VARIANTS:
-            needed.append(VARIANTS[mode].file)
-        folder = download(str(model), needed)
-    return LocatedWorld(folder.name, config, _find_files(folder, config, options), folder)
+    folder = _model_folder(options.pretrained_model_path, options)
+    return LocatedWorld(folder.name, config, _files(folder, config, options), folder)
 
 
-def _find_files(folder: Path, config: InferenceConfig, options: LoadOptions) -> WorldFiles:
-    return WorldFiles(
-        transformer=None if options.random_weights else _transformer(folder, config, options),
-        vae=_find(folder, VAE_FILES, "VAE"),
-        vision=_find(folder, VISION_FILES, "image tower"),
+def _from_folder(folder: Path, named: str, options: LoadOptions) -> LocatedWorld:
+    """Find a world in one folder: by its inference YAML, or as a released variant."""
+    settings = folder / INFERENCE_FILE
+    weights = folder / "model" if (folder / "model").is_dir() else folder
+    config = (
+        read_config(settings) if settings.is_file() else _variant_settings(folder, weights, options)
+    )
+    return LocatedWorld(
+        Path(named).resolve().name, config, _files(weights, config, options), folder
     )
 
 
-def _transformer(folder: Path, config: InferenceConfig, options: LoadOptions) -> Path:
+def _files(folder: Path, config: InferenceConfig, options: LoadOptions) -> WorldFiles:
+    mode = str(config.inference.get("mode"))
+    if options.variant is not None and VARIANTS[options.variant].space.mode != mode:
+        raise InputError(
+            f"variant {options.variant!r}: {config.path} says mode {mode!r}; leave one of them out"
+        )
+    exists = _has(folder)
+    transformer = None
+    if not options.random_weights:
+        transformer = _transformer(folder, options, mode)
+    return WorldFiles(
+        transformer=transformer,
+        vae=folder / _find(exists, VAE_FILES, f"{folder}: no VAE in it"),
+        vision=folder / _find(exists, VISION_FILES, f"{folder}: no image tower in it"),
+    )
+
+
+def _has(folder: Path) -> Exists:
+    return lambda name: (folder / name).is_file()
+
+
+def _transformer(folder: Path, options: LoadOptions, mode: str | None) -> Path:
+    """Return the transformer's file, which may be missing where its name is known."""
     if options.checkpoint_path is not None:
         return Path(options.checkpoint_path)
-    if (folder / TRANSFORMER_FILE).is_file():
-        return folder / TRANSFORMER_FILE
-    mode = str(config.inference.get("mode"))
-    if mode not in VARIANTS:
-        raise CheckpointError(f"checkpoint_path: needed, mode {mode!r} has no released file")
-    return folder / VARIANTS[options.variant or mode].file
+    found = find_transformer(_has(folder), options.variant or mode)
+    if found is not None:
+        return folder / found
+    if mode in VARIANTS:
+        return folder / VARIANTS[options.variant or mode].file
+    raise CheckpointError(f"checkpoint_path: needed, mode {mode!r} has no released file")
 
 
-def _find(folder: Path, names: tuple[str, ...], what: str) -> Path:
+def find_transformer(exists: Exists, variant: str | None) -> str | None:
+    """Return the transformer's file among those that exist; None if there is none.
+
+    A world's own comes first, then the variant's as released. Without a variant: the only
+    released one, or `universal` among several.
+    """
+    released = [variant] if variant in VARIANTS else [DEFAULT_VARIANT, *VARIANTS]
+    names = (TRANSFORMER_FILE, *(VARIANTS[name].file for name in released), DIFFUSERS_TRANSFORMER)
+    return next(filter(None, (_as_stored(exists, name) for name in names)), None)
+
+
+def _as_stored(exists: Exists, name: str) -> str | None:
+    """Return a file's name, or that of its shards' index or of the same as .pth; None for none."""
+    stem = name.removesuffix(SAFETENSORS)
+    spellings = (name, stem + INDEX, f"{stem}.pth") if name.endswith(SAFETENSORS) else (name,)
+    return next((spelling for spelling in spellings if exists(spelling)), None)
+
+
+def _find(exists: Exists, names: tuple[str, ...], missing: str) -> str:
     for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(f"{folder}: no {what} in it; {names[0]} is missing")
+        stored = _as_stored(exists, name)
+        if stored is not None:
+            return stored
+    raise CheckpointError(f"{missing}; give it {' or '.join(names[:2])}")
+
+
+# Folders without an inference YAML
+
+
+def _variant_settings(folder: Path, weights: Path, options: LoadOptions) -> InferenceConfig:
+    """Return a variant's settings, with the transformer's sizes that the folder's config says."""
+    exists = _has(weights)
+    found = options.checkpoint_path or find_transformer(exists, options.variant)
+    if found is None and not options.random_weights:
+        wanted = VARIANTS[options.variant].file if options.variant else TRANSFORMER_FILE
+        raise CheckpointError(
+            f"{folder}: no world in it: neither {INFERENCE_FILE} nor a released transformer such "
+            f"as {wanted}"
+        )
+    variant = options.variant
+    if found is not None and not options.random_weights:
+        file = Path(found) if options.checkpoint_path else weights / str(found)
+        variant = _variant_of(file, options.variant)
+    config = variant_config(variant or DEFAULT_VARIANT)
+    beside = [] if found is None else [(weights / str(found)).parent / "config.json"]
+    for path in (*beside, *(root / name for root in (weights, folder) for name in MODEL_CONFIGS)):
+        sizes = read_model_config(path)
+        if sizes is not None:
+            return config._replace(path=path, model={**config.model, **sizes})
+    return config
+
+
+def _variant_of(file: Path, asked: str | None) -> str:
+    """Return the variant of a transformer: the one asked for if it fits, else what fits."""
+    shapes: Shapes = dit_names(standard_names(read_shapes(file), file))
+    fitting = fitting_variants(shapes)
+    if not fitting or (asked is not None and asked not in fitting):
+        what = f"is no {asked} transformer" if asked else "fits no variant"
+        raise CheckpointError(f"{file}: {what}{fit_advice(shapes)}")
+    if asked is not None:
+        return asked
+    return fitting[0] if len(fitting) == 1 else DEFAULT_VARIANT
+
+
+# Repositories of the hub
+
+
+def _downloaded(name: str, options: LoadOptions) -> Path:
+    """Download what a world needs from a repository; return its folder."""
+    present = list_files(name)
+    exists = set(present).__contains__
+    missing = f"{name}: no VAE or image tower in this repository"
+    parts = [_find(exists, VAE_FILES, missing), _find(exists, VISION_FILES, missing)]
+    if options.checkpoint_path is None and not options.random_weights:
+        transformer = find_transformer(exists, options.variant)
+        if transformer is None:
+            raise CheckpointError(f"{name}: no transformer in this repository")
+        parts.append(transformer)
+    shards = [f"{part.removesuffix(INDEX)}-*" for part in parts if part.endswith(INDEX)]
+    settings = [file for file in present if file.endswith((INFERENCE_FILE, "config.json"))]
+    return download(name, [*parts, *shards, *settings])

@@ -1,84 +1,24 @@
-"""Checkpoint files: reading them safely, their tensor names and ours, loading strictly.
+"""The release's tensor names and ours, and loading strictly.
 
 Released files keep Wan's and CLIP's names. Ours differ where a layer is fused (queries, keys and
-values in one product), folded (convolutions over taps) or better named; the rules below say how,
+values in one matmul), folded (convolutions over taps) or better named; the rules below say how,
 and work both ways.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-import struct
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from glassworld.engine.checkpoint.tensor_files import Tensors
 from glassworld.errors import CheckpointError
 from glassworld.models.vae.causal_conv import TAPS, fold_taps, unfold_taps
 
-Tensors = dict[str, Tensor]
-
-STARTS = (b"PK\x03\x04", b"\x80")  # of what torch saves: a zip file, formerly a pickle
-DAMAGED = (
-    RuntimeError, EOFError, OSError, ValueError,
-    LookupError, TypeError, AttributeError, AssertionError, OverflowError, struct.error,
-)  # fmt: skip
-"""What torch raises for a file that is cut short, or begins like one of its own and is not."""
-
 SHOWN = 4  # names listed in an error before "and n more"
-
-
-def read_tensors(path: Path) -> Tensors:
-    """All tensors of a .safetensors or .pth file, memory-mapped where the format allows.
-
-    Raises `CheckpointError` for a file that is missing, truncated, or a pickle of anything but a
-    plain dictionary of tensors.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: truncated or not safetensors ({error})") from None
-    return _read_pickle(path)
-
-
-def _read_pickle(path: Path) -> Tensors:
-    try:
-        with path.open("rb") as file:
-            if not file.read(4).startswith(STARTS):
-                raise ValueError("neither a zip file nor a pickle")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of what is about to be refused below
-            content = _load_mapped(path)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path}: damaged or a pickle of more than tensors, refused because loading it could "
-            "run code; save its state dict alone, best as safetensors"
-        ) from None
-    except DAMAGED as error:
-        reason = str(error).splitlines()[0] if str(error) else "ended too early"
-        raise CheckpointError(f"{path}: truncated or not a checkpoint ({reason})") from None
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout is torch.strided
-        for name, tensor in content.items()
-    ):
-        raise CheckpointError(f"{path}: not a plain dictionary of named tensors")
-    return content
-
-
-def _load_mapped(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # the old format cannot be mapped
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 # The diffusion transformer
@@ -91,7 +31,7 @@ DIT_PREFIX = "model."
 
 
 def dit_from_released(tensors: Mapping[str, Tensor], source: Path = Path("transformer")) -> Tensors:
-    """Released names to ours: the prefix goes, attention products are fused."""
+    """Return the tensors by our names: the prefix goes, attention matmuls are fused."""
     ours = {name.removeprefix(DIT_PREFIX): tensor for name, tensor in tensors.items()}
     for name in list(ours):
         for pattern, _, parts, fused in _FUSED:
@@ -110,7 +50,7 @@ def dit_from_released(tensors: Mapping[str, Tensor], source: Path = Path("transf
 
 
 def dit_to_released(tensors: Mapping[str, Tensor]) -> Tensors:
-    """The inverse of `dit_from_released`."""
+    """Return the tensors by released names: the inverse of `dit_from_released`."""
     released: Tensors = {}
     for name, tensor in tensors.items():
         for _, _, parts, fused in _FUSED:
@@ -147,7 +87,7 @@ def _substitute(name: str, pattern: str, table: Mapping[str, str], form: str) ->
 
 
 def vae_from_released(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Released names to ours; convolutions over time are folded, norms flattened."""
+    """Return the tensors by our names; convolutions over time are folded, norms flattened."""
     ours: Tensors = {}
     for released, tensor in tensors.items():
         name = released.replace("encoder.downsamples.", "encoder.stages.")
@@ -165,7 +105,7 @@ def vae_from_released(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def vae_to_released(tensors: Mapping[str, Tensor]) -> Tensors:
-    """The inverse of `vae_from_released`."""
+    """Return the tensors by released names: the inverse of `vae_from_released`."""
     released: Tensors = {}
     for ours, tensor in tensors.items():
         name = ours
@@ -193,7 +133,7 @@ VISION_PREFIX = "visual."
 
 
 def vision_from_released(tensors: Mapping[str, Tensor]) -> Tensors:
-    """The image tower's tensors: the text tower, the last layer and the projection are unused."""
+    """Return the image tower's tensors without its last layer and its projection, unused here."""
     ours = {
         name.removeprefix(VISION_PREFIX): tensor
         for name, tensor in tensors.items()
@@ -213,11 +153,13 @@ def load_strictly(
     source: Path,
     convert: Callable[[Tensor], Tensor],
     fits: Callable[[], str] = lambda: "",
+    stored: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Give a module on the meta device its tensors, each of them and no other.
 
-    `convert` takes a tensor to its device and type; `fits` says, for the error, which variant
-    the tensors would fit.
+    `convert` takes a tensor to its device and type. For errors: `fits` says which variant the
+    tensors would fit, and `stored` holds them by the file's own names. Raises `CheckpointError`,
+    for numbers that are not finite too.
     """
     wanted = module.state_dict()
     problems = []
@@ -233,19 +175,31 @@ def load_strictly(
             problems.append(f"{len(names)} tensors {kind}: {first_few(sorted(names))}")
     if problems:
         raise CheckpointError(f"{source}: {'; '.join(problems)}{fits()}")
-    module.load_state_dict(
-        {name: convert(tensors[name]) for name in wanted}, strict=True, assign=True
-    )
+    converted = {name: convert(tensors[name]) for name in wanted}
+    for name, tensor in converted.items():
+        # The sum alone is quick; it is too large for a few tensors that are fine.
+        if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.isfinite().all():
+            raise CheckpointError(f"{source}: {_not_finite(name, tensor, stored or tensors)}")
+    module.load_state_dict(converted, strict=True, assign=True)
+
+
+def _not_finite(name: str, converted: Tensor, stored: Mapping[str, Tensor]) -> str:
+    """Name the first tensor of a file that is not finite, or the one that its type made so."""
+    for stored_name, tensor in stored.items():
+        if tensor.dtype.is_floating_point and not tensor.float().isfinite().all():
+            return f"{stored_name} holds numbers that are not finite (NaN or infinity)"
+    kind = str(converted.dtype).removeprefix("torch.")
+    return f"{name} holds numbers too large for {kind}; try --dtype float32"
 
 
 def channels_last(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A tensor of the VAE moved; weights of 2-D convolutions in the layout they are used in."""
+    """Return a tensor of the VAE on the device; 2-D convolutions in the layout they are used in."""
     moved = tensor.to(device, dtype)
     return moved.contiguous(memory_format=torch.channels_last) if moved.dim() == 4 else moved
 
 
 def first_few(names: Iterable[str]) -> str:
-    """The first names of a list that may be long."""
+    """Return the first names of a list that may be long."""
     listed = list(names)
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return ", ".join(listed[:SHOWN]) + more

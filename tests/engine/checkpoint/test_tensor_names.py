@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import nn
 
-from glassworld.engine.checkpoint.config import VARIANTS, vae_spec, variant_spec, vision_spec
+from glassworld.engine.checkpoint.config import vae_spec, variant_spec, vision_spec
 from glassworld.engine.checkpoint.tensor_names import (
     dit_from_released,
     dit_to_released,
@@ -18,6 +18,7 @@ from glassworld.engine.checkpoint.tensor_names import (
     vae_to_released,
     vision_from_released,
 )
+from glassworld.engine.variants.registry import VARIANTS
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vae.encoder import VAEEncoder
