@@ -29,7 +29,7 @@ class PackedLinear(nn.Linear):
         return F.gelu(x, approximate="tanh") if self.gelu else x
 
 
-def feed_forward(inputs: int, hidden: int, outputs: int) -> list[nn.Module]:
+def mlp_layers(inputs: int, hidden: int, outputs: int) -> list[nn.Module]:
     """Return two linear layers with a GELU between them.
 
     The GELU is fused into the first one; an identity keeps the index that checkpoints give to the

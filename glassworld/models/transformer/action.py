@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from glassworld.models.ops.attention import AttentionFunction, attention
-from glassworld.models.ops.linear import PackedLinear, feed_forward
+from glassworld.models.ops.linear import PackedLinear, mlp_layers
 from glassworld.models.ops.norms import rms_norm
 from glassworld.models.transformer.attention import QKV, RMSNorm, cached_attention
 from glassworld.models.transformer.kv_cache import CacheSlots, LayerCache
@@ -50,7 +50,7 @@ class ActionModule(nn.Module):
         mouse, keyboard = spec.mouse_width, spec.keyboard_width
         if spec.mouse_dim:
             self.mouse_mlp = nn.Sequential(
-                *feed_forward(dim + spec.rows * spec.mouse_dim, mouse, mouse),
+                *mlp_layers(dim + spec.rows * spec.mouse_dim, mouse, mouse),
                 nn.LayerNorm(mouse),
             )
             self.t_qkv = PackedLinear(mouse, 3 * mouse, bias=False)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from glassworld.models.ops.attention import join_heads
 from glassworld.models.ops.init import normal_parameter
-from glassworld.models.ops.linear import feed_forward
+from glassworld.models.ops.linear import mlp_layers
 from glassworld.models.transformer.action import ActionInputs, ActionModule, ActionWindows
 from glassworld.models.transformer.attention import (
     QKV,
@@ -81,7 +81,7 @@ class Layer(nn.Module):
         self.norm3 = nn.LayerNorm(spec.dim, spec.eps)
         self.cross_attn = CrossAttention(spec.dim, spec.num_heads, spec.eps)
         self.action_model = ActionModule(spec.action, spec.dim, spec.eps) if has_actions else None
-        self.ffn = nn.Sequential(*feed_forward(spec.dim, spec.ffn_dim, spec.dim))
+        self.ffn = nn.Sequential(*mlp_layers(spec.dim, spec.ffn_dim, spec.dim))
         self.modulation = normal_parameter(1, 6, spec.dim)
 
     def modulations(self, time: Tensor) -> tuple[AdaLNModulation, AdaLNModulation]:
