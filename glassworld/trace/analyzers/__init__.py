@@ -1,0 +1,1 @@
+"""Answer questions about a run from the analysis of its trace."""

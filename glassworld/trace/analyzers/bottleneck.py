@@ -43,7 +43,7 @@ def bound(analysis: Analysis) -> Bound | None:
     idle = max(0.0, 1 - (gpu.busy_ns + queued_ns) / span)
     delay = gpu.delay_ns / 1e6
     sync_ms, call = _waiting(analysis)
-    queued = gpu.delay_ns > gpu.duration_ns
+    queued = gpu.delay_ns > gpu.op_duration_ns
     facts = f"the GPU idles {idle:.0%} of the time"
     if idle < 1 - BUSY_SHARE and queued:
         kind, sentence = "gpu", f"GPU-bound: {facts} and work queues for it"

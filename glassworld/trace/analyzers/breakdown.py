@@ -113,7 +113,7 @@ def layers(analysis: Analysis) -> list[Part]:
     whole = total_ms(analysis, tags.LAYER)
     return [
         _part(tags.LAYER.format(layer=number), layer.ms, whole, layer.count, layer.cpu_ms)
-        for number, layer in sorted(analysis.numbered[tags.LAYER, "layer"].items())
+        for number, layer in sorted(analysis.by_index[tags.LAYER, "layer"].items())
     ]
 
 

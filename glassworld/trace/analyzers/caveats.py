@@ -33,17 +33,17 @@ def notes(analysis: Analysis) -> list[str]:
 
 
 def _large(analysis: Analysis) -> list[str]:
-    if not analysis.left_out:
+    if not analysis.dropped_instances:
         return []
-    whole = len(analysis.tree) + analysis.left_out
+    whole = len(analysis.tree) + analysis.dropped_instances
     made = [
         f"sums are of all {whole:,} tags; blocks, steps and single instances are those of the "
         f"stretches that stand out, {len(analysis.tree):,} tags"
     ]
-    if analysis.paths_left_out:
+    if analysis.dropped_path_instances:
         made.append(
-            f"too many paths of names to sum up each: {analysis.paths_left_out:,} instances are "
-            "in the sums by pattern only"
+            "too many paths of names to sum up each: "
+            f"{analysis.dropped_path_instances:,} instances are in the sums by pattern only"
         )
     return made
 

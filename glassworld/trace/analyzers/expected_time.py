@@ -127,7 +127,7 @@ def reference_note(analysis: Analysis) -> str:
 def frames_seen(analysis: Analysis, config: Config, pattern: str) -> dict[int, int]:
     """Return how many instances of `pattern` see each number of latent frames."""
     seen: dict[int, int] = {}
-    for block, instances in analysis.numbered[pattern, "block"].items():
+    for block, instances in analysis.by_index[pattern, "block"].items():
         frames = min(config["window"], (block + 1) * config["frames_per_block"])
         seen[frames] = seen.get(frames, 0) + instances.count
     return seen
@@ -147,7 +147,7 @@ def passes(analysis: Analysis, config: Config) -> tuple[dict[str, Work], dict[st
 
 def decodes(analysis: Analysis, config: Config) -> dict[str, Work]:
     """Return the work of all decoded latent frames in the trace, by tag."""
-    blocks = analysis.numbered[tags.VAE_DECODE, "block"]
+    blocks = analysis.by_index[tags.VAE_DECODE, "block"]
     clips = blocks[0].count if 0 in blocks else 0
     frames = config["frames_per_block"] * count(analysis, tags.VAE_DECODE)
     first, later = decode_frame(config, first=True), decode_frame(config, first=False)

@@ -11,7 +11,7 @@ from glassworld.errors import TraceError
 from glassworld.profiling import registry as tags
 from glassworld.trace.reading.columns import Codes, Ints, Mask
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.tag_names import fold
+from glassworld.trace.timeline.tag_names import parse_tag_name
 
 NEARLY_ALL = 0.9  # of the GPU's busy time, launched by operators: then nothing need be said
 
@@ -134,7 +134,7 @@ def _under(analysis: Analysis, group: Codes, tag: str | None) -> Mask:
 def matching_groups(analysis: Analysis, tag: str) -> Ints:
     """The pattern groups at or below every tag that `tag` names."""
     patterns = analysis.patterns
-    exact = [i for i, row in enumerate(patterns) if row.pattern in (tag, fold(tag)[0])]
+    exact = [i for i, row in enumerate(patterns) if row.pattern in (tag, parse_tag_name(tag)[0])]
     part = re.compile(re.escape(tag), re.IGNORECASE)
     hits = set(exact or [i for i, row in enumerate(patterns) if part.search(row.pattern)])
     if not hits:

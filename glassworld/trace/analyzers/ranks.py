@@ -15,7 +15,7 @@ from glassworld.errors import TraceError
 from glassworld.files import replacing
 from glassworld.trace.reading.columns import COLLECTIVE, DEVICE_OP, Floats
 from glassworld.trace.reading.events import EventStream
-from glassworld.trace.reading.reader import read
+from glassworld.trace.reading.reader import read_trace
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def align(paths: list[Path]) -> list[Rank]:
 
 def _collectives(path: Path) -> tuple[Floats, Floats, int]:
     """Starts and ends of a rank's collectives in order of time, and its trace's start; ns."""
-    trace = read(path)
+    trace = read_trace(path)
     found = [rows[rows["kind"] == COLLECTIVE] for rows in trace.device_rows.slices()]
     rows = np.concatenate([np.empty(0, DEVICE_OP), *found])
     rows = rows[np.argsort(rows["start"], kind="stable")]

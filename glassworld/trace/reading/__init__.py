@@ -1,0 +1,1 @@
+"""Read the events of a trace file into typed columns."""

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 RANGE = np.dtype([("name", "<i4"), ("thread", "<i4"), ("start", "<i8"), ("dur", "<i8")])
-"""A stretch of time on a CPU thread; times in nanoseconds of the trace's clock."""
+"""A tag, operator or Python function on a CPU thread; nanoseconds of the trace's clock."""
 
 LAUNCH = np.dtype([*RANGE.descr, ("correlation", "<i8")])
 """A call of the GPU's runtime or driver."""
@@ -39,10 +39,11 @@ IN_MEMORY_ROWS = 1 << 17
 SLICE_ROWS = 1 << 16
 
 
-class Spool:
-    """Rows of one dtype in file order; past `limit` rows they wait in a temporary file.
+class EventTable:
+    """Rows of one dtype in file order; beyond `limit` rows they spill to a temporary file.
 
-    Batches are remembered by the time they span, so that a stretch of time can be read alone.
+    The table remembers which times each appended batch spans, so that it can read the rows of a
+    time range alone.
     """
 
     def __init__(self, dtype: np.dtype[np.void], limit: int | None = None) -> None:
@@ -50,20 +51,20 @@ class Spool:
         self._limit = IN_MEMORY_ROWS if limit is None else limit
         self._time = "at" if "at" in (dtype.names or ()) else "start"
         self._batches: list[tuple[int, int, int]] = []  # rows, earliest and latest time
-        self._parts: list[npt.NDArray[np.void]] = []
-        self._waiting = 0
+        self._buffers: list[npt.NDArray[np.void]] = []
+        self._in_memory = 0
         self._on_disk = 0
         self._file: IO[bytes] | None = None
 
     @classmethod
-    def of(cls, rows: npt.NDArray[np.void]) -> Spool:
-        """A spool that holds these rows, in memory."""
-        spool = cls(rows.dtype, len(rows))
-        spool.append(rows)
-        return spool
+    def from_rows(cls, rows: npt.NDArray[np.void]) -> EventTable:
+        """Return a table that holds these rows, in memory."""
+        table = cls(rows.dtype, len(rows))
+        table.append(rows)
+        return table
 
     def __len__(self) -> int:
-        return self._waiting + self._on_disk
+        return self._in_memory + self._on_disk
 
     def append(self, rows: npt.NDArray[np.void]) -> None:
         """Add rows at the end. Raises `TraceError` if the temporary file cannot be written."""
@@ -71,84 +72,85 @@ class Spool:
             return
         times = rows[self._time]
         self._batches.append((len(rows), int(times.min()), int(times.max())))
-        self._parts.append(rows)
-        self._waiting += len(rows)
-        if self._waiting > self._limit:
+        self._buffers.append(rows)
+        self._in_memory += len(rows)
+        if self._in_memory > self._limit:
             try:
                 self._spill()
             except OSError as error:
                 raise TraceError(
-                    f"{tempfile.gettempdir()}: no room for a large trace's tables "
-                    f"({error.strerror}); set TMPDIR to a folder that has it"
+                    f"{tempfile.gettempdir()}: cannot store the tables of a large trace "
+                    f"({error.strerror}); set TMPDIR to a folder with more space"
                 ) from error
 
     def _spill(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="glassworld-trace-")  # noqa: SIM115
             weakref.finalize(self, self._file.close)
-        for part in self._parts:
-            self._file.write(part.tobytes())
+        for rows in self._buffers:
+            self._file.write(rows.tobytes())
         self._file.flush()
-        self._on_disk += self._waiting
-        self._parts, self._waiting = [], 0
+        self._on_disk += self._in_memory
+        self._buffers, self._in_memory = [], 0
 
     def batches(self) -> list[tuple[int, int, int]]:
-        """Rows, earliest and latest time of each batch as it was added."""
+        """Return the number of rows, earliest and latest time of each appended batch."""
         return self._batches
 
     def slices(self) -> Iterator[npt.NDArray[np.void]]:
-        """All rows in order, at most `SLICE_ROWS` at a time."""
+        """Yield all rows in order, at most `SLICE_ROWS` at a time."""
         for at in range(0, len(self), SLICE_ROWS):
             yield self._read(at, min(SLICE_ROWS, len(self) - at))
 
-    def whole(self) -> npt.NDArray[np.void]:
-        """All rows at once."""
+    def to_array(self) -> npt.NDArray[np.void]:
+        """Return all rows at once."""
         return self._read(0, len(self))
 
     def between(self, start: int, end: int) -> npt.NDArray[np.void]:
-        """The rows that begin at `start` or later, but before `end`; in order."""
-        found, at = [np.empty(0, self.dtype)], 0
+        """Return the rows that begin at `start` or later, but before `end`; in order."""
+        selected, at = [np.empty(0, self.dtype)], 0
         for count, earliest, latest in self._batches:
             if latest >= start and earliest < end:
                 rows = self._read(at, count)
-                found.append(rows[(rows[self._time] >= start) & (rows[self._time] < end)])
+                selected.append(rows[(rows[self._time] >= start) & (rows[self._time] < end)])
             at += count
-        return np.concatenate(found)
+        return np.concatenate(selected)
 
     def _read(self, at: int, count: int) -> npt.NDArray[np.void]:
-        """`count` rows from row `at` on."""
-        parts = [np.empty(0, self.dtype)]
-        stored = min(count, self._on_disk - at)
-        if stored > 0:
+        """Return `count` rows from row `at` on."""
+        pieces = [np.empty(0, self.dtype)]
+        stored = max(0, min(count, self._on_disk - at))
+        if stored:
             assert self._file is not None
             self._file.seek(at * self.dtype.itemsize)
-            parts.append(np.fromfile(self._file, self.dtype, stored))
-        if count > max(stored, 0):
-            if len(self._parts) > 1:
-                self._parts = [np.concatenate(self._parts)]
+            pieces.append(np.fromfile(self._file, self.dtype, stored))
+        if count > stored:
+            if len(self._buffers) > 1:
+                self._buffers = [np.concatenate(self._buffers)]
             first = max(0, at - self._on_disk)
-            parts.append(self._parts[0][first : first + count - max(stored, 0)])
-        return parts[-1] if len(parts) <= 2 else np.concatenate(parts)
+            pieces.append(self._buffers[0][first : first + count - stored])
+        return pieces[-1] if len(pieces) <= 2 else np.concatenate(pieces)
 
 
 @dataclass
 class Trace:
-    """What a trace file holds, as columns.
+    """The contents of a trace file, as columns.
 
-    Names and threads are numbers into `names` and `threads`; times are integer nanoseconds. Of a
-    stretch of a trace, the first `carried` tags began earlier and are cut to it.
+    Names and threads are indices into `names` and `threads`; times are integer nanoseconds. In a
+    chunk of a trace, the first `carried` tags began in an earlier chunk and are cut to this one.
+    `losses` says in words what could not be read.
     """
 
     path: str
     metadata: dict[str, object]
     names: list[str]
     threads: list[tuple[object, object]]
-    tag_rows: Spool
-    launch_rows: Spool
-    device_rows: Spool
-    memory: Spool
-    ops: Spool
-    python: Spool
+    tag_rows: EventTable
+    launch_rows: EventTable
+    device_rows: EventTable
+    memory: EventTable
+    ops: EventTable
+    python: EventTable
     events: int = 0
     bytes_read: int = 0
     overhead_ns: int = 0
@@ -158,8 +160,8 @@ class Trace:
     carried: int = 0
 
     @property
-    def spools(self) -> tuple[Spool, ...]:
-        """All tables."""
+    def tables(self) -> tuple[EventTable, ...]:
+        """All tables of events."""
         return (
             self.tag_rows,
             self.launch_rows,
@@ -172,14 +174,14 @@ class Trace:
     @cached_property
     def tags(self) -> npt.NDArray[np.void]:
         """All tags (dtype `RANGE`), in memory."""
-        return self.tag_rows.whole()
+        return self.tag_rows.to_array()
 
     @cached_property
     def launches(self) -> npt.NDArray[np.void]:
-        """All calls of the GPU's runtime (dtype `LAUNCH`), in memory."""
-        return self.launch_rows.whole()
+        """All calls of the GPU's runtime or driver (dtype `LAUNCH`), in memory."""
+        return self.launch_rows.to_array()
 
     @cached_property
     def device_ops(self) -> npt.NDArray[np.void]:
         """All GPU operations (dtype `DEVICE_OP`), in memory."""
-        return self.device_rows.whole()
+        return self.device_rows.to_array()

@@ -1,4 +1,4 @@
-"""The events of a trace as typed structs, decoded piece by piece and repaired where broken."""
+"""Decode the events of a trace into typed structs, piece by piece, and repair broken ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import msgspec
 
-from glassworld.trace.reading.source import Source, cuts, split_events
+from glassworld.trace.reading.source import TraceFile, event_boundaries, split_events
 
 
-class Args(msgspec.Struct, gc=False):
-    """What the analysis reads of an event's arguments; each may be of any JSON type."""
+class EventArgs(msgspec.Struct, gc=False):
+    """The arguments of an event that the analysis reads; each may be of any JSON type."""
 
     correlation: Any = None
     stream: Any = None
@@ -32,7 +32,7 @@ _NO_TIME = -1e18
 
 
 class Event(msgspec.Struct, gc=False):
-    """One event; times in microseconds. Without a `ts` it began impossibly long ago."""
+    """One event; times in microseconds. An event without `ts` gets an impossible time."""
 
     ph: Any = ""
     cat: Any = None
@@ -41,7 +41,7 @@ class Event(msgspec.Struct, gc=False):
     tid: Any = None
     ts: float = _NO_TIME
     dur: float | None = None
-    args: Args | str | float | bool | list[Any] | None = None
+    args: EventArgs | str | float | bool | list[Any] | None = None
 
 
 class _ExactEvent(Event, gc=False):
@@ -57,7 +57,7 @@ EXACT_BELOW_US = 2.0**43
 _BEGIN = attrgetter("ts")
 _FLOAT = msgspec.json.Decoder(list[Event])
 _EXACT = msgspec.json.Decoder(list[_ExactEvent])
-_ONE = msgspec.json.Decoder(_ExactEvent)
+_SINGLE = msgspec.json.Decoder(_ExactEvent)
 _RAW = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
 _PIECES = msgspec.json.Decoder(list[msgspec.Raw])
 _CONTROL = bytes.maketrans(bytes(range(32)), b" " * 32)
@@ -66,13 +66,13 @@ _BAD_ESCAPE = re.compile(rb'\\(?!["\\/bfnrtu])')
 
 
 class EventStream:
-    """Iterates a trace's events in file order, a list per piece, in bounded memory.
+    """Iterates over a trace's events in file order, a list per piece, in bounded memory.
 
     `metadata` is complete once iteration has ended: every top-level key but `traceEvents`.
     """
 
     def __init__(self, path: Path) -> None:
-        self.source = Source(path)
+        self.source = TraceFile(path)
         self.metadata: dict[str, Any] = {}
         self.unreadable = 0
         self._exact = False
@@ -81,11 +81,11 @@ class EventStream:
     @property
     def losses(self) -> list[str]:
         """What could not be read, in words."""
-        lost = [f"{self.unreadable} events could not be read"] if self.unreadable else []
-        return [*self.source.losses, *lost]
+        unreadable = [f"{self.unreadable} events could not be read"] if self.unreadable else []
+        return [*self.source.losses, *unreadable]
 
     def raw(self) -> Iterator[list[dict[str, Any]]]:
-        """The events with everything in them, as dictionaries; decimals stay exact."""
+        """Yield the events with everything in them, as dictionaries; decimals stay exact."""
         self._raw = True
         for events in self:
             yield cast(list[dict[str, Any]], events)
@@ -101,8 +101,8 @@ class EventStream:
         yield self._last(buffer)
 
     def _take(self, buffer: bytes) -> tuple[list[Event], bytes]:
-        """The events of all but the last, perhaps incomplete, event of `buffer`; and the rest."""
-        for end, start in cuts(buffer):
+        """Decode all but the last, perhaps incomplete, event of `buffer`; return also the rest."""
+        for end, start in event_boundaries(buffer):
             events = self._decode(b"".join((b"[", memoryview(buffer)[:end], b"]")))
             if events is not None:
                 return events, buffer[start:]
@@ -110,7 +110,7 @@ class EventStream:
         return self._salvage(pieces[:-1]), pieces[-1]
 
     def _last(self, buffer: bytes) -> list[Event]:
-        """The events up to the end of the array, and the metadata behind it."""
+        """Decode the events up to the end of the array, and the metadata behind it."""
         closing = b"}" if self.source.head == b"[" else b""
         for text in _attempts(b'{"traceEvents":[' + buffer + closing):
             try:
@@ -124,7 +124,7 @@ class EventStream:
         return self._cut_short(buffer)
 
     def _cut_short(self, buffer: bytes) -> list[Event]:
-        """What a file that ends in the middle still holds."""
+        """Decode what is left of a file that ends in the middle."""
         if not buffer.strip():
             self.source.losses.append("the file ends before its event list is closed")
             return []
@@ -144,7 +144,7 @@ class EventStream:
         return self._salvage(pieces[:-1])
 
     def _decode(self, text: bytes) -> list[Event] | None:
-        """The events of a JSON array, or None if it is no array of events."""
+        """Decode the events of a JSON array; return None if it is no array of events."""
         for attempt in _attempts(text):
             try:
                 if self._raw:
@@ -161,12 +161,12 @@ class EventStream:
         return None
 
     def _salvage(self, pieces: list[bytes]) -> list[Event]:
-        """Whichever of the pieces is an event by itself; counts the others."""
+        """Decode the pieces that are an event by themselves, and count the others."""
         events: list[Event] = []
         for piece in pieces:
             for attempt in _attempts(piece):
                 try:
-                    events.append(self._one(attempt))
+                    events.append(self._decode_single(attempt))
                     break
                 except (msgspec.MsgspecError, UnicodeDecodeError):
                     continue
@@ -174,8 +174,10 @@ class EventStream:
                 self.unreadable += 1
         return events
 
-    def _one(self, text: bytes) -> Event:
-        return cast(Event, _RAW.decode(b"[" + text + b"]")[0]) if self._raw else _ONE.decode(text)
+    def _decode_single(self, text: bytes) -> Event:
+        if self._raw:
+            return cast(Event, _RAW.decode(b"[" + text + b"]")[0])
+        return _SINGLE.decode(text)
 
     def _keep_metadata(self, text: bytes, parts: dict[str, msgspec.Raw] | None = None) -> None:
         try:
@@ -189,9 +191,9 @@ class EventStream:
 
 
 def _attempts(text: bytes) -> Iterator[bytes]:
-    """`text`, and if that was refused, `text` with what profilers write wrongly mended."""
+    """Yield `text`, and should that be refused, `text` with the usual mistakes repaired."""
     yield text
-    mended = text.translate(_CONTROL)
-    mended = _NOT_A_NUMBER.sub(b": null", mended)
-    mended = _BAD_ESCAPE.sub(rb"\\\\", mended)
-    yield mended.decode("utf-8", "replace").encode()
+    repaired = text.translate(_CONTROL)
+    repaired = _NOT_A_NUMBER.sub(b": null", repaired)
+    repaired = _BAD_ESCAPE.sub(rb"\\\\", repaired)
+    yield repaired.decode("utf-8", "replace").encode()

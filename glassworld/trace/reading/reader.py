@@ -1,4 +1,4 @@
-"""Reads a torch trace into typed columns: any vendor, any layout, plain or gzip, any size."""
+"""Read a torch trace into typed columns: any vendor, any layout, plain or gzip, any size."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from glassworld.trace.reading.columns import (
     LAUNCH,
     MEMORY,
     RANGE,
+    EventTable,
     Ints,
-    Spool,
     Trace,
 )
-from glassworld.trace.reading.events import Args, Event, EventStream
+from glassworld.trace.reading.events import Event, EventArgs, EventStream
 from glassworld.trace.reading.tag_scanner import TagStream
 
 _TAG, _OP, _PYTHON, _LAUNCH, _DEVICE, _OVERHEAD = range(1, 7)
@@ -43,12 +43,12 @@ _CATEGORIES = {
     "runtime": _LAUNCH,
 }
 _COLLECTIVES = ("nccl", "rccl", "oneccl")
-Progress = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 """Called now and then with the number of (decompressed) bytes read so far."""
 
 
-def _key(value: Any) -> Any:
-    """What stands for a value in a table: its text if it is a list or an object."""
+def _hashable(value: Any) -> Any:
+    """Return a hashable stand-in for a JSON value: its text if it is a list or an object."""
     try:
         hash(value)
     except TypeError:
@@ -56,8 +56,8 @@ def _key(value: Any) -> Any:
     return value
 
 
-class _Numbering(dict[Any, int]):
-    """Numbers things in the order they are first seen."""
+class _Interner(dict[Any, int]):
+    """Numbers values in the order in which they are first looked up."""
 
     def __missing__(self, key: Any) -> int:
         number = self[key] = len(self)
@@ -65,7 +65,7 @@ class _Numbering(dict[Any, int]):
 
 
 class _Categories(dict[Any, int]):
-    """The table each category of events belongs to; 0 for none."""
+    """Maps a category of events to the code of its table; 0 for none."""
 
     def __missing__(self, cat: Any) -> int:
         text = str(cat).lower()
@@ -74,20 +74,20 @@ class _Categories(dict[Any, int]):
         return self[cat]
 
 
-class Builder:
-    """Collects the columns of a trace from its events, a list at a time."""
+class TraceBuilder:
+    """Builds the columns of a trace from its events, a list at a time."""
 
     def __init__(self) -> None:
-        self.names = _Numbering()
-        self.threads = _Numbering()
+        self.names = _Interner()
+        self.threads = _Interner()
         self.tables = {
-            _TAG: Spool(RANGE),
-            _OP: Spool(RANGE),
-            _PYTHON: Spool(RANGE),
-            _LAUNCH: Spool(LAUNCH),
-            _DEVICE: Spool(DEVICE_OP),
+            _TAG: EventTable(RANGE),
+            _OP: EventTable(RANGE),
+            _PYTHON: EventTable(RANGE),
+            _LAUNCH: EventTable(LAUNCH),
+            _DEVICE: EventTable(DEVICE_OP),
         }
-        self.memory = Spool(MEMORY)
+        self.memory = EventTable(MEMORY)
         self.events = 0
         self.overhead_ns = 0
         self.start, self.end = 2**62, -(2**62)
@@ -99,14 +99,14 @@ class Builder:
         self.events += len(events)
         categories = self._categories
         try:
-            found = [categories[e.cat] if e.ph == "X" else -1 for e in events]
+            by_event = [categories[e.cat] if e.ph == "X" else -1 for e in events]
         except TypeError:
-            found = [categories[_key(e.cat)] if e.ph == "X" else -1 for e in events]
-        codes = np.array(found, dtype=np.int8)
+            by_event = [categories[_hashable(e.cat)] if e.ph == "X" else -1 for e in events]
+        codes = np.array(by_event, dtype=np.int8)
         for code in (_TAG, _OP, _PYTHON, _LAUNCH, _DEVICE, _OVERHEAD):
-            chosen = [events[i] for i in np.flatnonzero(codes == code)]
-            if chosen:
-                self._add_ranges(code, chosen)
+            of_code = [events[i] for i in np.flatnonzero(codes == code)]
+            if of_code:
+                self._add_ranges(code, of_code)
         others = [events[i] for i in np.flatnonzero(codes == -1)]
         self._add_memory([e for e in others if e.ph == "i" and e.name == "[memory]"])
         unpaired = sum(e.ph in ("B", "E") for e in others)
@@ -115,8 +115,8 @@ class Builder:
 
     def _add_ranges(self, code: int, events: list[Event]) -> None:
         exact = type(events[0]) is not Event  # all events of a list are of one kind
-        starts = times([e.ts for e in events], exact)
-        durations = times([e.dur or 0.0 for e in events], exact)
+        starts = to_nanoseconds([e.ts for e in events], exact)
+        durations = to_nanoseconds([e.dur or 0.0 for e in events], exact)
         possible = (np.abs(starts) < _FAR_NS) & (np.abs(durations) < _FAR_NS)
         if not possible.all():
             self.skipped["events with impossible times"] += int((~possible).sum())
@@ -132,21 +132,21 @@ class Builder:
             self.tables[code].append(rows)
 
     def _rows(self, code: int, events: list[Event]) -> npt.NDArray[np.void]:
-        """Rows for a table, their times yet to be filled in."""
+        """Return rows for a table, their times yet to be filled in."""
         rows = np.empty(len(events), self.tables[code].dtype)
         names = self.names
         try:
             rows["name"] = [names[e.name] for e in events]
         except TypeError:
-            rows["name"] = [names[_key(e.name)] for e in events]
+            rows["name"] = [names[_hashable(e.name)] for e in events]
         rows["thread"] = self._threads(events)
         if code in (_LAUNCH, _DEVICE):
-            args = [e.args if isinstance(e.args, Args) else _NO_ARGS for e in events]
-            rows["correlation"] = _ints([a.correlation for a in args], -1)
+            args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
+            rows["correlation"] = _to_ints([a.correlation for a in args], -1)
             if code == _DEVICE:
-                rows["stream"] = _small([a.stream for a in args])
-                rows["device"] = _small([a.device for a in args])
-                rows["bytes"] = _ints([a.bytes for a in args], 0)
+                rows["stream"] = _to_small_ints([a.stream for a in args])
+                rows["device"] = _to_small_ints([a.device for a in args])
+                rows["bytes"] = _to_ints([a.bytes for a in args], 0)
                 rows["kind"] = [_device_kind(e) for e in events]
         return rows
 
@@ -155,23 +155,23 @@ class Builder:
         try:
             return [threads[e.pid, e.tid] for e in events]
         except TypeError:
-            return [threads[_key(e.pid), _key(e.tid)] for e in events]
+            return [threads[_hashable(e.pid), _hashable(e.tid)] for e in events]
 
     def _add_memory(self, events: list[Event]) -> None:
         if not events:
             return
         rows = np.empty(len(events), MEMORY)
-        args = [e.args if isinstance(e.args, Args) else _NO_ARGS for e in events]
+        args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
         rows["thread"] = self._threads(events)
-        rows["at"] = times([e.ts for e in events], type(events[0]) is not Event)
-        rows["total"] = _ints([a.total_allocated for a in args], 0)
-        cpu = _ints([a.device_type for a in args], 0) == 0
-        rows["device"] = np.where(cpu, -1, _small([a.device_id for a in args]))
+        rows["at"] = to_nanoseconds([e.ts for e in events], type(events[0]) is not Event)
+        rows["total"] = _to_ints([a.total_allocated for a in args], 0)
+        cpu = _to_ints([a.device_type for a in args], 0) == 0
+        rows["device"] = np.where(cpu, -1, _to_small_ints([a.device_id for a in args]))
         self.memory.append(rows)
 
     def finish(self, path: Path, stream: EventStream) -> Trace:
-        """The columns, complete."""
-        lost = [f"{count} {what} were left out" for what, count in self.skipped.items()]
+        """Return the complete columns."""
+        skipped = [f"{count} {what} were left out" for what, count in self.skipped.items()]
         empty = self.start > self.end
         return Trace(
             path=str(path),
@@ -189,19 +189,20 @@ class Builder:
             overhead_ns=self.overhead_ns,
             start=0 if empty else self.start,
             end=0 if empty else self.end,
-            losses=[*stream.losses, *lost],
+            losses=[*stream.losses, *skipped],
         )
 
 
-def read(path: str | Path, progress: Progress | None = None, tags_only: bool = False) -> Trace:
-    """Read the trace at `path` into columns; `tags_only` skips all that is not a tag, fast.
+def read_trace(
+    path: str | Path, progress: ProgressCallback | None = None, tags_only: bool = False
+) -> Trace:
+    """Read the trace at `path` into columns; `tags_only` skips everything but tags and is faster.
 
-    Raises `TraceError` if there is nothing to read; what is merely damaged is named in
-    `Trace.losses`.
+    Raises `TraceError` if there is nothing to read; `Trace.losses` names what is damaged.
     """
     path = Path(path)
     stream = TagStream(path) if tags_only else EventStream(path)
-    builder = Builder()
+    builder = TraceBuilder()
     for events in stream:
         builder.add(events)
         if progress:
@@ -212,15 +213,15 @@ def read(path: str | Path, progress: Progress | None = None, tags_only: bool = F
     return builder.finish(path, stream)
 
 
-_NO_ARGS = Args()
+_NO_ARGS = EventArgs()
 _FAR_US = 4 * 10**15  # late in this century; int64 nanoseconds hold the sum of two of these
 _FAR_NS = _FAR_US * 1000
 
 
-def times(microseconds: list[Any], exact: bool) -> Ints:
-    """Integer nanoseconds of microseconds, which are decimals where `exact`, else floats.
+def to_nanoseconds(microseconds: list[Any], exact: bool) -> Ints:
+    """Convert microseconds (decimals if `exact`, else floats) to integer nanoseconds.
 
-    What is further from 0 than any clock is cut to `_FAR_US`.
+    Times further from 0 than any clock are cut to `_FAR_US`.
     """
     if exact:
         return np.array([_nanoseconds(value) for value in microseconds], dtype=np.int64)
@@ -236,22 +237,22 @@ def _nanoseconds(microseconds: Any) -> int:
         return _FAR_NS
 
 
-def _small(values: list[Any]) -> Ints:
-    """Stream and device numbers; 0 for what is none."""
-    numbers = _ints(values, 0)
+def _to_small_ints(values: list[Any]) -> Ints:
+    """Convert stream and device numbers; 0 for what is none."""
+    numbers = _to_ints(values, 0)
     return np.where(np.abs(numbers) < 2**31, numbers, 0)
 
 
-def _ints(values: list[Any], otherwise: int) -> Ints:
-    """Whole numbers of whatever JSON had; `otherwise` for what is none or too large."""
+def _to_ints(values: list[Any], otherwise: int) -> Ints:
+    """Convert any JSON values to integers; `otherwise` for what is none or too large."""
     if set(map(type, values)) == {int}:
         numbers = np.array(values)
         if numbers.dtype == np.int64 and -(2**62) < numbers.min() <= numbers.max() < 2**62:
             return numbers
-    return np.array([_int(value, otherwise) for value in values], dtype=np.int64)
+    return np.array([_to_int(value, otherwise) for value in values], dtype=np.int64)
 
 
-def _int(value: Any, otherwise: int) -> int:
+def _to_int(value: Any, otherwise: int) -> int:
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Bytes of a trace file, plain or gzip, cut into pieces that hold whole events.
+"""Read the bytes of a trace file, plain or gzip, and cut them into pieces of whole events.
 
 A trace is one JSON object with a `traceEvents` array of up to millions of events, or that array
 alone. Nothing here parses JSON: pieces are cut where one event object ends and another begins,
@@ -23,11 +23,11 @@ _BOUNDARY = re.compile(rb"\}\s*,\s*(?=" + _EVENT_START + rb")")
 _ANY_BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
 
 
-class Source:
-    """Reads a trace's bytes in order, keeping what lies around the events.
+class TraceFile:
+    """Reads a trace's bytes in order.
 
-    After `open_events`, `head` is the JSON text in front of the first event. `losses` collects
-    what could not be read, in words.
+    After `open_events`, `head` is the JSON text in front of the first event. `losses` says in
+    words what could not be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +38,10 @@ class Source:
         self._blocks = self._open()
 
     def read(self) -> bytes:
-        """The next piece of the file, decompressed; empty at the end, however it ends."""
+        """Return the next piece of the file, decompressed; empty at the end, however it ends.
+
+        Raises `TraceError` if the file cannot be read.
+        """
         block = next(self._blocks, b"")
         self.bytes_read += len(block)
         return block
@@ -56,7 +59,7 @@ class Source:
             raise TraceError(f"{self.path}: cannot be read: {error.strerror or error}") from error
 
     def _inflate(self, file: BinaryIO) -> Iterator[bytes]:
-        """The contents of a gzip file, up to where it is damaged."""
+        """Yield the contents of a gzip file, up to where it is damaged."""
         gzip = 16 + zlib.MAX_WBITS
         inflater = zlib.decompressobj(gzip)
         try:
@@ -74,7 +77,10 @@ class Source:
             self.losses.append(f"the compressed file is cut short or damaged ({damage})")
 
     def open_events(self) -> bytes:
-        """Read up to the first event; returns the bytes already read from there on."""
+        """Read up to the first event; return the bytes already read from there on.
+
+        Raises `TraceError` if there are no events.
+        """
         buffer = self.read()
         if not buffer:
             reason = "; ".join(self.losses) or "the file is empty"
@@ -83,10 +89,10 @@ class Source:
             if buffer.lstrip().startswith(b"["):
                 self.head = b"["
                 return buffer.lstrip()[1:]
-            found = _ARRAY.search(buffer)
-            if found:
-                self.head = buffer[: found.end()]
-                return buffer[found.end() :]
+            array = _ARRAY.search(buffer)
+            if array:
+                self.head = buffer[: array.end()]
+                return buffer[array.end() :]
             block = self.read() if len(buffer) < _HEAD_LIMIT else b""
             if not block:
                 raise TraceError(
@@ -96,27 +102,27 @@ class Source:
             buffer += block
 
 
-def cuts(buffer: bytes, most: int = 6) -> Iterator[tuple[int, int]]:
-    """Where `buffer` may be cut between two events, last first: (end of one, start of next).
+def event_boundaries(buffer: bytes, most: int = 6) -> Iterator[tuple[int, int]]:
+    """Yield where `buffer` may be cut between events, last first: (end of one, start of next).
 
-    At most `most` places; the last ones of the buffer's tail, widening the tail until some are
-    found. Text inside a string may look like a boundary, so the caller must check by decoding.
+    These are the last `most` boundaries at most, of a tail of the buffer that is widened until it
+    has some. Text inside a string may look like a boundary: the caller must check by decoding.
     """
     for pattern in (_BOUNDARY, _ANY_BOUNDARY):
         width = 1 << 16
         while True:
             low = max(0, len(buffer) - width)
-            found = [(low + m.start() + 1, low + m.end()) for m in pattern.finditer(buffer[low:])]
-            if found or low == 0:
+            cuts = [(low + m.start() + 1, low + m.end()) for m in pattern.finditer(buffer[low:])]
+            if cuts or low == 0:
                 break
             width *= 8
-        yield from reversed(found[-most:])
-        if found:
+        yield from reversed(cuts[-most:])
+        if cuts:
             return
 
 
 def split_events(buffer: bytes) -> list[bytes]:
-    """`buffer` cut at everything that looks like a boundary between events."""
+    """Cut `buffer` at everything that looks like a boundary between events."""
     pieces, at = [], 0
     for match in _BOUNDARY.finditer(buffer):
         pieces.append(buffer[at : match.start() + 1])

@@ -1,4 +1,4 @@
-"""The tags alone: finds them in the text without decoding anything else."""
+"""Find the tags in the text of a trace without decoding anything else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from glassworld.trace.reading.events import Event, EventStream
-from glassworld.trace.reading.source import cuts
+from glassworld.trace.reading.source import event_boundaries
 
 _CATEGORY = b'"user_annotation"'
 _END = re.compile(rb"\}\s*(?:,\s*\{|\]|$)")
@@ -14,7 +14,7 @@ _MOST_BRACES = 4  # an event's arguments may stand before its category
 
 
 class TagStream(EventStream):
-    """Iterates a trace's tag events only, several times faster than all of them.
+    """Iterates over a trace's tags only, several times faster than over all events.
 
     The metadata behind the events is not read.
     """
@@ -25,23 +25,24 @@ class TagStream(EventStream):
             self._keep_metadata(self.source.head + b"]}")
         while block := self.source.read():
             buffer = buffer + block if buffer else block
-            for end, start in cuts(buffer, most=1):
+            for end, start in event_boundaries(buffer, most=1):
                 yield self._tags(buffer, end)
                 buffer = buffer[start:]
         yield self._tags(buffer, len(buffer))
 
     def _tags(self, text: bytes, stop: int) -> list[Event]:
-        """The tags in the first `stop` bytes of `text`."""
+        """Decode the tags in the first `stop` bytes of `text`."""
         events: list[Event] = []
         at = text.find(_CATEGORY, 0, stop)
         while at >= 0:
-            found = _END.search(text, at, stop)
-            end = found.start() + 1 if found else stop
-            events += self._event(text, at, end)
+            brace = _END.search(text, at, stop)
+            end = brace.start() + 1 if brace else stop
+            events += self._event_around(text, at, end)
             at = text.find(_CATEGORY, end, stop)
         return events
 
-    def _event(self, text: bytes, at: int, end: int) -> list[Event]:
+    def _event_around(self, text: bytes, at: int, end: int) -> list[Event]:
+        """Decode the event that ends at `end` and has its category at `at`; none if unreadable."""
         start = at
         for _ in range(_MOST_BRACES):
             start = text.rfind(b"{", 0, start)

@@ -1,6 +1,6 @@
-"""Which tag a GPU operation belongs to, and how long each tag kept the GPU busy.
+"""Attribute GPU operations to tags, and compute how long each tag kept the GPU busy.
 
-An operation belongs to the innermost tag around the *launch* on the launching thread (found by
+An operation belongs to the innermost tag around its *launch* on the launching thread (found by
 correlation id), and to every tag around that one. Busy time is the union of the operations'
 intervals over streams, so neither streams nor nested tags are counted twice. The operations of
 one stream run one after another: where their timestamps overlap (a dependent launch starts while
@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.trace.reading.columns import COLLECTIVE, COPY, FILL, Codes, Ints, Mask, Trace
-from glassworld.trace.timeline.intervals import Forest, innermost
+from glassworld.trace.timeline.intervals import IntervalForest, innermost_ranges
 from glassworld.trace.timeline.tag_tree import TagTree
 
 
 @dataclass(frozen=True)
 class DeviceOps:
-    """GPU operations sorted by start (dtype `DEVICE_OP`), with where they came from.
+    """GPU operations sorted by start (dtype `DEVICE_OP`), with their launches and tags.
 
     `launch` is a row of `Trace.launches` (-1: launched outside the trace), `tag` an instance of
     the tag tree (-1: outside any tag), `delay` nanoseconds from launch to start. `exclusive` is
@@ -45,61 +45,63 @@ class DeviceTime:
 
     `busy` is the union of the operations' intervals, `total` the sum of their durations (more
     where some ran side by side), `span` from the first one's start to the last one's end.
-    `own` is the busy time that operations launched directly in the group add to the GPU's:
+    `self_busy` is the busy time that operations launched directly in the group add to the GPU's:
     over all groups, and with what lies outside every tag, it adds up to the GPU's busy time.
     `kernels` counts all operations, copies and collectives among them.
     """
 
     busy: Ints
-    own: Ints
+    self_busy: Ints
     total: Ints
     span: Ints
     kernels: Ints
     copies: Ints
-    copy: Ints
+    copy_time: Ints
     collectives: Ints
-    collective: Ints
+    collective_time: Ints
     delay: Ints
     """The median time from launch to start, of the operations launched directly in the group."""
 
 
-def attribute(trace: Trace, tree: TagTree) -> DeviceOps:
+def attribute_ops(trace: Trace, tree: TagTree) -> DeviceOps:
     """Find the launch and the tag of every GPU operation."""
     rows = trace.device_ops[np.argsort(trace.device_ops["start"], kind="stable")]
-    launch = match(rows, trace.launches)
-    known = launch >= 0
+    launch = match_launches(rows, trace.launches)
+    launched = launch >= 0
     tag = np.full(len(rows), -1, dtype=np.int32)
-    calls = trace.launches[launch[known]]
-    tag[known] = innermost(tree.rows, tree.forest, calls["thread"], calls["start"])
+    calls = trace.launches[launch[launched]]
+    tag[launched] = innermost_ranges(tree.rows, tree.forest, calls["thread"], calls["start"])
     delay = np.full(len(rows), -1, dtype=np.int64)
-    delay[known] = rows["start"][known] - calls["start"]
+    delay[launched] = rows["start"][launched] - calls["start"]
     end = rows["start"] + rows["dur"]
-    exclusive = _keeps_busy(rows, end, np.zeros(len(rows), dtype=np.int32))
+    exclusive = _added_busy_time(rows, end, np.zeros(len(rows), dtype=np.int32))
     return DeviceOps(rows, end, launch, tag, delay, exclusive)
 
 
-def match(ops: npt.NDArray[np.void], launches: npt.NDArray[np.void]) -> Codes:
-    """The launch with each operation's correlation id; of several, the last that began before."""
-    found = np.full(len(ops), -1, dtype=np.int32)
+def match_launches(ops: npt.NDArray[np.void], launches: npt.NDArray[np.void]) -> Codes:
+    """Return the launch with each operation's correlation id, -1 for none.
+
+    Of several with the same id, it is the last that began before the operation.
+    """
+    launch = np.full(len(ops), -1, dtype=np.int32)
     candidates = np.flatnonzero(launches["correlation"] > 0)
     calls = launches[candidates]
     order = candidates[np.lexsort((calls["start"], calls["correlation"]))]
     if not len(order) or not len(ops):
-        return found
+        return launch
     ids = launches["correlation"][order]
     low = np.searchsorted(ids, ops["correlation"], "left")
     high = np.searchsorted(ids, ops["correlation"], "right")
-    found[high > low] = order[low[high > low]]
+    launch[high > low] = order[low[high > low]]
     for i in np.flatnonzero(high - low > 1):  # several ranks in one file, or repeated ids
         starts = launches["start"][order[low[i] : high[i]]]
-        found[i] = order[
-            low[i] + max(0, int(np.searchsorted(starts, ops["start"][i], "right")) - 1)
-        ]
-    return found
+        before = int(np.searchsorted(starts, ops["start"][i], "right"))
+        launch[i] = order[low[i] + max(0, before - 1)]
+    return launch
 
 
-def _added(start: Ints, end: Ints, group: Codes) -> Ints:
-    """What each interval adds to the union of its group's earlier ones; sorted by start."""
+def _added_to_union(start: Ints, end: Ints, group: Codes) -> Ints:
+    """Return what each interval adds to the union of its group's earlier ones; sorted by start."""
     if not len(start):
         return np.empty(0, dtype=np.int64)
     by_group = np.argsort(group, kind="stable")
@@ -116,50 +118,50 @@ def _added(start: Ints, end: Ints, group: Codes) -> Ints:
     return added
 
 
-def _keeps_busy(rows: npt.NDArray[np.void], end: Ints, group: Codes) -> Ints:
-    """What each operation adds to its group's busy time; `rows` sorted by start."""
+def _added_busy_time(rows: npt.NDArray[np.void], end: Ints, group: Codes) -> Ints:
+    """Return what each operation adds to its group's busy time; `rows` are sorted by start."""
     start = rows["start"]
     _, device = np.unique(rows["device"], return_inverse=True)
     _, stream = np.unique(rows["stream"], return_inverse=True)
     lane = device * (stream.max(initial=0) + 1) + stream
     _, within = np.unique(group * (lane.max(initial=0) + 1) + lane, return_inverse=True)
-    overlap = end - start - _added(start, end, within.astype(np.int32))
-    busy: Ints = _added(start, end, group) + overlap
+    overlap = end - start - _added_to_union(start, end, within.astype(np.int32))
+    busy: Ints = _added_to_union(start, end, group) + overlap
     return busy
 
 
-def device_time(ops: DeviceOps, forest: Forest, group_of: Codes, groups: int) -> DeviceTime:
-    """GPU time per group of tag instances, children included.
+def device_time(ops: DeviceOps, forest: IntervalForest, group_of: Codes, groups: int) -> DeviceTime:
+    """Return the GPU time per group of tag instances, children included.
 
     `group_of` maps instances to groups; instances of one group must not contain one another.
     """
-    made = {field.name: np.zeros(groups, dtype=np.int64) for field in fields(DeviceTime)}
+    sums = {field.name: np.zeros(groups, dtype=np.int64) for field in fields(DeviceTime)}
     direct = ops.tag >= 0
-    made["own"] = _sum(group_of[ops.tag[direct]], ops.exclusive[direct], groups)
-    made["delay"] = _median_delay(ops, group_of, groups)
+    sums["self_busy"] = _sum(group_of[ops.tag[direct]], ops.exclusive[direct], groups)
+    sums["delay"] = _median_delay(ops, group_of, groups)
     current = ops.tag.copy()
     for depth in range(int(forest.depth.max(initial=-1)), -1, -1):
-        chosen = np.flatnonzero((current >= 0) & (forest.depth[current] == depth))
-        if not len(chosen):
+        at_depth = np.flatnonzero((current >= 0) & (forest.depth[current] == depth))
+        if not len(at_depth):
             continue
-        group = group_of[current[chosen]]
-        start, end = ops.rows["start"][chosen], ops.end[chosen]
-        made["busy"] += _sum(group, _keeps_busy(ops.rows[chosen], end, group), groups)
-        made["total"] += _sum(group, end - start, groups)
-        made["kernels"] += np.bincount(group, minlength=groups)
-        kind = ops.rows["kind"][chosen]
-        for number, time, mine in (
-            ("copies", "copy", (kind == COPY) | (kind == FILL)),
-            ("collectives", "collective", kind == COLLECTIVE),
+        group = group_of[current[at_depth]]
+        start, end = ops.rows["start"][at_depth], ops.end[at_depth]
+        sums["busy"] += _sum(group, _added_busy_time(ops.rows[at_depth], end, group), groups)
+        sums["total"] += _sum(group, end - start, groups)
+        sums["kernels"] += np.bincount(group, minlength=groups)
+        kind = ops.rows["kind"][at_depth]
+        for count, time, of_kind in (
+            ("copies", "copy_time", (kind == COPY) | (kind == FILL)),
+            ("collectives", "collective_time", kind == COLLECTIVE),
         ):
-            made[number] += np.bincount(group[mine], minlength=groups)
-            made[time] += _sum(group[mine], (end - start)[mine], groups)
+            sums[count] += np.bincount(group[of_kind], minlength=groups)
+            sums[time] += _sum(group[of_kind], (end - start)[of_kind], groups)
         first, last = np.full(groups, 2**62), np.full(groups, -(2**62))
         np.minimum.at(first, group, start)
         np.maximum.at(last, group, end)
-        made["span"] += np.where(last > first, last - first, 0)
-        current[chosen] = forest.parent[current[chosen]]
-    return DeviceTime(**made)
+        sums["span"] += np.where(last > first, last - first, 0)
+        current[at_depth] = forest.parent[current[at_depth]]
+    return DeviceTime(**sums)
 
 
 def _sum(group: Codes, values: Ints, groups: int) -> Ints:
@@ -167,12 +169,12 @@ def _sum(group: Codes, values: Ints, groups: int) -> Ints:
 
 
 def _median_delay(ops: DeviceOps, group_of: Codes, groups: int) -> Ints:
-    """The median launch-to-start delay per group, 0 where nothing was launched directly."""
-    known: Mask = ops.tag >= 0
+    """Return the median launch-to-start delay per group; 0 without direct launches."""
+    tagged: Mask = ops.tag >= 0
     median = np.zeros(groups, dtype=np.int64)
-    if not known.any():
+    if not tagged.any():
         return median
-    group, delay = group_of[ops.tag[known]], ops.delay[known]
+    group, delay = group_of[ops.tag[tagged]], ops.delay[tagged]
     order = np.lexsort((delay, group))
     distinct, first, count = np.unique(group[order], return_index=True, return_counts=True)
     median[distinct] = delay[order][first + count // 2]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from glassworld.trace.reading.columns import Trace
 from glassworld.trace.timeline.attribution import DeviceOps
-from glassworld.trace.timeline.intervals import innermost
+from glassworld.trace.timeline.intervals import innermost_ranges
 from glassworld.trace.timeline.tag_tree import TagTree
 
 SHORTEST_GAP_NS = 10_000  # shorter gaps are the space between two kernels
@@ -150,7 +150,7 @@ def _close_gap(trace: Trace, tree: TagTree, ops: DeviceOps, gap: _OpenGap) -> Id
     if gap.thread >= 0:
         middle = np.array([(gap.start + max(gap.start, gap.launched)) // 2])
         thread = np.array([gap.thread], dtype=np.int32)
-        tag = int(innermost(tree.rows, tree.forest, thread, middle)[0])
+        tag = int(innermost_ranges(tree.rows, tree.forest, thread, middle)[0])
     return IdleGap(
         start_ms=(gap.start - trace.start) / 1e6,
         ms=(gap.end - gap.start) / 1e6,

@@ -1,4 +1,4 @@
-"""Which range lies in which: ranges of one thread form a forest."""
+"""Nest time ranges: those of one thread form a forest of parents and children."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from glassworld.trace.reading.columns import Codes, Ints
 
 
 @dataclass(frozen=True)
-class Forest:
-    """Ranges nested by thread and time; all arrays run over the ranges as given.
+class IntervalForest:
+    """Ranges nested by thread and time; all arrays run parallel to the ranges.
 
     `parent` is -1 at a root. A range that began in another and lies at least half in it is its
     child; `end` is then clipped to the parent's, and `clipped` counts those cut by more than a
@@ -28,37 +28,40 @@ class Forest:
     clipped: int
 
     def sum_into_parents(self, values: Ints) -> Ints:
-        """For each range, the sum of its direct children's `values`."""
+        """Return for each range the sum of its direct children's `values`."""
         child = self.parent >= 0
         total = np.bincount(self.parent[child], values[child], minlength=len(self.parent))
         return total.astype(np.int64)
 
 
-def nest(rows: npt.NDArray[np.void], carried: int = 0) -> Forest:
-    """The forest of ranges (dtype `RANGE`); the first `carried` of them began before all others."""
+def nest_intervals(rows: npt.NDArray[np.void], carried: int = 0) -> IntervalForest:
+    """Return the forest of ranges (dtype `RANGE`).
+
+    The first `carried` of them began before all others.
+    """
     start, end = rows["start"], rows["start"] + rows["dur"]
-    place = np.arange(len(rows))
-    order = np.lexsort((place, -end, place >= carried, start, rows["thread"]))
+    index = np.arange(len(rows))
+    order = np.lexsort((index, -end, index >= carried, start, rows["thread"]))
     parent, depth = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
-    walk = _Walk()
-    for mine in np.split(order, np.flatnonzero(np.diff(rows["thread"][order])) + 1):
-        above, levels, crossing = _as_nested(start[mine], end[mine])
-        parent[mine], depth[mine] = np.where(above >= 0, mine[above], -1), levels
-        for at in range(0, len(crossing), _AT_ONCE):  # lists of Python numbers are large
-            here = mine[crossing[at : at + _AT_ONCE]]
-            parent[here], depth[here], end[here] = walk.through(
-                here.tolist(), start[here].tolist(), end[here].tolist()
+    clipper = _IntervalClipper()
+    for on_thread in np.split(order, np.flatnonzero(np.diff(rows["thread"][order])) + 1):
+        above, levels, crossing = _nest_vectorized(start[on_thread], end[on_thread])
+        parent[on_thread], depth[on_thread] = np.where(above >= 0, on_thread[above], -1), levels
+        for at in range(0, len(crossing), _BATCH):  # lists of Python numbers are large
+            batch = on_thread[crossing[at : at + _BATCH]]
+            parent[batch], depth[batch], end[batch] = clipper.nest(
+                batch.tolist(), start[batch].tolist(), end[batch].tolist()
             )
-        walk.leave()
-    return Forest(order, parent, depth, end, walk.clipped)
+        clipper.end_thread()
+    return IntervalForest(order, parent, depth, end, clipper.clipped)
 
 
-def _as_nested(start: Ints, end: Ints) -> tuple[Codes, Codes, Ints]:
-    """Parents and depths of one thread's ranges, in order, as if none crossed another's end.
+def _nest_vectorized(start: Ints, end: Ints) -> tuple[Codes, Codes, Ints]:
+    """Return parents and depths of one thread's ranges, in order, as if none outlasted its parent.
 
-    The depth of a range is how many before it have not ended at its start; its parent is the
-    last before it that is one less deep. Third come the ranges for which this may not hold:
-    those of every stretch between two idle moments in which one outlasts its parent.
+    The depth of a range is the number of earlier ranges that have not ended at its start; its
+    parent is the last earlier range that is one less deep. The third array holds the ranges for
+    which this may be wrong: all those of a busy period in which one outlasts its parent.
     """
     empty = end == start
     ended = np.searchsorted(np.sort(end[~empty]), start, "right") + np.cumsum(empty) - empty
@@ -71,64 +74,66 @@ def _as_nested(start: Ints, end: Ints) -> tuple[Codes, Codes, Ints]:
     crossing = np.flatnonzero(outlasts)
     if len(crossing):
         idle = np.concatenate(([True], start[1:] >= np.maximum.accumulate(end)[:-1]))
-        stretch = np.cumsum(idle)
-        crossing = np.flatnonzero(np.isin(stretch, stretch[crossing]))
+        period = np.cumsum(idle)
+        crossing = np.flatnonzero(np.isin(period, period[crossing]))
     return parent, depth, crossing
 
 
-_AT_ONCE = 1 << 15
+_BATCH = 1 << 15
 
 
-class _Walk:
-    """Goes through one thread's ranges in order, the open ones and their ends in hand."""
+class _IntervalClipper:
+    """Nests one thread's ranges one by one with a stack, and clips those that outlast a parent."""
 
     def __init__(self) -> None:
         self.clipped = 0
         self._open: list[int] = []
         self._ends: list[int] = []
 
-    def through(
+    def nest(
         self, order: list[int], starts: list[int], ends: list[int]
     ) -> tuple[list[int], list[int], list[int]]:
-        """Parents, depths and clipped ends of the next ranges."""
+        """Return parents, depths and clipped ends of the next ranges, sorted by start."""
         parents, depths, clipped_ends = [], [], []
-        opened, latest = self._open, self._ends
+        stack, stack_ends = self._open, self._ends
         for i, start, end in zip(order, starts, ends, strict=True):
             # A range mostly behind another's end follows it, however the times were rounded.
-            while latest and (latest[-1] <= start or latest[-1] < (start + end) // 2):
-                opened.pop()
-                latest.pop()
-            depths.append(len(opened))
-            parents.append(opened[-1] if opened else -1)
-            if latest and end > latest[-1]:
-                self.clipped += end - latest[-1] > 1000
-                end = latest[-1]
+            while stack_ends and (stack_ends[-1] <= start or stack_ends[-1] < (start + end) // 2):
+                stack.pop()
+                stack_ends.pop()
+            depths.append(len(stack))
+            parents.append(stack[-1] if stack else -1)
+            if stack_ends and end > stack_ends[-1]:
+                self.clipped += end - stack_ends[-1] > 1000
+                end = stack_ends[-1]
             clipped_ends.append(end)
-            opened.append(i)
-            latest.append(end)
+            stack.append(i)
+            stack_ends.append(end)
         return parents, depths, clipped_ends
 
-    def leave(self) -> None:
-        """Go on with another thread."""
+    def end_thread(self) -> None:
+        """Forget the open ranges: the next ones are of another thread."""
         self._open.clear()
         self._ends.clear()
 
 
-def innermost(rows: npt.NDArray[np.void], forest: Forest, thread: Codes, at: Ints) -> Codes:
-    """The innermost range around each moment `at` of each `thread`; -1 where there is none."""
-    found = np.full(len(at), -1, dtype=np.int32)
+def innermost_ranges(
+    rows: npt.NDArray[np.void], forest: IntervalForest, thread: Codes, at: Ints
+) -> Codes:
+    """Return the innermost range around each time `at` on each `thread`; -1 where there is none."""
+    innermost = np.full(len(at), -1, dtype=np.int32)
     if not len(rows) or not len(at):
-        return found
+        return innermost
     order = forest.order
-    starts, asked = rows["start"][order], np.argsort(thread, kind="stable")
-    numbers, first = np.unique(thread[asked], return_index=True)
+    starts, by_thread = rows["start"][order], np.argsort(thread, kind="stable")
+    wanted, first = np.unique(thread[by_thread], return_index=True)
     threads = rows["thread"][order]
-    low, high = np.searchsorted(threads, numbers), np.searchsorted(threads, numbers, "right")
-    for i, mine in enumerate(np.split(asked, first[1:])):
-        place = low[i] + np.searchsorted(starts[low[i] : high[i]], at[mine], "right") - 1
-        found[mine] = np.where(place >= low[i], order[np.maximum(place, 0)], -1)
+    low, high = np.searchsorted(threads, wanted), np.searchsorted(threads, wanted, "right")
+    for i, on_thread in enumerate(np.split(by_thread, first[1:])):
+        latest = low[i] + np.searchsorted(starts[low[i] : high[i]], at[on_thread], "right") - 1
+        innermost[on_thread] = np.where(latest >= low[i], order[np.maximum(latest, 0)], -1)
     while True:
-        past = (found >= 0) & (forest.end[found] < at)
-        if not past.any():
-            return found
-        found[past] = forest.parent[found[past]]
+        ended = (innermost >= 0) & (forest.end[innermost] < at)
+        if not ended.any():
+            return innermost
+        innermost[ended] = forest.parent[innermost[ended]]

@@ -1,8 +1,8 @@
-"""A very large trace: sums over all of it, instances of the stretches that stand out.
+"""Analyze a trace of any size: a large one in chunks, whose sums are merged.
 
-Each stretch is analysed in memory and folded into the sums. Instances are kept of the first
-stretch and of those with the largest excesses and gaps, so that what is unusual can be named;
-where the instances of all stretches fit, all are kept and nothing is lost.
+Each chunk is analyzed in memory and added to the sums. Single instances are kept of a sample: the
+first chunk and those with the largest excesses and gaps, so that unusual ones can be named. Where
+the instances of all chunks fit, all are kept and nothing is lost.
 """
 
 from __future__ import annotations
@@ -15,254 +15,277 @@ from pathlib import Path
 
 import numpy as np
 
-from glassworld.trace.reading.columns import Spool, Trace
-from glassworld.trace.reading.reader import Progress, read
-from glassworld.trace.timeline.analysis import Analysis, analyze_stretch
-from glassworld.trace.timeline.chunks import parts
+from glassworld.trace.reading.columns import EventTable, Trace
+from glassworld.trace.reading.reader import ProgressCallback, read_trace
+from glassworld.trace.timeline.analysis import Analysis, analyze_in_memory
+from glassworld.trace.timeline.chunks import split_trace
 from glassworld.trace.timeline.idle import MOST_GAPS, IdleGap, IdleTotals
 from glassworld.trace.timeline.memory import TagMemory
-from glassworld.trace.timeline.operator_totals import Kernels, Operators, Totals
-from glassworld.trace.timeline.rows import Call, Coverage, GpuFacts, Numbered, TagRow
+from glassworld.trace.timeline.operator_totals import KernelTotals, KeyedSums, OperatorTotals
+from glassworld.trace.timeline.rows import Coverage, GpuSummary, IndexTotals, RuntimeCall, TagRow
 from glassworld.trace.timeline.stats import group_excess
 
-KEPT_ROWS = 500_000
-"""Of so many tags the instances are kept; launches and GPU operations take their room too."""
+SAMPLED_ROWS = 500_000
+"""Most tags whose instances are kept; launches and GPU operations count as `CALL_ROWS` each."""
 
-CALL_WEIGHT = 4
+CALL_ROWS = 4
 
 MOST_PATHS = 20_000
-"""So many paths of names are summed up each by itself where not all instances are kept."""
+"""Most paths of names that are summed up where not all instances are kept."""
 
 TagPath = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class MergedAnalysis(Analysis):
-    """An analysis whose sums were folded from stretches; see `Analysis`."""
+    """An analysis whose sums are those of all chunks; see `Analysis`."""
 
-    sums: Sums = field(kw_only=True)
+    sums: AnalysisSums = field(kw_only=True)
 
     @property
     def on_gpu(self) -> bool:
+        """True if anything ran on a GPU; if not, CPU time is the time that counts."""
         return self.sums.gpu is not None
 
     @cached_property
     def coverage(self) -> Coverage:
+        """Counts of GPU operations: all, with a launch in the trace, with a tag."""
         return self.sums.coverage
 
     @cached_property
-    def gpu(self) -> GpuFacts | None:
+    def gpu(self) -> GpuSummary | None:
+        """The GPU's work over the whole trace; None where nothing ran on one."""
         return self.sums.gpu
 
     @cached_property
-    def calls(self) -> dict[str, Call]:
+    def calls(self) -> dict[str, RuntimeCall]:
+        """The calls of the GPU's runtime, by name."""
         return self.sums.calls
 
     @cached_property
-    def operators(self) -> Operators:
+    def operators(self) -> OperatorTotals:
+        """Operators under every pattern group."""
         sums = self.sums
-        return Operators(*sums.operators.groups_and_names(sums.names), *sums.operators.sums.T)
+        return OperatorTotals(*sums.operators.groups_and_names(sums.names), *sums.operators.sums.T)
 
     @cached_property
-    def kernels(self) -> Kernels:
+    def kernels(self) -> KernelTotals:
+        """Kernels under every pattern group."""
         sums = self.sums
-        return Kernels(*sums.kernels.groups_and_names(sums.names), *sums.kernels.sums.T)
+        return KernelTotals(*sums.kernels.groups_and_names(sums.names), *sums.kernels.sums.T)
 
     def each_tag(self) -> Iterator[TagRow]:
-        yield from self.sums.tags.values() if self.left_out else super().each_tag()
+        """Yield the rows of `tags` one by one: there may be nearly as many as instances."""
+        yield from self.sums.tags.values() if self.dropped_instances else super().each_tag()
 
     @property
-    def paths_left_out(self) -> int:
-        return self.sums.paths_left_out if self.left_out else 0
+    def dropped_path_instances(self) -> int:
+        """Tag instances whose path of names has no row in `tags`: there were too many paths."""
+        return self.sums.dropped_path_instances if self.dropped_instances else 0
 
     @cached_property
-    def numbered(self) -> dict[tuple[str, str], dict[int, Numbered]]:
-        return self.sums.numbered
+    def by_index(self) -> dict[tuple[str, str], dict[int, IndexTotals]]:
+        """For each of `INDEXED_PATTERNS`, the totals of its instances by index."""
+        return self.sums.by_index
 
     @cached_property
     def patterns(self) -> list[TagRow]:
+        """One row per path of patterns, parents before children."""
         return list(self.sums.patterns.values())
 
     @cached_property
     def gaps(self) -> list[IdleGap]:
+        """The longest times in which no GPU operation ran, longest first."""
         return self.sums.gaps
 
     @cached_property
     def idle(self) -> IdleTotals:
+        """Sums over the gaps."""
         return self.sums.idle
 
     @cached_property
     def memory(self) -> list[TagMemory]:
+        """The memory of every pattern of tags that touched any, the highest peak first."""
         return sorted(self.sums.memory.values(), key=lambda row: -row.peak_mib)
 
 
-class Sums:
-    """What can be added up over stretches."""
+class AnalysisSums:
+    """The parts of an analysis that can be added up over chunks."""
 
     def __init__(self, names: int) -> None:
         self.names = names
         self.tags: dict[TagPath, TagRow] = {}
-        self.paths_left_out = 0
-        self.numbered: dict[tuple[str, str], dict[int, Numbered]] = {}
+        self.dropped_path_instances = 0
+        self.by_index: dict[tuple[str, str], dict[int, IndexTotals]] = {}
         self.patterns: dict[TagPath, TagRow] = {}
-        self.operators, self.kernels = Totals(6), Totals(2)
+        self.operators, self.kernels = KeyedSums(6), KeyedSums(2)
         self.coverage = Coverage(0, 0, 0)
-        self.gpu: GpuFacts | None = None
-        self.calls: dict[str, Call] = {}
+        self.gpu: GpuSummary | None = None
+        self.calls: dict[str, RuntimeCall] = {}
         self.gaps: list[IdleGap] = []
         self.idle = IdleTotals()
         self.memory: dict[tuple[str, int], TagMemory] = {}
 
-    def add(self, part: Analysis) -> None:
-        """Take in a stretch."""
-        self.paths_left_out += _join(self.tags, part.each_tag(), MOST_PATHS)
-        _join(self.patterns, part.patterns, MOST_PATHS)
-        for key, numbers in part.numbered.items():
-            known = self.numbered.setdefault(key, {})
-            for number, more in numbers.items():
-                old = known.get(number, Numbered(0, 0.0, 0.0))
-                known[number] = Numbered(
-                    old.count + more.count, old.ms + more.ms, old.cpu_ms + more.cpu_ms
-                )
-        place = {path: i for i, path in enumerate(self.patterns)}
-        group = np.array([-1, *(place.get(row.path, -1) for row in part.patterns)], dtype=np.int64)
-        for totals, table in ((self.operators, part.operators), (self.kernels, part.kernels)):
-            columns = [getattr(table, field.name) for field in fields(table)[2:]]
-            totals.add((group[table.group + 1] + 1) * self.names + table.name, np.stack(columns, 1))
-        before, here = self.coverage, part.coverage
+    def add(self, chunk: Analysis) -> None:
+        """Add the sums of a chunk."""
+        self.dropped_path_instances += _add_rows(self.tags, chunk.each_tag(), MOST_PATHS)
+        _add_rows(self.patterns, chunk.patterns, MOST_PATHS)
+        self._add_by_index(chunk)
+        self._add_operators(chunk)
+        before, coverage = self.coverage, chunk.coverage
         self.coverage = Coverage(
-            before.gpu_ops + here.gpu_ops,
-            before.launched + here.launched,
-            before.attributed + here.attributed,
+            before.gpu_ops + coverage.gpu_ops,
+            before.launched + coverage.launched,
+            before.attributed + coverage.attributed,
         )
-        self.gpu = _joined_gpu(self.gpu, before.gpu_ops, part.gpu, here.gpu_ops)
-        for name, call in part.calls.items():
-            before_call = self.calls.get(name, Call(0, 0))
-            self.calls[name] = Call(before_call.count + call.count, before_call.ns + call.ns)
-        self.idle += part.idle
-        self.gaps = heapq.nlargest(MOST_GAPS, [*self.gaps, *part.gaps], key=lambda gap: gap.ms)
-        for row in part.memory:
-            known_row = self.memory.get((row.tag, row.device), row)
-            peak = max(row.peak_mib, known_row.peak_mib)
-            self.memory[row.tag, row.device] = replace(known_row, peak_mib=peak)
+        self.gpu = _sum_gpu(self.gpu, before.gpu_ops, chunk.gpu, coverage.gpu_ops)
+        for name, call in chunk.calls.items():
+            total = self.calls.get(name, RuntimeCall(0, 0))
+            self.calls[name] = RuntimeCall(total.count + call.count, total.ns + call.ns)
+        self.idle += chunk.idle
+        self.gaps = heapq.nlargest(MOST_GAPS, [*self.gaps, *chunk.gaps], key=lambda gap: gap.ms)
+        for row in chunk.memory:
+            earlier = self.memory.get((row.tag, row.device), row)
+            peak = max(row.peak_mib, earlier.peak_mib)
+            self.memory[row.tag, row.device] = replace(earlier, peak_mib=peak)
+
+    def _add_by_index(self, chunk: Analysis) -> None:
+        for key, totals in chunk.by_index.items():
+            sums = self.by_index.setdefault(key, {})
+            for index, more in totals.items():
+                total = sums.get(index, IndexTotals(0, 0.0, 0.0))
+                sums[index] = IndexTotals(
+                    total.count + more.count, total.ms + more.ms, total.cpu_ms + more.cpu_ms
+                )
+
+    def _add_operators(self, chunk: Analysis) -> None:
+        index = {path: i for i, path in enumerate(self.patterns)}
+        paths = (index.get(row.path, -1) for row in chunk.patterns)
+        group = np.array([-1, *paths], dtype=np.int64)
+        for sums, table in ((self.operators, chunk.operators), (self.kernels, chunk.kernels)):
+            columns = [getattr(table, field.name) for field in fields(table)[2:]]
+            sums.add((group[table.group + 1] + 1) * self.names + table.name, np.stack(columns, 1))
 
 
-def _join(known: dict[TagPath, TagRow], rows: Iterable[TagRow], most: int) -> int:
-    """Add rows to those of the same path; how many instances found no room for a new path."""
-    left_out = 0
+def _add_rows(sums: dict[TagPath, TagRow], rows: Iterable[TagRow], most: int) -> int:
+    """Add rows to those of the same path; return how many instances had no room for a new path."""
+    dropped = 0
     for row in rows:
-        if row.path in known:
-            known[row.path] = _joined(known[row.path], row)
-        elif len(known) < most:
-            known[row.path] = row
+        if row.path in sums:
+            sums[row.path] = _sum_rows(sums[row.path], row)
+        elif len(sums) < most:
+            sums[row.path] = row
         else:
-            left_out += row.instances
-    return left_out
+            dropped += row.instances
+    return dropped
 
 
-_ADDED = [field.name for field in fields(TagRow) if field.type in ("int", "float")]
+_NUMBERS = [field.name for field in fields(TagRow) if field.type in ("int", "float")]
 
 
-def _joined(a: TagRow, b: TagRow) -> TagRow:
-    added = {name: getattr(a, name) + getattr(b, name) for name in _ADDED}
+def _sum_rows(a: TagRow, b: TagRow) -> TagRow:
+    """Add two rows of one path; the launch delay becomes a mean, weighted by the operations."""
+    numbers = {name: getattr(a, name) + getattr(b, name) for name in _NUMBERS}
     delay = a.launch_delay_ms * a.gpu_kernels + b.launch_delay_ms * b.gpu_kernels
-    added["launch_delay_ms"] = delay / max(1, a.gpu_kernels + b.gpu_kernels)
+    numbers["launch_delay_ms"] = delay / max(1, a.gpu_kernels + b.gpu_kernels)
     return TagRow(
         path=a.path,
         name=a.name if a.name == b.name else a.path[-1],
         pattern=a.pattern,
-        **added,
+        **numbers,
     )
 
 
-def _joined_gpu(a: GpuFacts | None, weight: int, b: GpuFacts | None, other: int) -> GpuFacts | None:
-    """The medians of both become a mean, weighted by the operations."""
+def _sum_gpu(
+    a: GpuSummary | None, weight: int, b: GpuSummary | None, other: int
+) -> GpuSummary | None:
+    """Add two summaries; medians become a mean, weighted by the operations."""
     if a is None or b is None:
         return a or b
     share = weight / (weight + other)
-    return GpuFacts(
+    return GpuSummary(
         busy_ns=a.busy_ns + b.busy_ns,
         since=min(a.since, b.since),
         until=max(a.until, b.until),
         first_delay_ns=a.first_delay_ns,
         delay_ns=share * a.delay_ns + (1 - share) * b.delay_ns,
-        duration_ns=share * a.duration_ns + (1 - share) * b.duration_ns,
+        op_duration_ns=share * a.op_duration_ns + (1 - share) * b.op_duration_ns,
     )
 
 
 @dataclass
-class _Kept:
-    """The rows of a stretch whose instances are kept, and how unusual they are."""
+class _SampledChunk:
+    """The rows of a chunk whose instances are kept, and how unusual they are."""
 
     unusual_ms: float
-    place: int
+    position: int
     trace: Trace
 
     @property
     def rows(self) -> int:
         calls = len(self.trace.launches) + len(self.trace.device_ops)
-        return len(self.trace.tags) + CALL_WEIGHT * calls
+        return len(self.trace.tags) + CALL_ROWS * calls
 
 
-def fold(trace: Trace, first: Analysis, others: Iterable[Trace]) -> MergedAnalysis:
-    """The analysis of `trace` from those of its stretches."""
-    sums, instances, places = Sums(len(trace.names)), 0, 0
-    kept: list[_Kept] = []
-    for place, part in enumerate(_analyses(first, others)):
-        sums.add(part)
-        places += 1
-        instances += len(part.tree) - part.trace.carried
-        unusual = _unusual_ms(part) if place else float("inf")
-        bare = replace(part.trace, memory=trace.memory, ops=trace.ops, python=trace.python)
-        kept = _most_unusual([*kept, _Kept(unusual, place, bare)])
-    sample = analyze_stretch(trace if len(kept) == places else _sample(trace, kept))
-    left_out = max(0, instances - len(sample.tree))
-    return MergedAnalysis(sample.trace, sample.tree, sample.ops, sample.device, left_out, sums=sums)
+def merge_chunks(trace: Trace, first: Analysis, others: Iterable[Trace]) -> MergedAnalysis:
+    """Merge the analyses of the chunks of `trace`: that of the first, and those of the others."""
+    sums, instances, count = AnalysisSums(len(trace.names)), 0, 0
+    sampled: list[_SampledChunk] = []
+    for position, chunk in enumerate(_analyses(first, others)):
+        sums.add(chunk)
+        count += 1
+        instances += len(chunk.tree) - chunk.trace.carried
+        unusual = _unusual_ms(chunk) if position else float("inf")
+        bare = replace(chunk.trace, memory=trace.memory, ops=trace.ops, python=trace.python)
+        sampled = _most_unusual([*sampled, _SampledChunk(unusual, position, bare)])
+    sample = analyze_in_memory(trace if len(sampled) == count else _sample(trace, sampled))
+    dropped = max(0, instances - len(sample.tree))
+    return MergedAnalysis(sample.trace, sample.tree, sample.ops, sample.device, dropped, sums=sums)
 
 
-def _unusual_ms(part: Analysis) -> float:
+def _unusual_ms(chunk: Analysis) -> float:
     """Return the longest unexplained gap, or the largest excess of a tag's self time if larger."""
-    gap = max((gap.ms for gap in part.gaps if not gap.queued), default=0.0)
-    tree = part.tree
-    self_ms = part.own_ns(np.arange(len(tree))) / 1e6
+    gap = max((gap.ms for gap in chunk.gaps if not gap.queued), default=0.0)
+    tree = chunk.tree
+    self_ms = chunk.own_ns(np.arange(len(tree))) / 1e6
     excess = group_excess(self_ms, tree.by_pattern.of, tree.dims["block"] != 0).excess
     return max(gap, float(excess.max(initial=0.0)))
 
 
-def _sample(trace: Trace, kept: list[_Kept]) -> Trace:
-    """The trace with the rows of the kept stretches alone."""
-    chosen = [each.trace for each in sorted(kept, key=lambda each: each.place)]
+def _sample(trace: Trace, sampled: list[_SampledChunk]) -> Trace:
+    """Return the trace with the rows of the sampled chunks alone."""
+    chunks = [chunk.trace for chunk in sorted(sampled, key=lambda chunk: chunk.position)]
     return replace(
         trace,
-        tag_rows=Spool.of(np.concatenate([part.tags for part in chosen])),
-        launch_rows=Spool.of(np.concatenate([part.launches for part in chosen])),
-        device_rows=Spool.of(np.concatenate([part.device_ops for part in chosen])),
+        tag_rows=EventTable.from_rows(np.concatenate([chunk.tags for chunk in chunks])),
+        launch_rows=EventTable.from_rows(np.concatenate([chunk.launches for chunk in chunks])),
+        device_rows=EventTable.from_rows(np.concatenate([chunk.device_ops for chunk in chunks])),
     )
 
 
 def _analyses(first: Analysis, others: Iterable[Trace]) -> Iterable[Analysis]:
     yield first
-    yield from map(analyze_stretch, others)
+    yield from map(analyze_in_memory, others)
 
 
-def _most_unusual(kept: list[_Kept]) -> list[_Kept]:
-    """As many of the most unusual stretches as may be kept; at least the first."""
-    kept = sorted(kept, key=lambda each: -each.unusual_ms)
-    while len(kept) > 1 and sum(each.rows for each in kept) > KEPT_ROWS:
-        kept.pop()
-    return kept
+def _most_unusual(chunks: list[_SampledChunk]) -> list[_SampledChunk]:
+    """Return as many of the most unusual chunks as `SAMPLED_ROWS` allows; at least the first."""
+    chunks = sorted(chunks, key=lambda chunk: -chunk.unusual_ms)
+    while len(chunks) > 1 and sum(chunk.rows for chunk in chunks) > SAMPLED_ROWS:
+        chunks.pop()
+    return chunks
 
 
 def analyze(
-    path: str | Path, progress: Progress | None = None, tags_only: bool = False
+    path: str | Path, progress: ProgressCallback | None = None, tags_only: bool = False
 ) -> Analysis:
     """Read the trace at `path` and attribute its GPU time to its tags.
 
-    Works on any JSON that `torch.profiler` exports, plain or gzip. `progress` is called with the
-    bytes read so far; `tags_only` reads the tags' CPU times alone, several times faster. Raises
-    `TraceError` where there is no trace to read.
+    Accepts any JSON that `torch.profiler` exports, plain or gzip, of any size. `progress` is
+    called with the bytes read so far; `tags_only` reads the tags' CPU times alone, several times
+    faster. Raises `TraceError` if there is no trace to read.
     """
-    trace = read(path, progress, tags_only)
-    stretches = parts(trace)
-    first = analyze_stretch(next(stretches))
-    return first if first.trace is trace else fold(trace, first, stretches)
+    trace = read_trace(path, progress, tags_only)
+    chunks = split_trace(trace)
+    first = analyze_in_memory(next(chunks))
+    return first if first.trace is trace else merge_chunks(trace, first, chunks)

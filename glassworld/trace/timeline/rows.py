@@ -1,4 +1,4 @@
-"""What an analysis says of a trace, as rows and figures."""
+"""The result types of an analysis: one row per tag, and totals over the trace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of the GPU's work found its tag."""
+    """Numbers of GPU operations: all, those with a launch in the trace, those with a tag."""
 
     gpu_ops: int
     launched: int
@@ -15,11 +15,12 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class GpuFacts:
-    """What the GPU did in all; times in nanoseconds of the trace's clock, medians over operations.
+class GpuSummary:
+    """The GPU's work over the whole trace; nanoseconds of the trace's clock.
 
     `since` is when the first tag with GPU work began, `until` the end of the last operation;
-    `first_delay_ns` is how long the first operation waited after its launch.
+    `first_delay_ns` is how long the first operation waited after its launch. `delay_ns` and
+    `op_duration_ns` are medians over the operations.
     """
 
     busy_ns: int
@@ -27,11 +28,11 @@ class GpuFacts:
     until: int
     first_delay_ns: int
     delay_ns: float
-    duration_ns: float
+    op_duration_ns: float
 
 
 @dataclass(frozen=True)
-class Call:
+class RuntimeCall:
     """A function of the GPU's runtime over all its calls."""
 
     count: int
@@ -43,7 +44,7 @@ class TagRow:
     """A tag with all its instances at one place of the tree; milliseconds.
 
     `path` runs from the root to the tag itself; `name` is its last part, or in rows by pattern
-    the name itself where all instances bear the same. GPU figures include the tags inside, but for
+    the name itself where all instances have the same. GPU figures include the tags inside, except
     `gpu_self_ms`. `gpu_span_ms` and `gpu_idle_ms` are summed over the instances.
     """
 
@@ -67,8 +68,8 @@ class TagRow:
 
 
 @dataclass(frozen=True)
-class Numbered:
-    """All instances of a pattern that bear one number: how many, and their time."""
+class IndexTotals:
+    """All instances of a pattern with one index, e.g. one layer: their number and time."""
 
     count: int
     ms: float

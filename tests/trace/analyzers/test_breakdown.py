@@ -10,27 +10,27 @@ from glassworld.trace.analyzers.bottleneck import bound
 from glassworld.trace.analyzers.operators import kernel_rows, launched_by_operators, operator_rows
 from glassworld.trace.reading import columns as tables
 from glassworld.trace.report.sections import first_step_sentence
-from glassworld.trace.timeline.tag_names import fold
+from glassworld.trace.timeline.tag_names import parse_tag_name
 from tests.support.traces import Clock, Gpu, write
 
 
 @pytest.mark.parametrize("pattern", REGISTRY)
 def test_every_registered_name_folds_to_its_pattern(pattern):
     values = {"block": 12, "step": 1, "timestep": 666, "layer": 29, "frame": 2}
-    folded, dims = fold(pattern.format(**values))
+    folded, dims = parse_tag_name(pattern.format(**values))
     assert folded == pattern
     assert dims == {key: value for key, value in values.items() if f"{{{key}}}" in pattern}
 
 
 def test_a_persons_own_tags_fold_by_their_digits():
-    assert fold("2.3.1_My_Step_t999") == ("2.3.{n}_My_Step_t{n}", {"block": 1})
-    assert fold("step[EXTEND bs=15 toks=15360]")[0] == "step[EXTEND bs={n} toks={n}]"
+    assert parse_tag_name("2.3.1_My_Step_t999") == ("2.3.{n}_My_Step_t{n}", {"block": 1})
+    assert parse_tag_name("step[EXTEND bs=15 toks=15360]")[0] == "step[EXTEND bs={n} toks={n}]"
 
 
 @pytest.mark.parametrize("number", ["9" * 10, "9" * 400, "9" * 5000, "-1"])
 def test_a_number_that_counts_nothing_is_no_index(number):
-    assert fold(f"2.3_Block_{number}") == (f"2.3_Block_{'-' * (number < '0')}{{n}}", {})
-    assert fold(f"step block={number}")[0].endswith("{n}")
+    assert parse_tag_name(f"2.3_Block_{number}") == (f"2.3_Block_{'-' * (number < '0')}{{n}}", {})
+    assert parse_tag_name(f"step block={number}")[0].endswith("{n}")
 
 
 def test_blocks_steps_and_stages(run):

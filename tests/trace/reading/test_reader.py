@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.blocks import pace
-from glassworld.trace.reading.columns import RANGE, Spool
-from glassworld.trace.reading.reader import read
-from glassworld.trace.timeline.intervals import nest
+from glassworld.trace.reading.columns import RANGE, EventTable
+from glassworld.trace.reading.reader import read_trace
+from glassworld.trace.timeline.intervals import nest_intervals
 from tests.support.traces import CONFIG, Clock, Gpu, analysis_json, engine_run, write
 
 
@@ -21,7 +21,7 @@ from tests.support.traces import CONFIG, Clock, Gpu, analysis_json, engine_run, 
 @pytest.mark.parametrize("indent", [None, 0, 4])
 def test_every_layout_in_pieces_reads_the_same(tmp_path, small_pieces, name, indent):
     events = engine_run(blocks=2)
-    trace = read(write(tmp_path / name, events, indent=indent))
+    trace = read_trace(write(tmp_path / name, events, indent=indent))
     assert trace.events == len(events)
     assert trace.losses == []
     assert trace.metadata["glassworld"]["config"] == CONFIG
@@ -38,7 +38,7 @@ def test_a_bare_array_and_odd_ids_are_read(tmp_path):
             del event["args"]
     path = tmp_path / "bare.json"
     path.write_text(json.dumps(events))
-    assert read(path).events == len(events)
+    assert read_trace(path).events == len(events)
 
 
 @pytest.mark.parametrize("base", ["4623103944612.872", "1764000000123456.789"])
@@ -46,7 +46,7 @@ def test_nanoseconds_survive(tmp_path, base):
     event = '{"ph":"X","cat":"user_annotation","name":"t","pid":1,"tid":1,"ts":%s,"dur":1.001}'
     path = tmp_path / "t.json"
     path.write_text('{"traceEvents":[' + event % base + "]}")
-    tags = read(path).tags
+    tags = read_trace(path).tags
     assert tags["start"][0] == int(base.replace(".", ""))
     assert tags["dur"][0] == 1001
 
@@ -57,7 +57,7 @@ def test_control_characters_and_nan_are_mended(tmp_path):
     text = text.replace('"args": {}', '"args": {"occupancy": nan, "bandwidth": -inf}', 3)
     path = tmp_path / "odd.json"
     path.write_text(text)
-    trace = read(path)
+    trace = read_trace(path)
     assert trace.losses == []
     assert trace.events == len(engine_run(blocks=1))
 
@@ -70,7 +70,7 @@ ODD = [None, "x", "12", "", -1, 1.5, True, [], [1], {}, {"a": 1}, 2**70, "NaN"]
 def test_an_event_of_any_values_is_read_or_named_as_lost(tmp_path, key, value):
     events = engine_run(blocks=1)
     events[len(events) // 2][key] = value
-    trace = read(write(tmp_path / "odd.json", events))
+    trace = read_trace(write(tmp_path / "odd.json", events))
     assert trace.events >= len(events) - 1
     impossible = key == "dur" and value in (2**70, "NaN")
     assert bool(trace.losses) == (trace.events < len(events) or impossible)
@@ -84,7 +84,7 @@ def test_an_impossible_time_does_not_stretch_the_trace(tmp_path, ts):
     text = json.dumps({"traceEvents": events})
     path = tmp_path / "t.json"
     path.write_text(text.replace(f'"ts": {events[9]["ts"]}', f'"ts": {ts}', 1))
-    trace = read(path)
+    trace = read_trace(path)
     assert trace.losses
     assert 0 < trace.end - trace.start < 1e9
     assert len(trace.tags) >= sum(e["cat"] == "user_annotation" for e in events) - 1
@@ -150,7 +150,7 @@ def test_a_broken_event_loses_only_itself(tmp_path, small_pieces):
     at = text.index('"cat"', len(text) // 2)
     path = tmp_path / "broken.json"
     path.write_text(text[:at] + '"cat" "oops' + text[at + 6 :])
-    trace = read(path)
+    trace = read_trace(path)
     assert 0 < len(events) - trace.events <= 2
     assert any("could not be read" in loss for loss in trace.losses)
 
@@ -163,7 +163,7 @@ def test_a_file_cut_short_gives_what_it_holds(tmp_path_factory, share):
     cut = whole[: int(len(whole) * share)]
     path = folder / "cut.json"
     path.write_bytes(cut)
-    trace = read(path)
+    trace = read_trace(path)
     assert trace.events >= len(events) * share - 2
     assert trace.losses
 
@@ -171,7 +171,7 @@ def test_a_file_cut_short_gives_what_it_holds(tmp_path_factory, share):
 def test_half_a_gz_file_gives_its_half(tmp_path):
     path = write(tmp_path / "run.json.gz", engine_run(blocks=8))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    trace = read(path)
+    trace = read_trace(path)
     assert trace.events > 100
     assert any("cut short" in loss for loss in trace.losses)
 
@@ -196,14 +196,14 @@ def test_what_is_no_trace_is_one_clear_line(tmp_path, content, words):
         analyze(tmp_path / "absent.json")
 
 
-def test_a_spool_on_disk_gives_its_rows_back():
-    spool = Spool(RANGE, limit=100)
+def test_a_table_on_disk_gives_its_rows_back():
+    table = EventTable(RANGE, limit=100)
     rows = np.zeros(730, RANGE)
     rows["start"] = np.arange(730)
     for at in range(0, 730, 73):
-        spool.append(rows[at : at + 73])
+        table.append(rows[at : at + 73])
     for _ in range(2):
-        assert np.concatenate(list(spool.slices()))["start"].tolist() == list(range(730))
+        assert np.concatenate(list(table.slices()))["start"].tolist() == list(range(730))
 
 
 ranges = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60), st.integers(0, 30)), max_size=25)
@@ -212,7 +212,7 @@ ranges = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60), st.integers(0
 @given(ranges)
 def test_nesting_clips_children_to_their_parents(values):
     rows = np.array([(0, thread, start, dur) for thread, start, dur in values], RANGE)
-    forest = nest(rows)
+    forest = nest_intervals(rows)
     for i, parent in enumerate(forest.parent):
         assert rows["start"][i] <= forest.end[i] <= rows["start"][i] + rows["dur"][i]
         if parent >= 0:
@@ -227,7 +227,10 @@ def test_a_tag_around_a_crossing_changes_nothing_inside(values):
     """Ranges that cross are walked one by one, with all in the same busy stretch; others not."""
     inner = [(0, thread, 1 + start, dur) for thread, start, dur in values]
     around = [(0, thread, 0, 100) for thread in range(3)]
-    alone, within = nest(np.array(inner, RANGE)), nest(np.array(around + inner, RANGE))
+    alone, within = (
+        nest_intervals(np.array(inner, RANGE)),
+        nest_intervals(np.array(around + inner, RANGE)),
+    )
     assert within.end[3:].tolist() == alone.end.tolist()
     assert within.depth[3:].tolist() == (alone.depth + 1).tolist()
     roots = np.array([thread for _, thread, _, _ in inner], int)

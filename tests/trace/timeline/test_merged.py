@@ -8,7 +8,7 @@ import pytest
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.caveats import notes
 from glassworld.trace.reading import columns as tables
-from glassworld.trace.reading.columns import MEMORY, RANGE, Spool
+from glassworld.trace.reading.columns import MEMORY, RANGE, EventTable
 from glassworld.trace.report import json_export as export
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline import chunks as parts
@@ -28,8 +28,8 @@ def in_stretches(monkeypatch):
     def run(path, rows, kept=10**9):
         monkeypatch.setattr(tables, "IN_MEMORY_ROWS", rows // 3)
         monkeypatch.setattr(tables, "SLICE_ROWS", rows // 2)
-        monkeypatch.setattr(parts, "PART_ROWS", rows)
-        monkeypatch.setattr(large, "KEPT_ROWS", kept)
+        monkeypatch.setattr(parts, "CHUNK_ROWS", rows)
+        monkeypatch.setattr(large, "SAMPLED_ROWS", kept)
         analysis = analyze(path)
         assert isinstance(analysis, MergedAnalysis)
         return analysis
@@ -83,7 +83,7 @@ def test_an_engine_run_in_stretches_has_the_same_sums(tmp_path, small_pieces, in
     whole = analyze(path)
     folded = in_stretches(path, rows)
     same_sums(folded, whole)
-    assert folded.left_out == 0
+    assert folded.dropped_instances == 0
     assert analysis_json(folded)["instances_detail"] == analysis_json(whole)["instances_detail"]
     assert analysis_json(folded)["blocks"] == analysis_json(whole)["blocks"]
     assert analysis_json(folded)["expected"] == analysis_json(whole)["expected"]
@@ -108,7 +108,7 @@ def test_what_is_left_out_is_said_and_what_stands_out_is_kept(tmp_path, small_pi
     folded = in_stretches(path, 6000, kept=1500)
     same_sums(folded, whole)
     assert 0 < len(folded.tree) <= 1500
-    assert len(folded.tree) + folded.left_out >= len(whole.tree)
+    assert len(folded.tree) + folded.dropped_instances >= len(whole.tree)
     assert any("sums are of all" in note for note in notes(folded))
     found = [finding for finding in advise(folded) if finding.rule == "stall"]
     assert [finding.tag for finding in found] == ["2.3_Block_57"]
@@ -132,17 +132,17 @@ def test_real_traces_in_stretches_have_the_same_sums(in_stretches, name):
         assert rows[row.path].gpu_busy_ms == pytest.approx(row.gpu_busy_ms, abs=0.01)
 
 
-def test_a_spool_reads_a_stretch_of_time_from_memory_and_disk():
+def test_a_table_reads_a_stretch_of_time_from_memory_and_disk():
     random = np.random.default_rng(3)
     for dtype, time in ((RANGE, "start"), (MEMORY, "at")):
         rows = np.zeros(1000, dtype)
         rows[time] = random.integers(0, 500, 1000)
-        spool = Spool(dtype, limit=150)
+        table = EventTable(dtype, limit=150)
         for at in range(0, 1000, 70):
-            spool.append(rows[at : at + 70])
+            table.append(rows[at : at + 70])
         for start, end in ((0, 500), (100, 130), (499, 600), (600, 700), (250, 250)):
             inside = rows[(rows[time] >= start) & (rows[time] < end)]
-            assert spool.between(start, end).tolist() == inside.tolist()
+            assert table.between(start, end).tolist() == inside.tolist()
 
 
 def test_no_room_for_tables_is_one_clear_line(monkeypatch):
@@ -150,9 +150,9 @@ def test_no_room_for_tables_is_one_clear_line(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tables.tempfile, "TemporaryFile", full)
-    spool = Spool(RANGE, limit=10)
+    table = EventTable(RANGE, limit=10)
     with pytest.raises(tables.TraceError, match="TMPDIR"):
-        spool.append(np.zeros(20, RANGE))
+        table.append(np.zeros(20, RANGE))
 
 
 def test_the_file_is_the_analysis_however_it_is_cut(tmp_path, monkeypatch):
