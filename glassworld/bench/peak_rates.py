@@ -21,8 +21,8 @@ from glassworld.engine.runtime.device import Precision, pick_device, synchronize
 from glassworld.files import cache_folder, replacing, writable_folder
 from glassworld.models.ops import onednn
 from glassworld.profiling.metadata import machine, versions
+from glassworld.trace.analyzers.peak_rates import peak_rates_path
 
-FILE = "ceilings.json"
 REPEATS = 9
 
 # Large enough to reach the peak, small enough for a few seconds on two cores.
@@ -111,7 +111,8 @@ def store_peak_rates(device_name: str, measured: dict[str, Any]) -> Path:
 
     A damaged file is replaced.
     """
-    path = peak_rates_folder() / FILE
+    peak_rates_folder()
+    path = peak_rates_path()
     stored = _read_stored(path)
     stored[f"{pick_device(device_name).type}:{measured['dtype']}"] = measured
     with replacing(path) as partial:

@@ -1,4 +1,4 @@
-"""What holds a run on a GPU back: the GPU, the launches, or waiting."""
+"""Find the bottleneck of a run on a GPU: the GPU, the launches, the host or waiting."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ HOST_SHARE = 0.5  # of the idle time, in long gaps in which the CPU works
 
 
 @dataclass(frozen=True)
-class Bound:
-    """`kind` is gpu, host, launch, sync or mixed.
+class Bottleneck:
+    """The bottleneck of a run; `kind` is gpu, host, launch, sync or mixed.
 
     Shares are of the time from the first tag with GPU work to the last operation's end.
     Idle time in which the next operation had long been launched does not count as idle: the GPU
     then waited for itself or for work that is not in the trace.
-    `delay_ms` is the median time from launch to start, `sync_ms` what the CPU spent in
-    synchronising calls, `sync_call` the one that took the most.
+    `delay_ms` is the median time from launch to start, `sync_ms` the CPU's time in synchronizing
+    calls, `sync_call` the one that took the most.
     """
 
     kind: str
@@ -33,8 +33,8 @@ class Bound:
     sentence: str
 
 
-def bound(analysis: Analysis) -> Bound | None:
-    """The verdict on the whole trace; None without GPU operations."""
+def bound(analysis: Analysis) -> Bottleneck | None:
+    """Return the bottleneck of the whole trace; None without GPU operations."""
     gpu = analysis.gpu
     span = gpu.until - gpu.since if gpu else 0
     if gpu is None or span <= 0:
@@ -42,7 +42,7 @@ def bound(analysis: Analysis) -> Bound | None:
     queued_ns = 1e6 * analysis.idle.queued_ms + gpu.first_delay_ns
     idle = max(0.0, 1 - (gpu.busy_ns + queued_ns) / span)
     delay = gpu.delay_ns / 1e6
-    sync_ms, call = _waiting(analysis)
+    sync_ms, call = _sync_time(analysis)
     queued = gpu.delay_ns > gpu.op_duration_ns
     facts = f"the GPU idles {idle:.0%} of the time"
     if idle < 1 - BUSY_SHARE and queued:
@@ -61,14 +61,14 @@ def bound(analysis: Analysis) -> Bound | None:
         )
     else:
         kind, sentence = "mixed", f"Neither launch-bound nor sync-bound: {facts}"
-    return Bound(kind, idle, idle * span / 1e6, delay, sync_ms, call, sentence)
+    return Bottleneck(kind, idle, idle * span / 1e6, delay, sync_ms, call, sentence)
 
 
-def _waiting(analysis: Analysis) -> tuple[float, str]:
-    """Milliseconds in synchronising calls, and which of them takes the most."""
-    spent = {name: call.ns / 1e6 for name, call in analysis.calls.items() if _waits(name)}
+def _sync_time(analysis: Analysis) -> tuple[float, str]:
+    """Return the milliseconds in synchronizing calls, and which of them takes the most."""
+    spent = {name: call.ns / 1e6 for name, call in analysis.calls.items() if _synchronizes(name)}
     return sum(spent.values()), max(spent, key=spent.__getitem__, default="")
 
 
-def _waits(name: str) -> bool:
+def _synchronizes(name: str) -> bool:
     return "Synchronize" in name or name in ("cudaMemcpy", "hipMemcpy", "hipMemcpyWithStream")

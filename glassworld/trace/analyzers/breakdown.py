@@ -1,4 +1,4 @@
-"""The questions people ask of a run, answered from the tag tree.
+"""Break a run down into named parts: stages, model, decoder, cache update, slowest tags.
 
 Every time is the time that counts (`Analysis.time_ns`): GPU busy where there is a GPU, else CPU.
 Milliseconds throughout.
@@ -14,7 +14,7 @@ from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.rows import TagRow
 from glassworld.trace.timeline.tag_names import places
 
-DESCEND = 0.5  # a lone tag is looked into where those inside cover this share of it
+DESCEND = 0.5  # descend into a lone tag if those inside cover this share of it
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Part:
 
 @dataclass(frozen=True)
 class SlowTag(TagRow):
-    """`within` tells it from tags of its name in other places; "" where there are none."""
+    """A tag and, in `within`, a tag around it that others of its name lack ("" without others)."""
 
     within: str
 
 
 @dataclass(frozen=True)
 class UpdateCost:
-    """What refilling the caches costs; shares of the transformer's time and of the whole."""
+    """The cost of refilling the caches; shares of the transformer's time and of the whole."""
 
     ms: float
     count: int
@@ -46,15 +46,15 @@ class UpdateCost:
 
 
 def parts(analysis: Analysis, rows: list[TagRow], whole: float, rest: str) -> list[Part]:
-    """Rows as parts of `whole` milliseconds, in order of their time.
+    """Return rows as parts of `whole` milliseconds, in order of their time.
 
-    What they leave of it is a part called `rest`, where it is over half a percent.
+    A remainder of over half a percent becomes a part called `rest`.
     """
-    made = [_part(row.name, analysis.ms(row), whole, row.instances, row.cpu_ms) for row in rows]
-    left = whole - sum(part.ms for part in made)
-    if whole and left > 0.005 * whole:
-        made.append(_part(rest, left, whole, 0, 0.0))
-    return sorted(made, key=lambda part: -part.ms)
+    shares = [_part(row.name, analysis.ms(row), whole, row.instances, row.cpu_ms) for row in rows]
+    remainder = whole - sum(part.ms for part in shares)
+    if whole and remainder > 0.005 * whole:
+        shares.append(_part(rest, remainder, whole, 0, 0.0))
+    return sorted(shares, key=lambda part: -part.ms)
 
 
 def _part(name: str, ms: float, whole: float, count: int, cpu_ms: float) -> Part:
@@ -62,9 +62,9 @@ def _part(name: str, ms: float, whole: float, count: int, cpu_ms: float) -> Part
 
 
 def stages(analysis: Analysis) -> list[Part]:
-    """Which stage is the slowest? The engine's four, or the outermost tags of another program.
+    """Return the engine's four stages, or the outermost tags of another program.
 
-    There, a tag that stands alone gives way to those inside it, as long as they cover most of it.
+    There, those inside replace a tag that stands alone, as long as they cover most of it.
     """
     rows = analysis.patterns
     chosen = [row for row in rows if row.pattern in root_tags()]
@@ -82,34 +82,34 @@ def stages(analysis: Analysis) -> list[Part]:
 
 
 def total_ms(analysis: Analysis, pattern: str) -> float:
-    """The time of all instances of a pattern."""
+    """Return the time of all instances of a pattern."""
     return sum(analysis.ms(row) for row in analysis.patterns if row.pattern == pattern)
 
 
 def count(analysis: Analysis, pattern: str) -> int:
-    """How often a pattern ran."""
+    """Return the number of instances of a pattern."""
     return sum(row.instances for row in analysis.patterns if row.pattern == pattern)
 
 
 def inside(analysis: Analysis, *patterns: str) -> list[Part]:
-    """The named patterns as parts of their sum."""
+    """Return the named patterns as parts of their sum."""
     whole = sum(total_ms(analysis, pattern) for pattern in patterns)
-    made = []
+    shares = []
     for pattern in patterns:
         rows = [row for row in analysis.patterns if row.pattern == pattern]
         if rows:
             ms, cpu = total_ms(analysis, pattern), sum(row.cpu_ms for row in rows)
-            made.append(_part(pattern, ms, whole, count(analysis, pattern), cpu))
-    return made
+            shares.append(_part(pattern, ms, whole, count(analysis, pattern), cpu))
+    return shares
 
 
 def transformer(analysis: Analysis) -> list[Part]:
-    """What is the diffusion model made of, by kind of layer?"""
+    """Return the parts of the diffusion model, by kind of layer."""
     return inside(analysis, *leaf_tags(tags.DIFFUSION_FORWARD))
 
 
 def layers(analysis: Analysis) -> list[Part]:
-    """Each transformer layer over all passes, in order of the layers."""
+    """Return each transformer layer over all passes, in order of the layers."""
     whole = total_ms(analysis, tags.LAYER)
     return [
         _part(tags.LAYER.format(layer=number), layer.ms, whole, layer.count, layer.cpu_ms)
@@ -118,23 +118,23 @@ def layers(analysis: Analysis) -> list[Part]:
 
 
 def decoder(analysis: Analysis) -> list[Part]:
-    """Where does the VAE decoder spend its time?"""
+    """Return the parts of the VAE decoder."""
     return inside(analysis, *leaf_tags(tags.VAE_DECODE))
 
 
 def update_cost(analysis: Analysis) -> list[UpdateCost]:
-    """What does the KV-cache update cost? Nothing to say where there is none."""
-    number = count(analysis, tags.UPDATE_CACHE)
-    if not number:
+    """Return the cost of the KV-cache update; an empty list where there is none."""
+    updates = count(analysis, tags.UPDATE_CACHE)
+    if not updates:
         return []
     ms = total_ms(analysis, tags.UPDATE_CACHE)
     passes = ms + total_ms(analysis, tags.DENOISING_STEP)
     run = total_ms(analysis, tags.PIPELINE_INFERENCE)
-    return [UpdateCost(ms, number, ms / passes if passes else 0.0, ms / run if run else None)]
+    return [UpdateCost(ms, updates, ms / passes if passes else 0.0, ms / run if run else None)]
 
 
 def top(analysis: Analysis) -> list[SlowTag]:
-    """The tags by the time of their own, by pattern, the slowest first."""
+    """Return the tags by pattern, those with the most self time first."""
     rows = sorted(analysis.patterns, key=lambda row: -analysis.own_ms(row))
-    each = zip(rows, places([row.path for row in rows]), strict=True)
-    return [SlowTag(**vars(row), within=place) for row, place in each]
+    around = places([row.path for row in rows])
+    return [SlowTag(**vars(row), within=tag) for row, tag in zip(rows, around, strict=True)]

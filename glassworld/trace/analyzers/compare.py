@@ -1,4 +1,4 @@
-"""What changed between two runs, by tag, with an estimate of the noise."""
+"""Compare two runs tag by tag, with an estimate of the noise."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TINY_MS = 0.001
 
 
 @dataclass(frozen=True)
-class Change:
+class TagChange:
     """A tag's time per instance in two runs; milliseconds, shares of the time before.
 
     `path` is of patterns, with the step or layer filled in that the tag itself stands for; around
-    the tag it names only what both runs have.
-    `noise` is the standard error of `change`, from the repeated instances; None where either run
-    has fewer than three, so nothing can be said. `verdict`: slower, faster, same or unknown.
+    the tag it names only tags that both runs have.
+    `noise` is the standard error of `change`, from the repeated instances; None if either run has
+    fewer than three. `verdict` is slower, faster, same or unknown.
     """
 
     path: tuple[str, ...]
@@ -35,23 +35,23 @@ class Change:
     noise: float | None
     verdict: str
     total_ms: float
-    """What the change amounts to over all instances of the second run."""
+    """The change over all instances of the second run."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All tags in both runs, the largest change first, and those in only one of them.
 
-    `on_gpu` says what is compared: GPU busy time where both runs have it, else CPU time.
+    `on_gpu` is True if GPU busy time is compared, which both runs have; else it is CPU time.
     """
 
-    changes: list[Change]
+    changes: list[TagChange]
     only_before: list[str]
     only_after: list[str]
     on_gpu: bool
 
-    def regressions(self, over: float) -> list[Change]:
-        """The tags that became slower by more than the share `over` and more than the noise."""
+    def regressions(self, over: float) -> list[TagChange]:
+        """Return the tags that became slower by more than the share `over` and the noise."""
         return [c for c in self.changes if c.verdict == "slower" and c.change > over]
 
 
@@ -79,27 +79,27 @@ def compare(before: Analysis, after: Analysis) -> Comparison:
 
 
 def _samples(analysis: Analysis, shared: set[str], on_gpu: bool) -> dict[tuple[str, ...], Floats]:
-    """The instances' times of every path, each in order of time.
+    """Return the times of the instances of every path, in milliseconds and order of time.
 
-    The path of a tag that is `shared` names of those around it only the shared ones: a part of a
-    run lacks the tags that were open when its recording began.
+    If a tag is `shared`, its path leaves out the tags around it that are not: a part of a run
+    lacks the tags that were open when its recording began.
     """
     tree = analysis.tree
     groups, times = tree.by_pattern, (analysis.device.busy if on_gpu else tree.cpu_ns) / 1e6
     paths = []
     for group in range(len(groups)):
         path = groups.path(group, tree.patterns)
-        known = tuple(tag for tag in path if tag in shared)
-        paths.append(known if path[-1] in shared else path)
-    place = {path: i for i, path in enumerate(dict.fromkeys(paths))}
-    of = np.array([place[path] for path in paths], dtype=np.int64)[groups.of]
+        shared_path = tuple(tag for tag in path if tag in shared)
+        paths.append(shared_path if path[-1] in shared else path)
+    path_index = {path: i for i, path in enumerate(dict.fromkeys(paths))}
+    path_of = np.array([path_index[path] for path in paths], dtype=np.int64)[groups.of]
     index = np.full(len(tree), -1)
     for dimension in INDEXED:
-        having = [f"{{{dimension}}}" in pattern for pattern in tree.patterns]
-        mine = np.array(having, dtype=bool)[tree.pattern]
-        index[mine] = tree.dims[dimension][mine]
-    order = np.lexsort((tree.rows["start"], index, of))
-    keys = np.stack([of[order], index[order]])
+        has_dimension = [f"{{{dimension}}}" in pattern for pattern in tree.patterns]
+        indexed = np.array(has_dimension, dtype=bool)[tree.pattern]
+        index[indexed] = tree.dims[dimension][indexed]
+    order = np.lexsort((tree.rows["start"], index, path_of))
+    keys = np.stack([path_of[order], index[order]])
     bounds = np.flatnonzero((np.diff(keys, axis=1) != 0).any(axis=0)) + 1
     samples = {}
     for members in np.split(order, bounds) if len(order) else []:
@@ -110,7 +110,7 @@ def _samples(analysis: Analysis, shared: set[str], on_gpu: bool) -> dict[tuple[s
     return samples
 
 
-def _change(path: tuple[str, ...], before: Floats, after: Floats) -> Change:
+def _change(path: tuple[str, ...], before: Floats, after: Floats) -> TagChange:
     old, new = float(np.median(before)), float(np.median(after))
     change = (new - old) / old if old > _TINY_MS else 0.0
     noise = None
@@ -122,6 +122,6 @@ def _change(path: tuple[str, ...], before: Floats, after: Floats) -> Change:
         verdict = "same"
     else:
         verdict = "slower" if change > 0 else "faster"
-    return Change(
+    return TagChange(
         path, old, new, (len(before), len(after)), change, noise, verdict, (new - old) * len(after)
     )

@@ -9,16 +9,17 @@ from glassworld.profiling import registry as tags
 from glassworld.profiling.registry import child_tags, leaf_tags
 from glassworld.trace.analyzers.breakdown import count, total_ms
 from glassworld.trace.analyzers.flops import (
-    NOTHING,
+    NO_COST,
     Config,
-    TagInstance,
-    Work,
-    bytes_per_number,
+    Cost,
+    CostInputs,
+    bytes_per_element,
     decode_frame,
-    tag_work,
+    tag_cost,
     transformer_pass,
 )
-from glassworld.trace.analyzers.peak_rates import read_ceilings, run_config
+from glassworld.trace.analyzers.peak_rates import read_ceilings
+from glassworld.trace.analyzers.run_config import run_config
 from glassworld.trace.timeline.analysis import Analysis
 
 REFERENCE_STEPS = 50
@@ -26,8 +27,8 @@ REFERENCE_STEPS = 50
 
 
 @dataclass(frozen=True)
-class Expected:
-    """A row of the table; work and what follows from it are None without a configuration.
+class ExpectedTime:
+    """A row of the table; cost and expected time are None without a configuration.
 
     In a trace of a few blocks, which lacks the loop's own tag, the loop is the sum of its parts.
     `share` is of preparation, inference and post-processing together; `expected_share` is the
@@ -60,30 +61,30 @@ _REFERENCE = {
 """The reference breakdown, in shares; these tags have a row in any run of the engine."""
 
 
-def expected_table(analysis: Analysis) -> list[Expected]:
+def expected_table(analysis: Analysis) -> list[ExpectedTime]:
     """Return the rows of the table; none for a trace that is not of the engine."""
     measured = _measured(analysis)
     if not any(measured.values()):
         return []
     config = run_config(analysis.trace.metadata)
-    ceilings = read_ceilings(analysis.trace.metadata)
-    done = run_work(analysis, config) if config else {}
-    ideal = {tag: sum(w.flops for w in parts) for tag, parts in done.items()}
-    if config and ceilings:
-        size = bytes_per_number(config)
-        ideal = {t: sum(ceilings.ideal_ms(w, size) for w in parts) for t, parts in done.items()}
+    rates = read_ceilings(analysis.trace.metadata)
+    costs = costs_by_tag(analysis, config) if config else {}
+    ideal = {tag: sum(cost.flops for cost in parts) for tag, parts in costs.items()}
+    if config and rates:
+        size = bytes_per_element(config)
+        ideal = {t: sum(rates.ideal_ms(cost, size) for cost in parts) for t, parts in costs.items()}
     whole = sum(measured[tag] for tag in _OUTER)
     sum_ideal = sum(ideal.get(tag, 0.0) for tag in _OUTER) or 1.0
     rows = []
     for tag, ms in measured.items():
-        expected = ideal[tag] if tag in ideal and ceilings else None
+        expected = ideal[tag] if tag in ideal and rates else None
         rows.append(
-            Expected(
+            ExpectedTime(
                 row=("" if tag in _OUTER else "  ") + tags.tag_label(tag),
                 tag=tag,
                 measured_ms=ms,
                 share=ms / whole,
-                gflop=sum(w.flops for w in done[tag]) / 1e9 if tag in done else None,
+                gflop=sum(cost.flops for cost in costs[tag]) / 1e9 if tag in costs else None,
                 expected_ms=expected,
                 expected_share=ideal[tag] / sum_ideal if tag in ideal else None,
                 roof_share=expected / ms if expected is not None and ms else None,
@@ -133,8 +134,10 @@ def frames_seen(analysis: Analysis, config: Config, pattern: str) -> dict[int, i
     return seen
 
 
-def passes(analysis: Analysis, config: Config) -> tuple[dict[str, Work], dict[str, Work]]:
-    """Return the work of all denoising passes in the trace and of all update passes, by tag."""
+def transformer_costs(
+    analysis: Analysis, config: Config
+) -> tuple[dict[str, Cost], dict[str, Cost]]:
+    """Return the cost of all denoising passes in the trace and of all update passes, by tag."""
     denoise, update = (
         _sum_by_tag(
             (transformer_pass(config, frames, pattern == tags.UPDATE_CACHE), times)
@@ -145,8 +148,8 @@ def passes(analysis: Analysis, config: Config) -> tuple[dict[str, Work], dict[st
     return denoise, update
 
 
-def decodes(analysis: Analysis, config: Config) -> dict[str, Work]:
-    """Return the work of all decoded latent frames in the trace, by tag."""
+def decoder_costs(analysis: Analysis, config: Config) -> dict[str, Cost]:
+    """Return the cost of all decoded latent frames in the trace, by tag."""
     blocks = analysis.by_index[tags.VAE_DECODE, "block"]
     clips = blocks[0].count if 0 in blocks else 0
     frames = config["frames_per_block"] * count(analysis, tags.VAE_DECODE)
@@ -154,36 +157,36 @@ def decodes(analysis: Analysis, config: Config) -> dict[str, Work]:
     return _sum_by_tag([(first, clips), (later, frames - clips)])
 
 
-def _sum_by_tag(works: Iterable[tuple[dict[str, Work], int]]) -> dict[str, Work]:
-    """Return the sum of works by tag, each so many times, without the tags that have none."""
-    sums: dict[str, Work] = {}
-    for by_tag, times in works:
-        for tag, work in by_tag.items():
-            sums[tag] = sums.get(tag, NOTHING) + work * times
-    return {tag: work for tag, work in sums.items() if work != NOTHING}
+def _sum_by_tag(costs: Iterable[tuple[dict[str, Cost], int]]) -> dict[str, Cost]:
+    """Return the sum of costs by tag, each so many times, without the tags that have none."""
+    sums: dict[str, Cost] = {}
+    for by_tag, times in costs:
+        for tag, cost in by_tag.items():
+            sums[tag] = sums.get(tag, NO_COST) + cost * times
+    return {tag: cost for tag, cost in sums.items() if cost != NO_COST}
 
 
-def run_work(analysis: Analysis, config: Config) -> dict[str, list[Work]]:
+def costs_by_tag(analysis: Analysis, config: Config) -> dict[str, list[Cost]]:
     """Return what each tag of the table had to do, in parts that each have a peak rate."""
-    denoise, update = passes(analysis, config)
-    done = {
+    denoise, update = transformer_costs(analysis, config)
+    costs = {
         tags.DENOISING_STEP: list(denoise.values()),
         tags.UPDATE_CACHE: list(update.values()),
-        tags.VAE_DECODE: list(decodes(analysis, config).values()),
+        tags.VAE_DECODE: list(decoder_costs(analysis, config).values()),
     }
     counted = {leaf for tag in (tags.DIFFUSION_FORWARD, tags.VAE_DECODE) for leaf in leaf_tags(tag)}
     for tag in tags.REGISTRY.values():
         if tag.cost and tag.pattern not in counted:
-            one = tag_work(tag.pattern, TagInstance(config))
-            done[tag.pattern] = [one * count(analysis, tag.pattern)]
+            one = tag_cost(tag.pattern, CostInputs(config))
+            costs[tag.pattern] = [one * count(analysis, tag.pattern)]
     for stage in (tags.DATA_PREPARATION, tags.PIPELINE_INFERENCE):
-        done[stage] = [work for tag in _below(stage) for work in done.get(tag, [])]
-    return done
+        costs[stage] = [cost for tag in _below(stage) for cost in costs.get(tag, [])]
+    return costs
 
 
 def _below(pattern: str) -> list[str]:
     """Return the tags inside `pattern`, at any depth, each once."""
-    found: dict[str, None] = {}
+    below: dict[str, None] = {}
     for child in child_tags(pattern):
-        found |= dict.fromkeys([child, *_below(child)])
-    return list(found)
+        below |= dict.fromkeys([child, *_below(child)])
+    return list(below)

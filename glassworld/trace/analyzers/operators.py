@@ -1,4 +1,4 @@
-"""Operators under a tag, summed up for reading."""
+"""Sum up the operators and kernels under a tag."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class KernelRow:
 
 
 def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRow]:
-    """Operators under every tag that `tag` names (all of the trace: None), slowest first.
+    """Return operators under every tag that `tag` names (None: the whole trace), slowest first.
 
     `tag` is a name, a pattern or part of one. Raises `TraceError` if no tag matches.
     """
     table = analysis.operators
-    chosen = _under(analysis, table.group, tag)
+    selected = _under(analysis, table.group, tag)
     outermost = table.gpu_outermost if analysis.on_gpu else table.outermost
-    names, where = np.unique(table.name[chosen], return_inverse=True)
+    names, where = np.unique(table.name[selected], return_inverse=True)
     calls, total, own, gpu, outer = (
-        np.bincount(where, column[chosen], minlength=len(names))
+        np.bincount(where, column[selected], minlength=len(names))
         for column in (table.calls, table.total, table.own, table.gpu, outermost)
     )
     whole = float(outer.sum()) or 1.0
@@ -70,7 +70,7 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
 
 
 def launched_by_operators(analysis: Analysis, tag: str | None = None) -> list[str]:
-    """How much of the GPU's busy time operators launched, where that is not nearly all of it.
+    """Say how much of the GPU's busy time operators launched, if that is not nearly all of it.
 
     A graph's replay is one call of the runtime, and some libraries launch by themselves.
     """
@@ -90,15 +90,15 @@ def launched_by_operators(analysis: Analysis, tag: str | None = None) -> list[st
 
 
 def kernel_rows(analysis: Analysis, tag: str | None = None) -> list[KernelRow]:
-    """GPU operations by name under every tag that `tag` names (all: None), slowest first.
+    """Return GPU operations by name under every tag that `tag` names (None: all), slowest first.
 
     Raises `TraceError` if no tag matches.
     """
     table = analysis.kernels
-    chosen = _under(analysis, table.group, tag)
-    names, where = np.unique(table.name[chosen], return_inverse=True)
-    calls = np.bincount(where, table.calls[chosen], minlength=len(names))
-    spent = np.bincount(where, table.total[chosen], minlength=len(names)) / 1e6
+    selected = _under(analysis, table.group, tag)
+    names, where = np.unique(table.name[selected], return_inverse=True)
+    calls = np.bincount(where, table.calls[selected], minlength=len(names))
+    spent = np.bincount(where, table.total[selected], minlength=len(names)) / 1e6
     whole = float(spent.sum()) or 1.0
     return [
         KernelRow(
@@ -109,39 +109,42 @@ def kernel_rows(analysis: Analysis, tag: str | None = None) -> list[KernelRow]:
 
 
 def model_kernels(analysis: Analysis) -> list[KernelRow]:
-    """The GPU operations of the diffusion model, or of the whole trace where it has none."""
+    """Return the GPU operations of the diffusion model; of the whole trace if it has none."""
     return kernel_rows(analysis, model_tag(analysis))
 
 
 def model_tag(analysis: Analysis) -> str | None:
-    """The diffusion model's tag, if the trace has it."""
+    """Return the diffusion model's tag, if the trace has it."""
     has_model = any(row.pattern == tags.DIFFUSION_FORWARD for row in analysis.patterns)
     return tags.DIFFUSION_FORWARD if has_model else None
 
 
 def model_operators(analysis: Analysis) -> list[OperatorRow]:
-    """The operators of the diffusion model, or of the whole trace where it has none."""
+    """Return the operators of the diffusion model; of the whole trace if it has none."""
     return operator_rows(analysis, model_tag(analysis))
 
 
 def _under(analysis: Analysis, group: Codes, tag: str | None) -> Mask:
-    """Which rows of a table by `group` lie under the tags that `tag` names; all if None."""
+    """Mark the rows of a table by `group` under the tags that `tag` names; all if None."""
     if tag is None:
         return np.ones(len(group), dtype=bool)
     return np.isin(group, matching_groups(analysis, tag))
 
 
 def matching_groups(analysis: Analysis, tag: str) -> Ints:
-    """The pattern groups at or below every tag that `tag` names."""
+    """Return the pattern groups at or below every tag that `tag` names.
+
+    Raises `TraceError` if no tag matches.
+    """
     patterns = analysis.patterns
     exact = [i for i, row in enumerate(patterns) if row.pattern in (tag, parse_tag_name(tag)[0])]
     part = re.compile(re.escape(tag), re.IGNORECASE)
-    hits = set(exact or [i for i, row in enumerate(patterns) if part.search(row.pattern)])
-    if not hits:
-        known = ", ".join(row.name for row in patterns[:8]) or "none at all"
+    groups = set(exact or [i for i, row in enumerate(patterns) if part.search(row.pattern)])
+    if not groups:
+        names = ", ".join(row.name for row in patterns[:8]) or "none at all"
         more = " ..." if len(patterns) > 8 else ""
-        raise TraceError(f"{tag}: no such tag in {analysis.trace.path}; it has {known}{more}")
+        raise TraceError(f"{tag}: no such tag in {analysis.trace.path}; it has {names}{more}")
     for group, parent in enumerate(analysis.pattern_parents):
-        if parent in hits:
-            hits.add(group)
-    return np.array(sorted(hits))
+        if parent in groups:
+            groups.add(group)
+    return np.array(sorted(groups))

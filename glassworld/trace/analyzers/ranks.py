@@ -1,4 +1,4 @@
-"""Several ranks' traces as one, on one clock; and who waits for whom."""
+"""Merge the traces of several ranks onto one clock, and find who waits for whom."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from glassworld.trace.reading.reader import read_trace
 
 
 @dataclass(frozen=True)
-class Rank:
-    """A rank's part in the collectives; milliseconds. `waited_ms` is for the slowest rank."""
+class RankTiming:
+    """A rank's time in collectives; milliseconds. `waited_ms` is spent on slower ranks."""
 
     rank: int
     path: str
@@ -30,7 +30,7 @@ class Rank:
     waited_ms: float
 
 
-def align(paths: list[Path]) -> list[Rank]:
+def align(paths: list[Path]) -> list[RankTiming]:
     """Put the clocks of several ranks together and find who waits for whom.
 
     A collective ends on all ranks at once, so the median difference of the ends of matching
@@ -40,16 +40,16 @@ def align(paths: list[Path]) -> list[Rank]:
     if len(paths) < 2:
         raise TraceError("merge: give at least two traces, one per rank")
     starts, ends, begins = zip(*map(_collectives, paths), strict=True)
-    shared = min(len(each) for each in starts)
+    shared = min(map(len, starts))
     if shared:
-        offsets = [float(np.median(each[:shared] - ends[0][:shared])) for each in ends]
+        offsets = [float(np.median(end[:shared] - ends[0][:shared])) for end in ends]
         aligned = np.stack([s[:shared] - o for s, o in zip(starts, offsets, strict=True)])
         waits = (aligned.max(axis=0) - aligned).sum(axis=1)
     else:
         offsets = [float(begin - begins[0]) for begin in begins]
         waits = np.zeros(len(paths))
     return [
-        Rank(
+        RankTiming(
             rank,
             str(path),
             offsets[rank] / 1e6,
@@ -62,26 +62,26 @@ def align(paths: list[Path]) -> list[Rank]:
 
 
 def _collectives(path: Path) -> tuple[Floats, Floats, int]:
-    """Starts and ends of a rank's collectives in order of time, and its trace's start; ns."""
+    """Return starts and ends of a rank's collectives, sorted, and its trace's start; ns."""
     trace = read_trace(path)
-    found = [rows[rows["kind"] == COLLECTIVE] for rows in trace.device_rows.slices()]
-    rows = np.concatenate([np.empty(0, DEVICE_OP), *found])
+    selected = [rows[rows["kind"] == COLLECTIVE] for rows in trace.device_rows.slices()]
+    rows = np.concatenate([np.empty(0, DEVICE_OP), *selected])
     rows = rows[np.argsort(rows["start"], kind="stable")]
     start = rows["start"].astype(np.float64)
     return start, start + rows["dur"], trace.start
 
 
-def merge(paths: list[Path], output: Path, ranks: list[Rank]) -> int:
-    """Write one trace with every rank's events, shifted and told apart; returns their number.
+def merge(paths: list[Path], output: Path, ranks: list[RankTiming]) -> int:
+    """Write one trace with every rank's events on the first rank's clock; return their number.
 
-    Correlation and flow ids are kept apart by rank, process ids get the rank in front.
+    Correlation and flow ids stay distinct between ranks; process ids get the rank in front.
     """
     count, encoder = 0, msgspec.json.Encoder(decimal_format="number")
     with replacing(output) as partial, partial.open("wb") as file:
         file.write(b'{"schemaVersion": 1, "traceEvents": [\n')
         for rank, path in zip(ranks, paths, strict=True):
             for event in _raw_events(path):
-                _shift(event, rank.rank, rank.offset_ms * 1000)
+                _move_to_rank(event, rank.rank, rank.offset_ms * 1000)
                 file.write(b",\n" if count else b"")
                 file.write(encoder.encode(event))
                 count += 1
@@ -93,7 +93,7 @@ def _raw_events(path: Path) -> Iterator[dict[str, Any]]:
     return (event for events in EventStream(path).raw() for event in events)
 
 
-def _shift(event: dict[str, Any], rank: int, offset_us: float) -> None:
+def _move_to_rank(event: dict[str, Any], rank: int, offset_us: float) -> None:
     if "ts" in event:
         event["ts"] = Decimal(event["ts"]) - Decimal(round(offset_us, 3))
     event["pid"] = f"rank {rank}: {event.get('pid')}"

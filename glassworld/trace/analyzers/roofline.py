@@ -1,4 +1,4 @@
-"""Where each tag stands under the machine's roof: FLOP/s reached against what was possible."""
+"""Place each tag on the machine's roofline: the FLOP/s it reached and those it could reach."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from glassworld.profiling import registry as tags
 from glassworld.profiling.registry import leaf_tags
 from glassworld.trace.analyzers.breakdown import total_ms
-from glassworld.trace.analyzers.expected_time import decodes, passes
-from glassworld.trace.analyzers.flops import NOTHING, bytes_per_number
-from glassworld.trace.analyzers.peak_rates import read_ceilings, run_config
+from glassworld.trace.analyzers.expected_time import decoder_costs, transformer_costs
+from glassworld.trace.analyzers.flops import NO_COST, bytes_per_element
+from glassworld.trace.analyzers.peak_rates import read_ceilings
+from glassworld.trace.analyzers.run_config import run_config
 from glassworld.trace.timeline.analysis import Analysis
 
-LEFT_OUT = {tags.TIME_EMBEDDING}
-"""Counted, but too small for a point: its axes would leave no room for the others."""
+TOO_SMALL = {tags.TIME_EMBEDDING}
+"""Tags with a cost that get no point: the axes would leave no room for the others."""
 
 
 @dataclass(frozen=True)
 class RooflinePoint:
     """A tag over all its instances. `intensity` is FLOPs per byte of weights and activations.
 
-    `roof_gflops` is the lower of the arithmetic ceiling and intensity times the copy ceiling;
-    `bound` names which. `roof_share` is what was reached of it; None without ceilings.
+    `roof_gflops` is the lower of the peak arithmetic rate and intensity times the peak copy rate;
+    `bound` names which. `roof_share` is the reached share of it. All three are empty or None
+    without peak rates.
     """
 
     tag: str
@@ -35,29 +37,29 @@ class RooflinePoint:
 
 
 def roofline(analysis: Analysis) -> list[RooflinePoint]:
-    """The tags whose work is counted; empty where the trace carries no configuration."""
+    """Return the tags with a cost; none if the trace carries no configuration."""
     config = run_config(analysis.trace.metadata)
     if config is None:
         return []
-    size, ceilings = bytes_per_number(config), read_ceilings(analysis.trace.metadata)
-    denoise, update = passes(analysis, config)
-    done = decodes(analysis, config)
+    size, rates = bytes_per_element(config), read_ceilings(analysis.trace.metadata)
+    denoise, update = transformer_costs(analysis, config)
+    costs = decoder_costs(analysis, config)
     for tag in denoise | update:
-        done[tag] = denoise.get(tag, NOTHING) + update.get(tag, NOTHING)
+        costs[tag] = denoise.get(tag, NO_COST) + update.get(tag, NO_COST)
     points = []
     for tag in (*leaf_tags(tags.DIFFUSION_FORWARD), *leaf_tags(tags.VAE_DECODE)):
-        ms, work = total_ms(analysis, tag), done.get(tag, NOTHING)
-        if tag in LEFT_OUT or not ms or not work.flops:
+        ms, cost = total_ms(analysis, tag), costs.get(tag, NO_COST)
+        if tag in TOO_SMALL or not ms or not cost.flops:
             continue
-        reached = work.flops / ms / 1e6
-        roof, bound = ceilings.roof_gflops(work, size) if ceilings else (None, "")
+        reached = cost.flops / ms / 1e6
+        roof, bound = rates.roof_gflops(cost, size) if rates else (None, "")
         points.append(
             RooflinePoint(
                 tag=tag,
                 ms=ms,
-                gflop=work.flops / 1e9,
+                gflop=cost.flops / 1e9,
                 gflops=reached,
-                intensity=work.flops / work.numbers / size,
+                intensity=cost.flops / cost.elements / size,
                 roof_gflops=roof,
                 roof_share=reached / roof if roof else None,
                 bound=bound,

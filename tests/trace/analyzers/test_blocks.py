@@ -5,9 +5,13 @@ import pytest
 import glassworld
 from glassworld.trace import analyze
 from glassworld.trace.analyzers import breakdown as questions
-from glassworld.trace.analyzers.expected_time import expected_table, passes, reference_note
-from glassworld.trace.analyzers.flops import total
-from glassworld.trace.analyzers.peak_rates import run_config
+from glassworld.trace.analyzers.expected_time import (
+    expected_table,
+    reference_note,
+    transformer_costs,
+)
+from glassworld.trace.analyzers.flops import total_cost
+from glassworld.trace.analyzers.run_config import run_config
 from tests.support import tiny
 
 FIFTY = tuple(range(1000, 0, -20))
@@ -35,7 +39,9 @@ def test_its_work_is_what_follows_from_the_runs_own_configuration(run):
     analysis, steps = run
     config = run_config(analysis.trace.metadata)
     assert len(config["denoising_steps"]) == steps
-    denoise, update = (total(parts.values()).flops for parts in passes(analysis, config))
+    denoise, update = (
+        total_cost(parts.values()).flops for parts in transformer_costs(analysis, config)
+    )
     # A pass without the head, whose last layer ends at its keys, is somewhat less than a step.
     assert update / (denoise + update) == pytest.approx(1 / (steps + 1), rel=0.45)
     assert update / (denoise + update) < 1 / (steps + 1)

@@ -9,7 +9,7 @@ from glassworld.trace.analyzers.expected_time import expected_table, reference_n
 from glassworld.trace.analyzers.flops import (
     decode_frame,
     encode_frames,
-    total,
+    total_cost,
     transformer_pass,
 )
 from glassworld.trace.analyzers.roofline import roofline
@@ -44,10 +44,10 @@ def test_the_released_models_work_is_counted_right():
     tokens, model = 3 * 880, RELEASED["model"]
     window = 4 * tokens * 6 * 880 * model["dim"] + 4 * tokens * 257 * model["dim"]
     softmax = 30 * window + 15 * 2 * 4 * tokens * 6 * 1024
-    work = total(transformer_pass(RELEASED, 6).values())
+    work = total_cost(transformer_pass(RELEASED, 6).values())
     assert 4 * (work.flops - softmax) / 1e12 == pytest.approx(29.7, abs=0.1)
     assert 4 * softmax / 1e12 == pytest.approx(10.8, abs=0.05)
-    decode = {first: total(decode_frame(RELEASED, first).values()) for first in (True, False)}
+    decode = {first: total_cost(decode_frame(RELEASED, first).values()) for first in (True, False)}
     assert decode[False].flops / 1e12 == pytest.approx(7.63, abs=0.01)
     assert decode[True].flops / 1e12 == pytest.approx(2.44, abs=0.01)
     assert encode_frames(RELEASED, first=True).flops / 1e12 == pytest.approx(1.52, abs=0.005)
