@@ -24,7 +24,7 @@ app = typer.Typer(
     "everything at once. Every other command shows one part of it and takes `--json`.",
 )
 
-PARTS = "Parts of the report"
+BLOCK_PARTS = "Parts of the report"
 TOOLS = "Several traces, other viewers"
 
 TracePath = Annotated[Path, typer.Argument(help="A trace: .json or .json.gz from torch.profiler.")]
@@ -94,7 +94,7 @@ def top_command(
     _show(SLOWEST, _load(trace, tags_only), json, _row_limit(most, json))
 
 
-@app.command("advice", rich_help_panel=PARTS)
+@app.command("advice", rich_help_panel=BLOCK_PARTS)
 def advice_command(trace: TracePath, json: Json = False) -> None:
     """Show what to change, with the evidence.
 
@@ -155,14 +155,14 @@ def _add_section_command(name: str) -> None:
         _show(section(name), _load(trace), json)
 
     example = f"\n\n    Example: `glassworld trace {name} outputs/profile_trace.json`"
-    app.command(name, help=SECTION_HELP[name] + example, rich_help_panel=PARTS)(command)
+    app.command(name, help=SECTION_HELP[name] + example, rich_help_panel=BLOCK_PARTS)(command)
 
 
 for _name in ("stages", "blocks", "steps", "model"):
     _add_section_command(_name)
 
 
-@app.command("ops", rich_help_panel=PARTS)
+@app.command("ops", rich_help_panel=BLOCK_PARTS)
 def operators_command(
     trace: TracePath, tag: TagName = None, most: Most = None, json: Json = False
 ) -> None:
@@ -184,7 +184,7 @@ def operators_command(
     _show(shown, _load(trace), json, _row_limit(most, json))
 
 
-@app.command("kernels", rich_help_panel=PARTS)
+@app.command("kernels", rich_help_panel=BLOCK_PARTS)
 def kernels_command(
     trace: TracePath, tag: TagName = None, most: Most = None, json: Json = False
 ) -> None:
@@ -209,7 +209,7 @@ for _name in ("decoder", "update", "expected", "roofline"):
     _add_section_command(_name)
 
 
-@app.command("gaps", rich_help_panel=PARTS)
+@app.command("gaps", rich_help_panel=BLOCK_PARTS)
 def gaps_command(trace: TracePath, most: Most = None, json: Json = False) -> None:
     """Show where the GPU idles, and what the CPU did meanwhile.
 
@@ -243,11 +243,11 @@ def compare_command(
     """
     from rich.console import Console
 
-    from glassworld.trace.analyzers.compare import compare
+    from glassworld.trace.analyzers.compare import compare_runs
     from glassworld.trace.report.terminal import show_comparison
 
     share = _share(fail_over) if fail_over is not None else None
-    comparison = compare(_load(before), _load(after))
+    comparison = compare_runs(_load(before), _load(after))
     if json:
         _print_json(comparison.changes)
     else:
@@ -283,12 +283,12 @@ def merge_command(
     """
     from rich.console import Console
 
-    from glassworld.trace.analyzers.ranks import align, merge
+    from glassworld.trace.analyzers.ranks import align_ranks, merge_ranks
     from glassworld.trace.report.terminal import table
 
     _check_output(output, *traces)
-    ranks = align(traces)
-    count = merge(traces, output, ranks)
+    ranks = align_ranks(traces)
+    count = merge_ranks(traces, output, ranks)
     if json:
         _print_json(ranks)
         return

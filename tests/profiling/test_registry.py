@@ -6,10 +6,10 @@ import pytest
 
 from glassworld.profiling import registry as tags
 from glassworld.trace import analyze
-from glassworld.trace.analyzers.breakdown import stages, transformer
+from glassworld.trace.analyzers.breakdown import stage_shares, transformer_shares
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.flops import COSTS
-from glassworld.trace.analyzers.roofline import roofline
+from glassworld.trace.analyzers.roofline import roofline_points
 from tests.support.traces import CONFIG, Clock, write
 
 
@@ -51,7 +51,7 @@ def test_a_new_entry_is_in_every_table(tmp_path, monkeypatch: pytest.MonkeyPatch
     with clock.tag("5_New"):
         clock.wait(100)
     analysis = analyze(write(tmp_path / "new.json", clock.events, config=CONFIG))
-    assert "DiT_New" in [row.name for row in transformer(analysis)]
-    assert "5_New" in [row.name for row in stages(analysis)]
+    assert "DiT_New" in [row.name for row in transformer_shares(analysis)]
+    assert "5_New" in [row.name for row in stage_shares(analysis)]
     assert "  new part of a block" in [row.row for row in expected_table(analysis)]
-    assert "DiT_New" in [point.tag for point in roofline(analysis)]
+    assert "DiT_New" in [point.tag for point in roofline_points(analysis)]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
-from glassworld.trace.analyzers.compare import compare
+from glassworld.trace.analyzers.compare import compare_runs
 from glassworld.trace.cli import SECTION_HELP, app
 from tests.support.paths import SHARED
 
@@ -115,11 +115,12 @@ def test_every_command_answers_or_says_what_is_missing(path, command, tmp_path):
 @every_trace
 def test_one_against_itself_changed_nothing(path):
     analysis = analyze(path)
-    assert {change.verdict for change in compare(analysis, analysis).changes} <= {"same", "unknown"}
+    verdicts = {change.verdict for change in compare_runs(analysis, analysis).changes}
+    assert verdicts <= {"same", "unknown"}
 
 
 def test_two_programs_have_nothing_to_compare():
     with pytest.raises(TraceError, match="no tag is in both"):
-        compare(
+        compare_runs(
             *(analyze(TRACES / f"{name}.json.gz") for name in ("b200-vllm-eager", "h100-owlv2"))
         )

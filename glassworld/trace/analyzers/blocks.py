@@ -16,7 +16,7 @@ from glassworld.trace.reading.columns import Floats, Ints
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.stats import outlier_mask, relative_trend, robust_std
 
-PARTS = (tags.DENOISING_STEP, tags.CONDITION_ENCODE, tags.UPDATE_CACHE, tags.VAE_DECODE)
+BLOCK_PARTS = (tags.DENOISING_STEP, tags.CONDITION_ENCODE, tags.UPDATE_CACHE, tags.VAE_DECODE)
 REASONS = 3
 FRAMES_PER_LATENT = 4
 MAX_FPS = 1e6  # nothing plays that fast: a rate beyond it is a damaged one
@@ -78,7 +78,7 @@ class SlowdownReason:
 
 
 @dataclass(frozen=True)
-class FirstStep:
+class FirstStepComparison:
     """A comparison of the first step with the others, or of the first block with later ones.
 
     `times` is the ratio of the medians; `significant` says whether their difference exceeds two
@@ -93,13 +93,13 @@ class FirstStep:
     reasons: tuple[SlowdownReason, ...]
 
 
-def blocks(analysis: Analysis) -> list[BlockTime]:
+def block_times(analysis: Analysis) -> list[BlockTime]:
     """Return how long each block took, in all and in its parts."""
     tree = analysis.tree
     instances = tree.where(tags.BLOCK)
     total = analysis.time_ns(instances) / 1e6
     parts = []
-    for pattern in PARTS:
+    for pattern in BLOCK_PARTS:
         inner = tree.where(pattern)
         by_instance = np.zeros(len(tree) + 1)
         np.add.at(by_instance, tree.ancestor(inner, tags.BLOCK), analysis.time_ns(inner) / 1e6)
@@ -120,7 +120,7 @@ def blocks(analysis: Analysis) -> list[BlockTime]:
     ]
 
 
-def pace(analysis: Analysis) -> RealTimePace | None:
+def real_time_pace(analysis: Analysis) -> RealTimePace | None:
     """Return how fast the blocks after the first were made; None without a frame rate."""
     config = run_config(analysis.trace.metadata)
     rate = config.get("frame_rate") if config else None
@@ -134,15 +134,15 @@ def pace(analysis: Analysis) -> RealTimePace | None:
     return RealTimePace(ms, 1000 * frames / rate, 1000 * frames / ms, float(rate))
 
 
-def drift(analysis: Analysis) -> float | None:
+def block_drift(analysis: Analysis) -> float | None:
     """Return the growth of a block's steps per block, as a share of their median.
 
     0 where the blocks do not grow steadily, None below 8 blocks; see `relative_trend`.
     """
-    return relative_trend(np.array([block.steps_ms for block in blocks(analysis)][1:]))
+    return relative_trend(np.array([block.steps_ms for block in block_times(analysis)][1:]))
 
 
-def steps(analysis: Analysis) -> list[StepTime]:
+def step_times(analysis: Analysis) -> list[StepTime]:
     """Return the time of each denoising step over all blocks."""
     tree = analysis.tree
     instances = tree.where(tags.DENOISING_STEP)
@@ -167,7 +167,7 @@ def steps(analysis: Analysis) -> list[StepTime]:
     return rows
 
 
-def first_steps(analysis: Analysis) -> list[FirstStep]:
+def first_step_comparisons(analysis: Analysis) -> list[FirstStepComparison]:
     """Compare the first step with the others, and the first block's steps with later ones'.
 
     The first step is taken from all blocks but the first and compared with the others of the same
@@ -188,13 +188,13 @@ def first_steps(analysis: Analysis) -> list[FirstStep]:
     ]
 
 
-def _compare(analysis: Analysis, what: str, chosen: Ints, others: Ints) -> FirstStep:
+def _compare(analysis: Analysis, what: str, chosen: Ints, others: Ints) -> FirstStepComparison:
     other_ms = analysis.time_ns(others) / 1e6
     ms, usual_ms = float(np.median(analysis.time_ns(chosen) / 1e6)), float(np.median(other_ms))
     more = np.median(_self_ms_by_pattern(analysis, chosen), axis=0)
     more = more - np.median(_self_ms_by_pattern(analysis, others), axis=0)
     most = np.argsort(-more)[:REASONS]
-    return FirstStep(
+    return FirstStepComparison(
         what=what,
         ms=ms,
         usual_ms=usual_ms,
@@ -215,5 +215,5 @@ def _self_ms_by_pattern(analysis: Analysis, steps: Ints) -> Floats:
     inside = row[tree.ancestor(everything, tags.DENOISING_STEP)]
     self_ms = np.zeros((len(steps), len(tree.patterns)))
     within = everything[inside >= 0]
-    np.add.at(self_ms, (inside[within], tree.pattern[within]), analysis.own_ns(within) / 1e6)
+    np.add.at(self_ms, (inside[within], tree.pattern[within]), analysis.self_ns(within) / 1e6)
     return self_ms

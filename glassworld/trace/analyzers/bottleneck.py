@@ -33,7 +33,7 @@ class Bottleneck:
     sentence: str
 
 
-def bound(analysis: Analysis) -> Bottleneck | None:
+def find_bottleneck(analysis: Analysis) -> Bottleneck | None:
     """Return the bottleneck of the whole trace; None without GPU operations."""
     gpu = analysis.gpu
     span = gpu.until - gpu.since if gpu else 0

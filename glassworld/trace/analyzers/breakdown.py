@@ -12,13 +12,13 @@ from glassworld.profiling import registry as tags
 from glassworld.profiling.registry import leaf_tags, root_tags
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.rows import TagRow
-from glassworld.trace.timeline.tag_names import places
+from glassworld.trace.timeline.tag_names import distinguishing_tags
 
 DESCEND = 0.5  # descend into a lone tag if those inside cover this share of it
 
 
 @dataclass(frozen=True)
-class Part:
+class TagShare:
     """A named part of a whole: its time, its share of the whole, how often it ran."""
 
     name: str
@@ -45,7 +45,7 @@ class UpdateCost:
     share_of_run: float | None
 
 
-def parts(analysis: Analysis, rows: list[TagRow], whole: float, rest: str) -> list[Part]:
+def tag_shares(analysis: Analysis, rows: list[TagRow], whole: float, rest: str) -> list[TagShare]:
     """Return rows as parts of `whole` milliseconds, in order of their time.
 
     A remainder of over half a percent becomes a part called `rest`.
@@ -57,11 +57,11 @@ def parts(analysis: Analysis, rows: list[TagRow], whole: float, rest: str) -> li
     return sorted(shares, key=lambda part: -part.ms)
 
 
-def _part(name: str, ms: float, whole: float, count: int, cpu_ms: float) -> Part:
-    return Part(name, ms, ms / whole if whole else 0.0, count, cpu_ms)
+def _part(name: str, ms: float, whole: float, count: int, cpu_ms: float) -> TagShare:
+    return TagShare(name, ms, ms / whole if whole else 0.0, count, cpu_ms)
 
 
-def stages(analysis: Analysis) -> list[Part]:
+def stage_shares(analysis: Analysis) -> list[TagShare]:
     """Return the engine's four stages, or the outermost tags of another program.
 
     There, those inside replace a tag that stands alone, as long as they cover most of it.
@@ -69,7 +69,7 @@ def stages(analysis: Analysis) -> list[Part]:
     rows = analysis.patterns
     chosen = [row for row in rows if row.pattern in root_tags()]
     if chosen:
-        return parts(analysis, chosen, sum(analysis.ms(row) for row in chosen), "")
+        return tag_shares(analysis, chosen, sum(analysis.ms(row) for row in chosen), "")
     chosen = [row for row in rows if len(row.path) == 1]
     whole, rest = sum(analysis.ms(row) for row in chosen), ""
     while len(chosen) == 1:
@@ -78,7 +78,7 @@ def stages(analysis: Analysis) -> list[Part]:
             break
         whole, rest = analysis.ms(chosen[0]), f"(the rest of {chosen[0].name})"
         chosen = inside
-    return parts(analysis, chosen, whole, rest)
+    return tag_shares(analysis, chosen, whole, rest)
 
 
 def total_ms(analysis: Analysis, pattern: str) -> float:
@@ -86,12 +86,12 @@ def total_ms(analysis: Analysis, pattern: str) -> float:
     return sum(analysis.ms(row) for row in analysis.patterns if row.pattern == pattern)
 
 
-def count(analysis: Analysis, pattern: str) -> int:
+def instance_count(analysis: Analysis, pattern: str) -> int:
     """Return the number of instances of a pattern."""
     return sum(row.instances for row in analysis.patterns if row.pattern == pattern)
 
 
-def inside(analysis: Analysis, *patterns: str) -> list[Part]:
+def _shares_of(analysis: Analysis, *patterns: str) -> list[TagShare]:
     """Return the named patterns as parts of their sum."""
     whole = sum(total_ms(analysis, pattern) for pattern in patterns)
     shares = []
@@ -99,16 +99,16 @@ def inside(analysis: Analysis, *patterns: str) -> list[Part]:
         rows = [row for row in analysis.patterns if row.pattern == pattern]
         if rows:
             ms, cpu = total_ms(analysis, pattern), sum(row.cpu_ms for row in rows)
-            shares.append(_part(pattern, ms, whole, count(analysis, pattern), cpu))
+            shares.append(_part(pattern, ms, whole, instance_count(analysis, pattern), cpu))
     return shares
 
 
-def transformer(analysis: Analysis) -> list[Part]:
+def transformer_shares(analysis: Analysis) -> list[TagShare]:
     """Return the parts of the diffusion model, by kind of layer."""
-    return inside(analysis, *leaf_tags(tags.DIFFUSION_FORWARD))
+    return _shares_of(analysis, *leaf_tags(tags.DIFFUSION_FORWARD))
 
 
-def layers(analysis: Analysis) -> list[Part]:
+def layer_shares(analysis: Analysis) -> list[TagShare]:
     """Return each transformer layer over all passes, in order of the layers."""
     whole = total_ms(analysis, tags.LAYER)
     return [
@@ -117,14 +117,14 @@ def layers(analysis: Analysis) -> list[Part]:
     ]
 
 
-def decoder(analysis: Analysis) -> list[Part]:
+def decoder_shares(analysis: Analysis) -> list[TagShare]:
     """Return the parts of the VAE decoder."""
-    return inside(analysis, *leaf_tags(tags.VAE_DECODE))
+    return _shares_of(analysis, *leaf_tags(tags.VAE_DECODE))
 
 
 def update_cost(analysis: Analysis) -> list[UpdateCost]:
     """Return the cost of the KV-cache update; an empty list where there is none."""
-    updates = count(analysis, tags.UPDATE_CACHE)
+    updates = instance_count(analysis, tags.UPDATE_CACHE)
     if not updates:
         return []
     ms = total_ms(analysis, tags.UPDATE_CACHE)
@@ -133,8 +133,8 @@ def update_cost(analysis: Analysis) -> list[UpdateCost]:
     return [UpdateCost(ms, updates, ms / passes if passes else 0.0, ms / run if run else None)]
 
 
-def top(analysis: Analysis) -> list[SlowTag]:
+def slowest_tags(analysis: Analysis) -> list[SlowTag]:
     """Return the tags by pattern, those with the most self time first."""
-    rows = sorted(analysis.patterns, key=lambda row: -analysis.own_ms(row))
-    around = places([row.path for row in rows])
+    rows = sorted(analysis.patterns, key=lambda row: -analysis.self_ms(row))
+    around = distinguishing_tags([row.path for row in rows])
     return [SlowTag(**vars(row), within=tag) for row, tag in zip(rows, around, strict=True)]

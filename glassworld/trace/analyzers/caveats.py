@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from glassworld.profiling import registry as tags
-from glassworld.trace.analyzers.peak_rates import read_ceilings, stored_peak_rates
+from glassworld.trace.analyzers.peak_rates import read_peak_rates, stored_peak_rates
 from glassworld.trace.analyzers.run_config import run_config, run_machine
 from glassworld.trace.timeline.analysis import Analysis
 
@@ -16,7 +16,7 @@ QUEUED_SHARE = 0.05
 _COMPILED = re.compile(r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction")
 
 
-def notes(analysis: Analysis) -> list[str]:
+def find_caveats(analysis: Analysis) -> list[str]:
     """Return one sentence per caveat."""
     return [
         *analysis.trace.losses,
@@ -66,7 +66,7 @@ def _gpu(analysis: Analysis) -> list[str]:
     if untagged and len(analysis.tree):
         caveats.append(f"{untagged} of {coverage.gpu_ops} GPU operations lie outside every tag")
     queued = analysis.idle.queued_ms
-    if queued > QUEUED_SHARE * analysis.window_ns / 1e6:
+    if queued > QUEUED_SHARE * analysis.duration_ns / 1e6:
         caveats.append(
             f"for {queued:,.0f} ms the GPU shows no operation though some had been launched: it "
             "worked on what was launched before the trace began, or its queue was held up"
@@ -97,12 +97,12 @@ def _compiled(analysis: Analysis) -> list[str]:
 
 def _machine(analysis: Analysis) -> list[str]:
     caveats = []
-    share = analysis.trace.overhead_ns / analysis.window_ns if analysis.window_ns else 0.0
+    share = analysis.trace.overhead_ns / analysis.duration_ns if analysis.duration_ns else 0.0
     if share > OVERHEAD_SHARE:
         caveats.append(f"the profiler itself took {share:.0%} of the window and inflated the run")
     metadata = analysis.trace.metadata
     config = run_config(metadata)
-    if config and read_ceilings(metadata) is None:
+    if config and read_peak_rates(metadata) is None:
         others = stored_peak_rates(config)
         reason = (
             f"the run was on {run_machine(metadata, config)}, the ceilings stored here were "

@@ -39,7 +39,7 @@ class TagChange:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """All tags in both runs, the largest change first, and those in only one of them.
 
     `on_gpu` is True if GPU busy time is compared, which both runs have; else it is CPU time.
@@ -55,7 +55,7 @@ class Comparison:
         return [c for c in self.changes if c.verdict == "slower" and c.change > over]
 
 
-def compare(before: Analysis, after: Analysis) -> Comparison:
+def compare_runs(before: Analysis, after: Analysis) -> RunComparison:
     """Align two analyses by paths and compare the median instances of each.
 
     Raises `TraceError` if they have no tag in common.
@@ -70,7 +70,7 @@ def compare(before: Analysis, after: Analysis) -> Comparison:
             "to compare; use two traces of the same program"
         )
     changes = [_change(path, first[path], second[path]) for path in both]
-    return Comparison(
+    return RunComparison(
         sorted(changes, key=lambda change: -abs(change.total_ms)),
         [" > ".join(path) for path in first if path not in second],
         [" > ".join(path) for path in second if path not in first],

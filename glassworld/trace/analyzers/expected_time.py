@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from glassworld.profiling import registry as tags
 from glassworld.profiling.registry import child_tags, leaf_tags
-from glassworld.trace.analyzers.breakdown import count, total_ms
+from glassworld.trace.analyzers.breakdown import instance_count, total_ms
 from glassworld.trace.analyzers.flops import (
     NO_COST,
     Config,
@@ -18,7 +18,7 @@ from glassworld.trace.analyzers.flops import (
     tag_cost,
     transformer_pass,
 )
-from glassworld.trace.analyzers.peak_rates import read_ceilings
+from glassworld.trace.analyzers.peak_rates import read_peak_rates
 from glassworld.trace.analyzers.run_config import run_config
 from glassworld.trace.timeline.analysis import Analysis
 
@@ -67,7 +67,7 @@ def expected_table(analysis: Analysis) -> list[ExpectedTime]:
     if not any(measured.values()):
         return []
     config = run_config(analysis.trace.metadata)
-    rates = read_ceilings(analysis.trace.metadata)
+    rates = read_peak_rates(analysis.trace.metadata)
     costs = costs_by_tag(analysis, config) if config else {}
     ideal = {tag: sum(cost.flops for cost in parts) for tag, parts in costs.items()}
     if config and rates:
@@ -152,7 +152,7 @@ def decoder_costs(analysis: Analysis, config: Config) -> dict[str, Cost]:
     """Return the cost of all decoded latent frames in the trace, by tag."""
     blocks = analysis.by_index[tags.VAE_DECODE, "block"]
     clips = blocks[0].count if 0 in blocks else 0
-    frames = config["frames_per_block"] * count(analysis, tags.VAE_DECODE)
+    frames = config["frames_per_block"] * instance_count(analysis, tags.VAE_DECODE)
     first, later = decode_frame(config, first=True), decode_frame(config, first=False)
     return _sum_by_tag([(first, clips), (later, frames - clips)])
 
@@ -178,7 +178,7 @@ def costs_by_tag(analysis: Analysis, config: Config) -> dict[str, list[Cost]]:
     for tag in tags.REGISTRY.values():
         if tag.cost and tag.pattern not in counted:
             one = tag_cost(tag.pattern, CostInputs(config))
-            costs[tag.pattern] = [one * count(analysis, tag.pattern)]
+            costs[tag.pattern] = [one * instance_count(analysis, tag.pattern)]
     for stage in (tags.DATA_PREPARATION, tags.PIPELINE_INFERENCE):
         costs[stage] = [cost for tag in _below(stage) for cost in costs.get(tag, [])]
     return costs

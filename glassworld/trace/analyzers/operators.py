@@ -52,7 +52,7 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
     names, where = np.unique(table.name[selected], return_inverse=True)
     calls, total, own, gpu, outer = (
         np.bincount(where, column[selected], minlength=len(names))
-        for column in (table.calls, table.total, table.own, table.gpu, outermost)
+        for column in (table.calls, table.total, table.self_total, table.gpu, outermost)
     )
     whole = float(outer.sum()) or 1.0
     rows = [

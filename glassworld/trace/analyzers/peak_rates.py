@@ -47,7 +47,7 @@ def peak_rates_path() -> Path:
     return cache_folder() / "ceilings.json"
 
 
-def read_ceilings(metadata: dict[str, object]) -> PeakRates | None:
+def read_peak_rates(metadata: dict[str, object]) -> PeakRates | None:
     """Return the stored peak rates of the run's machine and precision; None without any."""
     config = run_config(metadata)
     rates = stored_peak_rates(config) if config else None

@@ -30,7 +30,7 @@ class RankTiming:
     waited_ms: float
 
 
-def align(paths: list[Path]) -> list[RankTiming]:
+def align_ranks(paths: list[Path]) -> list[RankTiming]:
     """Put the clocks of several ranks together and find who waits for whom.
 
     A collective ends on all ranks at once, so the median difference of the ends of matching
@@ -71,7 +71,7 @@ def _collectives(path: Path) -> tuple[Floats, Floats, int]:
     return start, start + rows["dur"], trace.start
 
 
-def merge(paths: list[Path], output: Path, ranks: list[RankTiming]) -> int:
+def merge_ranks(paths: list[Path], output: Path, ranks: list[RankTiming]) -> int:
     """Write one trace with every rank's events on the first rank's clock; return their number.
 
     Correlation and flow ids stay distinct between ranks; process ids get the rank in front.

@@ -9,7 +9,7 @@ from glassworld.profiling.registry import leaf_tags
 from glassworld.trace.analyzers.breakdown import total_ms
 from glassworld.trace.analyzers.expected_time import decoder_costs, transformer_costs
 from glassworld.trace.analyzers.flops import NO_COST, bytes_per_element
-from glassworld.trace.analyzers.peak_rates import read_ceilings
+from glassworld.trace.analyzers.peak_rates import read_peak_rates
 from glassworld.trace.analyzers.run_config import run_config
 from glassworld.trace.timeline.analysis import Analysis
 
@@ -36,12 +36,12 @@ class RooflinePoint:
     bound: str
 
 
-def roofline(analysis: Analysis) -> list[RooflinePoint]:
+def roofline_points(analysis: Analysis) -> list[RooflinePoint]:
     """Return the tags with a cost; none if the trace carries no configuration."""
     config = run_config(analysis.trace.metadata)
     if config is None:
         return []
-    size, rates = bytes_per_element(config), read_ceilings(analysis.trace.metadata)
+    size, rates = bytes_per_element(config), read_peak_rates(analysis.trace.metadata)
     denoise, update = transformer_costs(analysis, config)
     costs = decoder_costs(analysis, config)
     for tag in denoise | update:

@@ -12,11 +12,11 @@ import numpy as np
 
 from glassworld.files import replacing
 from glassworld.trace.analyzers import blocks, breakdown
-from glassworld.trace.analyzers.bottleneck import bound
-from glassworld.trace.analyzers.caveats import notes
+from glassworld.trace.analyzers.bottleneck import find_bottleneck
+from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import model_kernels, model_operators
-from glassworld.trace.analyzers.roofline import roofline
+from glassworld.trace.analyzers.roofline import roofline_points
 from glassworld.trace.reading.columns import Ints
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
@@ -49,7 +49,7 @@ def _tag_members(analysis: Analysis) -> Iterator[tuple[dict[str, Any], Ints]]:
     order = np.argsort(groups.of, kind="stable")
     bounds = np.searchsorted(groups.of[order], np.arange(len(groups) + 1))
     number = {groups.path(g, names): g for g in range(len(groups))}
-    for tag in analysis.each_tag():
+    for tag in analysis.iter_tags():
         g = number.get(tag.path)
         members = order[:0] if g is None else order[bounds[g] : bounds[g + 1]]
         yield _rounded(vars(tag)), members
@@ -85,33 +85,33 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 def _sections_json(analysis: Analysis) -> dict[str, Any]:
     """Return the analysis without its tags."""
     trace = analysis.trace
-    update, verdict = breakdown.update_cost(analysis), bound(analysis)
+    update, verdict = breakdown.update_cost(analysis), find_bottleneck(analysis)
     return {
         "format": FORMAT,
         "trace": trace.path,
         "events": trace.events,
-        "window_ms": analysis.window_ns / 1e6,
+        "window_ms": analysis.duration_ns / 1e6,
         "time": "gpu" if analysis.on_gpu else "cpu",
         "losses": trace.losses,
         "coverage": asdict(analysis.coverage),
-        "stages": rows_json(breakdown.stages(analysis)),
+        "stages": rows_json(breakdown.stage_shares(analysis)),
         "bound": asdict(verdict) if verdict else None,
-        "blocks": rows_json(blocks.blocks(analysis)),
-        "drift": blocks.drift(analysis),
-        "steps": rows_json(blocks.steps(analysis)),
-        "first_steps": rows_json(blocks.first_steps(analysis)),
-        "transformer": rows_json(breakdown.transformer(analysis)),
-        "layers": rows_json(breakdown.layers(analysis)),
+        "blocks": rows_json(blocks.block_times(analysis)),
+        "drift": blocks.block_drift(analysis),
+        "steps": rows_json(blocks.step_times(analysis)),
+        "first_steps": rows_json(blocks.first_step_comparisons(analysis)),
+        "transformer": rows_json(breakdown.transformer_shares(analysis)),
+        "layers": rows_json(breakdown.layer_shares(analysis)),
         "operators": rows_json(model_operators(analysis)),
         "kernels": rows_json(model_kernels(analysis)),
-        "decoder": rows_json(breakdown.decoder(analysis)),
+        "decoder": rows_json(breakdown.decoder_shares(analysis)),
         "update": rows_json(update)[0] if update else None,
         "expected": rows_json(expected_table(analysis)),
-        "roofline": rows_json(roofline(analysis)),
+        "roofline": rows_json(roofline_points(analysis)),
         "gaps": rows_json(analysis.gaps),
         "memory": rows_json(analysis.memory),
         "advice": rows_json(advise(analysis)),
-        "notes": notes(analysis),
+        "notes": find_caveats(analysis),
     }
 
 

@@ -15,7 +15,7 @@ from glassworld.trace.analyzers.operators import (
     model_operators,
     model_tag,
 )
-from glassworld.trace.analyzers.roofline import roofline
+from glassworld.trace.analyzers.roofline import roofline_points
 from glassworld.trace.report.cells import Name, end_of, number, percent, start_of
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.idle import IdleGap
@@ -42,7 +42,7 @@ class Section:
     under: Callable[[Analysis], str | None] = lambda analysis: None
 
 
-def _part(part: breakdown.Part) -> tuple[object, ...]:
+def _part(part: breakdown.TagShare) -> tuple[object, ...]:
     return part.name, part.ms, percent(part.share), part.count or "", part.cpu_ms or ""
 
 
@@ -51,8 +51,8 @@ _PART_GPU = ("CPU ms",)  # without one, "ms" is CPU time already
 
 
 def _block_remarks(analysis: Analysis) -> list[str]:
-    outliers = [f"{block.block}" for block in blocks.blocks(analysis) if block.outlier]
-    growth = blocks.drift(analysis)
+    outliers = [f"{block.block}" for block in blocks.block_times(analysis) if block.outlier]
+    growth = blocks.block_drift(analysis)
     remarks = [f"Outliers: block {', '.join(outliers)}."] if outliers else []
     if growth is not None:
         drift = f"the steps of each block take {percent(growth)} longer than those of the last one"
@@ -61,10 +61,10 @@ def _block_remarks(analysis: Analysis) -> list[str]:
 
 
 def _step_remarks(analysis: Analysis) -> list[str]:
-    return [first_step_sentence(step) for step in blocks.first_steps(analysis)]
+    return [first_step_sentence(step) for step in blocks.first_step_comparisons(analysis)]
 
 
-def first_step_sentence(step: blocks.FirstStep) -> str:
+def first_step_sentence(step: blocks.FirstStepComparison) -> str:
     """Say whether the first is slower, by how much, and why."""
     plural = step.what.endswith("s")
     head = f"{step.what[0].upper()}{step.what[1:]} {'take' if plural else 'takes'}"
@@ -92,7 +92,7 @@ SECTIONS = (
         "stages",
         "Stages",
         "no tags in this trace",
-        breakdown.stages,
+        breakdown.stage_shares,
         _PART,
         _part,
         gpu_columns=_PART_GPU,
@@ -101,7 +101,7 @@ SECTIONS = (
         "blocks",
         "Blocks",
         f"no blocks ({tags.BLOCK}) in this trace",
-        blocks.blocks,
+        blocks.block_times,
         ("block", "ms", "steps", "encode", "update", "decode", "other", "outlier"),
         lambda b: (
             f"{b.block}",
@@ -119,7 +119,7 @@ SECTIONS = (
         "steps",
         "Denoising steps",
         f"no denoising steps ({tags.DENOISING_STEP}) in this trace",
-        blocks.steps,
+        blocks.step_times,
         ("step", "median ms", "min", "max", "first block", "count"),
         lambda s: (
             f"{s.step} (t{s.timestep})",
@@ -135,7 +135,7 @@ SECTIONS = (
         "model",
         "Diffusion model",
         f"no {tags.DIFFUSION_FORWARD} with parts in this trace",
-        breakdown.transformer,
+        breakdown.transformer_shares,
         _PART,
         _part,
         gpu_columns=_PART_GPU,
@@ -166,7 +166,7 @@ SECTIONS = (
         "decoder",
         "VAE decoder",
         f"no {tags.VAE_DECODE} with parts in this trace",
-        breakdown.decoder,
+        breakdown.decoder_shares,
         _PART,
         _part,
         gpu_columns=_PART_GPU,
@@ -213,7 +213,7 @@ SECTIONS = (
         "roofline",
         "Roofline",
         "no configuration of the engine in this trace, or no tag whose work is counted",
-        roofline,
+        roofline_points,
         ("tag", "ms", "GFLOP/s", "FLOPs\n/byte", "attainable\nGFLOP/s", "reached", "bound by"),
         lambda p: (
             p.tag,
@@ -257,7 +257,7 @@ SLOWEST = Section(
     "top",
     "Slowest tags by self time",
     "no tags in this trace; see `glassworld trace ops`",
-    breakdown.top,
+    breakdown.slowest_tags,
     ("tag", "count", "CPU\nms", "self\nCPU", "GPU\nbusy", "self\nGPU", "GPU\nidle", "kernels"),
     lambda r: (
         f"{r.name} in {r.within}" if r.within else r.name,

@@ -9,14 +9,14 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from glassworld.trace.analyzers.bottleneck import bound
-from glassworld.trace.analyzers.caveats import notes
-from glassworld.trace.analyzers.compare import Comparison
+from glassworld.trace.analyzers.bottleneck import find_bottleneck
+from glassworld.trace.analyzers.caveats import find_caveats
+from glassworld.trace.analyzers.compare import RunComparison
 from glassworld.trace.report.cells import Name, number
 from glassworld.trace.report.sections import SECTIONS, Section, section
 from glassworld.trace.rules.rule import Finding, advise
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.tag_names import places
+from glassworld.trace.timeline.tag_names import distinguishing_tags
 
 EMPTY = (None, "", "-")
 """The values of a column that says nothing."""
@@ -43,7 +43,7 @@ def _show_head(console: Console, analysis: Analysis) -> None:
     trace = analysis.trace
     console.print(
         f"[bold]{escape(trace.path)}[/bold]: {trace.events:,} events, "
-        f"{analysis.window_ns / 1e6:,.1f} ms, {len(analysis.tree):,} tags; "
+        f"{analysis.duration_ns / 1e6:,.1f} ms, {len(analysis.tree):,} tags; "
         f"times are {kind} milliseconds",
         highlight=False,
     )
@@ -53,10 +53,10 @@ def _show_head(console: Console, analysis: Analysis) -> None:
             f"GPU operations: {cover.gpu_ops:,}, {cover.launched:,} with their launch, "
             f"{cover.attributed:,} in a tag"
         )
-    verdict = bound(analysis)
+    verdict = find_bottleneck(analysis)
     if verdict:
         console.print(f"{verdict.sentence}.", highlight=False)
-    for note in notes(analysis):
+    for note in find_caveats(analysis):
         console.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
 
 
@@ -146,9 +146,9 @@ def _print_indented(console: Console, text: str, spaces: int) -> None:
     console.print(Padding(text, (0, 0, 0, spaces), expand=False), highlight=False)
 
 
-def show_comparison(console: Console, comparison: Comparison, most: int = 25) -> None:
+def show_comparison(console: Console, comparison: RunComparison, most: int = 25) -> None:
     """Print what changed between two runs, and the tags that only one of them has."""
-    within = places([change.path for change in comparison.changes])
+    within = distinguishing_tags([change.path for change in comparison.changes])
     rows = [
         (
             f"{c.path[-1]} in {place}" if place else c.path[-1],

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from glassworld.trace.analyzers.bottleneck import IDLE_SHARE, SYNC_SHARE, bound
+from glassworld.trace.analyzers.bottleneck import IDLE_SHARE, SYNC_SHARE, find_bottleneck
 from glassworld.trace.analyzers.operators import kernel_rows
-from glassworld.trace.analyzers.roofline import roofline
+from glassworld.trace.analyzers.roofline import roofline_points
 from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, rule, scale_ms
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.memory import peak_bytes
@@ -72,7 +72,7 @@ def host_work(analysis: Analysis) -> Iterable[Evidence]:
                 culprit,
                 f"runs on the CPU in {work.gaps} gaps in which the GPU idles, {work.ms:.0f} "
                 f"ms in all, within {work.tag or 'no tag'}",
-                work.ms * 1e6 / analysis.window_ns,
+                work.ms * 1e6 / analysis.duration_ns,
                 work.ms,
             )
 
@@ -89,7 +89,7 @@ def host_work(analysis: Analysis) -> Iterable[Evidence]:
 )
 def late_launches(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the idle time of a GPU that the CPU launches too slowly for."""
-    limit = bound(analysis)
+    limit = find_bottleneck(analysis)
     if limit and limit.kind == "launch":
         roots = [row for row in analysis.patterns if len(row.path) == 1]
         worst = max(roots, key=lambda row: row.gpu_idle_ms, default=None)
@@ -117,14 +117,14 @@ def late_launches(analysis: Analysis) -> Iterable[Evidence]:
 )
 def device_waits(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the time that the CPU waits for the GPU."""
-    limit = bound(analysis)
+    limit = find_bottleneck(analysis)
     if limit and limit.kind == "sync":
         gain = min(limit.sync_ms, limit.idle_ms - analysis.idle.host_ms)
         yield Evidence(
             limit.sync_call,
             f"the CPU waits {limit.sync_ms:.0f} ms in synchronizing calls while the GPU idles "
             f"{limit.idle_share:.0%} of the time",
-            gain * 1e6 / analysis.window_ns,
+            gain * 1e6 / analysis.duration_ns,
             gain,
         )
 
@@ -156,8 +156,8 @@ def copying_operators(analysis: Analysis) -> Iterable[Evidence]:
 def _operator_ns(analysis: Analysis, wanted: Collection[str]) -> tuple[dict[str, float], float]:
     """Return the time of each of the wanted operators that ran, and of all operators together."""
     table, names = analysis.operators, analysis.trace.names
-    values = table.gpu if analysis.on_gpu else table.own
-    whole = float((table.gpu_outermost if analysis.on_gpu else table.own).sum())
+    values = table.gpu if analysis.on_gpu else table.self_total
+    whole = float((table.gpu_outermost if analysis.on_gpu else table.self_total).sum())
     spent = {
         names[i]: float(values[table.name == i].sum())
         for i in np.unique(table.name)
@@ -253,8 +253,8 @@ def full_memory(analysis: Analysis) -> Iterable[Evidence]:
 )
 def far_from_roofline(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the large tags' distance from the roofline."""
-    for point in roofline(analysis):
-        if point.roof_share and point.ms * 1e6 > LARGE_TAG * analysis.window_ns:
+    for point in roofline_points(analysis):
+        if point.roof_share and point.ms * 1e6 > LARGE_TAG * analysis.duration_ns:
             yield Evidence(
                 point.tag,
                 f"reaches {point.gflops:,.0f} of the {point.roof_gflops:,.0f} GFLOP/s that its "

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from glassworld.trace.analyzers.blocks import PARTS
+from glassworld.trace.analyzers.blocks import BLOCK_PARTS
 from glassworld.trace.reading.columns import Floats, Ints
 from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, rule, scale_ms
 from glassworld.trace.timeline.analysis import Analysis
@@ -51,7 +51,7 @@ def _threshold(analysis: Analysis, own: GroupExcess) -> float:
 def _instances(analysis: Analysis) -> tuple[GroupExcess, GroupExcess, Ints, Ints]:
     """Return excesses of self and of whole time, and the instances far above by each."""
     everything = np.arange(len(analysis.tree))
-    own = _excess(analysis, analysis.own_ns(everything) / 1e6)
+    own = _excess(analysis, analysis.self_ns(everything) / 1e6)
     whole = _excess(analysis, analysis.time_ns(everything) / 1e6)
     least = _threshold(analysis, own)
     stalls = (own.excess > least) & own.far & (own.excess > (MULTIPLE - 1) * own.median)
@@ -157,7 +157,7 @@ def slow_instances(analysis: Analysis) -> Iterable[Evidence]:
 
 def _part_of_block(analysis: Analysis, instance: int, whole: GroupExcess) -> int:
     """Return the part of a block that is slow because of `instance`; else `instance` itself."""
-    for pattern in PARTS:
+    for pattern in BLOCK_PARTS:
         part = int(analysis.tree.ancestor(np.array([instance]), pattern)[0])
         if part >= 0 and whole.excess[instance] > EXPLAINED * whole.excess[part]:
             return part

@@ -90,7 +90,7 @@ class Rule:
 
     def findings(self, analysis: Analysis) -> list[Finding]:
         """Return the findings that the trace has evidence for."""
-        least = MATTERS * analysis.window_ns / 1e6
+        least = MATTERS * analysis.duration_ns / 1e6
         blockless = self.unit == OF_A_BLOCK and not len(analysis.tree.where(tags.BLOCK))
         change = self.change
         if self.engine_change and not tags.REGISTRY.keys().isdisjoint(analysis.tree.patterns):
@@ -143,4 +143,4 @@ def advise(analysis: Analysis) -> list[Finding]:
 def scale_ms(analysis: Analysis) -> float:
     """Return the time that a stall is a share of: a block, or the whole window without blocks."""
     blocks = analysis.tree.cpu_ns[analysis.tree.where(tags.BLOCK)]
-    return float(np.median(blocks)) / 1e6 if len(blocks) else analysis.window_ns / 1e6
+    return float(np.median(blocks)) / 1e6 if len(blocks) else analysis.duration_ns / 1e6

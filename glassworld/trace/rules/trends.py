@@ -33,7 +33,7 @@ _DECODING = (
 )
 def slow_steps(analysis: Analysis) -> Iterable[Evidence]:
     """Yield every step whose fastest instance is slower than the slower ones of other steps."""
-    steps = blocks.steps(analysis)
+    steps = blocks.step_times(analysis)
     if len(steps) < LEAST_STEPS or min(step.count for step in steps) < LEAST_BLOCKS:
         return
     for step in steps:
@@ -101,7 +101,7 @@ def _fastest_parts(analysis: Analysis, instances: Ints, row: Ints) -> tuple[Ints
     keys = np.concatenate((inside, row * kinds + kinds - 1))
     both, which = np.unique(keys, return_inverse=True)
     best = np.full(len(both), np.inf)
-    times = np.concatenate((analysis.time_ns(children), analysis.own_ns(instances)))
+    times = np.concatenate((analysis.time_ns(children), analysis.self_ns(instances)))
     np.minimum.at(best, which, times / 1e6)
     return both // kinds, both % kinds, best
 
@@ -115,8 +115,8 @@ def _fastest_parts(analysis: Analysis, instances: Ints, row: Ints) -> tuple[Ints
 )
 def growing_blocks(analysis: Analysis) -> Iterable[Evidence]:
     """Yield how much longer the steps of each block take than those of the last one."""
-    slope = blocks.drift(analysis)
-    run = blocks.blocks(analysis)
+    slope = blocks.block_drift(analysis)
+    run = blocks.block_times(analysis)
     if slope is not None:
         per_block = slope * float(np.median([block.steps_ms for block in run]))
         yield Evidence(
@@ -136,7 +136,7 @@ def growing_blocks(analysis: Analysis) -> Iterable[Evidence]:
 )
 def behind_real_time(analysis: Analysis) -> Iterable[Evidence]:
     """Yield how much longer a block takes than its frames last."""
-    pace, later = blocks.pace(analysis), blocks.blocks(analysis)[1:]
+    pace, later = blocks.real_time_pace(analysis), blocks.block_times(analysis)[1:]
     if pace is None:
         return
     denoising = sum(block.steps_ms for block in later) > sum(block.decode_ms for block in later)

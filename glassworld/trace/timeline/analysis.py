@@ -63,7 +63,7 @@ class Analysis:
         return self.trace.start
 
     @property
-    def window_ns(self) -> int:
+    def duration_ns(self) -> int:
         """From the first range's start to the last one's end."""
         return self.trace.end - self.trace.start
 
@@ -116,9 +116,9 @@ class Analysis:
     @cached_property
     def tags(self) -> list[TagRow]:
         """One row per path of names, parents before children."""
-        return list(self.each_tag())
+        return list(self.iter_tags())
 
-    def each_tag(self) -> Iterator[TagRow]:
+    def iter_tags(self) -> Iterator[TagRow]:
         """Yield the rows of `tags` one by one: there may be nearly as many as instances."""
         return self._rows(self.tree.by_name, self.tree.names)
 
@@ -171,7 +171,7 @@ class Analysis:
         values: Ints = self.device.busy if self.on_gpu else self.tree.cpu_ns
         return values[instances]
 
-    def own_ns(self, instances: Ints) -> Ints:
+    def self_ns(self, instances: Ints) -> Ints:
         """Return the self time: the time that counts outside the tags inside."""
         values: Ints = self.device.self_busy if self.on_gpu else self.tree.self_ns
         return values[instances]
@@ -180,7 +180,7 @@ class Analysis:
         """Return the time that counts of all instances of a row."""
         return row.gpu_busy_ms if self.on_gpu else row.cpu_ms
 
-    def own_ms(self, row: TagRow) -> float:
+    def self_ms(self, row: TagRow) -> float:
         """Return the self time of all instances of a row."""
         return row.gpu_self_ms if self.on_gpu else row.self_cpu_ms
 

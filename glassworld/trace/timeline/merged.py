@@ -74,9 +74,9 @@ class MergedAnalysis(Analysis):
         sums = self.sums
         return KernelTotals(*sums.kernels.groups_and_names(sums.names), *sums.kernels.sums.T)
 
-    def each_tag(self) -> Iterator[TagRow]:
+    def iter_tags(self) -> Iterator[TagRow]:
         """Yield the rows of `tags` one by one: there may be nearly as many as instances."""
-        yield from self.sums.tags.values() if self.dropped_instances else super().each_tag()
+        yield from self.sums.tags.values() if self.dropped_instances else super().iter_tags()
 
     @property
     def dropped_path_instances(self) -> int:
@@ -128,7 +128,7 @@ class AnalysisSums:
 
     def add(self, chunk: Analysis) -> None:
         """Add the sums of a chunk."""
-        self.dropped_path_instances += _add_rows(self.tags, chunk.each_tag(), MOST_PATHS)
+        self.dropped_path_instances += _add_rows(self.tags, chunk.iter_tags(), MOST_PATHS)
         _add_rows(self.patterns, chunk.patterns, MOST_PATHS)
         self._add_by_index(chunk)
         self._add_operators(chunk)
@@ -247,7 +247,7 @@ def _unusual_ms(chunk: Analysis) -> float:
     """Return the longest unexplained gap, or the largest excess of a tag's self time if larger."""
     gap = max((gap.ms for gap in chunk.gaps if not gap.queued), default=0.0)
     tree = chunk.tree
-    self_ms = chunk.own_ns(np.arange(len(tree))) / 1e6
+    self_ms = chunk.self_ns(np.arange(len(tree))) / 1e6
     excess = group_excess(self_ms, tree.by_pattern.of, tree.dims["block"] != 0).excess
     return max(gap, float(excess.max(initial=0.0)))
 

@@ -26,7 +26,7 @@ class OperatorTotals:
     name: Codes
     calls: Ints
     total: Ints
-    own: Ints
+    self_total: Ints
     outermost: Ints
     gpu: Ints
     gpu_outermost: Ints

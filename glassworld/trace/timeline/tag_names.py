@@ -53,7 +53,7 @@ def parse_tag_name(name: str) -> tuple[str, dict[str, int]]:
     return pattern, {"block": int(block.group(1))} if block else {}
 
 
-def places(paths: Collection[tuple[str, ...]]) -> list[str]:
+def distinguishing_tags(paths: Collection[tuple[str, ...]]) -> list[str]:
     """Return for each of the distinct paths a tag that others with the same last tag lack.
 
     It is the innermost tag around the last one that is not in all of them; "" where only one path

@@ -3,8 +3,9 @@
 import pytest
 
 import glassworld
+from glassworld.profiling import registry as tags
 from glassworld.trace import analyze
-from glassworld.trace.analyzers import breakdown as questions
+from glassworld.trace.analyzers import breakdown
 from glassworld.trace.analyzers.expected_time import (
     expected_table,
     reference_note,
@@ -29,10 +30,10 @@ def run(request, tmp_path_factory):
 
 def test_the_update_is_one_of_so_many_passes(run):
     analysis, steps = run
-    [update] = questions.update_cost(analysis)
+    [update] = breakdown.update_cost(analysis)
     assert update.count == 2
-    assert questions.count(analysis, "2.3.{block}_Denoising_Step_{step}_t{timestep}") == 2 * steps
-    assert questions.count(analysis, "DiffusionModel_Forward") == 2 * (steps + 1)
+    assert breakdown.instance_count(analysis, tags.DENOISING_STEP) == 2 * steps
+    assert breakdown.instance_count(analysis, "DiffusionModel_Forward") == 2 * (steps + 1)
 
 
 def test_its_work_is_what_follows_from_the_runs_own_configuration(run):

@@ -4,9 +4,8 @@ import pytest
 
 from glassworld.profiling.registry import REGISTRY
 from glassworld.trace import analyze
-from glassworld.trace.analyzers import blocks
-from glassworld.trace.analyzers import breakdown as questions
-from glassworld.trace.analyzers.bottleneck import bound
+from glassworld.trace.analyzers import blocks, breakdown
+from glassworld.trace.analyzers.bottleneck import find_bottleneck
 from glassworld.trace.analyzers.operators import kernel_rows, launched_by_operators, operator_rows
 from glassworld.trace.reading import columns as tables
 from glassworld.trace.report.sections import first_step_sentence
@@ -35,10 +34,10 @@ def test_a_number_that_counts_nothing_is_no_index(number):
 
 def test_blocks_steps_and_stages(run):
     analysis = analyze(run(blocks=5))
-    stages = questions.stages(analysis)
+    stages = breakdown.stage_shares(analysis)
     assert stages[0].name == "2_Pipeline_Inference"
     assert sum(stage.share for stage in stages) == pytest.approx(1)
-    found = blocks.blocks(analysis)
+    found = blocks.block_times(analysis)
     assert [block.block for block in found] == [0, 1, 2, 3, 4]
     for block in found:
         assert block.steps_ms == pytest.approx(3 * 4 * 0.8, rel=0.03)
@@ -47,12 +46,12 @@ def test_blocks_steps_and_stages(run):
         assert block.ms == pytest.approx(
             block.steps_ms + block.update_ms + block.decode_ms + block.other_ms
         )
-    assert [(step.step, step.timestep) for step in blocks.steps(analysis)] == [
+    assert [(step.step, step.timestep) for step in blocks.step_times(analysis)] == [
         (0, 1000),
         (1, 908),
         (2, 714),
     ]
-    [update] = questions.update_cost(analysis)
+    [update] = breakdown.update_cost(analysis)
     assert update.share_of_transformer == pytest.approx(0.25, abs=0.01)
 
 
@@ -60,7 +59,7 @@ def test_a_slower_first_step_is_explained_by_its_tags(run):
     def slow(step, block, layer, **_):
         return 500.0 if step == 0 and block > 0 and layer == 1 else 0.0
 
-    first, opening = blocks.first_steps(analyze(run(slow=slow)))
+    first, opening = blocks.first_step_comparisons(analyze(run(slow=slow)))
     assert first.significant
     assert first.times == pytest.approx((4 * 0.8 + 0.5) / (4 * 0.8), rel=0.02)
     assert first.reasons[0].tag == "DiT_Layer_{layer}"
@@ -69,7 +68,7 @@ def test_a_slower_first_step_is_explained_by_its_tags(run):
 
 
 def test_equal_steps_are_not_called_slower(run):
-    steps = blocks.first_steps(analyze(run()))
+    steps = blocks.first_step_comparisons(analyze(run()))
     assert [step.significant for step in steps] == [False, False]
     assert all(step.times == pytest.approx(1, abs=0.03) for step in steps)
 
@@ -78,7 +77,7 @@ def test_a_first_block_that_warms_up_is_no_property_of_the_first_step(run):
     def slow(block, layer, **_):
         return 800.0 if block == 0 and layer >= 0 else 0.0
 
-    first, opening = blocks.first_steps(analyze(run(slow=slow)))
+    first, opening = blocks.first_step_comparisons(analyze(run(slow=slow)))
     assert not first.significant
     assert opening.significant
     assert opening.times == pytest.approx(2, rel=0.05)
@@ -97,13 +96,13 @@ def test_stages_of_another_program_are_its_outermost_tags_with_parts(tmp_path):
         gpu.launch("zero", 100)
         gpu.wait(2000)
     analysis = analyze(write(tmp_path / "gpu.json", gpu.events, config=None))
-    stages = questions.stages(analysis)
+    stages = breakdown.stage_shares(analysis)
     assert [(stage.name, round(stage.share, 3)) for stage in stages] == [
         ("backward", 0.6),
         ("forward", 0.3),
         ("(the rest of ProfilerStep#7)", 0.1),
     ]
-    assert [row.name for row in questions.top(analysis)[:2]] == ["backward", "forward"]
+    assert [row.name for row in breakdown.slowest_tags(analysis)[:2]] == ["backward", "forward"]
     kernels = [(row.name, row.calls, row.ms) for row in kernel_rows(analysis)]
     assert kernels == [("gemm", 2, pytest.approx(0.9)), ("zero", 1, pytest.approx(0.1))]
     assert [row.name for row in kernel_rows(analysis, "forward")] == ["gemm"]
@@ -122,7 +121,7 @@ def test_what_holds_a_gpu_run_back_is_named(tmp_path, dur, pause, sync, kind):
                 gpu.call("cudaStreamSynchronize", sync)
             gpu.op("aten::add", pause)
         gpu.wait(20_000 if kind == "gpu" else 0)
-    verdict = bound(analyze(write(tmp_path / "gpu.json", gpu.events, config=None)))
+    verdict = find_bottleneck(analyze(write(tmp_path / "gpu.json", gpu.events, config=None)))
     assert verdict.kind == kind
     busy = 60 * dur / 1000
     assert verdict.idle_ms == pytest.approx(verdict.idle_share * (busy + verdict.idle_ms), rel=0.05)
@@ -157,7 +156,7 @@ def test_operators_under_a_tag(run):
 
 
 def test_slow_tags_of_one_name_are_told_apart_by_where_they_are(run):
-    found = {(row.name, row.within) for row in questions.top(analyze(run(blocks=2)))}
+    found = {(row.name, row.within) for row in breakdown.slowest_tags(analyze(run(blocks=2)))}
     attention = {within for name, within in found if name == "DiT_Self_Attention"}
     assert attention == {
         "Generator_Forward",
@@ -171,7 +170,7 @@ def test_a_lone_tag_is_the_slowest_stage_however_short(tmp_path):
     clock = Clock()
     with clock.tag("mine"):
         pass
-    [part] = questions.stages(analyze(write(tmp_path / "lone.json", clock.events)))
+    [part] = breakdown.stage_shares(analyze(write(tmp_path / "lone.json", clock.events)))
     assert (part.name, part.ms, part.count) == ("mine", 0, 1)
 
 

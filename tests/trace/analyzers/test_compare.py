@@ -6,7 +6,7 @@ import pytest
 
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
-from glassworld.trace.analyzers.compare import compare
+from glassworld.trace.analyzers.compare import compare_runs
 from tests.support.traces import Clock, Gpu, engine_run, invoke, write
 
 
@@ -17,7 +17,7 @@ def test_noise_is_no_regression_but_a_slow_step_is(run):
     assert invoke("compare", before, same, "--fail-over", "5%").exit_code == 0
     result = invoke("compare", before, slower, "--fail-over", "5%")
     assert result.exit_code == 1
-    worst = compare(analyze(before), analyze(slower)).regressions(0.05)
+    worst = compare_runs(analyze(before), analyze(slower)).regressions(0.05)
     assert worst[0].path[-1] == "2.3.{block}_Denoising_Step_1_t{timestep}"
     assert worst[0].total_ms == pytest.approx(8 * 4 * 0.2, rel=0.1)
 
@@ -28,13 +28,13 @@ def test_a_run_compares_with_a_part_of_one(run, tmp_path):
     outer = ("1", "2_Pipeline", "2.1_", "3_")
     part = [e for e in slower if not e["name"].startswith(outer)]
     whole, blocks = run(), write(tmp_path / "part.json", part)
-    there = compare(analyze(whole), analyze(blocks))
+    there = compare_runs(analyze(whole), analyze(blocks))
     assert there.regressions(0.05)[0].path == ("2.3_Block_{block}",)
     assert all(path.startswith(outer) for path in there.only_before)
     assert "1_Data_Preparation > 1.2_VAE_Encode_FirstFrame" in there.only_before
     assert there.only_after == []
     assert invoke("compare", whole, blocks, "--fail-over", "5%").exit_code == 1
-    back = compare(analyze(blocks), analyze(whole))
+    back = compare_runs(analyze(blocks), analyze(whole))
     assert {change.path for change in back.changes} == {change.path for change in there.changes}
 
 
@@ -56,7 +56,7 @@ def test_gpu_time_is_not_compared_with_cpu_time(tmp_path):
 
     full = trace("full.json", "user_annotation", "cuda_runtime", "kernel")
     tags = trace("tags.json", "user_annotation")
-    (change,) = compare(analyze(full), analyze(tags)).changes
+    (change,) = compare_runs(analyze(full), analyze(tags)).changes
     assert change.verdict == "same"
     assert change.before_ms == change.after_ms == pytest.approx(0.102)
     assert "(CPU time)" in invoke("compare", full, tags).output
@@ -69,7 +69,7 @@ def test_nothing_in_common_cannot_be_compared(run, tmp_path):
         clock.op("aten::add", 10)
     other = write(tmp_path / "other.json", clock.events)
     with pytest.raises(TraceError, match="no tag is in both"):
-        compare(analyze(run()), analyze(other))
+        compare_runs(analyze(run()), analyze(other))
 
 
 def test_a_loaded_stretch_of_one_run_is_no_regression(run):

@@ -3,8 +3,8 @@
 import pytest
 
 from glassworld.trace import analyze
-from glassworld.trace.analyzers import breakdown as questions
-from glassworld.trace.analyzers.caveats import notes
+from glassworld.trace.analyzers import breakdown
+from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.expected_time import expected_table, reference_note
 from glassworld.trace.analyzers.flops import (
     decode_frame,
@@ -12,7 +12,7 @@ from glassworld.trace.analyzers.flops import (
     total_cost,
     transformer_pass,
 )
-from glassworld.trace.analyzers.roofline import roofline
+from glassworld.trace.analyzers.roofline import roofline_points
 from tests.support.traces import CONFIG, engine_run, write
 
 RELEASED = {
@@ -83,8 +83,8 @@ def test_ceilings_of_another_machine_are_not_used(ceilings, tmp_path, device, th
     write(path, engine_run(blocks=2), config=CONFIG | {"device": device}, machine=here)
     analysis = analyze(path)
     assert all((row.expected_ms is not None) == same for row in expected_table(analysis))
-    assert all((point.roof_gflops is not None) == same for point in roofline(analysis))
-    told = [note for note in notes(analysis) if "ceilings" in note]
+    assert all((point.roof_gflops is not None) == same for point in roofline_points(analysis))
+    told = [note for note in find_caveats(analysis) if "ceilings" in note]
     assert bool(told) != same
     if told:
         assert (there["gpu"] if device != "cpu" else there["processor"]) in told[0]
@@ -109,7 +109,7 @@ def test_damaged_ceilings_are_to_be_measured_anew(run, ceilings, tmp_path, conte
     (tmp_path / "glassworld" / "ceilings.json").write_text(content)
     analysis = analyze(run(blocks=2))
     assert all(row.expected_ms is None for row in expected_table(analysis))
-    assert any("glassworld bench ceilings" in note for note in notes(analysis))
+    assert any("glassworld bench ceilings" in note for note in find_caveats(analysis))
 
 
 def test_expected_table_has_every_row_of_the_reference_breakdown(run):
@@ -134,7 +134,7 @@ def test_expected_table_has_every_row_of_the_reference_breakdown(run):
 
 def test_with_fifty_steps_the_update_is_two_percent(run):
     analysis = analyze(run(blocks=2, steps=tuple(range(1000, 0, -20))))
-    [update] = questions.update_cost(analysis)
+    [update] = breakdown.update_cost(analysis)
     assert update.share_of_transformer == pytest.approx(1 / 51, abs=0.001)
 
 
@@ -160,7 +160,7 @@ def test_a_part_of_a_run_has_shares_of_a_whole(tmp_path):
 
 def test_no_tag_is_above_the_roof_of_what_it_reached(run, ceilings):
     ceilings(matmul=100.0, conv=50.0, copy=1.0)
-    points = {point.tag: point for point in roofline(analyze(run()))}
+    points = {point.tag: point for point in roofline_points(analyze(run()))}
     feed = points["DiT_Feed_Forward"]
     assert feed.gflop == pytest.approx(8 * (3 * 4 + 3) * (4 * 72 * 64 * 128) / 1e9)
     assert feed.bound == "memory"

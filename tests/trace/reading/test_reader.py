@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
-from glassworld.trace.analyzers.blocks import pace
+from glassworld.trace.analyzers.blocks import real_time_pace
 from glassworld.trace.reading.columns import RANGE, EventTable
 from glassworld.trace.reading.reader import read_trace
 from glassworld.trace.timeline.intervals import nest_intervals
@@ -141,7 +141,7 @@ def test_a_configuration_of_any_values_counts_work_or_does_not(tmp_path, key, br
 def test_absurd_numbers_in_a_configuration_stop_nothing(tmp_path, broken):
     analysis = analyze(write(tmp_path / "run.json", engine_run(blocks=2), config=CONFIG | broken))
     assert len(analysis_json(analysis)["expected"]) == 8
-    assert pace(analysis) is None
+    assert real_time_pace(analysis) is None
 
 
 def test_a_broken_event_loses_only_itself(tmp_path, small_pieces):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from glassworld.trace import analyze
-from glassworld.trace.analyzers.blocks import drift
+from glassworld.trace.analyzers.blocks import block_drift
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.stats import median_of_others
 from glassworld.trace.timeline.tag_tree import TagTree
@@ -71,6 +71,6 @@ def test_the_drift_of_thousands_of_blocks_takes_little_memory(tmp_path):
         with clock.tag(f"2.3_Block_{block}"), clock.tag(f"2.3.{block}_Denoising_Step_0_t1000"):
             clock.wait(100 + block)
     analysis = analyze(write(tmp_path / "long.json", clock.events))
-    growth, peak = peak_bytes(lambda: drift(analysis))
+    growth, peak = peak_bytes(lambda: block_drift(analysis))
     assert growth == pytest.approx(1 / 2100, rel=0.001)
     assert peak < 50e6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from glassworld.trace import analyze
-from glassworld.trace.analyzers.caveats import notes
+from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.reading import columns as tables
 from glassworld.trace.reading.columns import MEMORY, RANGE, EventTable
 from glassworld.trace.report import json_export as export
@@ -57,7 +57,7 @@ def gpu_run(steps):
 
 def same_sums(folded, whole):
     assert folded.coverage == whole.coverage
-    assert folded.window_ns == whole.window_ns
+    assert folded.duration_ns == whole.duration_ns
     for mine, theirs in ((folded.tags, whole.tags), (folded.patterns, whole.patterns)):
         rows = {row.path: asdict(row) for row in mine}
         assert set(rows) == {row.path for row in theirs}
@@ -109,7 +109,7 @@ def test_what_is_left_out_is_said_and_what_stands_out_is_kept(tmp_path, small_pi
     same_sums(folded, whole)
     assert 0 < len(folded.tree) <= 1500
     assert len(folded.tree) + folded.dropped_instances >= len(whole.tree)
-    assert any("sums are of all" in note for note in notes(folded))
+    assert any("sums are of all" in note for note in find_caveats(folded))
     found = [finding for finding in advise(folded) if finding.rule == "stall"]
     assert [finding.tag for finding in found] == ["2.3_Block_57"]
     document = analysis_json(folded)

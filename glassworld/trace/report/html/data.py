@@ -11,17 +11,17 @@ import numpy as np
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers import blocks, breakdown
-from glassworld.trace.analyzers.bottleneck import bound
-from glassworld.trace.analyzers.caveats import notes
+from glassworld.trace.analyzers.bottleneck import find_bottleneck
+from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
-from glassworld.trace.analyzers.peak_rates import read_ceilings
-from glassworld.trace.analyzers.roofline import roofline
+from glassworld.trace.analyzers.peak_rates import read_peak_rates
+from glassworld.trace.analyzers.roofline import roofline_points
 from glassworld.trace.report.json_export import rows_json
 from glassworld.trace.report.sections import SECTIONS, blamed
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.tag_names import fold
+from glassworld.trace.timeline.tag_names import parse_tag_name
 
 MOST_TAGS, MOST_OPERATORS, MOST_HELD = 1500, 40, 24
 MOST_TABLES, MOST_UNDER_A_TAG, MOST_STEPS = 60, 15, 100
@@ -30,18 +30,18 @@ MOST_TABLES, MOST_UNDER_A_TAG, MOST_STEPS = 60, 15, 100
 def page_data(analysis: Analysis) -> dict[str, Any]:
     """Return what the page shows, as JSON values; its scripts match no tag names."""
     trace = analysis.trace
-    ceilings = read_ceilings(trace.metadata)
-    update, verdict = breakdown.update_cost(analysis), bound(analysis)
-    speed = blocks.pace(analysis)
+    ceilings = read_peak_rates(trace.metadata)
+    update, verdict = breakdown.update_cost(analysis), find_bottleneck(analysis)
+    speed = blocks.real_time_pace(analysis)
     return {
         "trace": Path(trace.path).name,
         "events": trace.events,
-        "windowMs": analysis.window_ns / 1e6,
+        "windowMs": analysis.duration_ns / 1e6,
         "onGpu": analysis.on_gpu,
         "coverage": asdict(analysis.coverage),
         "bound": asdict(verdict) if verdict else None,
         "pace": asdict(speed) | {"behind": speed.behind} if speed else None,
-        "notes": notes(analysis),
+        "notes": find_caveats(analysis),
         "findings": [
             {**asdict(finding), "measured": finding.measured} for finding in advise(analysis)
         ],
@@ -52,17 +52,17 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
             "layer": tag_look(tags.LAYER),
             "update": tag_look(tags.UPDATE_CACHE),
         },
-        "stages": _with_looks(rows_json(breakdown.stages(analysis)), "name"),
-        "blocks": rows_json(blocks.blocks(analysis)),
+        "stages": _with_looks(rows_json(breakdown.stage_shares(analysis)), "name"),
+        "blocks": rows_json(blocks.block_times(analysis)),
         "blockParts": _block_parts(),
-        "steps": rows_json(blocks.steps(analysis)),
+        "steps": rows_json(blocks.step_times(analysis)),
         "heat": _heat(analysis),
-        "transformer": _with_looks(rows_json(breakdown.transformer(analysis)), "name"),
-        "layers": rows_json(breakdown.layers(analysis)),
-        "decoder": _with_looks(rows_json(breakdown.decoder(analysis)), "name"),
+        "transformer": _with_looks(rows_json(breakdown.transformer_shares(analysis)), "name"),
+        "layers": rows_json(breakdown.layer_shares(analysis)),
+        "decoder": _with_looks(rows_json(breakdown.decoder_shares(analysis)), "name"),
         "update": rows_json(update)[0] if update else None,
         "expected": _expected(analysis),
-        "roofline": _with_looks(rows_json(roofline(analysis)), "tag"),
+        "roofline": _with_looks(rows_json(roofline_points(analysis)), "tag"),
         "ceilings": asdict(ceilings) if ceilings else None,
         "tags": _tag_tree(analysis),
         "operators": _by_tag(analysis, operator_rows),
@@ -75,7 +75,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
 
 def tag_look(name: str) -> dict[str, str]:
     """Return the label and the family of a tag; no family where the registry lacks it."""
-    pattern, fields = fold(name)
+    pattern, fields = parse_tag_name(name)
     if pattern in tags.REGISTRY:
         family = tags.REGISTRY[pattern].family.name
         return {"label": tags.tag_label(pattern, fields), "family": family}
