@@ -50,6 +50,10 @@ CONFIG = {
 }
 
 
+JSON_VALUES = [None, "x", "12", "", -1, 1.5, True, [], [1], {}, {"a": 1}, 2**70, "NaN"]
+"""Values of all JSON types, to put where a trace has another."""
+
+
 def invoke(*arguments):
     """`glassworld trace` with these arguments."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -1,65 +1,60 @@
-"""What the guide says of the update pass: 2 % of the transformer's time with 50 steps."""
+"""Blocks and denoising steps of a run whose times are known."""
 
 import pytest
 
-import glassworld
-from glassworld.profiling import registry as tags
 from glassworld.trace import analyze
-from glassworld.trace.analyzers import breakdown
-from glassworld.trace.analyzers.expected_time import (
-    expected_table,
-    reference_note,
-    transformer_costs,
-)
-from glassworld.trace.analyzers.flops import total_cost
-from glassworld.trace.analyzers.run_config import run_config
-from tests.support import tiny
-
-FIFTY = tuple(range(1000, 0, -20))
+from glassworld.trace.analyzers import blocks, breakdown
+from glassworld.trace.report.sections import first_step_sentence
 
 
-@pytest.fixture(scope="module", params=[(1000, 666, 333), FIFTY], ids=["3 steps", "50 steps"])
-def run(request, tmp_path_factory):
-    """A real run of the tiny world, analysed; and its number of steps."""
-    path = tmp_path_factory.mktemp("run") / "trace.json"
-    world = tiny.world(denoising_steps=request.param)
-    with glassworld.profile(path, mode="tags"):
-        world.generate(tiny.picture(), num_latent_frames=6)
-    return analyze(path), len(request.param)
-
-
-def test_the_update_is_one_of_so_many_passes(run):
-    analysis, steps = run
+def test_block_and_step_times_of_a_known_run(run):
+    analysis = analyze(run(blocks=5))
+    stages = breakdown.stage_shares(analysis)
+    assert stages[0].name == "2_Pipeline_Inference"
+    assert sum(stage.share for stage in stages) == pytest.approx(1)
+    found = blocks.block_times(analysis)
+    assert [block.block for block in found] == [0, 1, 2, 3, 4]
+    for block in found:
+        assert block.steps_ms == pytest.approx(3 * 4 * 0.8, rel=0.03)
+        assert block.update_ms == pytest.approx(4 * 0.8, rel=0.03)
+        assert block.decode_ms == pytest.approx(4.5, rel=0.03)
+        assert block.ms == pytest.approx(
+            block.steps_ms + block.update_ms + block.decode_ms + block.other_ms
+        )
+    assert [(step.step, step.timestep) for step in blocks.step_times(analysis)] == [
+        (0, 1000),
+        (1, 908),
+        (2, 714),
+    ]
     [update] = breakdown.update_cost(analysis)
-    assert update.count == 2
-    assert breakdown.instance_count(analysis, tags.DENOISING_STEP) == 2 * steps
-    assert breakdown.instance_count(analysis, "DiffusionModel_Forward") == 2 * (steps + 1)
+    assert update.share_of_transformer == pytest.approx(0.25, abs=0.01)
 
 
-def test_its_work_is_what_follows_from_the_runs_own_configuration(run):
-    analysis, steps = run
-    config = run_config(analysis.trace.metadata)
-    assert len(config["denoising_steps"]) == steps
-    denoise, update = (
-        total_cost(parts.values()).flops for parts in transformer_costs(analysis, config)
-    )
-    # A pass without the head, whose last layer ends at its keys, is somewhat less than a step.
-    assert update / (denoise + update) == pytest.approx(1 / (steps + 1), rel=0.45)
-    assert update / (denoise + update) < 1 / (steps + 1)
-    rows = {row.row.strip(): row for row in expected_table(analysis)}
-    assert rows["denoising"].gflop == pytest.approx(denoise / 1e9)
-    assert rows["cache update"].gflop == pytest.approx(update / 1e9)
-    if steps == 50:
-        assert 0.01 < update / (denoise + update) < 0.02
+def test_first_step_comparisons_slower_step_names_its_tags(run):
+    def slow(step, block, layer, **_):
+        return 500.0 if step == 0 and block > 0 and layer == 1 else 0.0
+
+    first, opening = blocks.first_step_comparisons(analyze(run(slow=slow)))
+    assert first.significant
+    assert first.times == pytest.approx((4 * 0.8 + 0.5) / (4 * 0.8), rel=0.02)
+    assert first.reasons[0].tag == "DiT_Layer_{layer}"
+    assert first.reasons[0].more_ms == pytest.approx(0.5, rel=0.1)
+    assert not opening.significant
 
 
-def test_a_run_of_the_guides_steps_needs_no_note(run):
-    analysis, steps = run
-    assert bool(reference_note(analysis)) == (steps != 50)
+def test_first_step_comparisons_equal_steps_are_not_significant(run):
+    steps = blocks.first_step_comparisons(analyze(run()))
+    assert [step.significant for step in steps] == [False, False]
+    assert all(step.times == pytest.approx(1, abs=0.03) for step in steps)
 
 
-def test_every_row_of_the_guides_table_is_measured_and_expected(run):
-    rows = expected_table(run[0])
-    assert all(row.gflop is not None for row in rows)
-    unmeasured = [row.row for row in rows if not row.measured_ms]
-    assert unmeasured == ["post-processing"]  # it is not the world that draws keys on frames
+def test_first_step_comparisons_slow_first_block_does_not_blame_the_step(run):
+    def slow(block, layer, **_):
+        return 800.0 if block == 0 and layer >= 0 else 0.0
+
+    first, opening = blocks.first_step_comparisons(analyze(run(slow=slow)))
+    assert not first.significant
+    assert opening.significant
+    assert opening.times == pytest.approx(2, rel=0.05)
+    assert first_step_sentence(first).startswith("In later blocks the first step takes ")
+    assert first_step_sentence(opening).startswith("The first block's steps take ")

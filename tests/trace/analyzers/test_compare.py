@@ -1,4 +1,4 @@
-"""Two traces: what changed from one to the other, and the ranks of one program."""
+"""Two runs compared."""
 
 import json
 
@@ -10,7 +10,7 @@ from glassworld.trace.analyzers.compare import compare_runs
 from tests.support.traces import Clock, Gpu, engine_run, invoke, write
 
 
-def test_noise_is_no_regression_but_a_slow_step_is(run):
+def test_compare_runs_noise_is_no_regression_but_a_slow_step_is(run):
     before = run("before.json")
     same = run("same.json", slow=lambda step, **_: 1.0)
     slower = run("slower.json", slow=lambda step, **_: 200.0 if step == 1 else 0.0)
@@ -22,7 +22,7 @@ def test_noise_is_no_regression_but_a_slow_step_is(run):
     assert worst[0].total_ms == pytest.approx(8 * 4 * 0.2, rel=0.1)
 
 
-def test_a_run_compares_with_a_part_of_one(run, tmp_path):
+def test_compare_runs_accepts_a_part_of_a_run(run, tmp_path):
     """What was open when the recording began is not in the trace: the part starts at a block."""
     slower = engine_run(slow=lambda layer, **_: 200.0 if layer >= 0 else 0.0)
     outer = ("1", "2_Pipeline", "2.1_", "3_")
@@ -38,14 +38,14 @@ def test_a_run_compares_with_a_part_of_one(run, tmp_path):
     assert {change.path for change in back.changes} == {change.path for change in there.changes}
 
 
-def test_tags_of_one_name_are_told_apart_in_a_comparison(run):
+def test_compare_command_tells_tags_of_one_name_apart(run):
     shown = invoke("compare", run("a.json"), run("b.json")).output
     assert "DiT_Layer_0 in" in shown
     changes = json.loads(invoke("compare", run("a.json"), run("b.json"), "--json").output)
     assert f"... {len(changes) - 25} more: with --json" in shown
 
 
-def test_gpu_time_is_not_compared_with_cpu_time(tmp_path):
+def test_compare_runs_never_mixes_gpu_and_cpu_time(tmp_path):
     def trace(name, *kinds):
         gpu = Gpu()
         for _ in range(4):
@@ -63,7 +63,7 @@ def test_gpu_time_is_not_compared_with_cpu_time(tmp_path):
     assert "(GPU busy time)" in invoke("compare", full, full).output
 
 
-def test_nothing_in_common_cannot_be_compared(run, tmp_path):
+def test_compare_runs_without_common_tags_raises(run, tmp_path):
     clock = Clock()
     with clock.tag("something else"):
         clock.op("aten::add", 10)
@@ -72,7 +72,7 @@ def test_nothing_in_common_cannot_be_compared(run, tmp_path):
         compare_runs(analyze(run()), analyze(other))
 
 
-def test_a_loaded_stretch_of_one_run_is_no_regression(run):
+def test_compare_runs_loaded_period_of_one_run_is_no_regression(run):
     """Half a run a third slower moves every median of that run, and means nothing."""
 
     def loaded(block, layer, **_):
@@ -82,32 +82,3 @@ def test_a_loaded_stretch_of_one_run_is_no_regression(run):
     assert invoke("compare", before, after, "--fail-over", "5%").exit_code == 0
     steady = run("steady.json", slow=lambda layer, **_: 300.0 if layer >= 0 else 0.0)
     assert invoke("compare", before, steady, "--fail-over", "5%").exit_code == 1
-
-
-def test_ranks_are_merged_on_one_clock(tmp_path):
-    paths = []
-    for rank, late in enumerate((0.0, 3000.0)):
-        clock = Clock(base=1000.0 + 50_000 * rank)  # this rank's clock is ahead
-        with clock.tag("train"):
-            for i in range(4):
-                at = 10_000.0 * i
-                clock.event("cuda_runtime", "cudaLaunchKernel", at, 1, correlation=i + 1)
-                start = at + 5 + late
-                args = {"correlation": i + 1, "stream": 7}
-                clock.event("kernel", "ncclDevKernel", start, at + 5000 - start, pid=0, **args)
-            clock.wait(50_000)
-        paths.append(write(tmp_path / f"rank{rank}.json", clock.events))
-    merged = tmp_path / "merged.json"
-    ranks = json.loads(invoke("merge", *paths, "-o", merged, "--json").output)
-    assert ranks[1]["offset_ms"] == pytest.approx(50)
-    assert ranks[0]["waited_ms"] == pytest.approx(4 * 3)
-    assert ranks[1]["waited_ms"] == 0
-    both = analyze(merged)
-    assert both.coverage.attributed == 8
-    starts = both.tree.rows["start"]
-    assert starts[0] == starts[1]
-
-
-def test_ranks_without_collectives_start_together(run, tmp_path):
-    output = tmp_path / "both.json"
-    assert "start at the same time" in invoke("merge", run(), run(), "-o", output).output

@@ -4,25 +4,13 @@ import tracemalloc
 from itertools import product
 from string import ascii_lowercase
 
-import numpy as np
 import pytest
 
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.blocks import block_drift
 from glassworld.trace.rules.rule import advise
-from glassworld.trace.timeline.stats import median_of_others
 from glassworld.trace.timeline.tag_tree import TagTree
 from tests.support.traces import Clock, write
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_median_of_the_others_is_that_of_the_values_without_one(seed):
-    chance = np.random.default_rng(seed)
-    group, values = chance.integers(0, 12, 40), chance.integers(0, 9, 40) / 4
-    medians = median_of_others(group, values)
-    for i in range(40):
-        others = np.delete(values, i)[np.delete(group, i) == group[i]]
-        assert medians[i] == (np.median(others) if len(others) else np.inf)
 
 
 def many(tmp_path, layer, length):

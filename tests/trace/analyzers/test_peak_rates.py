@@ -1,0 +1,56 @@
+"""Stored peak rates."""
+
+import pytest
+
+from glassworld.trace import analyze
+from glassworld.trace.analyzers.caveats import find_caveats
+from glassworld.trace.analyzers.expected_time import expected_table
+from glassworld.trace.analyzers.roofline import roofline_points
+from tests.support.traces import CONFIG, engine_run, write
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "same"),
+    [
+        ("cpu", {"processor": "another", "cores": 2}, False),
+        ("cpu", {"processor": "this one", "cores": 64}, False),
+        ("cpu", {"processor": "this one", "cores": 2, "gpu": "any"}, True),
+        ("cuda:1", {"processor": "this one", "cores": 2, "gpu": "any"}, False),
+        ("cuda:1", {"processor": "another", "cores": 64, "gpu": "mine"}, True),
+        ("cpu", None, True),
+    ],
+)
+def test_read_peak_rates_of_another_machine_are_not_used(ceilings, tmp_path, device, there, same):
+    ceilings(machine=there, device=device.partition(":")[0])
+    here = {"processor": "this one", "cores": 2, "gpu": "mine"}
+    path = tmp_path / "here.json"
+    write(path, engine_run(blocks=2), config=CONFIG | {"device": device}, machine=here)
+    analysis = analyze(path)
+    assert all((row.expected_ms is not None) == same for row in expected_table(analysis))
+    assert all((point.roof_gflops is not None) == same for point in roofline_points(analysis))
+    told = [note for note in find_caveats(analysis) if "ceilings" in note]
+    assert bool(told) != same
+    if told:
+        assert (there["gpu"] if device != "cpu" else there["processor"]) in told[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"cpu:float32": {"matmul_gflops": 10',
+        "\x00\x01",
+        "[1]",
+        '{"cpu:float32": 3}',
+        "[" * 100_000,
+        '{"cpu:float32": {"matmul_gflops": NaN, "conv_gflops": 1, "copy_gbps": 1}}',
+        '{"cpu:float32": {"matmul_gflops": 1%s, "conv_gflops": 1, "copy_gbps": 1}}' % ("0" * 400),
+    ],
+    ids=range(8),
+)
+def test_read_peak_rates_damaged_file_counts_as_none(run, ceilings, tmp_path, content):
+    ceilings()
+    (tmp_path / "glassworld" / "ceilings.json").write_text(content)
+    analysis = analyze(run(blocks=2))
+    assert all(row.expected_ms is None for row in expected_table(analysis))
+    assert any("glassworld bench ceilings" in note for note in find_caveats(analysis))
