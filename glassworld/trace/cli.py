@@ -24,7 +24,7 @@ app = typer.Typer(
     "everything at once. Every other command shows one part of it and takes `--json`.",
 )
 
-BLOCK_PARTS = "Parts of the report"
+PARTS = "Parts of the report"
 TOOLS = "Several traces, other viewers"
 
 TracePath = Annotated[Path, typer.Argument(help="A trace: .json or .json.gz from torch.profiler.")]
@@ -94,7 +94,7 @@ def top_command(
     _show(SLOWEST, _load(trace, tags_only), json, _row_limit(most, json))
 
 
-@app.command("advice", rich_help_panel=BLOCK_PARTS)
+@app.command("advice", rich_help_panel=PARTS)
 def advice_command(trace: TracePath, json: Json = False) -> None:
     """Show what to change, with the evidence.
 
@@ -155,14 +155,14 @@ def _add_section_command(name: str) -> None:
         _show(section(name), _load(trace), json)
 
     example = f"\n\n    Example: `glassworld trace {name} outputs/profile_trace.json`"
-    app.command(name, help=SECTION_HELP[name] + example, rich_help_panel=BLOCK_PARTS)(command)
+    app.command(name, help=SECTION_HELP[name] + example, rich_help_panel=PARTS)(command)
 
 
 for _name in ("stages", "blocks", "steps", "model"):
     _add_section_command(_name)
 
 
-@app.command("ops", rich_help_panel=BLOCK_PARTS)
+@app.command("ops", rich_help_panel=PARTS)
 def operators_command(
     trace: TracePath, tag: TagName = None, most: Most = None, json: Json = False
 ) -> None:
@@ -184,7 +184,7 @@ def operators_command(
     _show(shown, _load(trace), json, _row_limit(most, json))
 
 
-@app.command("kernels", rich_help_panel=BLOCK_PARTS)
+@app.command("kernels", rich_help_panel=PARTS)
 def kernels_command(
     trace: TracePath, tag: TagName = None, most: Most = None, json: Json = False
 ) -> None:
@@ -209,7 +209,7 @@ for _name in ("decoder", "update", "expected", "roofline"):
     _add_section_command(_name)
 
 
-@app.command("gaps", rich_help_panel=BLOCK_PARTS)
+@app.command("gaps", rich_help_panel=PARTS)
 def gaps_command(trace: TracePath, most: Most = None, json: Json = False) -> None:
     """Show where the GPU idles, and what the CPU did meanwhile.
 

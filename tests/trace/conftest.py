@@ -10,7 +10,7 @@ from tests.support.traces import CONFIG, engine_run, write
 
 @pytest.fixture
 def run(tmp_path):
-    """Writes a synthetic run of the engine and returns its path."""
+    """Return a function that writes a synthetic run of the engine and returns its path."""
 
     def make(name="run.json", config=CONFIG, **options):
         return write(tmp_path / name, engine_run(**options), config=config)
@@ -20,13 +20,13 @@ def run(tmp_path):
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    """Has traces read a few kilobytes at a time."""
+    """Read traces a few kilobytes at a time."""
     monkeypatch.setattr(source, "PIECE_BYTES", 5_000)
 
 
 @pytest.fixture
-def ceilings(tmp_path, monkeypatch):
-    """Stores ceilings for float32 on the CPU: GFLOP/s of products and convolutions, GB/s."""
+def store_peak_rates(tmp_path, monkeypatch):
+    """Return a function that stores peak rates for float32: GFLOP/s of matmuls and convs, GB/s."""
 
     def store(matmul=100.0, conv=50.0, copy=10.0, machine=None, device="cpu"):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -39,6 +39,6 @@ def ceilings(tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def no_ceilings(tmp_path, monkeypatch):
-    """Whatever was measured on this machine is no part of a test."""
+def no_stored_peak_rates(tmp_path, monkeypatch):
+    """Hide the peak rates that were measured on this machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

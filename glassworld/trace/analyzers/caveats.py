@@ -105,10 +105,10 @@ def _machine(analysis: Analysis) -> list[str]:
     if config and read_peak_rates(metadata) is None:
         others = stored_peak_rates(config)
         reason = (
-            f"the run was on {run_machine(metadata, config)}, the ceilings stored here were "
+            f"the run was on {run_machine(metadata, config)}, the peak rates stored here were "
             f"measured on {others.machine}"
             if others
-            else "no ceilings are stored for this device and precision"
+            else "no peak rates are stored for this device and precision"
         )
         caveats.append(
             f"{reason}, so expected times are shares of the FLOPs only: where the run was, "

@@ -27,8 +27,8 @@ def test_expected_table_has_every_row_of_the_reference_breakdown(run):
     assert "25 %" in reference_note(analysis)
 
 
-def test_expected_table_peak_rates_turn_cost_into_time(run, ceilings):
-    ceilings(matmul=100.0, conv=50.0, copy=1e6)
+def test_expected_table_peak_rates_turn_cost_into_time(run, store_peak_rates):
+    store_peak_rates(matmul=100.0, conv=50.0, copy=1e6)
     rows = {row.row.strip(): row for row in expected_table(analyze(run()))}
     assert rows["denoising"].expected_ms == pytest.approx(rows["denoising"].gflop * 10)
     decode = rows["VAE decode"]

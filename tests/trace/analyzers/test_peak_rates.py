@@ -20,18 +20,20 @@ from tests.support.traces import CONFIG, engine_run, write
         ("cpu", None, True),
     ],
 )
-def test_read_peak_rates_of_another_machine_are_not_used(ceilings, tmp_path, device, there, same):
-    ceilings(machine=there, device=device.partition(":")[0])
+def test_read_peak_rates_of_another_machine_are_not_used(
+    store_peak_rates, tmp_path, device, there, same
+):
+    store_peak_rates(machine=there, device=device.partition(":")[0])
     here = {"processor": "this one", "cores": 2, "gpu": "mine"}
     path = tmp_path / "here.json"
     write(path, engine_run(blocks=2), config=CONFIG | {"device": device}, machine=here)
     analysis = analyze(path)
     assert all((row.expected_ms is not None) == same for row in expected_table(analysis))
     assert all((point.roof_gflops is not None) == same for point in roofline_points(analysis))
-    told = [note for note in find_caveats(analysis) if "ceilings" in note]
-    assert bool(told) != same
-    if told:
-        assert (there["gpu"] if device != "cpu" else there["processor"]) in told[0]
+    matching = [note for note in find_caveats(analysis) if "peak rates" in note]
+    assert bool(matching) != same
+    if matching:
+        assert (there["gpu"] if device != "cpu" else there["processor"]) in matching[0]
 
 
 @pytest.mark.parametrize(
@@ -48,8 +50,8 @@ def test_read_peak_rates_of_another_machine_are_not_used(ceilings, tmp_path, dev
     ],
     ids=range(8),
 )
-def test_read_peak_rates_damaged_file_counts_as_none(run, ceilings, tmp_path, content):
-    ceilings()
+def test_read_peak_rates_damaged_file_counts_as_none(run, store_peak_rates, tmp_path, content):
+    store_peak_rates()
     (tmp_path / "glassworld" / "ceilings.json").write_text(content)
     analysis = analyze(run(blocks=2))
     assert all(row.expected_ms is None for row in expected_table(analysis))

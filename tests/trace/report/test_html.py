@@ -82,8 +82,8 @@ def test_slowest_tags_and_findings_are_on_the_first_screen(opened, run):
 
 
 @needs_browser
-def test_every_section_has_its_heading_after_the_findings(opened, run, ceilings):
-    ceilings()
+def test_every_section_has_its_heading_after_the_findings(opened, run, store_peak_rates):
+    store_peak_rates()
     page = opened(run(config=CONFIG | {"frame_rate": 12}))
     headings = page.locator("h2").all_inner_texts()
     assert headings[0].startswith("Findings")
@@ -100,8 +100,8 @@ def test_every_section_has_its_heading_after_the_findings(opened, run, ceilings)
 
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_fits_a_phone_in_both_color_schemes(opened, run, ceilings, scheme):
-    ceilings()
+def test_page_fits_a_phone_in_both_color_schemes(opened, run, store_peak_rates, scheme):
+    store_peak_rates()
     page = opened(run(slow=slow_layer), width=390, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -15,8 +15,8 @@ def narrow(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def test_roofline_fits_eighty_columns(run, ceilings):
-    ceilings(matmul=123_456.0, conv=98_765.0)
+def test_roofline_fits_eighty_columns(run, store_peak_rates):
+    store_peak_rates(matmul=123_456.0, conv=98_765.0)
     shown = invoke("roofline", run(config=CONFIG | {"frame_rate": 12})).output
     rows = [line for line in shown.splitlines() if line.startswith(("DiT_", "VAE_"))]
     assert {row.split()[0] for row in rows} >= {"DiT_Self_Attention", "VAE_Dec_Upsample_Blocks"}

@@ -159,7 +159,7 @@ def test_malformed_device_properties_are_no_evidence(tmp_path, devices):
 
 
 @pytest.mark.parametrize(("gflops", "far"), [(20.0, False), (100.0, True)])
-def test_tag_far_from_the_roofline_is_found(run, ceilings, gflops, far):
-    ceilings(matmul=gflops, conv=1000.0, copy=1e6)
+def test_tag_far_from_the_roofline_is_found(run, store_peak_rates, gflops, far):
+    store_peak_rates(matmul=gflops, conv=1000.0, copy=1e6)
     found = findings(run())
     assert set(found) == ({("far-from-roof", "DiT_Feed_Forward")} if far else set())
