@@ -10,7 +10,7 @@ from glassworld.trace.analyzers.breakdown import stage_shares, transformer_share
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.flops import COSTS
 from glassworld.trace.analyzers.roofline import roofline_points
-from tests.support.traces import CONFIG, Clock, write
+from tests.support.traces import CONFIG, CpuTrace, write
 
 
 def test_every_cost_in_the_registry_is_a_function() -> None:
@@ -42,7 +42,7 @@ def test_a_new_entry_is_in_every_table(tmp_path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         tags, "REGISTRY", tags.REGISTRY | {t.pattern: t for t in (new, stage, part)}
     )
-    clock = Clock()
+    clock = CpuTrace()
     with clock.tag(tags.PIPELINE_INFERENCE), clock.tag("2.3_Block_0"):
         with clock.tag("2.3.0_Denoising_Step_0_t1000"), clock.tag("DiT_New"):
             clock.wait(100)

@@ -55,7 +55,7 @@ JSON_VALUES = [None, "x", "12", "", -1, 1.5, True, [], [1], {}, {"a": 1}, 2**70,
 
 
 def invoke(*arguments):
-    """`glassworld trace` with these arguments."""
+    """Run `glassworld trace` with these arguments."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -66,8 +66,11 @@ def analysis_json(analysis):
         return json.loads(Path(folder, "analysis.json").read_bytes())
 
 
-class Clock:
-    """Lays nested tags and operators out in time; microseconds."""
+class CpuTrace:
+    """The events of a program on the CPU, written in order of time; microseconds.
+
+    `tag` is a context manager around the events inside, `op` an operator that takes some time.
+    """
 
     def __init__(self, base=4_623_103_944_612.872):
         self.base, self.now, self.events = base, 0.0, []
@@ -78,15 +81,15 @@ class Clock:
         self.events.append(event | {"ts": ts, "dur": round(dur, 3), "args": args})
 
     def tag(self, name):
-        clock = self
+        trace = self
 
         class Tag:
             def __enter__(self):
-                self.start, self.place = clock.now, len(clock.events)
+                self.start, self.index = trace.now, len(trace.events)
 
             def __exit__(self, *_):
-                clock.event("user_annotation", name, self.start, clock.now - self.start)
-                clock.events.insert(self.place, clock.events.pop())
+                trace.event("user_annotation", name, self.start, trace.now - self.start)
+                trace.events.insert(self.index, trace.events.pop())
 
         return Tag()
 
@@ -98,8 +101,8 @@ class Clock:
         self.now += dur
 
 
-class Gpu(Clock):
-    """A clock whose kernels run on one stream, in the order of their launches."""
+class GpuTrace(CpuTrace):
+    """The events of a program whose kernels run on one stream, in the order of their launches."""
 
     def __init__(self):
         super().__init__()
@@ -119,13 +122,13 @@ class Gpu(Clock):
 
     @contextmanager
     def op_range(self, name):
-        start, place = self.now, len(self.events)
+        start, index = self.now, len(self.events)
         yield
         self.event("cpu_op", name, start, self.now - start)
-        self.events.insert(place, self.events.pop())
+        self.events.insert(index, self.events.pop())
 
     def memory(self, total, device):
-        """An allocation after which the device holds `total` bytes."""
+        """Record an allocation after which the device holds `total` bytes."""
         args = {"Total Allocated": total, "Bytes": total, "Device Type": 1, "Device Id": device}
         self.events.append(
             {"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1}
@@ -134,8 +137,8 @@ class Gpu(Clock):
 
 
 def engine_run(blocks=8, steps=(1000, 908, 714), layers=4, slow=lambda **where: 0.0):
-    """A run of the engine on a CPU; `slow` adds microseconds at a place, with 2 % of jitter."""
-    clock = Clock()
+    """Return the events of an engine's run on a CPU with 2 % jitter; `slow` adds microseconds."""
+    clock = CpuTrace()
     jitter = iter(i * 7919 % 101 / 101 for i in range(10**6))
 
     def work(name, dur):
@@ -176,6 +179,7 @@ def engine_run(blocks=8, steps=(1000, 908, 714), layers=4, slow=lambda **where: 
 
 
 def write(path: Path, events, indent=None, config=CONFIG, machine=None, **metadata) -> Path:
+    """Write events as a trace, gzipped if the path says so; return the path."""
     document = {"schemaVersion": 1, "traceEvents": events, "traceName": "t"} | metadata
     if config:
         document["glassworld"] = {"version": 1, "config": config, "machine": machine}

@@ -9,7 +9,7 @@ import pytest
 
 from glassworld.errors import InputError, TraceError
 from glassworld.trace.cli import SECTION_HELP
-from tests.support.traces import Clock, Gpu, engine_run, invoke, write
+from tests.support.traces import CpuTrace, GpuTrace, engine_run, invoke, write
 
 
 def test_output_that_would_replace_the_trace_is_an_error(run):
@@ -88,7 +88,7 @@ def test_every_table_is_json_with_the_flag(run, command):
 
 @pytest.mark.parametrize("command", ["top", "ops", "kernels", "gaps"])
 def test_number_of_rows_limits_tables_and_json(tmp_path, command):
-    gpu = Gpu()
+    gpu = GpuTrace()
     for i in range(40):
         kind = "".join(chr(ord("a") + int(digit)) for digit in f"{i:02d}")
         with gpu.tag(f"step {kind}"), gpu.op_range(f"aten::{kind}"):
@@ -105,7 +105,7 @@ def test_number_of_rows_limits_tables_and_json(tmp_path, command):
 
 
 def test_blocks_shows_all_blocks_of_a_long_run(tmp_path):
-    clock = Clock()
+    clock = CpuTrace()
     for block in range(1200):
         with clock.tag(f"2.3_Block_{block}"):
             clock.wait(100)
@@ -115,7 +115,7 @@ def test_blocks_shows_all_blocks_of_a_long_run(tmp_path):
 
 
 def test_command_that_the_report_names_shows_the_rows_left_out(tmp_path):
-    clock = Clock()
+    clock = CpuTrace()
     with clock.tag("DiffusionModel_Forward"):
         for i in range(20):
             clock.op(f"aten::{'abcdefghijklmnopqrst'[i]}", 100)

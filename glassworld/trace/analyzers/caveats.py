@@ -33,8 +33,8 @@ def _large(analysis: Analysis) -> list[str]:
         return []
     whole = len(analysis.tree) + analysis.dropped_instances
     caveats = [
-        f"sums are of all {whole:,} tags; blocks, steps and single instances are those of the "
-        f"stretches that stand out, {len(analysis.tree):,} tags"
+        f"sums are of all {whole:,} tags; blocks, steps and single instances are those of the most "
+        f"unusual parts of the trace, {len(analysis.tree):,} tags"
     ]
     if analysis.dropped_path_instances:
         caveats.append(

@@ -80,7 +80,7 @@ class EventStream:
 
     @property
     def losses(self) -> list[str]:
-        """What could not be read, in words."""
+        """Sentences about everything that could not be read."""
         unreadable = [f"{self.unreadable} events could not be read"] if self.unreadable else []
         return [*self.source.losses, *unreadable]
 

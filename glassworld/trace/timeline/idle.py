@@ -1,4 +1,4 @@
-"""Where the GPU idles, and which CPU code is to blame."""
+"""Find the gaps in which the GPU idles, and the CPU code to blame for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory is allocated while each tag runs, from the allocator's own record."""
+"""Compute the memory allocated while each tag runs, from the allocator's own record."""
 
 from __future__ import annotations
 

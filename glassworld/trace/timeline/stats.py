@@ -100,7 +100,7 @@ def relative_trend(values: Floats) -> float | None:
 
 @dataclass(frozen=True)
 class GroupExcess:
-    """How far each value lies above the median of its group; 0 in groups too small to have one.
+    """The excess of each value over the median of its group; 0 in groups too small to have one.
 
     `far` marks the values whose excess is also beyond the group's own variation.
     """

@@ -4,7 +4,7 @@ import pytest
 
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.bottleneck import find_bottleneck
-from tests.support.traces import Gpu, write
+from tests.support.traces import GpuTrace, write
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ from tests.support.traces import Gpu, write
     [(300, 10, 0, "gpu"), (5, 40, 0, "launch"), (100, 60, 105, "sync"), (100, 2000, 0, "host")],
 )
 def test_find_bottleneck_names_the_kind(tmp_path, dur, pause, sync, kind):
-    gpu = Gpu()
+    gpu = GpuTrace()
     with gpu.tag("step"):
         for _ in range(60):
             gpu.launch("gemm", dur)

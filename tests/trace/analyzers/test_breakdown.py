@@ -5,11 +5,11 @@ import pytest
 from glassworld.trace import analyze
 from glassworld.trace.analyzers import breakdown
 from glassworld.trace.analyzers.operators import kernel_rows
-from tests.support.traces import Clock, Gpu, write
+from tests.support.traces import CpuTrace, GpuTrace, write
 
 
 def test_stage_shares_of_another_program_are_its_outermost_tags_with_parts(tmp_path):
-    gpu = Gpu()
+    gpu = GpuTrace()
     with gpu.tag("ProfilerStep#7"):
         with gpu.tag("forward"), gpu.op_range("aten::mm"):
             gpu.launch("gemm", 300)
@@ -32,7 +32,7 @@ def test_stage_shares_of_another_program_are_its_outermost_tags_with_parts(tmp_p
 
 
 def test_stage_shares_lone_tag_is_a_stage_however_short(tmp_path):
-    clock = Clock()
+    clock = CpuTrace()
     with clock.tag("mine"):
         pass
     [part] = breakdown.stage_shares(analyze(write(tmp_path / "lone.json", clock.events)))

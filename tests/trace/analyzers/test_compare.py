@@ -7,7 +7,7 @@ import pytest
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.compare import compare_runs
-from tests.support.traces import Clock, Gpu, engine_run, invoke, write
+from tests.support.traces import CpuTrace, GpuTrace, engine_run, invoke, write
 
 
 def test_compare_runs_noise_is_no_regression_but_a_slow_step_is(run):
@@ -47,7 +47,7 @@ def test_compare_command_tells_tags_of_one_name_apart(run):
 
 def test_compare_runs_never_mixes_gpu_and_cpu_time(tmp_path):
     def trace(name, *kinds):
-        gpu = Gpu()
+        gpu = GpuTrace()
         for _ in range(4):
             with gpu.tag("step"):
                 gpu.launch("gemm", 500.0)
@@ -64,7 +64,7 @@ def test_compare_runs_never_mixes_gpu_and_cpu_time(tmp_path):
 
 
 def test_compare_runs_without_common_tags_raises(run, tmp_path):
-    clock = Clock()
+    clock = CpuTrace()
     with clock.tag("something else"):
         clock.op("aten::add", 10)
     other = write(tmp_path / "other.json", clock.events)

@@ -2,7 +2,7 @@
 
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.operators import launched_by_operators, operator_rows
-from tests.support.traces import Gpu, write
+from tests.support.traces import GpuTrace, write
 
 
 def test_operator_rows_under_a_tag(run):
@@ -14,7 +14,7 @@ def test_operator_rows_under_a_tag(run):
 
 def test_launched_by_operators_reports_the_share_outside_operators(tmp_path):
     """A graph's kernels have no operator: shares of the operators' are no shares of the run."""
-    gpu = Gpu()
+    gpu = GpuTrace()
     with gpu.tag("replay"):
         gpu.launch("graph", 900)
     with gpu.tag("head"), gpu.op_range("aten::mm"):

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from glassworld.trace import analyze
-from tests.support.traces import Clock, invoke, write
+from tests.support.traces import CpuTrace, invoke, write
 
 
 def test_merge_ranks_puts_them_on_one_clock(tmp_path):
     paths = []
     for rank, late in enumerate((0.0, 3000.0)):
-        clock = Clock(base=1000.0 + 50_000 * rank)  # this rank's clock is ahead
+        clock = CpuTrace(base=1000.0 + 50_000 * rank)  # this rank's clock is ahead
         with clock.tag("train"):
             for i in range(4):
                 at = 10_000.0 * i

@@ -12,7 +12,7 @@ from glassworld.trace.report import html
 from glassworld.trace.report.html import write_page
 from glassworld.trace.report.html.data import tag_look
 from glassworld.trace.report.sections import SECTIONS
-from tests.support.traces import CONFIG, Gpu, engine_run, write
+from tests.support.traces import CONFIG, GpuTrace, engine_run, write
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -57,7 +57,7 @@ def slow_layer(layer, **_):
 
 
 def gpu_run(tmp_path) -> Path:
-    gpu = Gpu()
+    gpu = GpuTrace()
     for step in range(3):
         with gpu.tag(f"ProfilerStep#{step}"):
             with gpu.tag("forward"), gpu.op_range("aten::mm"):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from glassworld.trace.report.sections import SECTIONS
-from tests.support.traces import CONFIG, Gpu, engine_run, invoke, write
+from tests.support.traces import CONFIG, GpuTrace, engine_run, invoke, write
 
 KERNEL = "void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float>(int)"
 
@@ -31,7 +31,7 @@ def test_columns_without_values_are_left_out(run):
 
 
 def test_cut_names_have_dots_and_begin_at_the_left(tmp_path):
-    gpu = Gpu()
+    gpu = GpuTrace()
     with gpu.tag("a_tag_of_many_words" * 4):
         gpu.launch("first", 50)
         gpu.op("aten::nonzero", 5000)
@@ -81,7 +81,7 @@ def test_rounding_errors_are_shown_as_zero(run):
 )
 def test_gpu_columns_are_shown_only_with_gpu_work(run, tmp_path, command, heading):
     """Without one they would be zeros, or the CPU's time twice."""
-    gpu = Gpu()
+    gpu = GpuTrace()
     for tag in ("DiT_Feed_Forward", "VAE_Dec_Head"):
         with gpu.tag(tag), gpu.op_range("aten::mm"):
             gpu.launch("gemm", 300)

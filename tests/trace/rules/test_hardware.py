@@ -5,11 +5,11 @@ import pytest
 from glassworld.trace import analyze
 from glassworld.trace.rules.rule import advise
 from tests.support.advised import findings, only
-from tests.support.traces import Gpu, write
+from tests.support.traces import GpuTrace, write
 
 
 def gpu_trace(tmp_path, lay_out, **document):
-    gpu = Gpu()
+    gpu = GpuTrace()
     with gpu.tag("step"):
         lay_out(gpu)
     return write(tmp_path / "gpu.json", gpu.events, config=None, **document)
@@ -44,7 +44,7 @@ def test_launches_that_come_too_late_are_launch_bound(tmp_path):
 
 @pytest.mark.parametrize(("tag", "ours"), [("step", False), ("DiffusionModel_Forward", True)])
 def test_flags_of_the_engine_are_named_only_for_its_own_runs(tmp_path, tag, ours):
-    gpu = Gpu()
+    gpu = GpuTrace()
     with gpu.tag(tag):
         for _ in range(100):
             gpu.launch("add", 5)

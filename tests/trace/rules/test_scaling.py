@@ -10,12 +10,12 @@ from glassworld.trace import analyze
 from glassworld.trace.analyzers.blocks import block_drift
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.tag_tree import TagTree
-from tests.support.traces import Clock, write
+from tests.support.traces import CpuTrace, write
 
 
 def many(tmp_path, layer, length):
     """A trace in which every instance of `layer` has a part of its own name."""
-    clock = Clock()
+    clock = CpuTrace()
     with clock.tag("DiffusionModel_Forward"):
         for number, letters in enumerate(product(ascii_lowercase[:12], repeat=length)):
             with clock.tag(layer.format(number)), clock.tag("part_" + "".join(letters)):
@@ -54,7 +54,7 @@ def test_thousands_of_names_are_not_each_looked_for_among_all_tags(tmp_path, mon
 
 def test_the_drift_of_thousands_of_blocks_takes_little_memory(tmp_path):
     """All pairs of them would be hundreds of megabytes."""
-    clock = Clock()
+    clock = CpuTrace()
     for block in range(4000):
         with clock.tag(f"2.3_Block_{block}"), clock.tag(f"2.3.{block}_Denoising_Step_0_t1000"):
             clock.wait(100 + block)

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassworld.trace import analyze
-from tests.support.traces import JSON_VALUES, Clock, Gpu, analysis_json, write
+from tests.support.traces import JSON_VALUES, CpuTrace, GpuTrace, analysis_json, write
 
 
 @pytest.mark.parametrize("place", ["correlation", "stream", "device", "bytes"])
 @pytest.mark.parametrize("value", JSON_VALUES, ids=repr)
 def test_attribute_ops_with_odd_arguments_are_counted(tmp_path, place, value):
-    gpu = Gpu()
+    gpu = GpuTrace()
     with gpu.tag("step"):
         for _ in range(3):
             gpu.launch("gemm", 10)
@@ -38,7 +38,7 @@ def test_attribute_ops_tags_far_apart_on_many_threads_stay_separate(tmp_path):
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.integers(1, 40)), max_size=30))
 def test_busy_time_is_the_union_over_streams(tmp_path_factory, ops):
-    clock = Clock(base=1000.0)
+    clock = CpuTrace(base=1000.0)
     with clock.tag("outer"):
         for i, (stream, start, dur) in enumerate(ops):
             clock.event("cuda_runtime", "cudaLaunchKernel", i * 2, 1, correlation=i + 1)
@@ -55,7 +55,7 @@ def test_busy_time_is_the_union_over_streams(tmp_path_factory, ops):
 
 
 def test_device_time_counts_copies_and_collectives_separately(tmp_path):
-    gpu = Gpu()
+    gpu = GpuTrace()
     with gpu.tag("step"):
         gpu.launch("gemm", 300)
         gpu.launch("Memcpy DtoH (Device -> Pinned)", 40, cat="gpu_memcpy")

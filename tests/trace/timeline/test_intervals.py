@@ -25,7 +25,7 @@ def test_nest_intervals_clips_children_to_their_parents(values):
 
 @given(ranges)
 def test_nest_intervals_outer_range_changes_nothing_inside(values):
-    """Ranges that cross are walked one by one, with all in the same busy stretch; others not."""
+    """The ranges of a busy period with a crossing are nested one by one, the others at once."""
     inner = [(0, thread, 1 + start, dur) for thread, start, dur in values]
     around = [(0, thread, 0, 100) for thread in range(3)]
     alone, within = (

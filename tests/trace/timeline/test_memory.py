@@ -2,11 +2,11 @@
 
 from glassworld.trace import analyze
 from glassworld.trace.reading import columns
-from tests.support.traces import Clock, write
+from tests.support.traces import CpuTrace, write
 
 
 def test_tag_memory_does_not_depend_on_slices(tmp_path, monkeypatch):
-    clock, held_now = Clock(), 0
+    clock, held_now = CpuTrace(), 0
 
     def allocate(size):
         nonlocal held_now

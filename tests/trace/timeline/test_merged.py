@@ -11,7 +11,7 @@ from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline import chunks, merged
 from glassworld.trace.timeline.merged import MergedAnalysis
 from tests.support.paths import SHARED
-from tests.support.traces import CONFIG, Gpu, analysis_json, engine_run, write
+from tests.support.traces import CONFIG, GpuTrace, analysis_json, engine_run, write
 
 TRACES = SHARED / "traces"
 
@@ -36,8 +36,8 @@ def in_chunks(monkeypatch):
 
 
 def gpu_run(steps):
-    """Steps whose kernels outlast their launches, so that stretches cut a queue in two."""
-    gpu = Gpu()
+    """Return steps whose kernels outlast their launches, so that chunks cut a queue in two."""
+    gpu = GpuTrace()
     with gpu.tag("run"):
         for step in range(steps):
             with gpu.tag(f"step {step}"):
