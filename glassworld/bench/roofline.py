@@ -14,7 +14,7 @@ from glassworld.engine.world import Session
 from glassworld.profiling.capture import profile
 from glassworld.profiling.metadata import describe_run
 from glassworld.trace import analyze
-from glassworld.trace.analyzers.roofline import roofline_points
+from glassworld.trace.analyzers.roofline import roofline_by_tag
 
 BLOCKS = 4
 
@@ -33,7 +33,7 @@ def roofline_points(session: Session) -> list[dict[str, Any]]:
         with profile(trace, mode="tags" if world.device.type == "cpu" else "full"):
             for _ in range(BLOCKS):
                 session.step(idle_action(world))
-        return [asdict(point) for point in roofline_points(analyze(trace))]
+        return [asdict(point) for point in roofline_by_tag(analyze(trace))]
 
 
 def fastest_round(rounds: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:

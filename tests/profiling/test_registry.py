@@ -9,7 +9,7 @@ from glassworld.trace import analyze
 from glassworld.trace.analyzers.breakdown import stage_shares, transformer_shares
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.flops import COSTS
-from glassworld.trace.analyzers.roofline import roofline_points
+from glassworld.trace.analyzers.roofline import roofline_by_tag
 from tests.support.traces import CONFIG, CpuTrace, write
 
 
@@ -54,4 +54,4 @@ def test_a_new_entry_is_in_every_table(tmp_path, monkeypatch: pytest.MonkeyPatch
     assert "DiT_New" in [row.name for row in transformer_shares(analysis)]
     assert "5_New" in [row.name for row in stage_shares(analysis)]
     assert "  new part of a block" in [row.row for row in expected_table(analysis)]
-    assert "DiT_New" in [point.tag for point in roofline_points(analysis)]
+    assert "DiT_New" in [point.tag for point in roofline_by_tag(analysis)]

@@ -36,7 +36,7 @@ class RooflinePoint:
     bound: str
 
 
-def roofline_points(analysis: Analysis) -> list[RooflinePoint]:
+def roofline_by_tag(analysis: Analysis) -> list[RooflinePoint]:
     """Return the tags with a cost; none if the trace carries no configuration."""
     config = run_config(analysis.trace.metadata)
     if config is None:

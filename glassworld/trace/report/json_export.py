@@ -16,7 +16,7 @@ from glassworld.trace.analyzers.bottleneck import find_bottleneck
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import model_kernels, model_operators
-from glassworld.trace.analyzers.roofline import roofline_points
+from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.reading.columns import Ints
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
@@ -107,7 +107,7 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
         "decoder": rows_json(breakdown.decoder_shares(analysis)),
         "update": rows_json(update)[0] if update else None,
         "expected": rows_json(expected_table(analysis)),
-        "roofline": rows_json(roofline_points(analysis)),
+        "roofline": rows_json(roofline_by_tag(analysis)),
         "gaps": rows_json(analysis.gaps),
         "memory": rows_json(analysis.memory),
         "advice": rows_json(advise(analysis)),

@@ -15,7 +15,7 @@ from glassworld.trace.analyzers.operators import (
     model_operators,
     model_tag,
 )
-from glassworld.trace.analyzers.roofline import roofline_points
+from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.report.cells import Name, end_of, number, percent, start_of
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.idle import IdleGap
@@ -213,7 +213,7 @@ SECTIONS = (
         "roofline",
         "Roofline",
         "no configuration of the engine in this trace, or no tag whose work is counted",
-        roofline_points,
+        roofline_by_tag,
         ("tag", "ms", "GFLOP/s", "FLOPs\n/byte", "attainable\nGFLOP/s", "reached", "bound by"),
         lambda p: (
             p.tag,

@@ -8,7 +8,7 @@ import numpy as np
 
 from glassworld.trace.analyzers.bottleneck import IDLE_SHARE, SYNC_SHARE, find_bottleneck
 from glassworld.trace.analyzers.operators import kernel_rows
-from glassworld.trace.analyzers.roofline import roofline_points
+from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, rule, scale_ms
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.memory import peak_bytes
@@ -253,7 +253,7 @@ def full_memory(analysis: Analysis) -> Iterable[Evidence]:
 )
 def far_from_roofline(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the large tags' distance from the roofline."""
-    for point in roofline_points(analysis):
+    for point in roofline_by_tag(analysis):
         if point.roof_share and point.ms * 1e6 > LARGE_TAG * analysis.duration_ns:
             yield Evidence(
                 point.tag,

@@ -5,7 +5,7 @@ import pytest
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.expected_time import expected_table
-from glassworld.trace.analyzers.roofline import roofline_points
+from glassworld.trace.analyzers.roofline import roofline_by_tag
 from tests.support.traces import CONFIG, engine_run, write
 
 
@@ -29,7 +29,7 @@ def test_read_peak_rates_of_another_machine_are_not_used(
     write(path, engine_run(blocks=2), config=CONFIG | {"device": device}, machine=here)
     analysis = analyze(path)
     assert all((row.expected_ms is not None) == same for row in expected_table(analysis))
-    assert all((point.roof_gflops is not None) == same for point in roofline_points(analysis))
+    assert all((point.roof_gflops is not None) == same for point in roofline_by_tag(analysis))
     matching = [note for note in find_caveats(analysis) if "peak rates" in note]
     assert bool(matching) != same
     if matching:

@@ -16,7 +16,7 @@ from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.analyzers.peak_rates import read_peak_rates
-from glassworld.trace.analyzers.roofline import roofline_points
+from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.report.json_export import rows_json
 from glassworld.trace.report.sections import SECTIONS, blamed
 from glassworld.trace.rules.rule import advise
@@ -62,7 +62,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "decoder": _with_looks(rows_json(breakdown.decoder_shares(analysis)), "name"),
         "update": rows_json(update)[0] if update else None,
         "expected": _expected(analysis),
-        "roofline": _with_looks(rows_json(roofline_points(analysis)), "tag"),
+        "roofline": _with_looks(rows_json(roofline_by_tag(analysis)), "tag"),
         "ceilings": asdict(ceilings) if ceilings else None,
         "tags": _tag_tree(analysis),
         "operators": _by_tag(analysis, operator_rows),
