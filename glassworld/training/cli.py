@@ -54,7 +54,8 @@ def train(
 ) -> None:
     """Train a world: collect episodes, train the VAE and the transformer, export.
 
-    You can interrupt it at any time. The same command resumes.
+    You can interrupt it at any time. The same command resumes. With `--world` it starts from the
+    weights of that world.
 
     Examples: `glassworld train --preset smoke`, `glassworld train --output runs/mine`
     """
@@ -102,6 +103,7 @@ def evaluate_command(
     from glassworld.training.data.collect import record_episodes
     from glassworld.training.eval.evaluate import (
         EvalConfig,
+        check_comparable,
         comparison_strip,
         evaluate_world,
         side_by_side,
@@ -110,6 +112,7 @@ def evaluate_command(
     from glassworld.training.sources.maze import MazeEnvironment
 
     world = load_from(load)
+    check_comparable(world.spec)
     for path in filter(None, (json, strip, video)):
         writable_file(path)
     config = EvalConfig(starts=starts, drift_starts=minutes)

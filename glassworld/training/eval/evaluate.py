@@ -17,6 +17,8 @@ from rich.progress import track
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.world import Session, World
+from glassworld.errors import InputError
+from glassworld.specs import WorldSpec
 from glassworld.training.data.dataset import to_pixels
 from glassworld.training.eval.metrics import (
     distance_to_real,
@@ -27,7 +29,13 @@ from glassworld.training.eval.metrics import (
     thumbnails,
     turn_pixels,
 )
-from glassworld.training.sources.maze import FIRST_BLOCK_FRAMES, Frame, MazeEnvironment
+from glassworld.training.sources.maze import (
+    FIRST_BLOCK_FRAMES,
+    HEIGHT,
+    WIDTH,
+    Frame,
+    MazeEnvironment,
+)
 
 STILL = Action((0.0, 0.0, 0.0, 0.0), (0.0, 0.0))
 FORWARD = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.0))
@@ -106,6 +114,18 @@ class BlockScores(TypedDict):
     psnr_moving: list[float | None]
     psnr_start_picture_moving: list[float | None]
     psnr_wrong_actions_moving: list[float | None]
+
+
+def check_comparable(spec: WorldSpec) -> None:
+    """Raise `InputError` unless a world has the frame size and the actions of the simulator."""
+    action = spec.dit.action
+    if (spec.height, spec.width) != (HEIGHT, WIDTH):
+        raise InputError(
+            f"eval compares with a simulator of {WIDTH}x{HEIGHT} pixels; this world has "
+            f"{spec.width}x{spec.height}"
+        )
+    if (action.keyboard_dim, action.mouse_dim) != (4, 2):
+        raise InputError("eval needs a world with four keys and a mouse, as its simulator has")
 
 
 def simulate(simulator: MazeEnvironment, seed: int, actions: list[Action]) -> list[Frame]:

@@ -13,12 +13,15 @@ from PIL import Image
 pytest.importorskip("vizdoom")
 
 from glassworld.engine.actions.track import Action
+from glassworld.engine.checkpoint.load import load_world
+from glassworld.errors import InputError
 from glassworld.training.eval.evaluate import (
     ACTION_SEED_OFFSET,
     DRIFT_SEED_OFFSET,
     OPPOSITE,
     STILL,
     EvalConfig,
+    check_comparable,
     measure_drift,
     score_actions,
     score_blocks,
@@ -66,6 +69,16 @@ def worlds(simulator: MazeEnvironment) -> tuple[World, World]:
             seeds[simulator.reset(seed).tobytes()] = seed
     same, opposite = (SimulatorWorld(simulator, seeds, opposite) for opposite in (False, True))
     return cast("World", same), cast("World", opposite)
+
+
+def test_check_comparable_refuses_other_frame_sizes_and_actions() -> None:
+    spec = load_world("maze", device="cpu").spec
+    check_comparable(spec)
+    with pytest.raises(InputError, match="96x64 pixels; this world has 640x352"):
+        check_comparable(replace(spec, height=352, width=640))
+    action = replace(spec.dit.action, keyboard_dim=7, mouse_dim=0)
+    with pytest.raises(InputError, match="four keys and a mouse"):
+        check_comparable(replace(spec, dit=replace(spec.dit, action=action)))
 
 
 def test_score_blocks_of_the_simulator_is_perfect(

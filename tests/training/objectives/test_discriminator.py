@@ -45,7 +45,7 @@ def test_discriminator_learns_that_actions_do_not_belong_to_a_clip() -> None:
     torch.manual_seed(0)
     discriminator = Discriminator(width=16)
     optimizer = torch.optim.Adam(discriminator.parameters(), 2e-3, (0.0, 0.99))
-    for step in range(60):
+    for step in range(20):
         bright = _normal(step).abs()
         pairs = [(_clip(bright, 1.0), _clip(-bright, 1.0)), (_clip(-bright), _clip(bright))]
         loss = sum(discriminator_loss(discriminator, *pair, 0.01) for pair in pairs)
