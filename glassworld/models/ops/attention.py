@@ -21,12 +21,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     query sees a key, broadcast to `[b, heads, queries, keys]`. Returns `[b, heads, queries, d]`.
     """
     if q.device.type == "cpu" and (q.requires_grad or q.shape[-2] * k.shape[-2] <= SHORT):
-        return unfused_attention(q, k, v, mask)
+        return math_attention(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def unfused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return `attention` by two matmuls and a softmax.
+def math_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return `attention` by two matmuls and a softmax, as torch's MATH backend does.
 
     On CPUs torch's fused kernel has a slow backward pass. For many short sequences, the mouse's,
     it takes twice as long on two threads, with other results than on one.
