@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from glassworld.bench.gpu.accelerations import TINY, compare_accelerations
+from glassworld.bench.gpu.accelerations import COMPARED_BLOCKS, TINY, compare_accelerations
 from glassworld.bench.gpu.context import BenchContext
 from glassworld.bench.section_runner import Figures
 from tests.support import tiny
@@ -17,16 +18,30 @@ def test_accelerations_are_compared_and_timed(
 ) -> None:
     monkeypatch.setattr("glassworld.bench.gpu.accelerations.COMPARED_BLOCKS", 3)
     monkeypatch.setattr("glassworld.bench.latency.KEYS", 2)
-    saved: list[set[str]] = []
-    lines: list[str] = []
-    context = replace(context, save=lambda figures: saved.append(set(figures)), report=lines.append)
+    check_comparison(context, ((), ("graphs", TINY), ("speed",)), compared_blocks=3)
+
+
+@pytest.mark.slow
+def test_all_compared_blocks_of_an_exact_acceleration_are_compared(context: BenchContext) -> None:
     accelerations = ((), ("attention",), ("graphs", TINY), ("speed",))
+    check_comparison(context, accelerations, COMPARED_BLOCKS)
+
+
+def check_comparison(
+    context: BenchContext, accelerations: Sequence[tuple[str, ...]], compared_blocks: int
+) -> None:
+    saved: list[list[str]] = []
+    lines: list[str] = []
+    context = replace(
+        context, save=lambda figures: saved.append(list(figures)), report=lines.append
+    )
     figures = compare_accelerations(context, accelerations)
-    assert figures["plain"]["distance_in_spreads"] == [0] * 3
-    assert all(figures[name]["fps_median"] > 0 for name in ("plain", "attention", f"graphs+{TINY}"))
+    names = ["+".join(parts) or "plain" for parts in accelerations]
+    assert figures["plain"]["distance_in_spreads"] == [0] * compared_blocks
+    assert all(figures[name]["fps_median"] > 0 for name in names[:-1])
     assert "InputError" in figures["speed"]["error"]
-    assert saved[1] == {"plain", "attention"}
-    assert [line.split(":")[0].strip() for line in lines] == list(figures)
+    assert saved == [names[: count + 1] for count in range(len(names))]
+    assert [line.split(":")[0].strip() for line in lines] == names
     fps = figures["plain"]["fps_median"]
     assert f"{fps:.1f} frames per second, error 0.0000 std" in lines[0]
     check_kernels(figures["plain"])
