@@ -39,7 +39,7 @@ from glassworld.errors import InputError
 from glassworld.files import replacing
 from glassworld.profiling.metadata import machine, versions
 
-STEADY_SHARE, SESSIONS_SHARE = 0.35, 0.15
+STEADY_SHARE, SESSIONS_SHARE = 0.3, 0.15
 """Shares of the time budget for the sections whose length can be chosen."""
 
 QUICK_ROUNDS = (2, 4)

@@ -92,7 +92,7 @@ def test_a_baseline_of_another_world_is_refused_before_anything_is_measured(
         sections[0].measure()
 
 
-@pytest.mark.parametrize(("seconds", "blocks"), [(0.1, 60), (2.9, 21), (60, 6)])
+@pytest.mark.parametrize(("seconds", "blocks"), [(0.1, 60), (2.5, 21), (60, 6)])
 def test_fewer_blocks_are_measured_where_blocks_are_slow(
     seconds: float, blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
