@@ -96,10 +96,10 @@ class Benchmark:
             "cold start": self.cold_start,
             "peak rates": self.peak_rates,
             "steady state": self.steady_state,
-            "accuracy": self.accuracy,
-            "matmul": self.matmul,
             "latency": self.latency,
             "sessions": self.sessions,
+            "accuracy": self.accuracy,
+            "matmul": self.matmul,
             "roofline": self.roofline,
         }
         if self.options.full or self.options.scaling:

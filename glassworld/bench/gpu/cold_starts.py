@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from glassworld.bench.checkpoint import write_checkpoint
 from glassworld.bench.cold_start import cold_start
 from glassworld.bench.gpu.accelerations import FAST
 from glassworld.bench.gpu.context import BenchContext, error_row
@@ -48,10 +47,9 @@ def compare_cold_starts(
 
 def _write_files(context: BenchContext) -> Figures:
     """Write the weights to files, and return the arguments that load them."""
-    return {
-        "random_weights": False,
-        **write_checkpoint(context.build_world(), context.folder),
-    }
+    folder = context.folder / "world"
+    context.build_world().save(folder)
+    return {"random_weights": False, "world": str(folder)}
 
 
 def _summary(row: Figures) -> str:

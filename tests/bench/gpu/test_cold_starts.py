@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from glassworld.bench.checkpoint import write_checkpoint
 from glassworld.bench.gpu.cold_starts import ColdStart, compare_cold_starts
 from glassworld.bench.gpu.context import BenchContext
 from glassworld.engine.checkpoint.load import load_world
 from tests.support import tiny
 
 
-def test_a_written_checkpoint_loads_as_the_same_world(context: BenchContext) -> None:
+def test_a_saved_world_loads_as_the_same_world(context: BenchContext) -> None:
     world = tiny.world(denoising_steps=(1000, 500), dit={"sink": 1})
-    loaded = load_world(**write_checkpoint(world, context.folder))
+    world.save(context.folder / "world")
+    loaded = load_world(world=context.folder / "world")
     assert loaded.spec == world.spec
     latents, expected = (each.generate(tiny.picture(), 6).latents for each in (loaded, world))
     torch.testing.assert_close(latents, expected, rtol=0, atol=1e-5)
