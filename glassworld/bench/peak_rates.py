@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glassworld.engine.runtime.device import Precision, pick_device, synchronize
-from glassworld.files import cache_folder, replacing, writable_folder
+from glassworld.files import replacing, writable_folder
 from glassworld.models.ops import onednn
 from glassworld.profiling.metadata import machine, versions
 from glassworld.trace.analyzers.peak_rates import peak_rates_path
@@ -103,7 +103,7 @@ def peak_rates_folder() -> Path:
     Call it before a measurement: raises `InputError` if the folder cannot be written.
     """
     advice = "peak rates are stored there; set XDG_CACHE_HOME to a writable directory"
-    return writable_folder(cache_folder(), advice)
+    return writable_folder(peak_rates_path().parent, advice)
 
 
 def store_peak_rates(device_name: str, measured: dict[str, Any]) -> Path:
