@@ -112,6 +112,6 @@ def _machine(analysis: Analysis) -> list[str]:
         )
         caveats.append(
             f"{reason}, so expected times are shares of the FLOPs only: where the run was, "
-            "measure them with `glassworld bench ceilings`"
+            "measure them with `glassworld bench peak-rates`"
         )
     return caveats

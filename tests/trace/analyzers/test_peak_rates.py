@@ -55,4 +55,4 @@ def test_read_peak_rates_damaged_file_counts_as_none(run, store_peak_rates, tmp_
     (tmp_path / "glassworld" / "ceilings.json").write_text(content)
     analysis = analyze(run(blocks=2))
     assert all(row.expected_ms is None for row in expected_table(analysis))
-    assert any("glassworld bench ceilings" in note for note in find_caveats(analysis))
+    assert any("glassworld bench peak-rates" in note for note in find_caveats(analysis))
