@@ -106,7 +106,7 @@ def locate_world(options: LoadOptions) -> LocatedWorld:
         return _from_config(Path(options.config_path), options)
     if options.pretrained_model_path is not None:
         named = options.pretrained_model_path
-        return _from_folder(_model_folder(named, options), str(named), options)
+        return _from_folder(_model_folder(named, options, options.variant), str(named), options)
     if paths:
         raise InputError(
             "checkpoint_path: give pretrained_model_path too, the folder (or hub name) that holds "
@@ -133,7 +133,7 @@ def _world_folder(name: str, options: LoadOptions) -> Path:
     if Path(name).exists():
         raise InputError(f"{name}: is a file; name the folder of a world")
     if is_hub_name(name):
-        return _downloaded(name, options)
+        return _downloaded(name, options, options.variant)
     if name == DEFAULT_WORLD:
         raise CheckpointError(f"{EMBEDDED}: the embedded world is not in this installation")
     raise InputError(
@@ -142,13 +142,13 @@ def _world_folder(name: str, options: LoadOptions) -> Path:
     )
 
 
-def _model_folder(name: str | Path, options: LoadOptions) -> Path:
-    """Return the folder of `pretrained_model_path`."""
+def _model_folder(name: str | Path, options: LoadOptions, variant: str | None) -> Path:
+    """Return the folder of `pretrained_model_path`; from the hub, with that variant's files."""
     if Path(name).is_dir():
         return Path(name)
     if not is_hub_name(str(name)):
         raise CheckpointError(f"{name}: no such model folder")
-    return _downloaded(str(name), options)
+    return _downloaded(str(name), options, variant)
 
 
 def _from_config(path: Path, options: LoadOptions) -> LocatedWorld:
@@ -161,7 +161,8 @@ def _from_config(path: Path, options: LoadOptions) -> LocatedWorld:
             "pretrained_model_path: needed with a configuration; the folder (or hub name) that "
             "holds the VAE and the image tower"
         )
-    folder = _model_folder(options.pretrained_model_path, options)
+    variant = options.variant or str(config.inference.get("mode"))
+    folder = _model_folder(options.pretrained_model_path, options, variant)
     return LocatedWorld(folder.name, config, _files(folder, config, options), folder)
 
 
@@ -277,14 +278,14 @@ def _variant_of(file: Path, asked: str | None) -> str:
 # Repositories of the hub
 
 
-def _downloaded(name: str, options: LoadOptions) -> Path:
+def _downloaded(name: str, options: LoadOptions, variant: str | None) -> Path:
     """Download what a world needs from a repository; return its folder."""
     present = list_files(name)
     exists = set(present).__contains__
     missing = f"{name}: no VAE or image tower in this repository"
     parts = [_find(exists, VAE_FILES, missing), _find(exists, VISION_FILES, missing)]
     if options.checkpoint_path is None and not options.random_weights:
-        transformer = find_transformer(exists, options.variant)
+        transformer = find_transformer(exists, variant)
         if transformer is None:
             raise CheckpointError(f"{name}: no transformer in this repository")
         parts.append(transformer)

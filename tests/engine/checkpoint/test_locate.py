@@ -197,6 +197,18 @@ def test_a_repository_is_downloaded_for_its_variant_alone(
     assert GTA_FILE not in hub.asked
 
 
+def test_a_repository_is_downloaded_for_the_mode_of_the_configuration(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_keys(release, 2, GTA_FILE)
+    settings = tmp_path / "drive.yaml"
+    settings.write_text(yaml.safe_dump({**INFERENCE, "mode": "gta_drive"}))
+    hub = Hub(release, monkeypatch)
+    located(config_path=settings, pretrained_model_path="Skywork/Matrix-Game-2.0")
+    assert GTA_FILE in hub.asked
+    assert DIT_FILE not in hub.asked
+
+
 def test_a_repository_without_a_world_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
