@@ -180,7 +180,7 @@ def check_play(
     that does nothing else (Linux). Needs the extras play and dev, and Chromium. The exit code
     is 1 if a promise is broken.
     """
-    from glassworld.bench.play import PlayCheckOptions, run_play_check
+    from glassworld.bench.play.check import PlayCheckOptions, run_play_check
 
     options = PlayCheckOptions(seconds, stuck, connects, load.world, load.device, json_file)
     if not run_play_check(options):

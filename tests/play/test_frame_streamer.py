@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from glassworld.bench.play_client import NonReadingClient
+from glassworld.bench.play.client import NonReadingClient
 from tests.support.live import RATE, LiveServer, until
 
 

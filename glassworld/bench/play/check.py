@@ -28,7 +28,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from glassworld.bench.play_client import NonReadingClient, PlayClient
+from glassworld.bench.play.client import NonReadingClient, PlayClient
 from glassworld.bench.section_runner import Figures
 from glassworld.errors import InputError
 from glassworld.files import replacing, writable_file

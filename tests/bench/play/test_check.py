@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from glassworld.bench import play
+from glassworld.bench.play import check as play
 from glassworld.cli import main
 from tests.support.live import RATE, LiveServer
 
@@ -73,6 +73,6 @@ def test_promises_are_compared_with_the_figures() -> None:
 def test_without_chromium_the_check_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("glassworld.bench.play.shutil.which", lambda name: None)
+    monkeypatch.setattr("glassworld.bench.play.check.shutil.which", lambda name: None)
     assert main(["bench", "play"]) == 2
     assert "needs Chromium and playwright" in capsys.readouterr().err

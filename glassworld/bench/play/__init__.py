@@ -1,0 +1,1 @@
+"""Live play measured from outside, by clients of the server."""
