@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from glassworld.engine.actions.track import Action, ActionTrack
     from glassworld.engine.checkpoint.load import load_world
     from glassworld.engine.rollout import Rollout
-    from glassworld.engine.world import Session, World
+    from glassworld.engine.session import Session
+    from glassworld.engine.world import World
     from glassworld.errors import InputError
     from glassworld.profiling.capture import profile
     from glassworld.profiling.tags import tag
@@ -40,7 +41,7 @@ _HOMES = {
     "ActionTrack": "glassworld.engine.actions.track",
     "InputError": "glassworld.errors",
     "Rollout": "glassworld.engine.rollout",
-    "Session": "glassworld.engine.world",
+    "Session": "glassworld.engine.session",
     "World": "glassworld.engine.world",
     "load_world": "glassworld.engine.checkpoint.load",
     "profile": "glassworld.profiling.capture",

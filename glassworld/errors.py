@@ -1,7 +1,7 @@
-"""What a person did wrong, said so that they can mend it.
+"""Errors that users can cause and fix.
 
-Every error a user can cause is an `InputError`: one line that names the thing, what is wrong
-with it and what to do. The command line prints it and exits with 2, without a traceback.
+Each is an `InputError`: one line that names the thing, what is wrong with it and what to do.
+The command line prints it and exits with 2, without a traceback.
 """
 
 
@@ -18,7 +18,7 @@ class CheckpointError(InputError):
 
 
 class ImageError(InputError):
-    """A starting picture cannot be read or used."""
+    """A start image cannot be read or used."""
 
 
 class ActionError(InputError):

@@ -14,10 +14,10 @@ ANOTHER = "choose another output folder"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, with its suffix, that becomes `path` when all went well.
+    """Yield a temporary path beside `path`, with its suffix; it becomes `path` at the end.
 
-    Whatever was at `path` stays until then; after an exception nothing is left behind. A folder
-    that cannot be written is an `InputError`.
+    A file at `path` stays until then; after an exception nothing is left behind. A folder that
+    cannot be written is an `InputError`.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -32,21 +32,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path, advice: str = ANOTHER) -> None:
-    """Raise `InputError` if nothing can be written into a folder, there or yet to be made.
+    """Raise `InputError` if nothing can be written into a folder, present or not.
 
-    Nothing is made: of a folder to be made, the one that it would lie in is tried. The error ends
-    with `advice`.
+    Nothing is created: for a missing folder, its nearest parent is tried. The error ends with
+    `advice`.
     """
     with _refused(folder, advice):
         folder = folder.absolute()
-        nearest = next(each for each in (folder, *folder.parents) if each.exists())
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
         probe = nearest / f".writable.{os.getpid()}"
         probe.touch()
         probe.unlink()
 
 
 def writable_folder(folder: Path, advice: str = ANOTHER) -> Path:
-    """`folder`, made if it is not there; an `InputError` if nothing can be written into it."""
+    """Create `folder` if it is missing and return it; `InputError` if it is not writable."""
     check_writable(folder, advice)
     with _refused(folder, advice):
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,14 +54,14 @@ def writable_folder(folder: Path, advice: str = ANOTHER) -> Path:
 
 
 def check_file(path: Path) -> None:
-    """Raise `InputError` if no file can be written at `path`; nothing is made."""
+    """Raise `InputError` if no file can be written at `path`; nothing is created."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the file to write")
     check_writable(path.parent)
 
 
 def writable_file(path: Path) -> None:
-    """Make the folder of a file to be written; an `InputError` if the file cannot be."""
+    """Create the folder of a file to be written; `InputError` if the file cannot be written."""
     check_file(path)
     writable_folder(path.parent)
 

@@ -13,13 +13,18 @@ from rich.console import Console
 from torch import Tensor
 
 from glassworld.engine.acceleration.parts import hint
-from glassworld.engine.actions.files import MOST_FRAMES, NoiseOf, load_actions, recorded_noise
+from glassworld.engine.actions.files import (
+    MAX_FRAMES,
+    RecordedNoise,
+    load_actions,
+    recorded_noise,
+)
 from glassworld.engine.actions.track import ActionTrack
-from glassworld.engine.checkpoint.latents import read_latents, save_latents
 from glassworld.engine.checkpoint.load import check_choices, load_from
 from glassworld.engine.checkpoint.locate import EMBEDDED, LocatedWorld, locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
-from glassworld.engine.media.images import load_picture
+from glassworld.engine.media.images import load_start_image
+from glassworld.engine.media.latents import read_latents, save_latents
 from glassworld.engine.media.overlay import draw_keys
 from glassworld.engine.media.video import write_video
 from glassworld.engine.rollout import BlockReport, Rollout
@@ -45,7 +50,7 @@ VIDEO, KEYS_VIDEO, TRACE = "demo.mp4", "demo_icon.mp4", "profile_trace.json"
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """What the command line was given; see its help for each."""
+    """The flags of the command line; see its help for each."""
 
     load: LoadOptions = field(default_factory=LoadOptions)
     img_path: Path | None = None
@@ -61,33 +66,33 @@ class GenerateOptions:
 
 
 def generate_video(options: GenerateOptions) -> bool:
-    """Make the video and print where it is; return False if Ctrl-C ended it early.
+    """Generate the videos and print a summary; return False if Ctrl-C ended the run early.
 
-    Raises `InputError` for wrong input: flags, paths, image, actions and latents before any
+    Raises `InputError` for bad input: flags, paths, image, actions and latents before any
     weights are read, and the weights before the first block.
     """
     console = Console()
     _check_flags(options)
     latents, folder = options.save_latents, options.output_folder
     located = locate_world(options.load)
-    job = _prepare(options, located)
+    inputs = _check_inputs(options, located)
     with _memory_errors(), console.status("loading the world"):
         world = load_from(options.load, located)
-    for said in filter(None, (world.note, hint(world.device, options.load.accelerate))):
-        console.print(said, highlight=False, soft_wrap=True)
+    for note in filter(None, (world.note, hint(world.device, options.load.accelerate))):
+        console.print(note, highlight=False, soft_wrap=True)
     if options.load.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
-    writable_folder(folder)  # not before: what cannot run makes none
+    writable_folder(folder)  # not before: bad input creates no folder
     if latents is not None:
         writable_file(latents)
     capture = None
     with ExitStack() as stack:
         stack.enter_context(_memory_errors())
-        if job.noise.draw == "blocks":  # a replay rounds as the live walk did
+        if inputs.noise.mode == "blocks":  # a replay rounds as the live session did
             stack.enter_context(using_threads(threads_beside_others()))
         if options.enable_profile:
             mode = cast("Mode", options.profile_mode or "full")
-            capture = stack.enter_context(profile(folder / TRACE, mode, job.recorded))
+            capture = stack.enter_context(profile(folder / TRACE, mode, inputs.recorded))
         interrupt = stack.enter_context(Interrupt(console))
         progress = stack.enter_context(BlockProgress(console))
 
@@ -96,29 +101,31 @@ def generate_video(options: GenerateOptions) -> bool:
             return not interrupt.asked
 
         rollout = world.generate(
-            job.picture,
-            job.latent_frames,
-            job.noise.seed if options.seed is None else options.seed,
-            job.actions,
-            job.initial,
+            inputs.image,
+            inputs.latent_frames,
+            inputs.noise.seed if options.seed is None else options.seed,
+            inputs.actions,
+            inputs.initial,
             on_block,
-            job.noise.draw,
+            inputs.noise.mode,
         )
         _export(rollout, world, folder, progress)
     if latents is not None:
         save_latents(latents, rollout.latents)
-    _summarise(console, options, world.spec, rollout, capture)
-    return len(rollout.timings.blocks) == job.blocks
+    _print_summary(console, options, world.spec, rollout, capture)
+    return len(rollout.timings.blocks) == inputs.blocks
 
 
 def _check_flags(options: GenerateOptions) -> None:
-    """Raise `InputError` for a choice there is not, a flag without effect, an unwritable path."""
+    """Raise `InputError` for an unknown choice, a flag without effect or an unwritable path."""
     check_choices(options.load)
     if options.profile_mode is not None:
         check_mode(options.profile_mode)
     for name in ("profile_mode", "profile_blocks"):
         if getattr(options, name) is not None and not options.enable_profile:
-            raise InputError(f"{name}: does nothing without --enable_profile; give both or neither")
+            raise InputError(
+                f"{name}: has no effect without --enable_profile; give both or neither"
+            )
     folder = options.output_folder
     for path in (folder / VIDEO, folder / KEYS_VIDEO, options.save_latents):
         if path is not None:
@@ -126,58 +133,58 @@ def _check_flags(options: GenerateOptions) -> None:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Inputs:
     """Checked inputs of a run."""
 
-    picture: Path
+    image: Path
     latent_frames: int
     blocks: int
     actions: ActionTrack | None
     initial: Tensor | None
     recorded: tuple[int, int] | None
-    noise: NoiseOf
+    noise: RecordedNoise
 
 
-def _prepare(options: GenerateOptions, located: LocatedWorld) -> _Job:
+def _check_inputs(options: GenerateOptions, located: LocatedWorld) -> _Inputs:
     """Read and check the inputs of a run; raises `InputError`."""
     spec = located.spec
     space = action_space(spec.mode)
-    picture = options.img_path or _sample_picture(located.folder)
-    load_picture(picture, spec.height, spec.width)
+    image = options.img_path or _sample_image(located.folder)
+    load_start_image(image, spec.height, spec.width)
     initial = read_latents(options.initial_latents, spec)
-    given = 0 if initial is None else initial.shape[2]
-    actions, noise = None, NoiseOf(None, "run")
+    initial_frames = 0 if initial is None else initial.shape[2]
+    actions, noise = None, RecordedNoise(None, "run")
     if options.actions is not None:
         actions = load_actions(options.actions, space)
         noise = recorded_noise(options.actions)
     frames = options.num_output_frames
     if frames is None:
-        frames = DEFAULT_FRAMES if actions is None else _frames_for(actions, given, spec)
+        frames = DEFAULT_FRAMES if actions is None else _frames_for(actions, initial_frames, spec)
     if frames <= 0 or frames % spec.frames_per_block:
         raise InputError(
             f"num_output_frames {frames}: must be a positive multiple of the "
             f"{spec.frames_per_block} latent frames of a block"
         )
-    pixels = spec.pixel_frames(given + frames)
-    if pixels > MOST_FRAMES:
+    pixels = spec.pixel_frames(initial_frames + frames)
+    if pixels > MAX_FRAMES:
         raise InputError(
             f"num_output_frames {frames}: that is {pixels} pixel frames; "
-            f"ask for fewer, a run has at most {MOST_FRAMES}"
+            f"ask for fewer, a run has at most {MAX_FRAMES}"
         )
     check_room(spec, pixels)
     if actions is not None:
         actions = actions.fitted(space, pixels)
     blocks = frames // spec.frames_per_block
     recorded = _block_range(options.profile_blocks, blocks)
-    return _Job(picture, frames, blocks, actions, initial, recorded, noise)
+    return _Inputs(image, frames, blocks, actions, initial, recorded, noise)
 
 
-def _frames_for(actions: ActionTrack, given: int, spec: WorldSpec) -> int:
-    """As many latent frames as the actions are enough for, in whole blocks after the `given`."""
+def _frames_for(actions: ActionTrack, initial_frames: int, spec: WorldSpec) -> int:
+    """Return how many new latent frames the actions are enough for, in whole blocks."""
     step = spec.frames_per_block
-    frames = ((len(actions) - 1) // TIME_FACTOR + 1 - given) // step * step
+    frames = ((len(actions) - 1) // TIME_FACTOR + 1 - initial_frames) // step * step
     if frames < step:
-        needed = spec.pixel_frames(given + step)
+        needed = spec.pixel_frames(initial_frames + step)
         raise ActionError(
             f"actions: {len(actions)} rows, but the first block needs {needed}, "
             "one per pixel frame; give more actions"
@@ -185,12 +192,12 @@ def _frames_for(actions: ActionTrack, given: int, spec: WorldSpec) -> int:
     return frames
 
 
-def _sample_picture(folder: Path | None) -> Path:
+def _sample_image(folder: Path | None) -> Path:
     """Return the first start image of a world's folder, or else of the embedded world."""
     folders = (EMBEDDED,) if folder is None else (folder, EMBEDDED)
-    samples = [path for each in folders for path in sorted((each / "pictures").glob("*.png"))]
+    samples = [path for root in folders for path in sorted((root / "pictures").glob("*.png"))]
     if not samples:
-        raise InputError("img_path: needed; this installation has no sample images")
+        raise InputError("img_path: needed, because this installation has no sample images")
     return samples[0]
 
 
@@ -219,14 +226,14 @@ def _export(rollout: Rollout, world: World, folder: Path, progress: BlockProgres
         write_video(folder / KEYS_VIDEO, with_keys, rate)
 
 
-def _summarise(
+def _print_summary(
     console: Console,
     options: GenerateOptions,
     spec: WorldSpec,
     rollout: Rollout,
     capture: Capture | None,
 ) -> None:
-    """Where things are, how fast it was, what to look at next."""
+    """Print where the files are, how fast the run was, and what to look at next."""
     folder = options.output_folder
     traced = capture is not None and capture.written
 
@@ -242,14 +249,15 @@ def _summarise(
         line("trace", folder / TRACE)
         line("report", report)
     elif capture is not None:
-        earlier = f"; {folder / TRACE} is of an earlier run" if (folder / TRACE).exists() else ""
-        line("trace", f"none, the run ended before blocks {options.profile_blocks}{earlier}")
+        earlier = f"; {folder / TRACE} is from an earlier run" if (folder / TRACE).exists() else ""
+        line("trace", f"none: the run ended before blocks {options.profile_blocks}{earlier}")
     first, blocks = rollout.timings.first_block, rollout.timings.blocks
-    line("first block", f"{first:.2f} s from the picture to the first frames")
+    line("first block", f"{first:.2f} s from the start image to the first frames")
     if len(blocks) > 1:
         frames = len(rollout.frames) - spec.pixel_frames(spec.frames_per_block)
-        speed = f"{frames / sum(blocks[1:]):.1f} frames per second after it, decoding included"
-        line("speed", f"{speed}, while recorded" if traced else speed)
+        rate = frames / sum(blocks[1:])
+        speed = f"{rate:.1f} frames per second after the first block, decoding included"
+        line("speed", f"{speed}, while profiling" if traced else speed)
     if traced:
         line("next", "open the report in a browser, or the trace at https://ui.perfetto.dev")
         line("", "or in chrome://tracing; more: glassworld trace --help")
@@ -258,7 +266,7 @@ def _summarise(
 
 
 def _report(console: Console, trace: Path) -> str:
-    """Write the trace's report beside it and print its top; where it is, or why it is not."""
+    """Write the trace's report beside it, print its top and return its path or the reason."""
     from glassworld.trace import analyze
     from glassworld.trace.report.html import page_path, write_page
     from glassworld.trace.report.terminal import show_top
@@ -275,7 +283,7 @@ def _report(console: Console, trace: Path) -> str:
 
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """Say plainly that memory ran out."""
+    """Turn running out of memory into an `InputError` with advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

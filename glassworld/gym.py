@@ -17,11 +17,13 @@ import numpy.typing as npt
 from glassworld.engine.actions.track import Action
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.locate import EMBEDDED
-from glassworld.engine.media.images import load_picture
+from glassworld.engine.media.images import load_start_image
 from glassworld.errors import ActionError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from glassworld.engine.world import Picture, Session, World
+    from glassworld.engine.media.images import ImageSource
+    from glassworld.engine.session import Session
+    from glassworld.engine.world import World
 
 try:
     import gymnasium
@@ -49,7 +51,7 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
     def __init__(
         self,
         world: World | None = None,
-        image: Picture | None = None,
+        image: ImageSource | None = None,
         render_mode: str | None = None,
     ) -> None:
         """Use `world` (default: the embedded world), starting from `image` (default: its first)."""
@@ -75,7 +77,7 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         if image is None:
             image = _sample_image()
         spec = self.world.spec
-        pixels = load_picture(image, spec.height, spec.width)
+        pixels = load_start_image(image, spec.height, spec.width)
         session_seed = int(self.np_random.integers(2**32))
         self._session = self.world.start(image, session_seed)
         self._frame = np.rint((pixels.transpose(1, 2, 0) * 0.5 + 0.5) * 255).astype(np.uint8)
@@ -136,7 +138,7 @@ def _gym_action_space(world: World) -> gymnasium.Space:
     return spaces.Dict(parts)
 
 
-def _sample_image() -> Picture:
+def _sample_image() -> ImageSource:
     samples = sorted((EMBEDDED / "pictures").glob("*.png"))
     if not samples:
         raise InputError("image: give a start image; this installation has no samples")

@@ -1,4 +1,4 @@
-"""What a person sees while a video is being made, and how they end it."""
+"""Progress of a run in the terminal, and Ctrl-C to end it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from glassworld.engine.rollout import BlockReport
 
 PLAIN_LINES = 10
-"""Where nobody watches a bar (a file, a pipe), about so many lines are printed instead."""
+"""Lines printed instead of a bar where the output is no terminal (a file, a pipe)."""
 
 
 class BlockProgress:
@@ -46,25 +46,27 @@ class BlockProgress:
         self._bar.stop()
 
     def block(self, report: BlockReport) -> None:
-        """Show that a block is done."""
+        """Show that a block is finished."""
         now = time.perf_counter()
         if report.index == 0:
             self._began = now - report.seconds
         self._frames += len(report.frames)
         rate = f"{self._frames / (now - self._began):.1f} fps"
         done, total = report.index + 1, report.total
-        self._bar.update(self._task, description="playing", completed=done, total=total, rate=rate)
+        self._bar.update(
+            self._task, description="generating", completed=done, total=total, rate=rate
+        )
         if self._bar.disable and done * PLAIN_LINES // total > (done - 1) * PLAIN_LINES // total:
             left = (now - self._began) / done * (total - done)
             self._console.print(f"block {done}/{total}  {rate}  {left:.0f} s left", highlight=False)
 
     def stage(self, name: str) -> None:
-        """Name what is going on now."""
+        """Show the name of the current stage."""
         self._bar.update(self._task, description=name)
 
 
 class Interrupt:
-    """Ctrl-C once asks the run to end after this block, twice aborts it."""
+    """Ctrl-C: once ends the run after this block, twice aborts it."""
 
     def __init__(self, console: Console) -> None:
         self.asked = False

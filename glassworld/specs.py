@@ -1,4 +1,4 @@
-"""What a world is made of: frozen, validated when built, geometry derived once.
+"""The specs of a world: frozen, validated when built, geometry derived once.
 
 Lengths in latent frames unless a name says otherwise. Every size that the networks, the caches
 and the pipeline use follows from these; none is written down twice.
@@ -26,9 +26,9 @@ WAN_STD = (
 )  # fmt: skip
 
 
-LARGEST_SIZE, MOST = 2**20, 1024
-"""Widths, and layers or frames of a window, far above any world's. Beyond them networks take all
-memory before their weights can be counted, and the weights' number no longer fits 64 bits."""
+MAX_SIZE, MAX_COUNT = 2**20, 1024
+"""Limits of widths, and of layers or frames of a window, far above any world's. Larger networks
+take all memory before their weights can be counted, and the count no longer fits 64 bits."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -37,7 +37,7 @@ def require(condition: bool, message: str) -> None:
         raise SpecError(message)
 
 
-def require_sizes(what: str, most: int = LARGEST_SIZE, **sizes: int) -> None:
+def require_sizes(what: str, most: int = MAX_SIZE, **sizes: int) -> None:
     """Raise `SpecError` for a size that is not between 1 and `most`."""
     for name, size in sizes.items():
         require(0 < size <= most, f"{what}: {name} {size:.12g} must be between 1 and {most}")
@@ -57,7 +57,7 @@ class VAESpec:
 
     def __post_init__(self) -> None:
         require_sizes("VAE", width=self.width)
-        require_sizes("VAE", MOST, residual_blocks=self.residual_blocks)
+        require_sizes("VAE", MAX_COUNT, residual_blocks=self.residual_blocks)
         require(
             len(self.mean) == len(self.std) == self.latent_channels,
             f"VAE: need mean and std of {self.latent_channels} latent channels",
@@ -105,7 +105,7 @@ class VisionSpec:
             image_size=self.image_size,
             mlp_width=self.mlp_width,
         )
-        require_sizes("image tower", MOST, layers=self.layers)
+        require_sizes("image tower", MAX_COUNT, layers=self.layers)
         require(
             self.width % self.heads == 0,
             f"image tower: width {self.width} is not divisible by {self.heads} heads",
@@ -132,7 +132,7 @@ class ActionModuleSpec:
     keyboard_width: int = 1024
     mouse_width: int = 1024
     heads: int = 16
-    turning_dims: int = 8  # how many of a head's dims turn with the frame index
+    rotary_dims: int = 8  # how many of a head's dims turn with the frame index
     rope_theta: float = 256.0
     window: int = 3  # latent frames of actions that a latent frame sees
 
@@ -145,7 +145,7 @@ class ActionModuleSpec:
             mouse_hidden_dim=self.mouse_width,
             heads_num=self.heads,
         )
-        require_sizes("action module", MOST, windows_size=self.window)
+        require_sizes("action module", MAX_COUNT, windows_size=self.window)
         require(self.mouse_dim in (0, 2), "action module: mouse_dim_in must be 2, or no mouse")
         require(
             0 < self.rope_theta < math.inf,
@@ -162,8 +162,8 @@ class ActionModuleSpec:
             f"action module: mouse_hidden_dim {self.mouse_width} must be the keyboard's, {width}",
         )
         require(
-            0 <= self.turning_dims <= width // self.heads and self.turning_dims % 2 == 0,
-            f"action module: rope_dim_list begins with {self.turning_dims}, which must be even and "
+            0 <= self.rotary_dims <= width // self.heads and self.rotary_dims % 2 == 0,
+            f"action module: rope_dim_list begins with {self.rotary_dims}, which must be even and "
             f"at most the {width // self.heads} of a head",
         )
 
@@ -200,7 +200,9 @@ class DiTSpec:
             freq_dim=self.freq_dim,
             out_dim=self.out_dim,
         )
-        require_sizes("transformer", MOST, num_layers=self.num_layers, local_attn_size=self.window)
+        require_sizes(
+            "transformer", MAX_COUNT, num_layers=self.num_layers, local_attn_size=self.window
+        )
         require(0 < self.eps < 1, f"transformer: eps {self.eps} must be between 0 and 1")
         require(
             self.dim % (2 * self.num_heads) == 0,
@@ -215,6 +217,7 @@ class DiTSpec:
 
     @cached_property
     def head_dim(self) -> int:
+        """The width of an attention head."""
         return self.dim // self.num_heads
 
 
@@ -232,7 +235,7 @@ class WorldSpec:
     denoising_steps: tuple[int, ...] = (1000, 666, 333)
     timestep_shift: float = 5.0
     warp_steps: bool = True
-    eta: float = 1.0  # how much of the noise is drawn anew after each step, 0..1
+    eta: float = 1.0  # DDIM's: the share of new noise after each step, 0..1; "fresh_noise" in YAML
     context_noise: float = 0.0  # the timestep of the pass that fills the caches
     seed: int = 0
     frame_rate: int = 12  # content frames per second
@@ -287,9 +290,10 @@ class WorldSpec:
 
     @cached_property
     def tokens_per_frame(self) -> int:
+        """Tokens of a latent frame."""
         rows, columns = self.token_grid
         return rows * columns
 
     def pixel_frames(self, latent_frames: int) -> int:
-        """Pixel frames that the first `latent_frames` latent frames stand for."""
+        """Return how many pixel frames the first `latent_frames` latent frames decode to."""
         return 1 + TIME_FACTOR * (latent_frames - 1) if latent_frames > 0 else 0

@@ -89,8 +89,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "refused because loading it could run code",
     ),
     "a pickle of no tensors": (lambda f: torch.save([1, 2], f / VAE), "not a plain dictionary"),
-    "no picture": (lambda f: (f / "picture.png").unlink(), "no such picture"),
-    "unreadable picture": (lambda f: (f / "picture.png").write_text("?"), "not a picture"),
+    "no picture": (lambda f: (f / "picture.png").unlink(), "no such image"),
+    "unreadable picture": (lambda f: (f / "picture.png").write_text("?"), "not a readable image"),
     "truncated picture": (lambda f: _truncate(f / "picture.png"), "damaged or truncated"),
     "tiny picture": (lambda f: Image.new("RGB", (9, 9)).save(f / "picture.png"), "9x9 pixels"),
     "gigantic picture": (
@@ -128,7 +128,7 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "a folder in a file": (["--output_folder", "/dev/null/out"], "choose another output folder"),
     "unwritable latents": (["--save_latents", "/proc/new/a.safetensors"], "/proc/new: cannot be"),
     "latents in a folder's place": (["--save_latents", "."], "is a folder; name the file"),
-    "no picture here": (["--img_path", "nope.png"], "nope.png: no such picture"),
+    "no picture here": (["--img_path", "nope.png"], "nope.png: no such image"),
 }
 
 

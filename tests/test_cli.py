@@ -238,7 +238,7 @@ def test_a_run_that_ends_before_the_asked_blocks_says_so_and_leaves_an_earlier_t
     assert "report" not in said
     trace.write_text("yesterday's")
     said = _stopped(release, tmp_path, "--profile_blocks", "198:199")
-    assert f"blocks 198:199; {trace} is of an earlier run\n" in said
+    assert f"blocks 198:199; {trace} is from an earlier run\n" in said
     assert "report" not in said
     assert trace.read_text() == "yesterday's"
     assert not (tmp_path / "profile_trace_report.html").exists()

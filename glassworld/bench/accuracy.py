@@ -9,9 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from glassworld.bench.steady_state import idle_action
-from glassworld.engine.media.images import psnr
-from glassworld.engine.rollout import Frames
-from glassworld.engine.world import Picture, World
+from glassworld.engine.media.images import Frames, ImageSource, psnr
+from glassworld.engine.world import World
 
 BLOCKS = 5
 MAX_PSNR_DB = 100.0
@@ -20,7 +19,7 @@ MAX_PSNR_DB = 100.0
 Block = tuple[Frames, Tensor]
 
 
-def first_blocks(world: World, start_image: Picture, count: int) -> list[Block]:
+def first_blocks(world: World, start_image: ImageSource, count: int) -> list[Block]:
     """Generate the first blocks of a session: their frames and their latents on the host."""
     session, blocks = world.start(start_image, seed=1), []
     for _ in range(count):
@@ -36,7 +35,7 @@ def relative_errors(latents: Sequence[Tensor], exact: Sequence[Tensor]) -> list[
     return [float((a - b).square().mean().sqrt() / b.std()) for a, b in pairs]
 
 
-def error_against(world: World, exact: World, start_image: Picture) -> dict[str, float]:
+def error_against(world: World, exact: World, start_image: ImageSource) -> dict[str, float]:
     """Compare the first blocks of two worlds.
 
     Returns the root mean square error of the latents in standard deviations of the exact ones, and

@@ -30,11 +30,12 @@ from glassworld.bench.steady_state import (
 )
 from glassworld.bench.tables import section_summary
 from glassworld.engine.acceleration.parts import accelerate, check_parts
-from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.engine.checkpoint.tiny_decoder import with_tiny_decoder
 from glassworld.engine.run_config import describe
-from glassworld.engine.world import Session, World
+from glassworld.engine.session import Session
+from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.files import replacing
 from glassworld.profiling.metadata import machine, versions
@@ -120,11 +121,12 @@ class Benchmark:
         world = load_world(**self.options.unaccelerated)
         if self.options.baseline is not None:
             check_baseline(self.options.baseline, describe(world, None, None))
-        self.eager = eager_world(world)
+        mixed = load.dtype == "mixed"  # its decoder is rounded, the baseline's must not be
+        exact = load_world(**self.options.unaccelerated | {"dtype": "float32"}) if mixed else world
+        self.eager = eager_world(exact)
         if load.tiny_decoder is not None:
             world = with_tiny_decoder(world, Path(load.tiny_decoder))
-        accelerate(world, load.accelerate)
-        self.world = world
+        self.world = world = accelerate(world, load.accelerate)
         return {
             "accelerate": list(load.accelerate),
             "machine": machine(),

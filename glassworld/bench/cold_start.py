@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glassworld.engine.world import Session
+    from glassworld.engine.session import Session
 
 FIRST_FRAMES = "first frames"
 WARM_BLOCKS = 6
@@ -98,7 +98,7 @@ def _main() -> None:
     world = load_world(**request["world"])
     synchronize(world.device)
     timeline.mark("world")
-    accelerate(world, request["accelerate"])
+    world = accelerate(world, request["accelerate"])
     synchronize(world.device)
     timeline.mark("accelerated")
     session, action = world.start(request["picture"]), world.space.press(())
@@ -119,7 +119,7 @@ def _memory(session: Session) -> dict[str, float]:
     weights = sum(weight.nbytes for part in parts for weight in part.parameters())
     figures = {
         "weights_mb": weights / 1e6,
-        "session_mb": session.state.tensors_bytes() / 1e6,
+        "session_mb": session.state.nbytes / 1e6,
         "peak_memory_mb": _peak_bytes(device) / 1e6,
     }
     if device == "cuda":

@@ -11,7 +11,7 @@ from glassworld.bench.steady_state import fork, frames_per_block, idle_action
 from glassworld.engine.batch import SessionBatch
 from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.runtime.transfer import HostCopy
-from glassworld.engine.world import Session
+from glassworld.engine.session import Session
 from glassworld.play.images import encode_images
 
 ROUNDS = 8
@@ -59,7 +59,7 @@ def _throughput(sessions: list[Session], rounds: int) -> dict[str, Any]:
         for session, action in zip(sessions, actions, strict=True):
             session.step(action)
 
-    row = {"sessions": len(sessions), "session_mb": sessions[0].state.tensors_bytes() / 1e6}
+    row = {"sessions": len(sessions), "session_mb": sessions[0].state.nbytes / 1e6}
     row["fps_each_in_turn"] = frames_per_block(world) / _median_round(step_in_turn, rounds)
     batch = SessionBatch(sessions)
     seconds = _median_round(lambda: batch.step(actions), rounds)

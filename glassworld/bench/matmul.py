@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from glassworld.bench.peak_rates import median_seconds
 from glassworld.bench.steady_state import fork, idle_action
-from glassworld.engine.world import Session
+from glassworld.engine.session import Session
 from glassworld.models.ops.linear import PackedLinear
 
 MATMULS = {

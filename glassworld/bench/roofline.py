@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from glassworld.bench.steady_state import fork, idle_action
-from glassworld.engine.run_config import describe
-from glassworld.engine.world import Session
+from glassworld.engine.session import Session
 from glassworld.profiling.capture import profile
-from glassworld.profiling.metadata import describe_run
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.roofline import roofline_by_tag
 
@@ -27,7 +25,6 @@ def roofline_points(session: Session) -> list[dict[str, Any]]:
     """
     session = fork(session)
     world = session.world
-    describe_run(**describe(world, None, None))
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         with profile(trace, mode="tags" if world.device.type == "cpu" else "full"):

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from glassworld.bench.steady_state import BlockTimes, warm_session
-from glassworld.engine.world import Picture, World
+from glassworld.engine.media.images import ImageSource
+from glassworld.engine.world import World
 from glassworld.specs import SPACE_FACTOR, WorldSpec
 
 Curve = list[tuple[float, float]]
@@ -23,7 +24,7 @@ TOKENS = "tokens of a block"
 
 
 def scaling_curves(
-    world: World, start_image: Picture, report: Callable[[str], object]
+    world: World, start_image: ImageSource, report: Callable[[str], object]
 ) -> dict[str, Curve]:
     """Measure the median milliseconds of a few blocks along each axis."""
     curves: dict[str, Curve] = {}
@@ -60,7 +61,7 @@ def _with_spec(world: World, spec: WorldSpec) -> World:
     dit = copy.copy(world.networks.dit)
     dit.spec = spec.dit
     networks = replace(world.networks, dit=dit)
-    return World(spec, networks, world.name, decoding=world.pipeline.decoder_dtype)
+    return replace(world, spec=spec, networks=networks)
 
 
 def curve_along_run(block_ms: list[float], parts: int = 12) -> Curve:

@@ -16,8 +16,10 @@ from itertools import pairwise, repeat
 from typing import Any
 
 from glassworld.engine.actions.track import Action
+from glassworld.engine.media.images import ImageSource
 from glassworld.engine.runtime.device import synchronize
-from glassworld.engine.world import Picture, Session, World
+from glassworld.engine.session import Session
+from glassworld.engine.world import World
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import listen
 from glassworld.specs import TIME_FACTOR
@@ -83,7 +85,7 @@ def frames_per_block(world: World) -> int:
     return TIME_FACTOR * world.spec.frames_per_block
 
 
-def warm_session(world: World, start_image: Picture) -> Session:
+def warm_session(world: World, start_image: ImageSource) -> Session:
     """Start a session and run it until its window is full and its encoder forgot the image."""
     session = world.start(start_image)
     spec = world.spec

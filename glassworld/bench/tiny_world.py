@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from glassworld.engine.world import Networks, World
+from glassworld.engine.networks import Networks
+from glassworld.engine.world import World
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vae.encoder import VAEEncoder
@@ -28,7 +29,7 @@ TINY_DIT = DiTSpec(
         keyboard_width=32,
         mouse_width=32,
         heads=2,
-        turning_dims=4,
+        rotary_dims=4,
     ),
     dim=32,
     ffn_dim=48,

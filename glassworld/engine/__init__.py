@@ -1,0 +1,1 @@
+"""The engine: load a world, generate its blocks, run its sessions."""

@@ -1,4 +1,4 @@
-"""What the network is told beside the noisy latents: the picture and the actions."""
+"""The inputs of the network beside the noisy latents: the start image and the actions."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from glassworld.specs import TIME_FACTOR
 
 @dataclass
 class ImageLatents:
-    """The latents of the video "the picture, then grey", encoded as far as blocks ask for them.
+    """The latents of the video "the image, then gray", encoded as far as blocks need them.
 
-    The encoder forgets: from latent frame `encoder_reach + 1` on, the latents stay the same to
-    the bit, so no more than that are ever computed, however long the run.
+    The encoder's receptive field is finite: after `encoder_receptive_field + 2` latent frames the
+    latents stay the same to the bit, so no more are ever computed, however long the run.
     """
 
-    picture: Tensor  # [1, 3, 1, H, W] in [-1, 1]
+    pixels: Tensor  # [1, 3, 1, H, W] in [-1, 1]
     memory: FeatureCache
     latents: Tensor | None = None  # [1, c, frames so far, h, w]
 
     def missing(self, end: int, encoder: VAEEncoder) -> int:
-        """How many latent frames are still to be encoded before frame `end` can be read."""
+        """Return how many latent frames must be encoded before frame `end` can be read."""
         done = 0 if self.latents is None else self.latents.shape[2]
         return max(0, min(end, encoder.spec.encoder_receptive_field + 2) - done)
 
@@ -38,22 +38,22 @@ class ImageLatents:
         count = self.missing(end, encoder)
         if count == 0:
             return
-        shape = (1, 3, TIME_FACTOR, *self.picture.shape[-2:])
-        grey = self.picture.new_zeros(shape)
+        shape = (1, 3, TIME_FACTOR, *self.pixels.shape[-2:])
+        gray = self.pixels.new_zeros(shape)
         parts = [] if self.latents is None else [self.latents]
         if self.latents is None:
-            parts.append(encoder(self.picture, self.memory))
+            parts.append(encoder(self.pixels, self.memory))
             count -= 1
-        parts += [encoder(grey, self.memory) for _ in range(count)]
+        parts += [encoder(gray, self.memory) for _ in range(count)]
         self.latents = torch.cat(parts, 2)
         if self.latents.shape[2] == encoder.spec.encoder_receptive_field + 2:
             self.memory = FeatureCache()  # a fifth of a released session, and of no more use
 
     def condition(self, start: int, frames: int) -> Tensor:
-        """What the network sees of frames `start` on: `[1, 4 + c, frames, h, w]`.
+        """Return the condition of latent frames `start` on: `[1, 4 + c, frames, h, w]`.
 
         A mask of four channels, 1 on the run's first latent frame, then the image latents, which
-        past the encoder's reach are the last ones again.
+        past the encoder's receptive field are the last ones again.
         """
         assert self.latents is not None
         last = self.latents.shape[2] - 1
@@ -68,7 +68,8 @@ class ImageLatents:
         return torch.cat([mask, latents], 1)
 
     def copy(self) -> ImageLatents:
-        return ImageLatents(self.picture, self.memory.copy(), self.latents)
+        """Return latents that can be encoded further on their own."""
+        return ImageLatents(self.pixels, self.memory.copy(), self.latents)
 
 
 @dataclass
@@ -84,14 +85,14 @@ class ActionHistory:
 
     @staticmethod
     def of(track: ActionTrack | None, space: ActionSpace) -> ActionHistory:
-        """All rows of a track; without one none yet."""
+        """Start with all rows of a track; without one, with none."""
         if track is not None:
             return ActionHistory(track.keyboard, track.mouse)
         mouse = np.zeros((0, 2), np.float32) if space.has_mouse else None
         return ActionHistory(np.zeros((0, len(space.keyboard)), np.float32), mouse)
 
     def append(self, keyboard: Rows, mouse: Rows | None, keep: int) -> None:
-        """Add a block's rows; of the rows before them the last `keep` stay."""
+        """Add a block's rows; of the earlier rows only the last `keep` stay."""
         dropped = max(0, len(self.keyboard) - keep)
         self.first += dropped
         self.keyboard = np.concatenate([self.keyboard[dropped:], keyboard])
@@ -100,18 +101,20 @@ class ActionHistory:
             self.mouse = np.concatenate([self.mouse[dropped:], mouse])
 
     def windows(self, start: int, frames: int, rows: int, like: Tensor) -> ActionWindows:
-        """What latent frames `start` on see: frame f the `rows` rows before row 4f.
+        """Return the actions that latent frames `start` on see: frame f the `rows` before row 4f.
 
-        Rows before the first are the first. On the device and of the type of `like`.
+        Rows before the first repeat it. On the device and of the type of `like`.
         """
         ends = TIME_FACTOR * np.arange(start, start + frames)[:, None]
         index = np.maximum(ends - rows + np.arange(rows), 0) - self.first
 
-        def seen(held: Rows) -> Tensor:
-            return to_device(torch.from_numpy(held[index])[None], like.device, like.dtype)
+        def window(table: Rows) -> Tensor:
+            return to_device(torch.from_numpy(table[index])[None], like.device, like.dtype)
 
-        return ActionWindows(seen(self.keyboard), None if self.mouse is None else seen(self.mouse))
+        return ActionWindows(
+            window(self.keyboard), None if self.mouse is None else window(self.mouse)
+        )
 
     def copy(self) -> ActionHistory:
-        """Rows are never written in place, so they are shared."""
+        """Return a history of the same rows, which are never written in place."""
         return ActionHistory(self.keyboard, self.mouse, self.first)

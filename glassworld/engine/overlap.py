@@ -1,39 +1,37 @@
 """Blocks whose actions are known beforehand, so that nobody waits for single frames.
 
-In small worlds, on processors, that saves time twice. A block is decoded at once: large operators
-cost less than many small ones. And it is decoded while the next block is made: products too small
-to gain from a second core leave half of the cores to the decoder.
+In small worlds, on processors, that saves time twice. A block is decoded in one call: large
+operators cost less than many small ones. And it is decoded while the next block is generated:
+matmuls too small to gain from a second core leave half of the cores to the decoder.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 
 import torch
-from torch import Tensor
 
 from glassworld.engine.pipeline import BlockOutput, Pipeline
 from glassworld.engine.runtime.threads import using_threads
-from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.state import SessionState
 from glassworld.profiling.tags import is_active
 from glassworld.specs import WorldSpec
 
-SMALL = 2**18
+SMALL_BLOCK = 2**18
 """Numbers in a block's tokens, up to which the transformer gains little from a second core."""
 
-LEAST_SHARE = 0.2
+MIN_SHARE = 0.2
 """Of the decoder's work that the transformer must have, or half of the cores would wait for it."""
 
 
-def make_blocks(
+def generate_blocks(
     pipeline: Pipeline, state: SessionState, turns: Iterable[object], ahead: bool = True
 ) -> Generator[BlockOutput]:
-    """The session's next blocks, one for each of `turns`, which is read as they are begun.
+    """Generate the session's next blocks, one for each of `turns`, read as each block begins.
 
     With `ahead` the state may be a block ahead of what was yielded, and numbers may be rounded
     otherwise than in live play. While tags are recorded or listened to, one thing is done after
@@ -47,23 +45,26 @@ def make_blocks(
 
 
 def is_small(pipeline: Pipeline) -> bool:
-    """Whether operators are so small that fewer are quicker: on a processor, uncompiled."""
-    spec = pipeline.spec
-    small = spec.frames_per_block * spec.tokens_per_frame * spec.dit.dim <= SMALL
-    compiled = pipeline.dit.compiled or pipeline.decoder.compiled
-    return small and pipeline.device.type == "cpu" and not compiled
+    """Return whether fewer, larger operators pay: on a processor, uncompiled, in small worlds."""
+    spec, networks = pipeline.spec, pipeline.networks
+    small = spec.frames_per_block * spec.tokens_per_frame * spec.dit.dim <= SMALL_BLOCK
+    compiled = networks.dit.compiled or networks.decoder.compiled
+    return small and networks.device.type == "cpu" and not compiled
 
 
 def overlaps(pipeline: Pipeline) -> bool:
-    """Whether decoding beside the transformer pays: on two cores, if both have enough to do."""
-    transformer, decoder = work(pipeline.spec)
-    enough = transformer > LEAST_SHARE * decoder
+    """Return whether decoding beside the transformer pays: on two cores, if both work enough."""
+    transformer, decoder = count_multiplications(pipeline.spec)
+    enough = transformer > MIN_SHARE * decoder
     return is_small(pipeline) and enough and torch.get_num_threads() > 1
 
 
-def work(spec: WorldSpec) -> tuple[int, int]:
-    """Multiplications of a block in the transformer's large products and the decoder's residual
-    blocks: all that matters, for a comparison."""
+def count_multiplications(spec: WorldSpec) -> tuple[int, int]:
+    """Count the multiplications of a block in the transformer and in the decoder.
+
+    Of the transformer only the large matmuls count, of the decoder only the residual blocks: all
+    that matters for a comparison.
+    """
     dit, vae = spec.dit, spec.vae
     passes = len(spec.denoising_steps) + 1
     layers = dit.num_layers * (8 * dit.dim**2 + 2 * dit.dim * dit.ffn_dim)
@@ -81,28 +82,23 @@ def _in_turn(
     pipeline: Pipeline, state: SessionState, turns: Iterable[object], at_once: int
 ) -> Generator[BlockOutput]:
     for _ in turns:
-        yield pipeline.run_block(state, at_once=at_once)
+        yield pipeline.generate_block([state], at_once=at_once)
 
 
 def _overlapped(
     pipeline: Pipeline, state: SessionState, turns: Iterable[object]
 ) -> Generator[BlockOutput]:
-    """The first block alone, because somebody waits for it; the others on two lanes."""
+    """Generate the first block alone, because somebody waits for it, the others on two lanes."""
     turns, frames = iter(turns), pipeline.spec.frames_per_block
     yield from _in_turn(pipeline, state, islice(turns, 1), frames)
-
-    @torch.inference_mode()
-    def decoded(latents: Tensor) -> BlockOutput:
-        return BlockOutput(latents, [HostCopy(x) for x in pipeline.decode(latents, state, frames)])
-
     threads = torch.get_num_threads()
-    mine, others = threads // 2, partial(torch.set_num_threads, threads - threads // 2)
-    with ThreadPoolExecutor(1, initializer=others) as lane:
-        waiting: deque[Future[BlockOutput]] = deque()
+    own_share, set_share = threads // 2, partial(torch.set_num_threads, threads - threads // 2)
+    with ThreadPoolExecutor(1, initializer=set_share) as decoding:
+        waiting: deque[BlockOutput] = deque()
         for _ in turns:
-            with torch.inference_mode(), using_threads(mine):  # not while the caller has its turn
-                pipeline.make([state], state, lambda x: waiting.append(lane.submit(decoded, x)))
+            with using_threads(own_share):  # not while the caller has its turn
+                block = pipeline.generate_block([state], at_once=frames, executor=decoding)
+            waiting.append(block)
             if len(waiting) > 1:
-                yield waiting.popleft().result()
-        for last in waiting:
-            yield last.result()
+                yield waiting.popleft()
+        yield from waiting

@@ -5,16 +5,19 @@ Nothing here reads a value back from the device; the only copy to the host is of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from glassworld.engine.acceleration.cuda_graphs import PassGraphs, PassInput
+from glassworld.engine.cuda_graphs import PassGraphs, PassInput
+from glassworld.engine.networks import Networks
 from glassworld.engine.runtime.transfer import HostCopy, to_device
 from glassworld.engine.sampling import (
     DenoisingStep,
@@ -25,46 +28,59 @@ from glassworld.engine.sampling import (
 )
 from glassworld.engine.state import NetworkState, SessionState
 from glassworld.models.transformer.action import ActionWindows
-from glassworld.models.transformer.dit import DiT
 from glassworld.models.transformer.layer import BlockPosition
-from glassworld.models.vae.encoder import VAEEncoder
-from glassworld.models.vae.streaming import StreamingDecoder
 from glassworld.profiling import registry as tags
+from glassworld.profiling.capture import describe_block
 from glassworld.profiling.tags import tag
 from glassworld.specs import WorldSpec
 
 
+@dataclass(frozen=True)
+class ExecutionPlan:
+    """How a world's passes run on its device; `accelerate` chooses."""
+
+    attention_backends: tuple[SDPBackend, ...] = ()  # the preferred one first; (): torch decides
+    cuda_graphs: bool = False
+
+    def attention(self) -> AbstractContextManager[None]:
+        """Return the context that attention runs in."""
+        if not self.attention_backends:
+            return nullcontext()
+        return sdpa_kernel(list(self.attention_backends), set_priority=True)
+
+
 class BlockOutput(NamedTuple):
-    """A finished block; `b` is 1, or the number of sessions that made it together."""
+    """A block of `b` sessions, whose frames may still be on their way to the host."""
 
     latents: Tensor  # [b, c, f, h, w], on the device
-    parts: list[HostCopy]  # of latent frames uint8 [b, n, H, W, 3], to the host
+    copies: list[HostCopy] | Future[list[HostCopy]]  # of latent frames uint8 [b, n, H, W, 3]
 
     def frames(self) -> Tensor:
-        """All of the block's frames `[b, pixel frames, H, W, 3]`, on the host."""
-        return cat([part.wait() for part in self.parts], 1)
+        """Wait for the block's frames and return them: uint8 `[b, pixel frames, H, W, 3]`."""
+        copies = self.copies.result() if isinstance(self.copies, Future) else self.copies
+        return cat([copy.wait() for copy in copies], 1)
 
 
 OnFrames = Callable[[HostCopy], None]
-"""Hears of a latent frame's pictures as soon as they are decoded, on a GPU: asked for."""
+"""Called with each latent frame's pixels once they are decoded, on a GPU once that is queued."""
 
 
 @dataclass(frozen=True)
 class BlockConditioning:
-    """What every pass over one block is given beside the latents and the time."""
+    """The inputs of every pass over one block beside the latents and the time."""
 
     condition: Tensor
     place: BlockPosition
     windows: ActionWindows
 
     @staticmethod
-    def cat(each: Sequence[BlockConditioning]) -> BlockConditioning:
-        """Of several sessions, along the batch's axis."""
-        windows = [given.windows for given in each]
+    def cat(sessions: Sequence[BlockConditioning]) -> BlockConditioning:
+        """Concatenate the inputs of several sessions along the batch axis."""
+        windows = [session.windows for session in sessions]
         mouse = [window.mouse for window in windows if window.mouse is not None]
         return BlockConditioning(
-            cat([given.condition for given in each]),
-            BlockPosition.cat([given.place for given in each]),
+            cat([session.condition for session in sessions]),
+            BlockPosition.cat([session.place for session in sessions]),
             ActionWindows(
                 cat([window.keyboard for window in windows]), cat(mouse) if mouse else None
             ),
@@ -72,174 +88,178 @@ class BlockConditioning:
 
 
 def cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Concatenate tensors; a single one is returned as it is."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Pipeline:
-    """The networks of a world, run over a session's state."""
+    """A world's networks, run over the state of its sessions."""
 
-    def __init__(
-        self, spec: WorldSpec, dit: DiT, encoder: VAEEncoder, decoder: StreamingDecoder
-    ) -> None:
-        self.spec, self.dit, self.encoder, self.decoder = spec, dit, encoder, decoder
-        schedule = FlowSchedule(spec.timestep_shift)
-        self.steps = schedule.steps(spec.denoising_steps, spec.warp_steps)
-        self.clean = schedule.step(spec.context_noise)
-        weight = dit.patch_embedding.weight
-        self.device, self.dtype = weight.device, weight.dtype
-        self.decoder_dtype = next(decoder.parameters()).dtype
-        self.times = {
-            step: torch.full((1, 1), step.timestep, device=self.device)
-            for step in (*self.steps, self.clean)
+    spec: WorldSpec
+    networks: Networks
+    plan: ExecutionPlan
+    steps: tuple[DenoisingStep, ...] = field(init=False)
+    clean: DenoisingStep = field(init=False)  # of the pass that fills the caches
+    times: dict[DenoisingStep, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Put the timesteps on the device once."""
+        schedule = FlowSchedule(self.spec.timestep_shift)
+        steps = schedule.steps(self.spec.denoising_steps, self.spec.warp_steps)
+        clean = schedule.step(self.spec.context_noise)
+        times = {
+            step: torch.full((1, 1), step.timestep, device=self.networks.device)
+            for step in (*steps, clean)
         }
-        # Set by `accelerate`: whether passes are captured, and what attention runs under.
-        self.captures = False
-        self.attention: Callable[[], AbstractContextManager[None]] = nullcontext
-
-    def run_block(
-        self, state: SessionState, on_frames: OnFrames | None = None, at_once: int = 1
-    ) -> BlockOutput:
-        """Make the next block; `state.actions` already holds its rows."""
-        return self.run_together([state], state, on_frames, at_once)
+        for name, value in (("steps", steps), ("clean", clean), ("times", times)):
+            object.__setattr__(self, name, value)
 
     @torch.inference_mode()
-    def run_together(
+    def generate_block(
         self,
         states: Sequence[SessionState],
-        networks: NetworkState,
+        network_state: NetworkState | None = None,
         on_frames: OnFrames | None = None,
         at_once: int = 1,
+        executor: Executor | None = None,
     ) -> BlockOutput:
-        """Make the next block of every session in `states`.
+        """Generate the next block of every session in `states`, which hold its actions already.
 
-        `networks` holds what the networks keep of all of them, in their order. They stand at the
-        same point of their windows (see `SessionBatch`). `on_frames` is called within, for every
-        latent frame or as many as are decoded `at_once`.
+        `network_state` holds the caches of all sessions in their order, who stand at the same
+        point of their windows (see `SessionBatch`); by default those of the only session.
+        `at_once`: latent frames to decode in one call, each followed by `on_frames`. With
+        `executor` decoding runs there, beside the update of the caches and later blocks.
         """
-        parts = []
+        network_state = states[0] if network_state is None else network_state
+        block = states[0].block
+        describe_block(states[0].config)
+        if self.plan.cuda_graphs and network_state.graphs is None:
+            network_state.graphs = PassGraphs(self.networks.device)
+        with self.plan.attention(), tag(tags.BLOCK, block=block):
+            conditioning = BlockConditioning.cat([self.conditioning(state) for state in states])
+            latents = self._denoise(states, network_state, conditioning)
+            with tag(tags.VAE_DECODE, block=block):  # first: nobody waits for the update
+                decode = partial(self._decode, latents, network_state, at_once, on_frames)
+                copies = decode() if executor is None else executor.submit(decode)
+            with tag(tags.UPDATE_CACHE, block=block):
+                self._update_cache(latents, network_state, conditioning)
+        for state in states:
+            state.start += self.spec.frames_per_block
+            state.block += 1
+        return BlockOutput(latents, copies)
 
-        def show(latents: Tensor) -> None:
-            for pictures in self.decode(latents, networks, at_once):
-                parts.append(HostCopy(pictures))
-                if on_frames is not None:
-                    on_frames(parts[-1])
-
-        return BlockOutput(self.make(states, networks, show), parts)
-
-    def make(
+    def _denoise(
         self,
         states: Sequence[SessionState],
-        networks: NetworkState,
-        show: Callable[[Tensor], object],
+        network_state: NetworkState,
+        conditioning: BlockConditioning,
     ) -> Tensor:
-        """The block's latents. `show` has them decoded, before the update pass."""
-        frames, block = self.spec.frames_per_block, states[0].block
-        if self.captures and networks.graphs is None:
-            networks.graphs = PassGraphs(self.device)
-        with self.attention(), tag(tags.BLOCK, block=block):
-            given = BlockConditioning.cat([self.given(state, frames) for state in states])
-            latents = self.denoise(states, networks, given)
-            with tag(tags.VAE_DECODE, block=block):
-                show(latents)  # on their way while the update pass, which nobody waits for, runs
-            with tag(tags.UPDATE_CACHE, block=block):
-                self.remember(latents, given, networks)
-        for state in states:
-            state.start += frames
-            state.block += 1
-        return latents
-
-    def denoise(
-        self, states: Sequence[SessionState], networks: NetworkState, given: BlockConditioning
-    ) -> Tensor:
-        """From noise to the block's clean latents, step by step."""
+        """Turn noise into the block's clean latents, step by step."""
         frames, last = self.spec.frames_per_block, len(self.steps) - 1
-        first = states[0]
-        x = self.draw_noise(
-            states, lambda each: each.noise.block(each.start - each.prefilled, frames)
-        )
+        drawn = [state.noise.block_noise(state.generated, frames) for state in states]
+        x = self._to_device(cat(drawn))
         for index, step in enumerate(self.steps):
-            named = {"block": first.block, "step": index, "timestep": int(step.timestep)}
-            with tag(tags.DENOISING_STEP, **named):
+            numbers = {"block": states[0].block, "step": index, "timestep": int(step.timestep)}
+            with tag(tags.DENOISING_STEP, **numbers):
                 forward = tags.GENERATOR_FORWARD if index < last else tags.GENERATOR_FORWARD_FINAL
                 with tag(forward):
-                    x0 = self.predict(x, step, given, networks)
+                    x0 = self._predict_x0(x, step, network_state, conditioning)
                 if index < last:
                     with tag(tags.ADD_NOISE):
-                        fresh = self.draw_noise(states, lambda each: each.noise.fresh(frames))
+                        drawn = [state.noise.step_noise(frames) for state in states]
+                        fresh = self._to_device(cat(drawn))
                         noise = renew_noise(x, x0, step, fresh, self.spec.eta)
                         x = add_noise(x0, noise, self.steps[index + 1])
         return x0
 
-    def draw_noise(
-        self, states: Sequence[SessionState], draw: Callable[[SessionState], Tensor]
+    def _predict_x0(
+        self,
+        x: Tensor,
+        step: DenoisingStep,
+        network_state: NetworkState,
+        conditioning: BlockConditioning,
     ) -> Tensor:
-        """Noise of every session, from its own source."""
-        return self.to_device(cat([draw(state) for state in states]))
-
-    def predict(
-        self, x: Tensor, step: DenoisingStep, given: BlockConditioning, networks: NetworkState
-    ) -> Tensor:
-        """The clean latents that the network sees in `x`."""
+        """Return the clean latents that the network sees in `x`."""
         with tag(tags.DIFFUSION_FORWARD):
-            flow = self.forward(x, step, given, networks, output=True)
+            flow = self.forward(x, step, network_state, conditioning, output=True)
         with tag(tags.FLOW_TO_X0):
             assert flow is not None
             return flow_to_x0(x, flow, step)
 
-    def remember(self, latents: Tensor, given: BlockConditioning, networks: NetworkState) -> None:
+    @torch.inference_mode()
+    def _decode(
+        self,
+        latents: Tensor,
+        network_state: NetworkState,
+        at_once: int,
+        on_frames: OnFrames | None,
+    ) -> list[HostCopy]:
+        """Decode the block, `at_once` latent frames in a call, and copy the pixels to the host."""
+        graphs, decoder = network_state.graphs, self.networks.decoder
+        frame = decoder.decode_frame if graphs is None else partial(graphs.frame, decoder)
+        x = latents.to(self.networks.decoder_dtype)
+        copies = []
+        for pixels in decoder.stream(x, network_state.decoder, frame, at_once):
+            copies.append(HostCopy(pixels))
+            if on_frames is not None:
+                on_frames(copies[-1])
+        return copies
+
+    def _update_cache(
+        self, latents: Tensor, network_state: NetworkState, conditioning: BlockConditioning
+    ) -> None:
         """Leave the keys and values of clean latents in the caches."""
         with tag(tags.DIFFUSION_FORWARD):
-            self.forward(latents, self.clean, given, networks, output=False)
+            self.forward(latents, self.clean, network_state, conditioning, output=False)
 
     def forward(
         self,
         x: Tensor,
         step: DenoisingStep,
-        given: BlockConditioning,
-        networks: NetworkState,
+        network_state: NetworkState,
+        conditioning: BlockConditioning,
         output: bool,
     ) -> Tensor | None:
-        x, time = torch.cat([x, given.condition], 1), self.times[step]
-        if networks.graphs is not None:
-            read = PassInput(x, time, given.place, given.windows)
-            kept = (networks.context, networks.caches)
-            return networks.graphs.forward(self.dit, read, *kept, output=output)
-        where = (given.place, given.windows, networks.context, networks.caches)
-        flow: Tensor | None = self.dit(x, time, *where, output=output)
+        """Run the transformer over a block and return the flow, or None without `output`."""
+        x, time = torch.cat([x, conditioning.condition], 1), self.times[step]
+        context, caches = network_state.context, network_state.caches
+        place, windows = conditioning.place, conditioning.windows
+        if network_state.graphs is not None:
+            inputs = PassInput(x, time, place, windows)
+            dit = self.networks.dit
+            return network_state.graphs.forward(dit, inputs, context, caches, output=output)
+        flow: Tensor | None = self.networks.dit(
+            x, time, place, windows, context, caches, output=output
+        )
         return flow
-
-    def decode(self, latents: Tensor, networks: NetworkState, at_once: int = 1) -> Iterator[Tensor]:
-        """The pictures of each latent frame, uint8 `[b, 1 or 4, H, W, 3]`, or of `at_once`."""
-        graphs, decoder = networks.graphs, self.decoder
-        frame = decoder.decode_frame if graphs is None else partial(graphs.frame, decoder)
-        x = latents.to(self.decoder_dtype)
-        return decoder.stream(x, networks.decoder, frame, at_once)
 
     @torch.inference_mode()
     def prefill(self, latents: Tensor, state: SessionState) -> None:
         """Take given latents `[1, c, f, h, w]` into the caches, block by block (an extension)."""
         frames = self.spec.frames_per_block
-        with self.attention(), tag(tags.INITIAL_LATENTS):
-            for block in torch.split(self.to_device(latents), frames, dim=2):
-                self.remember(block, self.given(state, frames), state)
+        with self.plan.attention(), tag(tags.INITIAL_LATENTS):
+            for block in torch.split(self._to_device(latents), frames, dim=2):
+                self._update_cache(block, state, self.conditioning(state))
                 state.start += frames
         state.prefilled = state.start
 
-    def given(self, state: SessionState, frames: int) -> BlockConditioning:
-        """The condition, the place and the actions of the block at `state.start`."""
-        start, spec = state.start, self.spec
-        if state.image.missing(start + frames, self.encoder):
+    def conditioning(self, state: SessionState) -> BlockConditioning:
+        """Return the image condition, the position and the actions of a session's next block."""
+        start, frames, spec = state.start, self.spec.frames_per_block, self.spec
+        encoder = self.networks.encoder
+        if state.image.missing(start + frames, encoder):
             with tag(tags.CONDITION_ENCODE, block=state.block):
-                state.image.encode(start + frames, self.encoder)
+                state.image.encode(start + frames, encoder)
         condition = state.condition
         if condition is None:
-            condition = self.to_device(state.image.condition(start, frames))
+            condition = self._to_device(state.image.condition(start, frames))
         state.condition = None
         return BlockConditioning(
             condition=condition,
-            place=self.dit.stream_position(start, frames, spec.token_grid, state.shift),
+            place=self.networks.dit.stream_position(start, frames, spec.token_grid, state.shift),
             windows=state.actions.windows(start, frames, spec.dit.action.rows, condition),
         )
 
-    def to_device(self, x: Tensor) -> Tensor:
-        return to_device(x, self.device, self.dtype)
+    def _to_device(self, x: Tensor) -> Tensor:
+        return to_device(x, self.networks.device, self.networks.dtype)

@@ -1,4 +1,4 @@
-"""A run from its first block to its last, and what is told of it on the way."""
+"""A run from its first block to its last, and the reports on the way."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from glassworld.engine.actions.track import ActionTrack
+from glassworld.engine.media.images import Frames
 from glassworld.engine.pipeline import BlockOutput
-
-Frames = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class BlockReport:
-    """What `World.generate` tells its caller after each block."""
+    """The report that `World.generate` gives its caller after each block."""
 
     index: int
     total: int
@@ -32,7 +29,7 @@ class Timings:
     """Wall-clock seconds of a rollout."""
 
     first_block: float  # from the call until the first block's frames
-    blocks: tuple[float, ...]  # of each block, decoding included
+    blocks: tuple[float, ...]  # per block, decoding included
 
 
 @dataclass(frozen=True)
@@ -41,25 +38,25 @@ class Rollout:
 
     frames: Frames  # uint8 [N, H, W, 3]
     latents: Tensor  # [1, c, T, h, w] float32 on the CPU, initial latents included
-    actions: ActionTrack  # the rows of the frames made, one per pixel frame
+    actions: ActionTrack  # the rows of the new frames, one per pixel frame
     timings: Timings
 
 
-def collect(
+def collect_blocks(
     blocks: Generator[BlockOutput],
     total: int,
     began: float,
     on_block: Callable[[BlockReport], bool | None] | None,
 ) -> tuple[list[Frames], list[Tensor], Timings]:
-    """Up to `total` blocks, as they come: their frames, latents and times."""
+    """Take up to `total` blocks as they come; return their frames, latents and times."""
     frames: list[Frames] = []
     latents: list[Tensor] = []
     seconds: list[float] = []
     first_block, end = 0.0, time.perf_counter()
     with closing(blocks):
-        for index, made in enumerate(blocks):
-            frames.append(made.frames()[0].numpy())
-            latents.append(made.latents.float().cpu())
+        for index, block in enumerate(blocks):
+            frames.append(block.frames()[0].numpy())
+            latents.append(block.latents.float().cpu())
             start, end = end, time.perf_counter()
             seconds.append(end - start)
             first_block = first_block or end - began

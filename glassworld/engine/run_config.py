@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def describe(world: World, seed: int | None, num_latent_frames: int | None) -> dict[str, Any]:
-    """Everything that FLOPs, bytes and the work of a run follow from.
+    """Describe everything that the FLOPs, bytes and work of a run follow from.
 
-    `num_latent_frames`: those to be made; None for a session without an end.
+    `num_latent_frames`: those to generate; None for a session without an end.
     """
     spec = world.spec
     return {
@@ -46,7 +46,7 @@ def describe(world: World, seed: int | None, num_latent_frames: int | None) -> d
             "image_size": spec.vision.image_size,
         },
         "dtype": str(world.dtype).removeprefix("torch."),
-        "decoder_dtype": str(world.pipeline.decoder_dtype).removeprefix("torch."),
+        "decoder_dtype": str(world.networks.decoder_dtype).removeprefix("torch."),
         "device": str(world.device),
         "threads": torch.get_num_threads(),
     }

@@ -1,14 +1,15 @@
-"""All that a session has and the world has not: explicit, copied and restored as one."""
+"""The state of a session: explicit, copied and restored as one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
-from glassworld.engine.acceleration.cuda_graphs import PassGraphs
 from glassworld.engine.conditioning import ActionHistory, ImageLatents
+from glassworld.engine.cuda_graphs import PassGraphs
 from glassworld.engine.sampling import NoiseSource
 from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
 from glassworld.models.vae.causal_conv import FeatureCache
@@ -16,7 +17,7 @@ from glassworld.models.vae.causal_conv import FeatureCache
 
 @dataclass
 class NetworkState:
-    """What the networks read and write: of one session, or of several along the batch's axis."""
+    """Caches and memories of one session, or of several along the batch axis."""
 
     caches: list[LayerCache]
     context: list[KeyValues]
@@ -25,7 +26,7 @@ class NetworkState:
 
     @staticmethod
     def cat(states: Sequence[NetworkState]) -> NetworkState:
-        """Of several sessions, in storage of its own."""
+        """Concatenate the states of several sessions, in storage of its own."""
         return NetworkState(
             [LayerCache.cat(same) for same in zip(*(s.caches for s in states), strict=True)],
             [KeyValues.cat(same) for same in zip(*(s.context for s in states), strict=True)],
@@ -33,7 +34,7 @@ class NetworkState:
         )
 
     def rows(self, count: int) -> list[NetworkState]:
-        """Of each of `count` sessions, in the same storage."""
+        """Return the state of each of `count` sessions, in the same storage."""
         caches = zip(*(cache.split(count) for cache in self.caches), strict=True)
         context = zip(*(keys.split(count) for keys in self.context), strict=True)
         decoders = self.decoder.split(count)
@@ -47,22 +48,29 @@ class NetworkState:
 class SessionState(NetworkState):
     """One session between two blocks.
 
-    `start` is the latent frame the next block begins at, `block` its number; `prefilled` of the
-    latent frames were given (an extension) rather than made; `condition` is the first block's,
-    prepared ahead, and None from then on; `shift` is by how many slots the windows are turned.
+    `start` is the latent frame at which the next block begins, `block` its number; `prefilled` of
+    the latent frames were given (an extension) rather than generated; `condition` is the first
+    block's, prepared ahead, and None from then on; `shift` is by how many slots the rings are
+    rolled; `config` describes the run in traces.
     """
 
     image: ImageLatents
     actions: ActionHistory
     noise: NoiseSource
+    config: dict[str, Any]
     condition: Tensor | None = None
     start: int = 0
     block: int = 0
     prefilled: int = 0
     shift: int = 0
 
+    @property
+    def generated(self) -> int:
+        """Latent frames generated so far, without those that were given."""
+        return self.start - self.prefilled
+
     def copy(self) -> SessionState:
-        """A state that shares nothing which a block writes."""
+        """Return a state that shares no tensor which a block writes."""
         return SessionState(
             caches=[cache.copy() for cache in self.caches],
             context=self.context,
@@ -70,6 +78,7 @@ class SessionState(NetworkState):
             image=self.image.copy(),
             actions=self.actions.copy(),
             noise=self.noise.copy(),
+            config=self.config,
             condition=self.condition,
             start=self.start,
             block=self.block,
@@ -77,15 +86,16 @@ class SessionState(NetworkState):
             shift=self.shift,
         )
 
-    def tensors_bytes(self) -> int:
-        """Bytes held by the caches, the context and the decoder's memory."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the caches, the context and the memories of the VAE."""
         windows = [
             window
             for cache in self.caches
             for window in (cache.self_attention, cache.mouse, cache.keyboard)
             if window is not None
         ]
-        held = [tensor for window in windows for tensor in (window.k, window.v)]
-        held += [tensor for pair in self.context for tensor in pair]
-        held += [*self.decoder.frames.values(), *self.image.memory.frames.values()]
-        return sum(tensor.nbytes for tensor in held)
+        tensors = [tensor for window in windows for tensor in (window.k, window.v)]
+        tensors += [tensor for pair in self.context for tensor in pair]
+        tensors += [*self.decoder.frames.values(), *self.image.memory.frames.values()]
+        return sum(tensor.nbytes for tensor in tensors)

@@ -22,12 +22,12 @@ import torch
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch, batch_key, supports_batching
+from glassworld.engine.media.images import Frames
 from glassworld.engine.pipeline import OnFrames
-from glassworld.engine.rollout import Frames
 from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.runtime.threads import threads_beside_others
 from glassworld.engine.runtime.transfer import HostCopy
-from glassworld.engine.world import Session
+from glassworld.engine.session import Session
 from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
 from glassworld.profiling.stage_timer import StageTime, StageTimer
 from glassworld.profiling.tags import listen

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from glassworld.engine.media.images import DAMAGED, load_picture
+from glassworld.engine.media.images import DAMAGED, load_start_image
 from glassworld.errors import ImageError
 from glassworld.play.protocol import Encoding
 
@@ -44,7 +44,7 @@ def prepare_image(data: bytes, name: str, height: int, width: int) -> StartImage
         raise ImageError(f"{name}: not a PNG, JPEG or WebP image") from None
     if opened.width * opened.height > MAX_PIXELS:
         raise ImageError(_too_large(name))
-    pixels = load_picture(opened, height, width)
+    pixels = load_start_image(opened, height, width)
     eight_bit = np.rint((pixels * 0.5 + 0.5) * 255).astype(np.uint8)
     return StartImage(name, Image.fromarray(eight_bit.transpose(1, 2, 0)))
 

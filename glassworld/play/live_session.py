@@ -189,7 +189,7 @@ class LiveSession:
         state = self.engine_session.save()
         snapshot = _Snapshot(self.next_block, self.frame_count, state, self.last_frame)
         self._snapshots.append(snapshot)
-        most = max(1, MAX_SNAPSHOT_BYTES // max(1, state.tensors_bytes()))
+        most = max(1, MAX_SNAPSHOT_BYTES // max(1, state.nbytes))
         while len(self._snapshots) > most:
             self._snapshots.popleft()
 

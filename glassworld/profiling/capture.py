@@ -1,4 +1,4 @@
-"""Captures: a profiler around a stretch of the program, exported once as a trace.
+"""Captures: a profiler around a part of the program, exported once as a trace.
 
 `full` records operators, kernels and memory; `tags` records the tags alone, cheaply enough to be
 left on. The run's configuration, versions and machine go into the trace under "glassworld".
@@ -9,10 +9,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.autograd import profiler as autograd_profiler
@@ -33,8 +33,8 @@ def profile(
 ) -> Iterator[Capture]:
     """Record what happens inside and write the trace to `path` (gzipped if it ends in .gz).
 
-    `blocks` (first, end) records only those blocks of the run. The file appears whole, also when
-    the stretch ends by an exception; only an `InputError`, or a run that ends before block
+    `blocks` (first, end) records only those blocks of the run. The file appears whole, also
+    after an exception; only an `InputError`, or a run that ends before block
     `first`, leaves the file of an earlier run: the capture's `written` says so afterwards.
     Raises `InputError` for an unknown mode, an empty range of blocks, a second capture at once,
     or a folder that cannot be written to.
@@ -64,33 +64,41 @@ def profile(
 
 
 def check_mode(mode: str) -> None:
-    """Raise `InputError` for a mode that there is not."""
+    """Raise `InputError` for an unknown mode."""
     if mode not in MODES:
         raise InputError(f"profile mode {mode!r}: must be one of {', '.join(MODES)}")
 
 
 class Capture:
-    """One profiler, started and stopped once, exported once."""
+    """One profiler, started and stopped once, exported once.
 
-    active = False
+    Its trace describes the run whose blocks were recorded last; if none was, the run that began
+    last while the capture was open.
+    """
+
+    current: ClassVar[Capture | None] = None
 
     def __init__(self, path: Path, mode: Mode) -> None:
-        if Capture.active:
+        if Capture.current is not None:
             raise InputError(f"{path}: another capture is running; only one can at a time")
         self.path, self.mode = path, mode
         self.running = False
-        self.reached = False  # one of the wanted blocks has been made
+        self.reached = False  # one of the wanted blocks was recorded
         self.written = False
         self.profiler: Any = None
-        Capture.active = True
+        self.started_run: Mapping[str, Any] = {}
+        self.recorded_run: Mapping[str, Any] | None = None
+        Capture.current = self
 
     def start(self) -> None:
+        """Start recording."""
         self.profiler = _profiler(self.mode)
         self.profiler.__enter__()
         self.running = True
         set_recording(True)
 
     def stop(self) -> None:
+        """Stop recording; the trace is not written yet."""
         if self.running:
             self.running = False
             set_recording(False)
@@ -104,16 +112,32 @@ class Capture:
     def finish(self) -> None:
         """Stop, and write the trace if anything was recorded."""
         self.stop()
-        Capture.active = False
+        Capture.current = None
         if self.profiler is not None:
-            _export(self.profiler, self.path, self.mode)
+            config = self.started_run if self.recorded_run is None else self.recorded_run
+            _export(self.profiler, self.path, metadata(self.mode, config))
             self.written = True
 
 
-def _at_blocks(capture: Capture, first: int, end: int) -> Callable[[], None]:
-    """Start at the beginning of block `first`, stop when block `end - 1` has ended."""
+def describe_run(config: Mapping[str, Any]) -> None:
+    """Tell the open capture, if there is one, that a run begins; `config`: JSON values."""
+    if Capture.current is not None:
+        Capture.current.started_run = config
 
-    def heard(pattern: str, fields: dict[str, Any], start: float, stop: float) -> None:
+
+def describe_block(config: Mapping[str, Any]) -> None:
+    """Tell the capture that records, if there is one, whose block begins."""
+    if Capture.current is not None and Capture.current.running:
+        Capture.current.recorded_run = config
+
+
+def _at_blocks(capture: Capture, first: int, end: int) -> Callable[[], None]:
+    """Start at the beginning of block `first`, stop when block `end - 1` has ended.
+
+    Returns the way to stop listening.
+    """
+
+    def on_tag(pattern: str, fields: dict[str, Any], start: float, stop: float) -> None:
         if pattern == (registry.BLOCK if first else registry.CACHE_INIT):
             starts = not first or fields["block"] == first - 1
             if starts and capture.profiler is None:
@@ -123,13 +147,13 @@ def _at_blocks(capture: Capture, first: int, end: int) -> Callable[[], None]:
             if fields["block"] == end - 1:
                 capture.stop()
 
-    return listen(heard)
+    return listen(on_tag)
 
 
 def _profiler(mode: Mode) -> Any:
-    """What `torch.profiler.profile` is made of; `tags` records user scopes alone where it can.
+    """Return the profiler of a mode; `tags` records user scopes alone where torch can.
 
-    That one imports torch's compiler before it starts: more than a second of standing still.
+    Not `torch.profiler.profile`, which imports torch's compiler first and takes over a second.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # lines about its own state, in every program
     if mode == "tags":
@@ -160,11 +184,10 @@ class _UserScopeProfile(autograd_profiler.profile):
             enable(config(), self.kineto_activities)
 
 
-def _export(profiler: Any, path: Path, mode: Mode) -> None:
+def _export(profiler: Any, path: Path, facts: dict[str, Any]) -> None:
     """Write the profiler's trace with our metadata in it; the file appears whole."""
-    facts = {METADATA_KEY: metadata(mode)}
     with replacing(path) as partial:
         profiler.export_chrome_trace(str(partial))
         head, brace, rest = partial.read_bytes().partition(b"{")
-        joined = head + brace + json.dumps(facts)[1:-1].encode() + b"," + rest
+        joined = head + brace + json.dumps({METADATA_KEY: facts})[1:-1].encode() + b"," + rest
         partial.write_bytes(gzip.compress(joined, 6) if path.suffix == ".gz" else joined)

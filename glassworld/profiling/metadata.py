@@ -1,9 +1,10 @@
-"""What a trace says about its run beside the events: configuration, versions, machine."""
+"""The metadata of a trace beside its events: configuration, versions, machine."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,22 @@ import torch
 METADATA_KEY = "glassworld"
 METADATA_VERSION = 1
 
-_config: dict[str, Any] = {}
 
+def metadata(profile_mode: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the object that a trace carries under `METADATA_KEY`.
 
-def describe_run(**config: Any) -> None:
-    """Put facts about the run (JSON values) into the metadata of a capture that is on or begins."""
-    _config.update(config)
-
-
-def metadata(profile_mode: str) -> dict[str, Any]:
-    """The object that a trace carries under `METADATA_KEY`."""
+    `config`: the run's configuration as JSON values.
+    """
     return {
         "version": METADATA_VERSION,
-        "config": {**_config, "profile_mode": profile_mode},
+        "config": {**config, "profile_mode": profile_mode},
         "machine": machine(),
         "versions": versions(),
     }
 
 
 def machine() -> dict[str, Any]:
-    """What ran the run."""
+    """Describe the machine: its processor, its system and its GPU."""
     facts: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -52,7 +49,7 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """The software of the run."""
+    """Return the versions of the software."""
     from glassworld import __version__
 
     return {

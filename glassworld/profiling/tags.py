@@ -1,7 +1,7 @@
-"""`tag()`: marks a stretch of the program in the trace. Networks and engine import only this.
+"""`tag()`: marks a part of the program in the trace. Networks and engine import only this.
 
 A tag is a `torch.profiler` user annotation, so every tool sees it. Off, a tag costs one global
-read and a function call; names are formatted only while somebody listens. Inside a compiled
+read and a function call; names are formatted only while a trace is recorded. Inside a compiled
 region a tag would vanish and its flag would force a recompilation, so compilation happens
 between the tags and `tag()` is a no-op while tracing.
 """
@@ -85,10 +85,10 @@ _silent = True  # neither recording nor listened to: one test on the hot path
 
 
 def tag(pattern: str, **fields: Any) -> AbstractContextManager[None]:
-    """Mark a stretch of the program: `with tag(BLOCK, block=3): ...`.
+    """Mark a part of the program: `with tag(BLOCK, block=3): ...`.
 
-    `pattern` is a name of the registry or a person's own; `fields` fill its `{}` with Python
-    numbers (a tensor would synchronise the device). Without fields the pattern is the name,
+    `pattern` is a name of the registry or your own; `fields` fill its `{}` with Python
+    numbers (a tensor would synchronize the device). Without fields the pattern is the name,
     braces and all. Costs under half a microsecond when nobody records or listens.
     """
     if torch.compiler.is_compiling():
@@ -102,26 +102,26 @@ def tag(pattern: str, **fields: Any) -> AbstractContextManager[None]:
 
 
 def set_recording(on: bool) -> None:
-    """Whether a profiler is on, so that tags become annotations; only the capture calls this."""
+    """Turn tags into annotations while a profiler is on; only the capture calls this."""
     global _recording, _silent
     _recording = on
     _silent = not (_recording or _listeners)
 
 
 def is_active() -> bool:
-    """Whether anybody records tags or listens to them."""
+    """Return whether tags are recorded or listened to."""
     return not _silent
 
 
 def listen(listener: Listener) -> Callable[[], None]:
-    """Have `listener` called at the end of every tag (live panels); returns the way to stop."""
+    """Call `listener` at the end of every tag, until the function that this returns is called."""
     global _listeners, _silent
     _listeners = (*_listeners, listener)
     _silent = False
 
     def stop() -> None:
         global _listeners, _silent
-        _listeners = tuple(each for each in _listeners if each is not listener)
+        _listeners = tuple(other for other in _listeners if other is not listener)
         _silent = not (_recording or _listeners)
 
     return stop

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.engine.networks import Networks
 from glassworld.engine.runtime.device import pick_device
 from glassworld.engine.runtime.memory import keep_freed_memory
-from glassworld.engine.world import Networks
 from glassworld.files import writable_folder
 from glassworld.training.data.collect import (
     CollectionConfig,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from glassworld.bench.accuracy import error_against, relative_errors
-from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
+from glassworld.engine.checkpoint.tiny_decoder import with_tiny_decoder
 from tests.support import tiny
 
 

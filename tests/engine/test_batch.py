@@ -7,8 +7,9 @@ import pytest
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch, can_join
-from glassworld.engine.rollout import Frames
-from glassworld.engine.world import Session, World
+from glassworld.engine.media.images import Frames
+from glassworld.engine.session import Session
+from glassworld.engine.world import World
 from glassworld.errors import InputError
 from tests.support import tiny
 
@@ -29,7 +30,7 @@ def assert_same(made: Frames, expected: Frames) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"dit": {"window": 4}}, {"dit": {"window": 7, "sink": 2}}])
-def test_from_the_first_block_on(changes: dict[str, object]) -> None:
+def test_batch_from_the_first_block_equals_single_sessions(changes: dict[str, object]) -> None:
     world = tiny.world(**changes)
     expected = [alone(world, index, 5) for index in range(3)]
     sessions = [walk(world, index) for index in range(3)]
@@ -45,7 +46,9 @@ def test_from_the_first_block_on(changes: dict[str, object]) -> None:
     "changes",
     [{}, {"dit": {"window": 9}}, {"dit": {"window": 4}}, {"dit": {"window": 8, "sink": 1}}],
 )
-def test_sessions_that_began_at_different_times(changes: dict[str, object]) -> None:
+def test_batch_of_sessions_of_different_age_equals_single_sessions(
+    changes: dict[str, object],
+) -> None:
     world = tiny.world(**changes)
     expected = [alone(world, index, 9) for index in range(2)]
     early, late = sessions = [walk(world, index) for index in range(2)]
@@ -68,7 +71,7 @@ def test_sessions_that_began_at_different_times(changes: dict[str, object]) -> N
     assert_same(batch.step(WALKS[:2])[1], expected[1][7])
 
 
-def test_batches_that_share_sessions_take_them_from_one_another() -> None:
+def test_batches_that_share_sessions_take_them_over() -> None:
     world = tiny.world()
     expected = [alone(world, index, 5) for index in range(3)]
     first, second, third = sessions = [walk(world, index) for index in range(3)]
@@ -88,7 +91,7 @@ def test_batches_that_share_sessions_take_them_from_one_another() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_sessions_go_on_alone_while_their_decoders_begin_to_remember(before: int) -> None:
+def test_sessions_rejoin_after_single_first_blocks(before: int) -> None:
     world = tiny.world(frames_per_block=1)
     expected = [alone(world, index, 4) for index in range(2)]
     sessions = [walk(world, index) for index in range(2)]
@@ -102,7 +105,7 @@ def test_sessions_go_on_alone_while_their_decoders_begin_to_remember(before: int
             assert_same(frames, expected[index][block])
 
 
-def test_a_step_that_is_refused_leaves_everything_as_it_was() -> None:
+def test_refused_step_changes_nothing() -> None:
     world = tiny.world()
     expected = [alone(world, index, 4) for index in range(2)]
     batch = SessionBatch([walk(world, index) for index in range(2)])
@@ -115,7 +118,7 @@ def test_a_step_that_is_refused_leaves_everything_as_it_was() -> None:
             assert_same(frames, expected[index][block])
 
 
-def test_a_session_that_parts_holds_nothing_of_the_others() -> None:
+def test_part_frees_the_storage_of_the_others() -> None:
     world = tiny.world()
     first, second = sessions = [walk(world, index) for index in range(2)]
     batch = SessionBatch(sessions)
@@ -127,17 +130,17 @@ def test_a_session_that_parts_holds_nothing_of_the_others() -> None:
         assert tensor.untyped_storage().nbytes() <= tensor.nbytes + 64
 
 
-def test_sessions_that_do_not_fit_together() -> None:
+def test_batch_refuses_sessions_that_do_not_fit() -> None:
     world = tiny.world()
     young, old = walk(world, 0), walk(world, 1)
     old.step(WALKS[1])
     assert not can_join([young, old])
-    with pytest.raises(InputError, match="cannot make a block together"):
+    with pytest.raises(InputError, match="cannot generate a block together"):
         SessionBatch([young, old])
     assert not can_join([young, walk(tiny.world(), 0)])
 
 
-def test_a_session_cannot_be_in_a_batch_twice() -> None:
+def test_batch_refuses_a_session_twice() -> None:
     world = tiny.world()
     first, second = walk(world, 0), walk(world, 1)
     with pytest.raises(InputError, match="give each of them once"):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
 from glassworld.engine.actions.track import Action
-from glassworld.engine.overlap import is_small, overlaps, work
+from glassworld.engine.checkpoint.tiny_decoder import with_tiny_decoder
+from glassworld.engine.overlap import count_multiplications, is_small, overlaps
 from glassworld.engine.rollout import BlockReport, Rollout
 from glassworld.engine.world import World
 from glassworld.errors import InputError
@@ -59,7 +59,7 @@ def listened_to(world: World, frames: int) -> Rollout:
         stop()
 
 
-def test_all_blocks_but_the_first_are_decoded_beside_the_next(
+def test_generate_decodes_all_blocks_but_the_first_beside_the_next(
     world: World, decoders: list[int]
 ) -> None:
     here = threading.get_ident()
@@ -74,14 +74,12 @@ def test_all_blocks_but_the_first_are_decoded_beside_the_next(
     assert len(beside.timings.blocks) == 5
 
 
-def test_a_run_with_the_noise_of_a_session_rounds_as_the_session_does(
-    world: World, decoders: list[int]
-) -> None:
+def test_run_with_noise_by_blocks_rounds_as_a_session(world: World, decoders: list[int]) -> None:
     world.generate(tiny.picture(), 6, seed=4, noise="blocks")
     assert decoders == [threading.get_ident()] * 6
 
 
-def test_known_actions_make_the_frames_of_one_step_after_another(world: World) -> None:
+def test_run_of_known_actions_equals_single_steps(world: World) -> None:
     stepping, running = (world.start(tiny.picture(), seed=2) for _ in range(2))
     ran = list(running.run(WALK))
     stepped = [stepping.step(action) for action in WALK]
@@ -92,41 +90,41 @@ def test_known_actions_make_the_frames_of_one_step_after_another(world: World) -
     assert np.abs(next(on) - next(on)).max() <= 1
 
 
-def test_no_actions_make_no_frames(world: World) -> None:
+def test_run_without_actions_yields_nothing(world: World) -> None:
     session = world.start(tiny.picture())
     assert list(session.run([])) == []
     assert session.state.start == 0
 
 
-def test_a_stopped_run_holds_what_its_caller_heard_of(world: World) -> None:
-    heard: list[BlockReport] = []
+def test_stopped_run_holds_the_reported_blocks(world: World) -> None:
+    reports: list[BlockReport] = []
 
     def on_block(report: BlockReport) -> bool:
-        heard.append(report)
-        return len(heard) < 3
+        reports.append(report)
+        return len(reports) < 3
 
     rollout = world.generate(tiny.picture(), 30, seed=4, on_block=on_block)
-    assert [report.index for report in heard] == [0, 1, 2]
-    assert np.array_equal(rollout.frames, np.concatenate([report.frames for report in heard]))
+    assert [report.index for report in reports] == [0, 1, 2]
+    assert np.array_equal(rollout.frames, np.concatenate([report.frames for report in reports]))
     assert rollout.latents.shape[2] == 9
     assert len(rollout.actions) == len(rollout.frames) == 33
     whole = world.generate(tiny.picture(), 9, seed=4)
     assert np.array_equal(rollout.actions.keyboard, whole.actions.keyboard)
 
 
-def test_an_action_that_is_refused_comes_after_the_frames_before_it(world: World) -> None:
+def test_run_raises_for_an_action_after_the_frames_before_it(world: World) -> None:
     made = world.start(tiny.picture()).run([FORWARD, FORWARD, Action((1, 1), (0, 0)), LEFT])
     assert [len(next(made)) for _ in range(2)] == [9, 12]
     with pytest.raises(InputError, match="keyboard"):
         next(made)
 
 
-def test_the_caller_keeps_its_threads(world: World) -> None:
+def test_run_leaves_the_caller_its_threads(world: World) -> None:
     for _ in world.start(tiny.picture()).run(WALK):
         assert torch.get_num_threads() == 2
 
 
-def test_what_does_not_gain_does_one_thing_after_another(world: World) -> None:
+def test_worlds_that_do_not_gain_do_not_overlap(world: World) -> None:
     assert overlaps(world.pipeline)
     torch.set_num_threads(1)
     assert is_small(world.pipeline)
@@ -138,7 +136,7 @@ def test_what_does_not_gain_does_one_thing_after_another(world: World) -> None:
 
 
 @pytest.mark.parametrize("tiny_decoder", [False, True])
-def test_a_block_decoded_at_once_is_that_of_frame_after_frame(tiny_decoder: bool) -> None:
+def test_block_decoded_in_one_call_equals_frame_after_frame(tiny_decoder: bool) -> None:
     world = tiny.world()
     if tiny_decoder:
         world = with_tiny_decoder(world, None)
@@ -149,11 +147,11 @@ def test_a_block_decoded_at_once_is_that_of_frame_after_frame(tiny_decoder: bool
     assert np.abs(at_once.frames.astype(int) - one_by_one.frames).max() <= 1
 
 
-def test_work_of_the_released_size() -> None:
+def test_count_multiplications_of_the_released_size() -> None:
     """29.7 TFLOP of linear layers and 22.9 of decoding, some of it elsewhere."""
     dit = DiTSpec(ActionModuleSpec(tuple(range(15)), 4))
     spec = WorldSpec(mode="universal", dit=dit, vae=VAESpec(), vision=VisionSpec())
-    transformer, decoder = work(spec)
+    transformer, decoder = count_multiplications(spec)
     assert 2 * transformer == pytest.approx(29.7e12, rel=0.2)
     assert 2 * decoder == pytest.approx(22.9e12, rel=0.3)
 

@@ -38,7 +38,7 @@ def test_golden_run(variant: str) -> None:
 
 def check_preparation(world: World, folder: Path, golden: dict[str, torch.Tensor]) -> None:
     state = world.start(folder / "image.png", world.spec.seed, 12).state
-    assert torch.equal(state.image.picture, golden["image"])
+    assert torch.equal(state.image.pixels, golden["image"])
     with torch.inference_mode():
         state.image.encode(12, world.networks.encoder)
         visual = world.networks.vision(golden["image"][:, :, 0])
@@ -52,8 +52,8 @@ def check_preparation(world: World, folder: Path, golden: dict[str, torch.Tensor
     actions = world._actions(None, 45, world.spec.seed)
     state.actions.keyboard, state.actions.mouse = actions.keyboard, actions.mouse
     with torch.inference_mode():
-        given = world.pipeline.given(state, 3)
+        conditioning = world.pipeline.conditioning(state)
         x, step = golden["noise"][:, :, :3], world.pipeline.steps[1]
-        flow = world.pipeline.forward(x, step, given, state, output=True)
+        flow = world.pipeline.forward(x, step, state, conditioning, output=True)
     spread = golden["first_block_flow"].std()
     assert (flow - golden["first_block_flow"]).abs().max() < 1e-4 * spread

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from glassworld.engine.actions.track import Action
-from glassworld.engine.rollout import Frames
+from glassworld.engine.media.images import Frames
 from glassworld.engine.world import World
 from glassworld.play.block_scheduler import BlockRequest, BlockScheduler, DeviceThread
 from glassworld.play.images import StartImage
@@ -180,7 +181,7 @@ def test_sessions_that_cannot_form_a_batch_are_generated_one_by_one(tmp_path: Pa
             results = await players.generate(1, 2)  # a capture shows one session
             assert results[0].capture_done
             assert not in_one_batch(*results)
-            world.pipeline.dit.compiled = True  # for one session at a time
+            world.networks.dit.compiled = True  # for one session at a time
             assert not in_one_batch(*await players.generate(1, 2))
 
     asyncio.run(play())
@@ -230,11 +231,14 @@ def test_a_full_disk_affects_only_the_player_who_records() -> None:
 def test_sessions_of_a_failed_batch_are_freed_when_their_players_leave() -> None:
     world = tiny.world()
 
+    def fail(*_: object) -> Tensor:
+        raise RuntimeError("no frame")
+
     async def play() -> None:
         async with playing(world, 2) as players:
             await players.generate(0, 1)
             sessions = [weakref.ref(session.engine_session) for session in players.sessions]
-            world.pipeline.decoder_dtype = "nonsense"  # type: ignore[assignment]
+            world.networks.decoder.decode_frame = fail  # type: ignore[method-assign]
             outcomes = await players.outcomes(0, 1)
             assert {type(outcome) for outcome in outcomes} == {RuntimeError}
             for session in players.sessions:

@@ -71,6 +71,6 @@ def model_config() -> dict[str, Any]:
             "keyboard_hidden_dim": action.keyboard_width,
             "mouse_hidden_dim": action.mouse_width,
             "heads_num": action.heads,
-            "rope_dim_list": [action.turning_dims],
+            "rope_dim_list": [action.rotary_dims],
         },
     }

@@ -1,6 +1,6 @@
 """Compile a tiny world's kernels for a GPU that this machine does not have.
 
-    python tests/support/without_a_gpu.py 90
+    python -m tests.support.without_a_gpu 90
 
 prints how many kernels were compiled ahead for GPUs of compute capability 9.0, and how many more a
 block of the world asked for. Everything but loading and launching kernels is Triton's own code.
@@ -16,8 +16,8 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import driver
 
-from glassworld.engine.acceleration import precompile as rehearsal
-from glassworld.engine.acceleration.parts import _compile_ahead, _use_kernels
+from glassworld.engine.acceleration import precompile
+from glassworld.engine.acceleration.parts import compile_ahead, use_kernels
 from glassworld.engine.world import World
 from glassworld.models.kernels.norm_residual import FLOAT8
 from glassworld.models.ops.quantized import quantize_layers
@@ -98,13 +98,13 @@ def main() -> None:
         worlds.append(half_precision_world())
         quantize_layers(worlds[1].networks.dit.blocks, FLOAT8)
     for world in worlds:
-        _use_kernels(world)
-        _compile_ahead(world)
+        use_kernels(world.networks)
+        compile_ahead(world.spec, world.networks)
     ahead = len(compiled)
     with torch.inference_mode():
         for world in worlds:
-            rehearsal.make_block(world)
-            rehearsal.decode(world)
+            precompile.run_transformer(world.spec, world.networks)
+            precompile.run_decoder(world.spec, world.networks)
     print(ahead, len(compiled) - ahead)
 
 

@@ -20,7 +20,7 @@ from glassworld.bench.latency import key_to_frame_ms
 from glassworld.bench.section_runner import Figures
 from glassworld.bench.steady_state import BlockTimes, frames_per_block, warm_session
 from glassworld.engine.acceleration.parts import QUANTIZED, accelerate
-from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
+from glassworld.engine.checkpoint.tiny_decoder import with_tiny_decoder
 from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.world import World
 
@@ -101,7 +101,7 @@ def _accelerated(world: World, parts: Parts) -> tuple[World, float]:
         world = with_tiny_decoder(world, None)
     synchronize(world.device)
     began = time.perf_counter()
-    accelerate(world, [part for part in parts if part != TINY])
+    world = accelerate(world, [part for part in parts if part != TINY])
     synchronize(world.device)
     return world, time.perf_counter() - began
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from glassworld.bench.steady_state import idle_action
 from glassworld.bench.tiny_world import tiny_start_image, tiny_world
 from glassworld.engine.acceleration.parts import accelerate
 from glassworld.engine.batch import SessionBatch
+from glassworld.engine.pipeline import ExecutionPlan
 from glassworld.engine.rollout import Rollout
 from glassworld.engine.world import World
 from glassworld.play.block_scheduler import BlockScheduler, DeviceThread
@@ -34,14 +36,14 @@ def measure_correctness(device: str) -> Figures:
         for network in vars(on_device.networks).values():
             network.to(device)
         on_device = World(on_device.spec, on_device.networks, "tiny")
+    captured = replace(on_device, plan=ExecutionPlan(cuda_graphs=True))
     expected = on_cpu.generate(tiny_start_image(), LATENT_FRAMES, seed=1)
     figures = {
         **_compare(on_device, expected),
         "live_max_of_255": _compare_live(on_cpu, on_device),
-        "live_captured_max_of_255": _compare_live(on_cpu, on_device, captured=True),
+        "live_captured_max_of_255": _compare_live(on_cpu, captured),
     }
-    accelerate(on_device, ["kernels"])
-    return {**figures, "kernels": _compare(on_device, expected)}
+    return {**figures, "kernels": _compare(accelerate(on_device, ["kernels"]), expected)}
 
 
 def _compare(world: World, expected: Rollout) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def _compare(world: World, expected: Rollout) -> dict[str, Any]:
     }
 
 
-def _compare_live(on_cpu: World, on_device: World, captured: bool = False) -> int:
+def _compare_live(on_cpu: World, on_device: World) -> int:
     """Compare two players' frames with the CPU's.
 
     Threads wait for the frames while the next ones are generated, as the server's do.
@@ -88,12 +90,10 @@ def _compare_live(on_cpu: World, on_device: World, captured: bool = False) -> in
     async def play_two() -> int:
         return max(await asyncio.gather(play(1), play(2)))
 
-    on_device.pipeline.captures = captured
     try:
         with ThreadPoolExecutor(2) as threads:
             return asyncio.run(play_two())
     finally:
-        on_device.pipeline.captures = False
         device_thread.close()
 
 

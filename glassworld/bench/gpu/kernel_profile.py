@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch.profiler import ProfilerActivity, profile
 
 from glassworld.bench.steady_state import idle_action
-from glassworld.engine.world import Session
+from glassworld.engine.session import Session
 
 BLOCKS = 2
 MAX_KERNELS = 60

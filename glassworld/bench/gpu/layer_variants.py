@@ -11,7 +11,7 @@ from glassworld.bench.peak_rates import median_seconds
 from glassworld.bench.section_runner import Figures
 from glassworld.engine.acceleration.autotune import choose_attention, choose_convolutions
 from glassworld.engine.acceleration.parts import accelerate
-from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
+from glassworld.engine.checkpoint.tiny_decoder import with_tiny_decoder
 from glassworld.engine.world import World
 from glassworld.models.vae.blocks import Upsample
 from glassworld.models.vae.causal_conv import FeatureCache
@@ -19,7 +19,8 @@ from glassworld.models.vae.causal_conv import FeatureCache
 
 def compare_attention(context: BenchContext) -> Figures:
     """Measure the milliseconds of each attention backend at this world's sizes."""
-    return {**choose_attention(context.build_world())}
+    world = context.build_world()
+    return {**choose_attention(world.spec, world.networks).measured}
 
 
 def compare_decoders(context: BenchContext) -> Figures:
@@ -27,8 +28,7 @@ def compare_decoders(context: BenchContext) -> Figures:
     world = context.build_world()
     tiny = with_tiny_decoder(world, None)
     plain_ms, plain_frames = _decode(world)
-    accelerate(world, ["kernels"])
-    kernels_ms, kernels_frames = _decode(world)
+    kernels_ms, kernels_frames = _decode(accelerate(world, ["kernels"]))
     difference = (plain_frames.int() - kernels_frames.int()).abs().max()
     return {
         "plain_ms": plain_ms,
@@ -41,7 +41,7 @@ def compare_decoders(context: BenchContext) -> Figures:
 @torch.inference_mode()
 def _decode(world: World) -> tuple[float, Tensor]:
     """Return the milliseconds to decode a steady block, and the frames of a fixed one."""
-    spec, decoder = world.spec, world.pipeline.decoder
+    spec, decoder = world.spec, world.networks.decoder
     generator = torch.Generator().manual_seed(1)
     shape = (1, spec.vae.latent_channels, spec.frames_per_block, *spec.latent_size)
     latents = torch.randn(shape, generator=generator).to(next(decoder.parameters()))
@@ -59,10 +59,10 @@ def _decode(world: World) -> tuple[float, Tensor]:
 def compare_convolutions(context: BenchContext) -> Figures:
     """Measure the milliseconds of each variant of each kind of convolution in the decoder."""
     world = context.build_world()
-    causal = choose_convolutions(world)
+    causal = choose_convolutions(world.spec, world.networks)
     figures: Figures = {"causal": [{"shape": shape, **times} for shape, times in causal.items()]}
     frames, rows, columns = 1, *world.spec.latent_size
-    decoder = world.pipeline.decoder
+    decoder = world.networks.decoder
     for name, layer in decoder.named_modules():
         if isinstance(layer, Upsample):
             frames *= 2 if layer.time_conv is not None else 1

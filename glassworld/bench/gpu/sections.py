@@ -28,13 +28,13 @@ def measure_steady_state(context: BenchContext) -> Figures:
     """Measure the fast world beside its eager baseline; stages, latency and memory."""
     world = context.build_world()
     baseline = eager_world(world)
-    accelerate(world, FAST)
+    world = accelerate(world, FAST)
     session = warm_session(world, context.start_image)
     eager = warm_session(baseline, context.start_image)
     return {
         **steady_state(session, eager, context.blocks),
         "products": matmul_share(session),
-        "session_mb": session.state.tensors_bytes() / 1e6,
+        "session_mb": session.state.nbytes / 1e6,
         "key_to_frame_ms": key_to_frame_ms(session),
     }
 
@@ -42,7 +42,7 @@ def measure_steady_state(context: BenchContext) -> Figures:
 def measure_sessions(context: BenchContext, counts: tuple[int, ...] = (1, 2, 4)) -> Figures:
     """Measure several sessions with kernels alone, because batches are not captured in graphs."""
     world = context.build_world()
-    accelerate(world, ["kernels"])
+    world = accelerate(world, ["kernels"])
     session = warm_session(world, context.start_image)
     return {"rows": throughput_by_sessions(session, counts, SESSION_ROUNDS)}
 

@@ -122,7 +122,7 @@ def eager_time_rope(x: Tensor, start: int, spec: ActionModuleSpec) -> Tensor:
     """Rotate the first dims of `[b, frames, heads, d]` by frame, with cosines and sines."""
     frames = torch.arange(start, start + x.shape[1], device=x.device, dtype=torch.float32)
     angles = torch.outer(
-        frames, rope_frequencies(spec.turning_dims, spec.rope_theta, x.device).float()
+        frames, rope_frequencies(spec.rotary_dims, spec.rope_theta, x.device).float()
     )
     angles = F.pad(angles, (0, x.shape[-1] // 2 - angles.shape[1]))
     angles = angles.repeat_interleave(2, -1)[:, None]

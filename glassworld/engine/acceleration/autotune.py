@@ -1,4 +1,4 @@
-"""Where there is more than one way to do the same, measure them here and take the fastest."""
+"""Measure the implementations of attention and convolutions here, and take the fastest."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from glassworld.engine.networks import Networks
 from glassworld.engine.runtime.device import synchronize
-from glassworld.engine.world import World
 from glassworld.models.ops.attention import attention, pointwise_attention
 from glassworld.models.transformer.action import ActionModule
 from glassworld.models.vae.blocks import Upsample
 from glassworld.models.vae.causal_conv import TAPS, CausalConv
 from glassworld.models.vae.decoder import VAEDecoder
+from glassworld.specs import WorldSpec
 
 BACKENDS = {
     "cpu": (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH),
@@ -32,31 +34,35 @@ BACKENDS = {
 REPEATS = 10
 
 
-Ways = dict[str, dict[str, float]]
+Times = dict[str, float]
+"""Milliseconds, by implementation."""
 
 
-def choose_attention(world: World) -> Ways:
-    """Take the fastest attention for self-attention, and for the mouse's many short ones.
+class AttentionChoice(NamedTuple):
+    """The backends of self-attention, the fastest first, and all that was measured."""
 
-    Returns what was measured: for each of the two, milliseconds of each way that works here.
-    """
-    measured = {"self": backend_times(*self_attention_inputs(world))}
+    backends: tuple[SDPBackend, ...]
+    measured: dict[str, Times]  # of "self" and "mouse" attention
+
+
+def choose_attention(spec: WorldSpec, networks: Networks) -> AttentionChoice:
+    """Choose the fastest self-attention, and have the mouse's many short ones use the fastest."""
+    measured = {"self": backend_times(*self_attention_inputs(spec, networks))}
     order = sorted(measured["self"], key=measured["self"].__getitem__)
-    backends = [SDPBackend.__members__[name] for name in order]
-    world.pipeline.attention = partial(sdpa_kernel, backends, set_priority=True)
-    if world.spec.dit.action.mouse_dim:
-        with world.pipeline.attention():
-            measured["mouse"] = mouse_times(world)
-        sums = measured["mouse"]["sums"] < measured["mouse"]["products"]
-        for module in world.networks.dit.modules():
+    backends = tuple(SDPBackend.__members__[name] for name in order)
+    if spec.dit.action.mouse_dim:
+        with sdpa_kernel(list(backends), set_priority=True):
+            measured["mouse"] = mouse_times(spec, networks)
+        by_sums = measured["mouse"]["sums"] < measured["mouse"]["products"]
+        for module in networks.dit.modules():
             if isinstance(module, ActionModule):
-                module.mouse_attention = pointwise_attention if sums else attention
-    return measured
+                module.mouse_attention = pointwise_attention if by_sums else attention
+    return AttentionChoice(backends, measured)
 
 
 @torch.inference_mode()
-def backend_times(q: Tensor, k: Tensor, v: Tensor) -> dict[str, float]:
-    """Milliseconds of one attention by each of torch's backends that can do it here."""
+def backend_times(q: Tensor, k: Tensor, v: Tensor) -> Times:
+    """Time one attention by each of torch's backends that works here."""
     times = {}
     for backend in BACKENDS[q.device.type]:
         with sdpa_kernel(backend), warnings.catch_warnings():
@@ -69,94 +75,95 @@ def backend_times(q: Tensor, k: Tensor, v: Tensor) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def mouse_times(world: World) -> dict[str, float]:
-    """Milliseconds of one mouse attention by products of matrices and by sums."""
-    heads = mouse_attention_inputs(world)
-    ways = {"products": attention, "sums": pointwise_attention}
+def mouse_times(spec: WorldSpec, networks: Networks) -> Times:
+    """Time one mouse attention by matmuls ("products") and by sums."""
+    heads = mouse_attention_inputs(spec, networks)
+    implementations = {"products": attention, "sums": pointwise_attention}
     return {
-        name: milliseconds(partial(attend, *heads), world.device) for name, attend in ways.items()
+        name: milliseconds(partial(attend, *heads), networks.device)
+        for name, attend in implementations.items()
     }
 
 
 def milliseconds(call: Callable[[], object], device: torch.device) -> float:
-    """The median of a few calls, the device waited for."""
-    taken = []
+    """Return the median time of a few calls, each until the device is done."""
+    times = []
     for _ in range(REPEATS):
         began = time.perf_counter()
         call()
         synchronize(device)
-        taken.append(1e3 * (time.perf_counter() - began))
-    return statistics.median(taken)
+        times.append(1e3 * (time.perf_counter() - began))
+    return statistics.median(times)
 
 
-def self_attention_inputs(world: World) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of a self-attention whose window is full."""
-    spec, dit = world.spec, world.spec.dit
+def self_attention_inputs(spec: WorldSpec, networks: Networks) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values of a self-attention whose window is full."""
+    dit = spec.dit
     keys = (1, dit.num_heads, dit.window * spec.tokens_per_frame, dit.head_dim)
     queries = (1, dit.num_heads, spec.frames_per_block * spec.tokens_per_frame, dit.head_dim)
-    return _random(world, queries), _random(world, keys), _random(world, keys)
+    return _random(networks, queries), _random(networks, keys), _random(networks, keys)
 
 
-def mouse_attention_inputs(world: World) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of a mouse attention whose window is full."""
-    spec, action = world.spec, world.spec.dit.action
+def mouse_attention_inputs(spec: WorldSpec, networks: Networks) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values of a mouse attention whose window is full."""
+    action = spec.dit.action
     heads = (spec.tokens_per_frame, action.heads)
     width = action.mouse_width // action.heads
     keys = (*heads, spec.dit.window, width)
     return (
-        _random(world, (*heads, spec.frames_per_block, width)),
-        _random(world, keys),
-        _random(world, keys),
+        _random(networks, (*heads, spec.frames_per_block, width)),
+        _random(networks, keys),
+        _random(networks, keys),
     )
 
 
-def _random(world: World, shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(shape, device=world.device).to(world.dtype)
+def _random(networks: Networks, shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, device=networks.device).to(networks.dtype)
 
 
-ConvolutionTimes = dict[tuple[int, ...], dict[str, float]]
+ConvolutionTimes = dict[tuple[int, ...], Times]
 
 
-def choose_convolutions(world: World) -> ConvolutionTimes:
-    """Do each of the decoder's causal convolutions over folded taps, or by `conv3d`.
+def choose_convolutions(spec: WorldSpec, networks: Networks) -> ConvolutionTimes:
+    """Have each of the decoder's causal convolutions run over folded taps, or by `conv3d`.
 
-    Returns what was measured: milliseconds of each way, by channels in and out, frames, height
-    and width. A tiny decoder is left as it is.
+    Returns the times measured, by channels in and out, frames, height and width. A tiny decoder
+    is left as it is.
     """
-    decoder, measured = world.pipeline.decoder, ConvolutionTimes()
+    decoder, measured = networks.decoder, ConvolutionTimes()
     if not isinstance(decoder, VAEDecoder):
         return measured
-    for layer, x in convolution_inputs(world, decoder):
+    for layer, x in convolution_inputs(spec, decoder):
         shape = (x.shape[-1], layer.out_channels, x.shape[1] - TAPS + 1, *x.shape[2:4])
         if shape not in measured:
-            measured[shape] = convolution_times(layer, x, world.device)
+            measured[shape] = convolution_times(layer, x, networks.device)
         layer.uses_conv3d = measured[shape]["conv3d"] < measured[shape]["folded"]
     return measured
 
 
 @torch.inference_mode()
-def convolution_inputs(world: World, decoder: VAEDecoder) -> list[tuple[CausalConv, Tensor]]:
-    """The causal convolutions over pictures, and of what shape a steady block's input is."""
-    spec, weight = world.spec, decoder.conv2.weight
+def convolution_inputs(spec: WorldSpec, decoder: VAEDecoder) -> list[tuple[CausalConv, Tensor]]:
+    """Return the causal convolutions over frames, each with an input as in a steady block."""
+    weight = decoder.conv2.weight
     frames, rows, columns = 1, *spec.latent_size
-    found = []
+    inputs = []
     for layer in decoder.modules():
         if isinstance(layer, Upsample):
             frames *= 2 if layer.time_conv is not None else 1
             rows, columns = 2 * rows, 2 * columns
         elif isinstance(layer, CausalConv) and layer.kernel_size == (3, 3):
             shape = (1, frames + TAPS - 1, rows, columns, layer.in_channels // TAPS)
-            found.append((layer, torch.randn(shape).to(weight)))
-    return found
+            inputs.append((layer, torch.randn(shape).to(weight)))
+    return inputs
 
 
 @torch.inference_mode()
-def convolution_times(layer: CausalConv, x: Tensor, device: torch.device) -> dict[str, float]:
-    """Milliseconds of a causal convolution of `x` in each way.
+def convolution_times(layer: CausalConv, x: Tensor, device: torch.device) -> Times:
+    """Time a causal convolution of `x` by each implementation.
 
-    Where a kernel lays out its input, of the convolution alone.
+    Where a kernel packs its input, only the convolution counts.
     """
-    frames, kept = x.shape[1] - TAPS + 1, layer.uses_conv3d
+    frames, before = x.shape[1] - TAPS + 1, layer.uses_conv3d
     times = {}
     for name, direct in (("folded", False), ("conv3d", True)):
         layer.uses_conv3d = direct
@@ -165,5 +172,5 @@ def convolution_times(layer: CausalConv, x: Tensor, device: torch.device) -> dic
             call = partial(layer.convolve_stacked, layer.stack_taps(x, frames), frames, None)
         call()
         times[name] = milliseconds(call, device)
-    layer.uses_conv3d = kept
+    layer.uses_conv3d = before
     return times

@@ -1,9 +1,9 @@
-"""Compiling the networks, and keeping what was compiled for the next start.
+"""Compile the networks, and store the result for the next start.
 
 Every part is compiled on its own, between the tags, so that every tag survives: the decoder's
-stages, and of a transformer layer what lies between its tags and the writing of its windows.
-What the compiler makes is kept in a folder of the user's cache, one for each combination of
-machine, versions and network; the folder is code, so one that others could write to is refused.
+stages, and the methods of a transformer layer between its tags and its cache writes. The
+compiler's output is stored in a folder of the user's cache, one for each combination of machine,
+versions and network; the folder holds code, so one that others could write to is refused.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ from glassworld.specs import WorldSpec
 
 COMPILE_MODES = ("auto", "force", "none")
 COMPLETE = "complete.json"  # written when everything has been compiled
-GRAPHS = 256  # stages share their code, and each counts as a version of it
+RECOMPILE_LIMIT = 256  # stages share their code, and each counts as a version of it
 PIECES: dict[type[nn.Module], tuple[str, ...]] = {
     Layer: ("qkv", "attention_out", "cross_attention", "mlp"),
     ActionModule: ("mouse_qkv", "mouse_out", "keyboard_qkv", "keyboard_out"),
 }
-"""Of a transformer layer, the methods that are compiled."""
+"""The methods of a transformer layer that are compiled."""
 
 
 def compile_decoder(decoder: VAEDecoder, spec: WorldSpec, mode: str) -> str:
-    """Do as `mode` says; returns what a person should know about it ("" for nothing).
+    """Compile the decoder as `mode` asks; return a note for the user, or "".
 
-    "none" leaves the decoder as it is. "force" compiles now (minutes) and keeps the result.
-    "auto" uses a kept result that fits this machine, these versions and this network, and else
-    leaves the decoder as it is. One that runs by kernels stays so. Raises `InputError` for an
-    unknown mode, a compiler that fails and a cache folder that others can write to, or that we
-    cannot.
+    "none" leaves the decoder as it is. "force" compiles now (minutes) and stores the result.
+    "auto" uses a stored result that fits this machine, these versions and this network; without
+    one it leaves the decoder as it is. A decoder that runs by kernels stays so. Raises
+    `InputError` for an unknown mode, a compiler that fails, and a cache folder that others can
+    write to or that is not writable.
     """
     if mode not in COMPILE_MODES:
         raise InputError(f"vae_compile_mode {mode!r}: must be one of {', '.join(COMPILE_MODES)}")
     if mode == "none":
         return ""
     if decoder.fused:
-        instead = "vae_compile_mode force: the decoder runs by kernels, so it is not compiled"
-        return instead if mode == "force" else ""
+        note = "vae_compile_mode force: the decoder runs by kernels, so it is not compiled"
+        return note if mode == "force" else ""
     facts = _decoder_facts(decoder, spec)
     folder = _folder(facts)
     if mode == "auto" and not os.path.isfile(folder / COMPLETE):  # nor one that is not ours to read
@@ -71,13 +71,13 @@ def compile_decoder(decoder: VAEDecoder, spec: WorldSpec, mode: str) -> str:
 
 
 def compile_layers(dit: DiT, spec: WorldSpec, warm_up: Callable[[], None]) -> None:
-    """Compile the transformer's layers; `warm_up` makes a block, which is when it happens.
+    """Compile the transformer's layers; `warm_up` generates a block, which compiles them.
 
-    All layers share what is compiled. Raises `InputError` as `compile_decoder` does.
+    All layers share the compiled code. Raises `InputError` as `compile_decoder` does.
     """
     import torch._dynamo
 
-    torch._dynamo.config.recompile_limit = GRAPHS
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     facts = _facts(dit.head.head.weight, {"dit": asdict(spec.dit), "grid": spec.token_grid})
     failed = "accelerate: compiling layers failed here ({}); leave out 'layers'"
     with compiler_cache(_folder(facts), failed):
@@ -98,7 +98,7 @@ def _decoder_facts(decoder: VAEDecoder, spec: WorldSpec) -> dict[str, Any]:
 
 
 def _facts(weight: Tensor, own: dict[str, Any]) -> dict[str, Any]:
-    """All that what is compiled depends on."""
+    """Return everything that compiled code depends on."""
     return {
         **own,
         "dtype": str(weight.dtype),
@@ -117,8 +117,8 @@ def _key(facts: dict[str, Any]) -> str:
 
 
 def _make_private(folder: Path) -> None:
-    """Make the folder, readable by this user alone; refuse one that somebody else prepared."""
-    advice = "set XDG_CACHE_HOME to a folder that can, or do without compiling"
+    """Create the folder, readable by this user alone; refuse one that somebody else prepared."""
+    advice = "set XDG_CACHE_HOME to a writable folder, or leave compiling out"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()
@@ -131,12 +131,12 @@ def _make_private(folder: Path) -> None:
 
 
 def _unwritable(folder: Path) -> str:
-    return f"{folder}: what is compiled is kept here, which cannot be written to"
+    return f"{folder}: this cache of compiled code cannot be written to"
 
 
 @contextmanager
 def compiler_cache(folder: Path, failed: str) -> Iterator[None]:
-    """Have the compiler keep its results in `folder`; `failed` is what to say if it fails."""
+    """Let the compiler store its results in `folder`; `failed` is the message if it fails."""
     _make_private(folder)
     before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
@@ -155,7 +155,7 @@ def compiler_cache(folder: Path, failed: str) -> Iterator[None]:
 def _compile_parts(decoder: VAEDecoder) -> None:
     import torch._dynamo
 
-    torch._dynamo.config.recompile_limit = GRAPHS
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     inner = decoder.decoder
     parts: list[nn.Module] = [inner.conv1, inner.middle, inner.head, *inner.stages]
     for part in parts:
@@ -165,7 +165,7 @@ def _compile_parts(decoder: VAEDecoder) -> None:
 
 @torch.inference_mode()
 def _decode_until_settled(decoder: VAEDecoder, spec: WorldSpec) -> None:
-    """Two latent frames are not compiled (see `VAEDecoder`), the third is as all after it."""
+    """Decode three latent frames: two are not compiled (see `VAEDecoder`), later ones are."""
     weight = decoder.conv2.weight
     rows, columns = spec.latent_size
     latents = weight.new_zeros(1, spec.vae.latent_channels, 3, rows, columns)

@@ -1,0 +1,1 @@
+"""The player's input, and files of it."""

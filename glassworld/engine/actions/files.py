@@ -10,21 +10,21 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from glassworld.engine.actions.track import MOUSE_COLUMNS, ActionSpace, ActionTrack, join_tracks
-from glassworld.engine.sampling import LARGEST_SEED
+from glassworld.engine.sampling import MAX_SEED, NoiseMode
 from glassworld.errors import ActionError
 from glassworld.files import replacing
 
 SUFFIXES = (".csv", ".json", ".txt")
 
-MOST_FRAMES = 1_000_000
-"""More pixel frames than this (23 hours of play) are taken for a slip of the finger."""
+MAX_FRAMES = 1_000_000
+"""More pixel frames than this (23 hours of play) are refused as a typing error."""
 
-LENGTHS = f"a segment is at least 1 frame long, all together at most {MOST_FRAMES}"
+LENGTHS = f"a segment is at least 1 frame long, all together at most {MAX_FRAMES}"
 
 
 def load_actions(source: str | Path, space: ActionSpace) -> ActionTrack:
@@ -34,7 +34,7 @@ def load_actions(source: str | Path, space: ActionSpace) -> ActionTrack:
     """
     path = Path(source)
     if path.suffix.lower() not in SUFFIXES and isinstance(source, str):
-        return _given_directly(source, space)
+        return _parse_argument(source, space)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -48,7 +48,7 @@ def load_actions(source: str | Path, space: ActionSpace) -> ActionTrack:
         raise ActionError(f"{path}: {error}") from None
 
 
-def _given_directly(text: str, space: ActionSpace) -> ActionTrack:
+def _parse_argument(text: str, space: ActionSpace) -> ActionTrack:
     try:
         return parse_segments(text, space)
     except ActionError:
@@ -57,15 +57,15 @@ def _given_directly(text: str, space: ActionSpace) -> ActionTrack:
         raise
 
 
-class NoiseOf(NamedTuple):
-    """How the session that an action file records drew its noise."""
+class RecordedNoise(NamedTuple):
+    """The seed and noise mode of the session that an action file records."""
 
     seed: int | None
-    draw: Literal["run", "blocks"]
+    mode: NoiseMode
 
 
-def recorded_noise(source: str | Path) -> NoiseOf:
-    """The "seed" and "noise" of an action file that live play recorded.
+def recorded_noise(source: str | Path) -> RecordedNoise:
+    """Return the "seed" and "noise" of an action file that live play recorded.
 
     Without them, as in any other action file: no seed, and "run". The file has been read by
     `load_actions` before. Raises `ActionError` for values that no recording has.
@@ -73,17 +73,17 @@ def recorded_noise(source: str | Path) -> NoiseOf:
     path = Path(source)
     content = json.loads(path.read_text("utf-8-sig")) if path.suffix.lower() == ".json" else None
     if not isinstance(content, dict):
-        return NoiseOf(None, "run")
-    seed, draw = content.get("seed"), content.get("noise", "run")
-    if seed is not None and not (type(seed) is int and 0 <= seed <= LARGEST_SEED):
+        return RecordedNoise(None, "run")
+    seed, mode = content.get("seed"), content.get("noise", "run")
+    if seed is not None and not (type(seed) is int and 0 <= seed <= MAX_SEED):
         raise ActionError(f"{path}: seed {seed!r:.40} is not a whole number from 0 up")
-    if draw not in ("run", "blocks"):
-        raise ActionError(f"{path}: noise {draw!r:.40} is neither 'run' nor 'blocks'")
-    return NoiseOf(seed, draw)
+    if mode not in get_args(NoiseMode):
+        raise ActionError(f"{path}: noise {mode!r:.40} is neither 'run' nor 'blocks'")
+    return RecordedNoise(seed, mode)
 
 
 def save_actions(path: str | Path, track: ActionTrack, space: ActionSpace) -> None:
-    """Write `track` as .csv or .json, so that `load_actions` gives back the very same numbers."""
+    """Write `track` as .csv or .json, so that `load_actions` returns the very same numbers."""
     path = Path(path)
     keyboard, mouse = track.keyboard, track.mouse
     rows = keyboard if mouse is None else np.concatenate([keyboard, mouse], axis=1)
@@ -104,7 +104,7 @@ def save_actions(path: str | Path, track: ActionTrack, space: ActionSpace) -> No
 
 
 def parse_segments(text: str, space: ActionSpace) -> ActionTrack:
-    """Read `keys*frames` words separated by white space; `*frames` left out is one frame."""
+    """Read `keys*frames` words separated by white space; without `*frames` a word is one frame."""
     words = [word for line in text.splitlines() for word in line.split("#")[0].split()]
     if not words:
         raise ActionError("no actions; write segments such as w*12 w+left*24")
@@ -126,7 +126,7 @@ def _hold(segments: Iterable[tuple[str, int]], space: ActionSpace) -> ActionTrac
     total = 0
     for keys, frames in segments:
         total += frames
-        if frames < 1 or total > MOST_FRAMES:
+        if frames < 1 or total > MAX_FRAMES:
             raise ActionError(f"segment {f'{keys}*{frames}':.80}: {LENGTHS}")
         tracks.append(space.fill(space.press(keys), frames))
     return join_tracks(tracks)
@@ -144,7 +144,7 @@ def _from_csv(text: str, space: ActionSpace) -> ActionTrack:
 
 
 def _from_rows(columns: list[Any], lines: list[Any], space: ActionSpace) -> ActionTrack:
-    """Rows under named columns, in any order; all of the keyboard's, the mouse's if any."""
+    """Read rows under named columns, in any order: all of the keyboard's, the mouse's if any."""
     wanted = space.columns if any(name in columns for name in MOUSE_COLUMNS) else space.keyboard
     if sorted(map(str, columns)) != sorted(wanted):
         raise ActionError(
@@ -159,7 +159,7 @@ def _from_rows(columns: list[Any], lines: list[Any], space: ActionSpace) -> Acti
         if not isinstance(line, list) or len(line) != len(columns):
             raise ActionError(f"row {index}: {len(columns)} numbers are needed, not {line!r:.80}")
         try:
-            rows[index] = [float(line[place]) for place in order]
+            rows[index] = [float(line[column]) for column in order]
         except (TypeError, ValueError, OverflowError):
             raise ActionError(f"row {index}: {line!r:.80} are not all numbers") from None
     keys = len(space.keyboard)
@@ -231,5 +231,5 @@ def _row(index: int, item: dict[str, Any], space: ActionSpace) -> ActionTrack:
 
 
 def _shortest(number: np.float32) -> str:
-    """The shortest decimal that reads back as the same float32."""
+    """Return the shortest decimal that reads back as the same float32."""
     return str(int(number)) if number in (0, 1, -1) else str(number)

@@ -1,7 +1,7 @@
-"""Actions: what the player does, one row per pixel frame.
+"""Actions: the player's input, one row per pixel frame.
 
-An `Action` is one moment's keyboard and mouse, an `ActionTrack` a run of them, an `ActionSpace`
-what a mode understands. The modes are in `engine.variants`, files of actions in `files`.
+An `Action` is one moment's keyboard and mouse, an `ActionTrack` a run of them; an `ActionSpace`
+names the keys of a mode. The modes are in `engine.variants`, action files in `files`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEGMENT_FRAMES = 12
 
 @dataclass(frozen=True)
 class Action:
-    """What the player does at one moment.
+    """The player's input at one moment.
 
     `keyboard`: one number in [0, 1] per key of the mode (0 released, 1 pressed). `mouse`:
     (vertical, horizontal) camera movement in [-1, 1], up and right positive; None where the mode
@@ -86,14 +86,15 @@ class ActionTrack:
     __hash__ = None  # type: ignore[assignment]
 
     def rows(self, start: int, stop: int) -> ActionTrack:
-        """The actions of pixel frames `start` to `stop`, the latter not included."""
+        """Return the actions of pixel frames `start` to `stop`, the latter not included."""
         mouse = None if self.mouse is None else self.mouse[start:stop]
         return ActionTrack(self.keyboard[start:stop], mouse)
 
     def fitted(self, space: ActionSpace, frames: int) -> ActionTrack:
-        """The first `frames` rows, checked against the mode; too few rows are an `ActionError`.
+        """Return the first `frames` rows, checked against the mode.
 
-        Where the mode has a mouse and the track none, the mouse rests.
+        Where the mode has a mouse and the track none, the mouse rests. Raises `ActionError` for
+        too few rows.
         """
         if self.keyboard.shape[1] != len(space.keyboard):
             raise ActionError(
@@ -115,7 +116,7 @@ class ActionTrack:
 
 @dataclass(frozen=True)
 class Control:
-    """Something a player can do by one key: sets keyboard columns, moves the mouse, or neither."""
+    """One key of the player: it sets a keyboard column, moves the mouse, or does neither."""
 
     name: str
     key: str
@@ -132,9 +133,9 @@ def _split(keys: str) -> list[str]:
 
 @dataclass(frozen=True)
 class ActionSpace:
-    """What a mode understands, as data.
+    """The keys and the mouse of a mode, as data.
 
-    `keyboard` names the keyboard's columns in order; `controls` are what people press; `idle`
+    `keyboard` names the keyboard's columns in order; `controls` are the keys to press; `idle`
     names the column set when nothing is pressed ("" for none), which also makes the columns
     exclusive; `benchmark` lists the random benchmark's actions as groups of control names.
     """
@@ -152,7 +153,7 @@ class ActionSpace:
         return self.keyboard + (MOUSE_COLUMNS if self.has_mouse else ())
 
     def press(self, keys: str | Iterable[str]) -> Action:
-        """The action of `keys`: letters or control names, as "w+left", "w left" or a sequence.
+        """Return the action of `keys`: letters or control names, as "w+left", "w left" or a list.
 
         Nothing pressed is the mode's idle action. Raises `ActionError` for unknown names, for a "+"
         without a key on either side, and for two at once where the mode knows one action at a time.
@@ -172,9 +173,9 @@ class ActionSpace:
         return Action(keyboard, (vertical, horizontal))
 
     def fill(self, action: Action, frames: int) -> ActionTrack:
-        """`action` for `frames` pixel frames, checked against the mode."""
+        """Repeat `action` for `frames` pixel frames, checked against the mode."""
         if not isinstance(action, Action):
-            raise ActionError(f"action {action!r:.80}: not an Action; space.press('w') makes one")
+            raise ActionError(f"action {action!r:.80}: not an Action; get one by space.press('w')")
         if len(action.keyboard) != len(self.keyboard):
             raise ActionError(
                 f"action: {len(action.keyboard)} keyboard numbers, but {self.mode} has "
@@ -191,12 +192,12 @@ class ActionSpace:
         for control in self.controls:
             if wanted in (control.name, control.key):
                 return control
-        known = ", ".join(f"{control.key} {control.name}" for control in self.controls)
-        raise ActionError(f"unknown key {name!r:.80}; {self.mode} knows: {known}")
+        names = ", ".join(f"{control.key} {control.name}" for control in self.controls)
+        raise ActionError(f"unknown key {name!r:.80}; {self.mode} has: {names}")
 
 
 def join_tracks(tracks: Iterable[ActionTrack]) -> ActionTrack:
-    """The tracks one after another; all must have the same columns."""
+    """Join tracks one after another; all must have the same columns."""
     parts = list(tracks)
     mice = [part.mouse for part in parts if part.mouse is not None]
     mouse = np.concatenate(mice) if mice else None
@@ -204,7 +205,7 @@ def join_tracks(tracks: Iterable[ActionTrack]) -> ActionTrack:
 
 
 def benchmark_actions(space: ActionSpace, frames: int, seed: int) -> ActionTrack:
-    """The reference's random actions for `frames` pixel frames, in its exact draw order.
+    """Draw the reference's random actions for `frames` pixel frames, in its exact order.
 
     Frame 0 has a draw of its own, then each draw holds for 12 frames. Every draw is two of
     Python's `random`: one among the segment lengths (there is one: 12), one among the actions.

@@ -170,7 +170,7 @@ def dit_spec(config: Mapping[str, Any], context_dim: int) -> DiTSpec:
             keyboard_width=int(action["keyboard_hidden_dim"]),
             mouse_width=int(action.get("mouse_hidden_dim", action["keyboard_hidden_dim"])),
             heads=int(action["heads_num"]),
-            turning_dims=int(action.get("rope_dim_list", [8])[0]),
+            rotary_dims=int(action.get("rope_dim_list", [8])[0]),
             rope_theta=float(action.get("rope_theta", 256)),
             window=int(action.get("windows_size", 3)),
         ),

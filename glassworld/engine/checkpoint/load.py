@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from glassworld.engine.acceleration.compile import COMPILE_MODES, compile_decoder
-from glassworld.engine.acceleration.parts import accelerate as make_faster
-from glassworld.engine.acceleration.parts import check_parts
-from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
+from glassworld.engine.acceleration.parts import accelerate_networks, check_parts
 from glassworld.engine.checkpoint.config import (
     fit_advice,
     vae_spec,
@@ -38,9 +37,11 @@ from glassworld.engine.checkpoint.tensor_names import (
     vae_from_released,
     vision_from_released,
 )
+from glassworld.engine.checkpoint.tiny_decoder import load_tiny_decoder, tiny_name
+from glassworld.engine.networks import Networks
 from glassworld.engine.runtime.device import Precision, pick_device
 from glassworld.engine.runtime.memory import check_memory, enlarge_device_memory, keep_freed_memory
-from glassworld.engine.world import Networks, World
+from glassworld.engine.world import World
 from glassworld.errors import CheckpointError, InputError
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.causal_conv import apply_conv_policy
@@ -129,15 +130,17 @@ def load_from(options: LoadOptions, located: LocatedWorld | None = None) -> Worl
         spec, networks = _trained(located, device, precision)
     for network in (networks.encoder, networks.decoder):
         apply_conv_policy(network)
-    world = World(spec, networks, located.name, located.notice, precision.decoding)
+    networks.decoder.to(precision.decoding)
+    name, note = located.name, located.notice
     if options.tiny_decoder is not None:
-        world = with_tiny_decoder(world, Path(options.tiny_decoder))
-    make_faster(world, options.accelerate)  # which may choose what is compiled next
-    if options.tiny_decoder is None:
-        assert isinstance(world.pipeline.decoder, VAEDecoder)
-        compiled = compile_decoder(world.pipeline.decoder, spec, options.vae_compile_mode)
-        world.note = "\n".join(filter(None, (located.notice, compiled)))
-    return world
+        path = Path(options.tiny_decoder)
+        decoder = load_tiny_decoder(path, spec.vae, device, precision.decoding)
+        networks, name = replace(networks, decoder=decoder), tiny_name(name)
+    plan = accelerate_networks(spec, networks, options.accelerate)  # chooses what is compiled next
+    if isinstance(networks.decoder, VAEDecoder):
+        compiled = compile_decoder(networks.decoder, spec, options.vae_compile_mode)
+        note = "\n".join(filter(None, (note, compiled)))
+    return World(spec, networks, name, note, plan)
 
 
 class _Part(NamedTuple):

@@ -44,7 +44,7 @@ from glassworld.models.vision import VisionTower
 from glassworld.specs import TIME_FACTOR, DiTSpec, WorldSpec
 
 if TYPE_CHECKING:
-    from glassworld.engine.world import Networks
+    from glassworld.engine.networks import Networks
 
 
 def save_world(
@@ -159,7 +159,7 @@ def model_config(spec: DiTSpec) -> dict[str, object]:
     """Return the transformer's config.json, its keys as in the release."""
     action = spec.action
     head = action.keyboard_width // action.heads
-    still = (head - action.turning_dims) // 2
+    still = (head - action.rotary_dims) // 2
     return {
         "_class_name": "CausalWanModel",
         "action_config": {
@@ -173,11 +173,11 @@ def model_config(spec: DiTSpec) -> dict[str, object]:
             "keyboard_hidden_dim": action.keyboard_width,
             "mouse_dim_in": action.mouse_dim,
             "mouse_hidden_dim": action.mouse_width,
-            "mouse_qk_dim_list": [action.turning_dims, still, still],
+            "mouse_qk_dim_list": [action.rotary_dims, still, still],
             "patch_size": [1, spec.patch, spec.patch],
             "qk_norm": True,
             "qkv_bias": False,
-            "rope_dim_list": [action.turning_dims, still, still],
+            "rope_dim_list": [action.rotary_dims, still, still],
             "rope_theta": action.rope_theta,
             "vae_time_compression_ratio": TIME_FACTOR,
             "windows_size": action.window,

@@ -1,0 +1,1 @@
+"""Start images in, videos out."""

@@ -1,4 +1,4 @@
-"""The starting picture: read, cropped, resized and scaled as the models were trained."""
+"""The start image: read, cropped, resized and scaled as the models were trained."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from glassworld.errors import ImageError
 
-SMALLEST_SIDE = 16
+MIN_SIDE = 16
 DAMAGED = (ValueError, TypeError, RuntimeError, SyntaxError, EOFError, struct.error)
-"""What Pillow's readers raise, beside an `OSError`, for files that somebody has damaged."""
+"""The errors of Pillow's readers for damaged files, beside `OSError`."""
 
-MOST_PIXELS = 64_000_000
-"""Larger pictures are refused by their header, before anything of them is decoded."""
+MAX_PIXELS = 64_000_000
+"""Larger images are refused by their header, before anything of them is decoded."""
+
+ImageSource = str | Path | Image.Image
+
+Frames = npt.NDArray[np.uint8]
+"""Video frames as [N, H, W, 3]: red, green, blue in 0..255."""
 
 
-def load_picture(
-    image: str | Path | Image.Image, height: int, width: int
-) -> npt.NDArray[np.float32]:
-    """The picture as float32 [3, height, width] in [-1, 1], cropped centrally to that shape.
+def load_start_image(image: ImageSource, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return the image as float32 [3, height, width] in [-1, 1], cropped centrally to that shape.
 
-    Honours the orientation a camera noted; palettes, grey and 16-bit pictures become RGB, alpha
+    Honors the orientation that a camera noted. Palettes, gray and 16-bit images become RGB, alpha
     is dropped, of an animation the first frame counts. Floating-point pixels lie in 0..1, or in
-    0..255 where any exceeds 1. Raises `ImageError` for a picture that is
-    missing, unreadable, truncated, under 16 pixels on a side or over 64 megapixels.
+    0..255 where any exceeds 1. Raises `ImageError` for an image that is missing, unreadable,
+    truncated, under 16 pixels on a side or over 64 megapixels.
     """
     if isinstance(image, Image.Image):
-        return _prepare(_checked(image, "picture"), height, width, "picture")
+        return _prepare(_checked(image, "image"), height, width, "image")
     if not isinstance(image, str | Path):
         kind = type(image).__name__
-        raise ImageError(f"picture: a path or a PIL image is needed, not {kind}")
+        raise ImageError(f"image: give a path or a PIL image, not {kind}")
     name = str(image)
     try:
         with warnings.catch_warnings():
@@ -44,13 +47,13 @@ def load_picture(
         with opened:
             return _prepare(_checked(opened, name), height, width, name)
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such picture") from None
+        raise ImageError(f"{name}: no such image") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture that can be read (PNG, JPEG, WebP ...)") from None
+        raise ImageError(f"{name}: not a readable image; use PNG, JPEG or WebP") from None
     except Image.DecompressionBombError:
         raise ImageError(_too_large(name)) from None
     except IsADirectoryError:
-        raise ImageError(f"{name}: a folder; name a picture") from None
+        raise ImageError(f"{name}: is a folder; name an image file") from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from None
     except DAMAGED as error:
@@ -63,17 +66,15 @@ def psnr(squared_error: float, peak: float = 255.0) -> float:
 
 
 def _too_large(name: str) -> str:
-    return f"{name}: over {MOST_PIXELS // 1_000_000} megapixels; scale it down first"
+    return f"{name}: over {MAX_PIXELS // 1_000_000} megapixels; scale it down first"
 
 
 def _checked(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
-    if width * height > MOST_PIXELS:
+    if width * height > MAX_PIXELS:
         raise ImageError(_too_large(name))
-    if min(width, height) < SMALLEST_SIDE:
-        raise ImageError(
-            f"{name}: {width}x{height} pixels; at least {SMALLEST_SIDE} on each side are needed"
-        )
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"{name}: {width}x{height} pixels; each side needs at least {MIN_SIDE}")
     return image
 
 
@@ -92,7 +93,7 @@ def _prepare(image: Image.Image, height: int, width: int, name: str) -> npt.NDAr
 def _crop_box(
     width: int, height: int, target_width: int, target_height: int
 ) -> tuple[float, float, float, float]:
-    """The central box of the target's shape, as wide or as high as the picture."""
+    """Return the central box of the target's shape, as wide or as high as the image."""
     wide, high = width, height
     if height / width > target_height / target_width:
         high = int(width * target_height / target_width)

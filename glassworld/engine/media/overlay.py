@@ -9,9 +9,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from glassworld.engine.actions.track import ActionSpace, ActionTrack, Control
+from glassworld.engine.media.images import Frames
 from glassworld.engine.variants.variant import CAMERA_STEP
-
-Frames = npt.NDArray[np.uint8]
 
 KEYBOARD = ("qwe", "asd", "zxc")
 """Where the keys lie under the left hand; only those a mode uses are drawn."""
@@ -23,7 +22,7 @@ DARK, LIGHT, ACCENT = (16, 18, 24), (255, 255, 255), (255, 190, 60)
 
 
 def draw_keys(frames: Frames, track: ActionTrack, space: ActionSpace) -> Frames:
-    """A copy of `frames` (uint8 [N, H, W, 3]) with the keys of each frame's action drawn on.
+    """Return a copy of `frames` (uint8 [N, H, W, 3]) with each frame's keys and mouse drawn on.
 
     Pressed keys are lit, bottom left; where the mouse turns a camera both ways, a dial bottom
     right shows it. Sizes follow the frame's. Raises `ActionError` if `track` has too few rows.
@@ -49,7 +48,7 @@ def _panels(
     mouse: npt.NDArray[np.float32],
     size: tuple[int, int],
 ) -> Iterator[tuple[Image.Image, int, int]]:
-    """Each panel with the row and column of its upper left corner."""
+    """Yield each panel with the row and column of its upper left corner."""
     height, width = size
     key = max(9, round(0.1 * min(height, 0.6 * width)))
     margin = max(2, key // 3)
@@ -73,10 +72,10 @@ def _strength(
     keyboard: npt.NDArray[np.float32],
     mouse: npt.NDArray[np.float32],
 ) -> float:
-    """How far a control is held, 0 to 1."""
+    """Return how far a control is pressed, 0 to 1."""
     if control.column:
         return float(keyboard[space.keyboard.index(control.column)])
-    along = sum(float(held) * full for held, full in zip(mouse, control.mouse, strict=True))
+    along = sum(float(moved) * full for moved, full in zip(mouse, control.mouse, strict=True))
     return min(max(along / CAMERA_STEP**2, 0.0), 1.0)
 
 
@@ -98,36 +97,36 @@ def _keycap(
     corner: tuple[int, int],
     cell: int,
     letter: str,
-    held: float,
+    pressed: float,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
     x, y = corner
     gap = cell * 0.05
-    fill = _mix((*DARK, 150), (*ACCENT, 240), held)
-    edge = _mix((*LIGHT, 110), (*LIGHT, 255), held)
-    ink = _mix((*LIGHT, 225), (*DARK, 255), held)
+    fill = _mix((*DARK, 150), (*ACCENT, 240), pressed)
+    edge = _mix((*LIGHT, 110), (*LIGHT, 255), pressed)
+    ink = _mix((*LIGHT, 225), (*DARK, 255), pressed)
     box = (x + gap, y + gap, x + cell - gap, y + cell - gap)
     draw.rounded_rectangle(box, cell * 0.2, fill, edge, max(1, round(cell * 0.045)))
     draw.text((x + cell / 2, y + cell / 2), letter, fill=ink, font=font, anchor="mm")
 
 
 def _dial_panel(vertical: float, horizontal: float, size: int) -> Image.Image:
-    """A dial whose knob leans where the camera turns; up is positive."""
+    """Draw a dial whose knob leans where the camera turns; up is positive."""
     side = size * SMOOTH
     canvas = Image.new("RGBA", (side, side), (*DARK, 0))
     draw = ImageDraw.Draw(canvas)
-    centre, reach, line = side / 2, side * 0.26, max(1, round(side * 0.022))
-    draw.ellipse(_round(centre, centre, side * 0.48), (*DARK, 150), (*LIGHT, 110), line)
+    center, travel, line = side / 2, side * 0.26, max(1, round(side * 0.022))
+    draw.ellipse(_round(center, center, side * 0.48), (*DARK, 150), (*LIGHT, 110), line)
     for sign_x, sign_y in ((0, -1), (0, 1), (-1, 0), (1, 0)):
-        tick = (centre + sign_x * side * 0.40, centre + sign_y * side * 0.40)
+        tick = (center + sign_x * side * 0.40, center + sign_y * side * 0.40)
         draw.ellipse(_round(*tick, side * 0.022), (*LIGHT, 150))
     lean_x = min(max(horizontal / CAMERA_STEP, -1.0), 1.0)
     lean_y = min(max(vertical / CAMERA_STEP, -1.0), 1.0)
-    x, y = centre + lean_x * reach, centre - lean_y * reach
-    held = max(abs(lean_x), abs(lean_y))
-    colour = _mix((*LIGHT, 170), (*ACCENT, 250), held)
-    draw.line((centre, centre, x, y), colour, 2 * line)
-    draw.ellipse(_round(x, y, side * (0.1 + 0.05 * held)), colour)
+    x, y = center + lean_x * travel, center - lean_y * travel
+    pushed = max(abs(lean_x), abs(lean_y))
+    color = _mix((*LIGHT, 170), (*ACCENT, 250), pushed)
+    draw.line((center, center, x, y), color, 2 * line)
+    draw.ellipse(_round(x, y, side * (0.1 + 0.05 * pushed)), color)
     return canvas.resize((size, size), Image.Resampling.BOX)
 
 
@@ -147,8 +146,8 @@ def _blend(
     bottom = min(top + panel.height, frames.shape[1])
     right = min(left + panel.width, frames.shape[2])
     pixels = np.asarray(panel, np.float32)[: bottom - top, : right - left]
-    colour, opacity = pixels[..., :3], pixels[..., 3:] / 255
+    color, opacity = pixels[..., :3], pixels[..., 3:] / 255
     below = frames[chosen, top:bottom, left:right]
-    frames[chosen, top:bottom, left:right] = (
-        below * (1 - opacity) + colour * opacity + 0.5
-    ).astype(np.uint8)
+    frames[chosen, top:bottom, left:right] = (below * (1 - opacity) + color * opacity + 0.5).astype(
+        np.uint8
+    )

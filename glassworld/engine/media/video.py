@@ -10,19 +10,16 @@ from typing import Self
 
 import av
 import numpy as np
-import numpy.typing as npt
 
+from glassworld.engine.media.images import Frames
 from glassworld.files import replacing
-
-Frames = npt.NDArray[np.uint8]
-"""Pictures as [N, H, W, 3], red, green, blue in 0..255."""
 
 QUALITY = "17"
 """x264's constant rate factor: visually lossless, so that the video shows the model's faults."""
 
 
 class VideoWriter:
-    """Writes an MP4 as the frames come: `with VideoWriter(path, fps) as video: video.write(...)`.
+    """An MP4 written as the frames come: `with VideoWriter(path, fps) as video: video.write(...)`.
 
     The file appears when the `with` ends, playable; after an exception nothing is written.
     """
@@ -50,8 +47,8 @@ class VideoWriter:
             self._shape = frames.shape[1:]
         elif frames.shape[1:] != self._shape:
             raise ValueError(f"frames: {frames.shape[1:]} after frames of {self._shape}")
-        for picture in _even(frames):
-            encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        for frame in _even(frames):
+            encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             self._container.mux(self._stream.encode(encoded))
 
     def _open_stream(self, height: int, width: int) -> None:
@@ -82,7 +79,7 @@ def write_video(path: str | Path, frames: Frames, fps: float) -> None:
 
 
 def _even(frames: Frames) -> Frames:
-    """Repeat the last row and column of odd sizes: the colour planes are half as large."""
+    """Repeat the last row and column of odd sizes: the color planes are half as large."""
     rows, columns = frames.shape[1] % 2, frames.shape[2] % 2
     if not (rows or columns):
         return frames

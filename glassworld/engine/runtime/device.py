@@ -25,14 +25,14 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"device {name!r}: must be cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
-        found = f"only {count} CUDA devices are" if count else "no CUDA device is"
-        raise InputError(f"device {name!r}: {found} here; try --device cpu")
+        present = f"only {count} CUDA devices" if count else "no CUDA device"
+        raise InputError(f"device {name!r}: this machine has {present}; try --device cpu")
     return device
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The type of the transformer and the image tower, of the VAE, and what decoding runs in."""
+    """The types of the transformer and the image tower, of the VAE, and of decoding."""
 
     dit: torch.dtype
     vae: torch.dtype
@@ -40,11 +40,11 @@ class Precision:
 
     @staticmethod
     def of(device: torch.device, name: str | None) -> Precision:
-        """What `name` asks for, or what suits the device.
+        """Return the precision called `name`, or by default the one that suits the device.
 
         On a GPU that is, as in the reference, bfloat16 and for the VAE float16; on a CPU all is
         float32, which is exact. "mixed" is float32 with the decoder in bfloat16: quicker where
-        the processor multiplies bfloat16 natively, its pictures 49 dB from the exact ones.
+        the processor multiplies bfloat16 natively, its frames at 49 dB PSNR against the exact ones.
         """
         cpu = device.type == "cpu"
         name = name or ("float32" if cpu else "bfloat16")

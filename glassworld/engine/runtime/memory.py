@@ -15,7 +15,7 @@ from glassworld.errors import InputError
 from glassworld.specs import WorldSpec
 
 if TYPE_CHECKING:
-    from glassworld.engine.world import Networks
+    from glassworld.engine.networks import Networks
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 
@@ -24,7 +24,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep the memory that a block frees for the next one.
 
     Left to itself glibc gives large tensors back to the system, and every block pays for their
-    pages anew: thousands of faults, a tenth of its time. Other C libraries are left alone.
+    pages again: thousands of faults, a tenth of its time. Other C libraries are left alone.
     """
     if sys.platform != "linux":
         return
@@ -39,17 +39,17 @@ ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the new name an
 
 
 def enlarge_device_memory() -> None:
-    """Have torch enlarge what it took from a GPU instead of taking more pieces of fixed sizes.
+    """Have torch grow its segments of GPU memory instead of adding more of fixed sizes.
 
-    What a decoder frees then serves a transformer: of a released world's peak a gigabyte goes.
-    To be called before CUDA is set up, which reads the environment; a setting already there stays.
+    The transformer can then use what the decoder freed: a released world's peak falls by 1 GB.
+    Call it before CUDA is set up, which reads the environment; a setting already there stays.
     """
     if not any(name in os.environ for name in ALLOCATOR):
         os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
 def session_bytes(spec: WorldSpec, size: int) -> int:
-    """What a session's key and value rings take, at `size` bytes a number."""
+    """Return the bytes of a session's key and value rings, at `size` bytes a number."""
     dit, action = spec.dit, spec.dit.action
     per_frame = dit.num_layers * spec.tokens_per_frame * dit.dim
     per_frame += len(action.layers) * action.keyboard_width
@@ -80,7 +80,7 @@ def check_memory(
 
 
 def check_room(spec: WorldSpec, frames: int) -> None:
-    """Raise `InputError` if memory cannot hold so many pixel frames, with keys and without."""
+    """Raise `InputError` if memory cannot hold so many pixel frames, with and without keys."""
     needed = 2 * 3 * frames * spec.height * spec.width
     free = _free_bytes(torch.device("cpu"))
     if free is not None and needed > free:
@@ -91,7 +91,7 @@ def check_room(spec: WorldSpec, frames: int) -> None:
 
 
 def _free_bytes(device: torch.device) -> int | None:
-    """Free memory of a device; None where the system does not say."""
+    """Return the free memory of a device; None where the system does not tell."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     meminfo = Path("/proc/meminfo")

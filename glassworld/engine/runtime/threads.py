@@ -10,10 +10,10 @@ import torch
 
 
 def threads_beside_others() -> int:
-    """How many of torch's threads leave a core to the rest of the program, where there are two.
+    """Return how many threads leave a core to the rest of the program, where there are two.
 
     Threads that wait for one another stand still whenever anything else takes a core from one of
-    them. A number given by OMP_NUM_THREADS stays.
+    them. A number set by OMP_NUM_THREADS stays.
     """
     threads = torch.get_num_threads()
     return threads if "OMP_NUM_THREADS" in os.environ else max(1, threads - 1)
@@ -21,7 +21,7 @@ def threads_beside_others() -> int:
 
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
-    """Have so many threads do what is asked for from this one."""
+    """Let torch compute with `count` threads for calls from this thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class HostCopy:
-    """A tensor on its way to the host, while the device goes on with what was asked for after."""
+    """A tensor on its way to the host while the device goes on with later work."""
 
     def __init__(self, source: Tensor) -> None:
         self._arrived: torch.cuda.Event | None = None
@@ -19,18 +19,18 @@ class HostCopy:
             self._arrived.record(torch.cuda.current_stream(source.device))
 
     def wait(self, rows: slice = slice(None)) -> Tensor:
-        """The tensor on the host, or those `rows` of it."""
+        """Wait for the tensor and return it, or those `rows` of it."""
         if self._arrived is None:
             return self._tensor[rows]
         self._arrived.synchronize()
-        return self._tensor[rows].clone()  # pinned memory is dear: the next block's needs it again
+        return self._tensor[rows].clone()  # frees the pinned memory for the next block
 
 
 def to_device(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`x` on the device and of that type, without waiting for what the device is doing.
+    """Move `x` to the device and type, without waiting for the device.
 
-    Torch copies from pageable memory only once the device has come so far, and other types by
-    way of such memory.
+    Torch copies from pageable memory only once the device is done with its work, and converts
+    types by way of such memory.
     """
     if device.type == "cuda" and x.device.type == "cpu":
         x = x.to(dtype).pin_memory()

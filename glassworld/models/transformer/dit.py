@@ -166,7 +166,7 @@ class DiT(nn.Module):
         action_dim = action.keyboard_width // action.heads
         return (
             rope_3d(frames, grid, self.spec.head_dim),
-            rope_temporal(frames, action.turning_dims, action_dim, action.rope_theta),
+            rope_temporal(frames, action.rotary_dims, action_dim, action.rope_theta),
         )
 
     def forward(

@@ -16,7 +16,8 @@ from PIL import Image
 from rich.progress import track
 
 from glassworld.engine.actions.track import Action
-from glassworld.engine.world import Session, World
+from glassworld.engine.session import Session
+from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.specs import WorldSpec
 from glassworld.training.data.dataset import to_pixels

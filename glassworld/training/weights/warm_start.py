@@ -10,7 +10,7 @@ import torch
 
 from glassworld.engine.checkpoint.load import load_from
 from glassworld.engine.checkpoint.options import LoadOptions
-from glassworld.engine.world import Networks
+from glassworld.engine.networks import Networks
 from glassworld.errors import CheckpointError
 from glassworld.specs import WAN_MEAN, WAN_STD
 from glassworld.training.objectives.vae import VAE, rescale_latents

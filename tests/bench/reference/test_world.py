@@ -10,7 +10,8 @@ import pytest
 from glassworld.bench.accuracy import error_against
 from glassworld.bench.reference.world import eager_world
 from glassworld.engine.acceleration.parts import accelerate
-from glassworld.engine.world import Networks, World
+from glassworld.engine.networks import Networks
+from glassworld.engine.world import World
 from tests.support import tiny
 
 
@@ -28,7 +29,7 @@ def test_accelerating_a_world_leaves_its_eager_baseline_as_it_is() -> None:
     baseline = eager_world(world)
     theirs, ours = baseline.networks.dit.patch_embedding, world.networks.dit.patch_embedding
     assert theirs.weight is ours.weight
-    accelerate(world, ["int8"])
+    world = accelerate(world, ["int8"])
     assert error_against(world, baseline, tiny.picture())["latents_in_spreads"] > 1e-4
 
 

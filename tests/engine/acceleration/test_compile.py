@@ -32,14 +32,13 @@ def test_compile_decoder_auto_without_a_stored_result_is_silent_and_changes_noth
 ) -> None:
     world = tiny.world()
     assert compile_decoder(world.networks.decoder, world.spec, "auto") == ""
+    assert not world.networks.decoder.compiled
     assert not cache.exists()
 
 
 @needs_compiler
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
-def test_force_keeps_an_artefact_that_auto_uses_and_tags_survive(
-    cache: Path, tmp_path: Path
-) -> None:
+def test_force_stores_a_result_that_auto_uses_and_tags_survive(cache: Path, tmp_path: Path) -> None:
     expected = tiny.world().generate(tiny.picture(), 6)
     try:
         for mode in ("force", "auto"):
@@ -59,7 +58,7 @@ def test_force_keeps_an_artefact_that_auto_uses_and_tags_survive(
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions of this system are not POSIX")
-def test_a_folder_that_others_can_write_to_is_refused(cache: Path) -> None:
+def test_cache_folder_that_others_can_write_to_is_refused(cache: Path) -> None:
     world = tiny.world()
     from glassworld.engine.acceleration.compile import _decoder_facts, _folder
 
@@ -71,7 +70,7 @@ def test_a_folder_that_others_can_write_to_is_refused(cache: Path) -> None:
         compile_decoder(world.networks.decoder, world.spec, "auto")
 
 
-def test_where_nothing_can_be_kept_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_cache_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
     world = tiny.world()
     assert compile_decoder(world.networks.decoder, world.spec, "auto") == ""
@@ -84,7 +83,7 @@ def test_where_nothing_can_be_kept_nothing_is_compiled(monkeypatch: pytest.Monke
     assert world.start(tiny.picture()).step(world.space.press("w")).shape[0] == 9
 
 
-def test_a_cache_that_can_only_be_read_is_left_alone(cache: Path) -> None:
+def test_read_only_cache_is_left_alone(cache: Path) -> None:
     world = tiny.world()
     from glassworld.engine.acceleration.compile import _decoder_facts, _folder
 

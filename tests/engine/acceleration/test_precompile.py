@@ -15,8 +15,8 @@ import torch
 from triton.runtime.interpreter import InterpretedFunction
 
 import tests.support.interpreted  # noqa: F401  (before the kernels)
-from glassworld.engine.acceleration import precompile as rehearsal
-from glassworld.engine.acceleration.parts import _compile_ahead, _use_kernels
+from glassworld.engine.acceleration import precompile
+from glassworld.engine.acceleration.parts import compile_ahead, use_kernels
 from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch
 from glassworld.engine.world import World
@@ -52,6 +52,9 @@ def called(monkeypatch: pytest.MonkeyPatch) -> set[Variant]:
     return variants
 
 
+SIZES = ("pixels", "columns", "num_warps")  # no constants of a kernel's
+
+
 def small_world() -> World:
     """Return a world of few tokens and layers, whose caches wrap in the second block.
 
@@ -61,25 +64,22 @@ def small_world() -> World:
     return tiny.world(dit=changes, height=16, width=32)
 
 
-SIZES = ("pixels", "columns", "num_warps")  # no constants of a kernel's
-
-
-def test_a_walk_calls_no_other_kernels(called: set[Variant]) -> None:
+def test_session_calls_no_kernels_but_the_precompiled(called: set[Variant]) -> None:
     world, plain = (small_world() for _ in range(2))
-    _use_kernels(world)
-    _compile_ahead(world)
-    rehearsed = set(called)
-    assert len(rehearsed) > 20
+    use_kernels(world.networks)
+    compile_ahead(world.spec, world.networks)
+    precompiled = set(called)
+    assert len(precompiled) > 20
     called.clear()
     made, expected = (each.start(tiny.picture(), seed=1) for each in (world, plain))
     for _ in range(2):
         assert np.abs(made.step(WALK).astype(int) - expected.step(WALK)).max() <= 1
-    assert sorted(map(str, called - rehearsed)) == []
+    assert sorted(map(str, called - precompiled)) == []
 
 
-def test_sessions_make_their_blocks_together_by_kernels() -> None:
+def test_batch_by_kernels_equals_single_sessions() -> None:
     world, plain = (small_world() for _ in range(2))
-    _use_kernels(world)
+    use_kernels(world.networks)
     batch = SessionBatch([world.start(tiny.picture(), seed=seed) for seed in (1, 2)])
     alone = [plain.start(tiny.picture(), seed=seed) for seed in (1, 2)]
     for _ in range(2):
@@ -87,20 +87,20 @@ def test_sessions_make_their_blocks_together_by_kernels() -> None:
             assert np.abs(frames.astype(int) - session.step(WALK)).max() <= 1
 
 
-def test_what_cannot_be_compiled_is_told_in_a_line_and_may_be_tried_again(
+def test_compile_ahead_failure_is_one_line_and_can_be_retried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = tiny.world()
-    _use_kernels(world)
+    use_kernels(world.networks)
 
-    def fail(world: World) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("no C compiler\nhere")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rehearsal, "decode", fail)
+        patch.setattr(precompile, "run_decoder", fail)
         with pytest.raises(InputError, match=r"here \(no C compiler\); leave out 'kernels'$"):
-            _compile_ahead(world)
-    _compile_ahead(world)
+            compile_ahead(world.spec, world.networks)
+    compile_ahead(world.spec, world.networks)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,10 @@ def test_what_cannot_be_compiled_is_told_in_a_line_and_may_be_tried_again(
         pytest.param("120", marks=pytest.mark.slow),
     ],
 )
-def test_kernels_are_compiled_ahead_for_gpus_of_each_generation(
-    capability: str, tmp_path: Path
-) -> None:
-    command = [sys.executable, str(ROOT / "tests" / "support" / "without_a_gpu.py"), capability]
+def test_kernels_compile_ahead_for_each_gpu_generation(capability: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.support.without_a_gpu", capability]
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
-    done = subprocess.run(command, env=environment, text=True, capture_output=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     ahead, later = map(int, done.stdout.split())
     assert ahead > 20

@@ -58,11 +58,13 @@ def _file(folder: Path, name: str, text: str) -> Path:
         ),
     ],
 )
-def test_every_form_reads_as_the_same_track(tmp_path: Path, name: str, text: str) -> None:
+def test_load_actions_reads_every_form_as_the_same_track(
+    tmp_path: Path, name: str, text: str
+) -> None:
     assert load_actions(_file(tmp_path, name, text), UNIVERSAL) == RIGHT_THEN_TURN
 
 
-def test_segments_may_be_given_instead_of_a_file() -> None:
+def test_load_actions_reads_segments_instead_of_a_file() -> None:
     track = load_actions("w*12 w+left*24", UNIVERSAL)
     assert len(track) == 36
     np.testing.assert_array_equal(track.keyboard[11], [1, 0, 0, 0])
@@ -73,7 +75,7 @@ def test_segments_may_be_given_instead_of_a_file() -> None:
 @pytest.mark.parametrize("mode", ACTION_SPACES)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_written_actions_read_back_exactly(
+def test_saved_actions_read_back_exactly(
     tmp_path: Path, mode: str, suffix: str, data: st.DataObject
 ) -> None:
     space = action_space(mode)
@@ -136,7 +138,9 @@ def test_segments_hold_each_action_for_its_frames(words: list[tuple[str, int]]) 
         ("a.txt", "x*12", "unknown key 'x'"),
     ],
 )
-def test_bad_files_get_one_clear_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_load_actions_names_the_problem_of_a_bad_file(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
     with pytest.raises(ActionError, match=said) as caught:
         load_actions(_file(tmp_path, name, text), UNIVERSAL)
     assert str(caught.value).startswith(str(tmp_path))
@@ -144,12 +148,12 @@ def test_bad_files_get_one_clear_line(tmp_path: Path, name: str, text: str, said
     assert len(str(caught.value)) < 500
 
 
-def test_segments_of_too_many_digits_get_their_line_without_a_file() -> None:
+def test_segments_of_too_many_digits_are_refused() -> None:
     with pytest.raises(ActionError, match="at most 1000000"):
         load_actions("w*" + "9" * 5_000, UNIVERSAL)
 
 
-def test_a_missing_file_and_a_binary_one_are_named(tmp_path: Path) -> None:
+def test_load_actions_names_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(ActionError, match="no such action file"):
         load_actions(tmp_path / "nowhere.csv", UNIVERSAL)
     (tmp_path / "noise.csv").write_bytes(bytes(range(128, 256)))
@@ -157,7 +161,7 @@ def test_a_missing_file_and_a_binary_one_are_named(tmp_path: Path) -> None:
         load_actions(tmp_path / "noise.csv", UNIVERSAL)
 
 
-def test_a_file_of_another_kind_is_not_taken_for_keys(tmp_path: Path) -> None:
+def test_load_actions_does_not_take_another_file_for_keys(tmp_path: Path) -> None:
     path = _file(tmp_path, "walk.yaml", "w*12")
     with pytest.raises(ActionError, match=r"walk\.yaml: action files are \.csv, \.json, \.txt$"):
         load_actions(str(path), UNIVERSAL)
@@ -168,12 +172,12 @@ EXAMPLES = re.findall(r"```(csv|json|txt)\n(.*?)```", PAGE.read_text(), re.DOTAL
 
 
 @pytest.mark.parametrize(("kind", "text"), EXAMPLES)
-def test_the_examples_of_the_docs_load(tmp_path: Path, kind: str, text: str) -> None:
+def test_examples_of_the_docs_load(tmp_path: Path, kind: str, text: str) -> None:
     track = load_actions(_file(tmp_path, f"example.{kind}", text), UNIVERSAL)
     np.testing.assert_array_equal(track.keyboard[0], [1, 0, 0, 0])
 
 
-def test_the_docs_show_every_kind_of_file() -> None:
+def test_docs_show_every_kind_of_file() -> None:
     assert {kind for kind, _ in EXAMPLES} == {"csv", "json", "txt"}
     for space in ACTION_SPACES.values():
         assert ", ".join(space.keyboard) in PAGE.read_text()

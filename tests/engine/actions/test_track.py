@@ -90,13 +90,13 @@ def test_a_longer_benchmark_starts_like_a_shorter_one() -> None:
         ("templerun", "", (1, 0, 0, 0, 0, 0, 0), None),
     ],
 )
-def test_keys_become_actions(
+def test_press_turns_keys_into_actions(
     mode: str, keys: str, keyboard: tuple[float, ...], mouse: tuple[float, float] | None
 ) -> None:
     assert action_space(mode).press(keys) == Action(keyboard, mouse)
 
 
-def test_a_key_held_twice_counts_once() -> None:
+def test_press_counts_a_repeated_key_once() -> None:
     assert action_space("universal").press(["i", "i"]).mouse == (0.1, 0.0)
 
 
@@ -110,18 +110,18 @@ def test_a_key_held_twice_counts_once() -> None:
         ("universal", "w++left", "a key is missing"),
     ],
 )
-def test_wrong_keys_are_named(mode: str, keys: str, said: str) -> None:
+def test_press_names_wrong_keys(mode: str, keys: str, said: str) -> None:
     with pytest.raises(ActionError, match=said):
         action_space(mode).press(keys)
 
 
 @pytest.mark.parametrize("given", ["w", None, (1, 0, 0, 0)])
-def test_what_is_no_action_is_named(given: Any) -> None:
-    with pytest.raises(ActionError, match=r"not an Action; space\.press\('w'\) makes one$"):
+def test_fill_names_a_wrong_type(given: Any) -> None:
+    with pytest.raises(ActionError, match=r"not an Action; get one by space\.press\('w'\)$"):
         action_space("universal").fill(given, 12)
 
 
-def test_an_unknown_mode_lists_those_there_are() -> None:
+def test_action_space_of_an_unknown_mode_lists_the_modes() -> None:
     with pytest.raises(SpecError, match="universal, gta_drive, templerun"):
         action_space("tetris")
 
@@ -137,18 +137,18 @@ def test_an_unknown_mode_lists_those_there_are() -> None:
         ([1.0], (0.0, float("inf"))),
     ],
 )
-def test_an_action_out_of_range_is_refused(keyboard: list, mouse: tuple | None) -> None:
+def test_action_out_of_range_is_refused(keyboard: list, mouse: tuple | None) -> None:
     with pytest.raises(ActionError):
         Action(keyboard, mouse)  # type: ignore[arg-type]
 
 
-def test_an_action_takes_any_sequence_and_keeps_tuples() -> None:
+def test_action_takes_any_sequence_and_keeps_tuples() -> None:
     action = Action(np.array([1, 0]), [0, 0.5])  # type: ignore[arg-type]
     assert action.keyboard == (1.0, 0.0)
     assert action.mouse == (0.0, 0.5)
 
 
-def test_a_track_keeps_its_own_read_only_copy() -> None:
+def test_track_keeps_its_own_read_only_copy() -> None:
     keyboard = np.zeros((3, 4), np.float32)
     track = ActionTrack(keyboard)
     keyboard[:] = 1
@@ -158,14 +158,14 @@ def test_a_track_keeps_its_own_read_only_copy() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1.001, -0.001, 1e300])
-def test_a_track_names_the_row_out_of_range(value: float) -> None:
+def test_track_names_the_row_out_of_range(value: float) -> None:
     keyboard = np.zeros((3, 4))
     keyboard[2, 1] = value
     with pytest.raises(ActionError, match="row 2, column 1"):
         ActionTrack(keyboard)  # type: ignore[arg-type]
 
 
-def test_too_few_rows_say_how_many_are_there_and_needed() -> None:
+def test_fitted_with_too_few_rows_names_both_numbers() -> None:
     space = action_space("universal")
     track = space.fill(space.press("w"), 40)
     with pytest.raises(ActionError, match=r"40 rows.* needs 45"):
@@ -173,7 +173,7 @@ def test_too_few_rows_say_how_many_are_there_and_needed() -> None:
     assert len(track.fitted(space, 33)) == 33
 
 
-def test_a_resting_mouse_may_be_left_out_and_a_mouse_without_a_mode_may_not() -> None:
+def test_fitted_adds_a_resting_mouse_and_refuses_a_surplus_one() -> None:
     keys = ActionTrack(np.zeros((5, 4), np.float32))
     assert keys.fitted(action_space("universal"), 5).mouse.shape == (5, 2)  # type: ignore[union-attr]
     steps = np.zeros((5, 7), np.float32)
@@ -181,7 +181,7 @@ def test_a_resting_mouse_may_be_left_out_and_a_mouse_without_a_mode_may_not() ->
         ActionTrack(steps, np.zeros((5, 2), np.float32)).fitted(action_space("templerun"), 5)
 
 
-def test_a_track_of_another_mode_is_refused() -> None:
+def test_fitted_refuses_a_track_of_another_mode() -> None:
     with pytest.raises(ActionError, match="4 keyboard columns, but gta_drive has 2"):
         benchmark_actions(action_space("universal"), 5, 0).fitted(action_space("gta_drive"), 5)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glassworld.engine.media.images import load_picture
+from glassworld.engine.media.images import load_start_image
 from glassworld.errors import ImageError
 from tests.support.bomb import png_claiming
 from tests.support.paths import SHARED
@@ -18,7 +18,7 @@ GOLDEN = SHARED / "parity"
 
 
 @pytest.mark.parametrize("mode", ["universal", "gta_drive", "templerun"])
-def test_the_golden_picture_is_exact(mode: str) -> None:
+def test_golden_image_is_exact(mode: str) -> None:
     folder = GOLDEN / mode
     if not folder.exists():
         pytest.skip(f"the golden tensors are not here: {folder}")
@@ -26,7 +26,7 @@ def test_the_golden_picture_is_exact(mode: str) -> None:
 
     golden = load_file(folder / "expected.safetensors")["image"]
     height, width = golden.shape[-2:]
-    picture = load_picture(folder / "image.png", height, width)
+    picture = load_start_image(folder / "image.png", height, width)
     np.testing.assert_array_equal(picture, golden.reshape(3, height, width))
 
 
@@ -35,50 +35,50 @@ def _noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def test_a_picture_of_the_right_size_is_only_scaled() -> None:
+def test_image_of_the_right_size_is_only_scaled() -> None:
     image = _noise(48, 32)
     expected = (np.asarray(image, np.float32).transpose(2, 0, 1) / 255 - 0.5) / 0.5
-    np.testing.assert_array_equal(load_picture(image, 32, 48), expected)
+    np.testing.assert_array_equal(load_start_image(image, 32, 48), expected)
 
 
 @pytest.mark.parametrize(
     ("size", "box"), [((96, 32), (24, 0, 72, 32)), ((48, 64), (0, 16, 48, 48))]
 )
-def test_the_middle_is_kept(size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
+def test_crop_keeps_the_middle(size: tuple[int, int], box: tuple[int, int, int, int]) -> None:
     image = _noise(*size)
     np.testing.assert_array_equal(
-        load_picture(image, 32, 48), load_picture(image.crop(box), 32, 48)
+        load_start_image(image, 32, 48), load_start_image(image.crop(box), 32, 48)
     )
 
 
-def test_a_path_and_an_open_picture_are_the_same(tmp_path: Path) -> None:
+def test_path_and_open_image_are_the_same(tmp_path: Path) -> None:
     image = _noise(70, 50)
     image.save(tmp_path / "picture.png")
-    expected = load_picture(image, 32, 48)
-    np.testing.assert_array_equal(load_picture(tmp_path / "picture.png", 32, 48), expected)
-    np.testing.assert_array_equal(load_picture(str(tmp_path / "picture.png"), 32, 48), expected)
+    expected = load_start_image(image, 32, 48)
+    np.testing.assert_array_equal(load_start_image(tmp_path / "picture.png", 32, 48), expected)
+    np.testing.assert_array_equal(load_start_image(str(tmp_path / "picture.png"), 32, 48), expected)
 
 
-def test_the_camera_s_orientation_is_honoured(tmp_path: Path) -> None:
+def test_camera_orientation_is_honored(tmp_path: Path) -> None:
     image = _noise(40, 60)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
     image.save(tmp_path / "turned.png", exif=exif)
     turned = image.transpose(Image.Transpose.ROTATE_270)
     np.testing.assert_array_equal(
-        load_picture(tmp_path / "turned.png", 32, 48), load_picture(turned, 32, 48)
+        load_start_image(tmp_path / "turned.png", 32, 48), load_start_image(turned, 32, 48)
     )
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK", "F", "I;16", "I"])
-def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
+def test_every_image_mode_becomes_rgb(mode: str) -> None:
     ramp = np.tile(np.linspace(0, 255, 48).astype(np.uint8), (32, 1))
     if mode.startswith("I"):
         scaled = (ramp.astype(np.int32) * 257).astype(np.uint16 if mode == "I;16" else np.int32)
         image = Image.fromarray(scaled)
     else:
         image = Image.fromarray(ramp).convert(mode)
-    picture = load_picture(image, 32, 48)
+    picture = load_start_image(image, 32, 48)
     assert picture.shape == (3, 32, 48)
     if mode != "1":  # black and white has no ramp left
         expected = ramp.astype(np.float32) / 127.5 - 1
@@ -89,37 +89,35 @@ def test_floating_point_pixels_may_lie_in_0_to_1(tmp_path: Path) -> None:
     ramp = np.tile(np.linspace(0, 1, 48, dtype=np.float32), (32, 1))
     ramp[0, 0] = np.nan  # black
     Image.fromarray(ramp).save(tmp_path / "float.tiff")
-    picture = load_picture(tmp_path / "float.tiff", 32, 48)
+    picture = load_start_image(tmp_path / "float.tiff", 32, 48)
     assert np.abs(picture - (2 * np.nan_to_num(ramp) - 1)).max() < 0.01
 
 
-def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
+def test_first_frame_of_an_animation_counts(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    picture = load_picture(tmp_path / "a.gif", 16, 16)
+    picture = load_start_image(tmp_path / "a.gif", 16, 16)
     np.testing.assert_allclose(picture.mean(axis=(1, 2)), [1, -1, -1], atol=0.05)
 
 
 @pytest.mark.parametrize(("width", "height"), [(9000, 9000), (12000, 12000), (60000, 60000)])
-def test_a_gigantic_picture_is_refused_by_its_header(
-    tmp_path: Path, width: int, height: int
-) -> None:
+def test_gigantic_image_is_refused_by_its_header(tmp_path: Path, width: int, height: int) -> None:
     (tmp_path / "bomb.png").write_bytes(png_claiming(width, height))
     with pytest.raises(ImageError, match="over 64 megapixels"):
-        load_picture(tmp_path / "bomb.png", 32, 48)
+        load_start_image(tmp_path / "bomb.png", 32, 48)
 
 
-def test_pixels_alone_are_no_picture() -> None:
+def test_array_is_refused() -> None:
     pixels: Any = np.zeros((32, 48, 3), np.uint8)
-    with pytest.raises(ImageError, match="a path or a PIL image is needed, not ndarray"):
-        load_picture(pixels, 32, 48)
+    with pytest.raises(ImageError, match="give a path or a PIL image, not ndarray"):
+        load_start_image(pixels, 32, 48)
 
 
-def test_bad_pictures_are_named_with_what_is_wrong(tmp_path: Path) -> None:
+def test_bad_images_are_named_with_the_problem(tmp_path: Path) -> None:
     _noise(64, 64).save(tmp_path / "whole.png")
     content = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").write_bytes(b"")
     _noise(15, 64).save(tmp_path / "thin.png")
     header = b"\x89PNG\r\n\x1a\n" + (5).to_bytes(4, "big") + b"IHDRabcde" + bytes(4)
@@ -127,12 +125,12 @@ def test_bad_pictures_are_named_with_what_is_wrong(tmp_path: Path) -> None:
     for name, said in {
         "cut.png": "damaged or truncated",
         "short.png": "damaged or truncated",
-        "text.png": "not a picture",
-        "empty.png": "not a picture",
-        "thin.png": "15x64 pixels; at least 16",
-        "nowhere.png": "no such picture",
-        ".": "a folder; name a picture",
+        "text.png": "not a readable image",
+        "empty.png": "not a readable image",
+        "thin.png": "15x64 pixels; each side needs at least 16",
+        "nowhere.png": "no such image",
+        ".": "is a folder; name an image file",
     }.items():
         with pytest.raises(ImageError, match=said) as caught:
-            load_picture(tmp_path / name, 32, 48)
+            load_start_image(tmp_path / name, 32, 48)
         assert str(caught.value).startswith(str(tmp_path))

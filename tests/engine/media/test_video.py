@@ -8,12 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from glassworld.engine.actions.files import parse_segments
-from glassworld.engine.actions.track import benchmark_actions
-from glassworld.engine.media.overlay import ACCENT, draw_keys
+from glassworld.engine.media.overlay import ACCENT
 from glassworld.engine.media.video import VideoWriter, write_video
-from glassworld.engine.variants.registry import ACTION_SPACES, action_space
-from glassworld.errors import ActionError
 
 
 def _gradient(count: int, height: int, width: int) -> np.ndarray:
@@ -27,7 +23,7 @@ def read_video(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def test_a_written_video_reads_back_alike(tmp_path: Path) -> None:
+def test_written_video_reads_back_alike(tmp_path: Path) -> None:
     frames = _gradient(20, 64, 96)
     write_video(tmp_path / "demo.mp4", frames, 12)
     back = read_video(tmp_path / "demo.mp4")
@@ -62,7 +58,7 @@ def test_odd_sizes_grow_by_a_pixel(tmp_path: Path, height: int, width: int) -> N
     )
 
 
-def test_a_video_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+def test_failed_video_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "demo.mp4"
     path.write_bytes(b"the last good one")
 
@@ -77,7 +73,7 @@ def test_a_video_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_video_without_frames_is_not_written(tmp_path: Path) -> None:
+def test_video_without_frames_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one frame"), VideoWriter(tmp_path / "v.mp4", 12):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -92,45 +88,3 @@ def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
 
 def _accented(frame: np.ndarray) -> int:
     return int((np.abs(frame.astype(int) - ACCENT).max(axis=-1) < 40).sum())
-
-
-@pytest.mark.parametrize(
-    ("height", "width"), [(64, 96), (176, 320), (352, 640), (33, 47), (16, 16)]
-)
-@pytest.mark.parametrize("mode", ACTION_SPACES)
-def test_keys_are_drawn_at_every_size(mode: str, height: int, width: int) -> None:
-    space = action_space(mode)
-    frames = np.full((2, height, width, 3), 90, np.uint8)
-    drawn = draw_keys(frames, parse_segments("q w", space), space)
-    assert drawn.shape == frames.shape
-    assert (frames == 90).all(), "the frames given stay as they are"
-    assert _accented(drawn[0]) == 0
-    assert _accented(drawn[1]) > 0
-
-
-def test_the_dial_leans_where_the_camera_turns() -> None:
-    space = action_space("universal")
-    frames = np.full((4, 352, 640, 3), 90, np.uint8)
-    drawn = draw_keys(frames, parse_segments("j l i k", space), space)
-    lit = [
-        np.argwhere(np.abs(f.astype(int) - ACCENT).max(axis=-1) < 40).mean(axis=0) for f in drawn
-    ]
-    (_, left), (_, right), (up, _), (down, _) = lit
-    assert left + 10 < right
-    assert up + 10 < down
-
-
-def test_each_frame_shows_its_own_action() -> None:
-    space = action_space("gta_drive")
-    track = benchmark_actions(space, 40, 3)
-    frames = np.full((40, 64, 96, 3), 90, np.uint8)
-    together = draw_keys(frames, track, space)
-    for index in (0, 1, 13, 39):
-        alone = draw_keys(frames[index : index + 1], track.rows(index, index + 1), space)
-        np.testing.assert_array_equal(together[index], alone[0])
-
-
-def test_too_few_actions_for_the_frames_are_refused() -> None:
-    space = action_space("universal")
-    with pytest.raises(ActionError, match="needs 3"):
-        draw_keys(np.zeros((3, 32, 32, 3), np.uint8), parse_segments("w*2", space), space)

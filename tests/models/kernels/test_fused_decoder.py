@@ -79,12 +79,12 @@ def test_fused_decoder_in_half_precision_has_the_plain_decoders_error(dtype: tor
 
 def test_choose_convolutions_measures_a_fused_decoder() -> None:
     world = tiny.world()
-    decoder = world.pipeline.decoder
+    decoder = world.networks.decoder
     names = decoder.state_dict().keys()
     fuse_decoder(decoder)
     assert decoder.state_dict().keys() == names
-    measured = choose_convolutions(world)
-    layers = [layer for layer, _ in convolution_inputs(world, decoder)]
+    measured = choose_convolutions(world.spec, world.networks)
+    layers = [layer for layer, _ in convolution_inputs(world.spec, decoder)]
     assert [layer.epilogue_fused for layer in layers] == [False] + [True] * (len(layers) - 1)
     assert all(ms > 0 for times in measured.values() for ms in times.values())
     paths = {path for path, layer in decoder.named_modules() if isinstance(layer, CausalConv)}

@@ -8,7 +8,7 @@ import torch
 
 from glassworld.cli import main
 from glassworld.engine.checkpoint.options import LoadOptions
-from glassworld.engine.world import Networks
+from glassworld.engine.networks import Networks
 from glassworld.errors import CheckpointError
 from glassworld.training.export import export_world
 from glassworld.training.objectives.transformer import DiTRecipe

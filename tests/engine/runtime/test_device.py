@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,14 @@ import torch
 
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.runtime.device import Precision
-from glassworld.engine.runtime.memory import enlarge_device_memory
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from tests.support import tiny
 from tests.support.release import write_release
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 
 
@@ -33,16 +33,18 @@ F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
         (CUDA, "float32", Precision(F32, F32, F32)),
     ],
 )
-def test_precision(device: torch.device, name: str | None, expected: Precision) -> None:
+def test_precision_suits_the_device_or_the_name(
+    device: torch.device, name: str | None, expected: Precision
+) -> None:
     assert Precision.of(device, name) == expected
 
 
-def test_an_unknown_precision_is_named() -> None:
+def test_precision_names_an_unknown_dtype() -> None:
     with pytest.raises(InputError, match="'float64': must be one of float32, mixed, bfloat16"):
         Precision.of(CPU, "float64")
 
 
-def test_mixed_decoding_is_the_exact_one_but_for_the_last_bits(tmp_path: Path) -> None:
+def test_mixed_decodes_almost_the_exact_frames(tmp_path: Path) -> None:
     flags = write_release(tmp_path)
 
     def load(dtype: str | None) -> World:
@@ -52,13 +54,3 @@ def test_mixed_decoding_is_the_exact_one_but_for_the_last_bits(tmp_path: Path) -
     assert torch.equal(mixed.latents, exact.latents)
     error = mixed.frames.astype(float) - exact.frames
     assert np.sqrt(np.square(error).mean()) < 2  # this world's pictures are noise of all levels
-
-
-@pytest.mark.parametrize("own", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}])
-def test_gpu_memory_is_enlarged_in_place_unless_the_user_says_otherwise(
-    own: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment = dict(own)
-    monkeypatch.setattr(os, "environ", environment)
-    enlarge_device_memory()
-    assert environment == (own or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})

@@ -1,8 +1,8 @@
 """Whole passes as CUDA graphs: captured once, then launched as one.
 
 A block at full size launches thousands of kernels; a captured pass is a single launch, and the
-host is free. What a pass reads and writes must stay where it was when it was captured: windows
-and the decoder's memory are written in place anyway, and the rest is copied to one place first.
+host is free. What a pass reads and writes must keep its addresses: caches and the decoder's memory
+are written in place anyway, and all other inputs are copied into fixed tensors first.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from glassworld.models.transformer.rope import RotaryTable
 from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.models.vae.streaming import StreamingDecoder
 
-SETTLED = 3
-"""From which latent frame of a clip on decoding is captured: in the one before, for the first
-time, all layers remembered something."""
+FIRST_CAPTURED = 3
+"""Decoding is captured from this latent frame of a clip on: in the frame before, all layers
+remembered something for the first time."""
 
 Result = Tensor | None
 Call = Callable[[], Result]
@@ -32,7 +32,7 @@ Call = Callable[[], Result]
 
 @dataclass(frozen=True)
 class PassInput:
-    """What changes from one pass over a block to the next."""
+    """The inputs that change from one pass over a block to the next."""
 
     x: Tensor
     timesteps: Tensor
@@ -40,27 +40,28 @@ class PassInput:
     windows: ActionWindows
 
     def tensors(self) -> list[Tensor]:
+        """Return all tensors, in a fixed order."""
         place, mouse = self.place, self.windows.mouse
         rotaries = [*place.rotary, *place.action_rotary]
-        listed = [self.x, self.timesteps, *rotaries, self.windows.keyboard]
-        return listed if mouse is None else [*listed, mouse]
+        tensors = [self.x, self.timesteps, *rotaries, self.windows.keyboard]
+        return tensors if mouse is None else [*tensors, mouse]
 
     def copy(self) -> PassInput:
-        """In storage of its own."""
+        """Return a copy in storage of its own."""
         place, mouse = self.place, self.windows.mouse
         return PassInput(
             self.x.clone(),
             self.timesteps.clone(),
             replace(
                 place,
-                rotary=RotaryTable(*(each.clone() for each in place.rotary)),
-                action_rotary=RotaryTable(*(each.clone() for each in place.action_rotary)),
+                rotary=RotaryTable(*(table.clone() for table in place.rotary)),
+                action_rotary=RotaryTable(*(table.clone() for table in place.action_rotary)),
             ),
             ActionWindows(self.windows.keyboard.clone(), None if mouse is None else mouse.clone()),
         )
 
     def take(self, other: PassInput) -> None:
-        """Have the numbers of `other`, in this one's storage."""
+        """Copy the numbers of `other` into this one's storage."""
         for own, new in zip(self.tensors(), other.tensors(), strict=True):
             own.copy_(new)
 
@@ -69,10 +70,10 @@ PassKey = tuple[CacheSlots | None, CacheSlots | None, bool]
 
 
 class PassGraphs:
-    """The captured passes over what the networks keep of one session, or of one batch.
+    """The captured passes over the caches of one session, or of one batch.
 
-    They hold for the storage they were captured with, and belong to the state that owns it. A
-    pass is captured when it comes a second time, so that everything has been set up by then.
+    They are valid for the storage they were captured with, and belong to the state that owns it.
+    A pass is captured the second time it runs, so that everything has been set up by then.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -88,26 +89,26 @@ class PassGraphs:
     def forward(
         self,
         dit: DiT,
-        given: PassInput,
+        inputs: PassInput,
         context: list[KeyValues],
         caches: list[LayerCache],
         output: bool,
     ) -> Result:
-        """`dit(...)`; what it returns is good until the next pass."""
-        place = given.place.self_slots
-        key = (place, given.place.action_slots, output)
+        """Run `dit(...)`; its result is valid until the next pass."""
+        place = inputs.place.self_slots
+        key = (place, inputs.place.action_slots, output)
         growing = place is None or place.filled < dit.spec.window
         if growing or key not in self._seen:
             self._seen.add(key)
-            return _forward(dit, given, context, caches, output)
+            return _forward(dit, inputs, context, caches, output)
         if self._input is None:
-            self._input = given.copy()
-        self._input.take(given)
+            self._input = inputs.copy()
+        self._input.take(inputs)
         if key not in self._passes:
             fixed = replace(
                 self._input,
                 place=replace(
-                    self._input.place, self_slots=place, action_slots=given.place.action_slots
+                    self._input.place, self_slots=place, action_slots=inputs.place.action_slots
                 ),
             )
             call = self._capture(lambda: _forward(dit, fixed, context, caches, output))
@@ -115,9 +116,9 @@ class PassGraphs:
         return self._passes[key]()
 
     def frame(self, decoder: StreamingDecoder, x: Tensor, memory: FeatureCache) -> Tensor:
-        """`decoder.decode_frame(...)`; what it returns is good until the next latent frame."""
+        """Run `decoder.decode_frame(...)`; its result is valid until the next latent frame."""
         self._decoded += not memory.first
-        if self._decoded < SETTLED:
+        if self._decoded < FIRST_CAPTURED:
             return decoder.decode_frame(x, memory)
         if self._latent is None:
             self._latent = x.clone()
@@ -130,7 +131,7 @@ class PassGraphs:
         return pixels
 
     def _capture(self, call: Call) -> Call:
-        """`call` as one launch; where there are no graphs, the call itself."""
+        """Return `call` as one launch; without a GPU, the call itself."""
         if self._pool is None:
             return call
         graph = torch.cuda.CUDAGraph()
@@ -157,11 +158,11 @@ class PassGraphs:
 
 def _forward(
     dit: DiT,
-    given: PassInput,
+    inputs: PassInput,
     context: list[KeyValues],
     caches: list[LayerCache],
     output: bool,
 ) -> Result:
-    where = (given.place, given.windows, context, caches)
-    result: Result = dit(given.x, given.timesteps, *where, output=output)
+    where = (inputs.place, inputs.windows, context, caches)
+    result: Result = dit(inputs.x, inputs.timesteps, *where, output=output)
     return result

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glassworld.cli import inference
-from glassworld.engine.acceleration.tiny_decoder import with_tiny_decoder
 from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch
 from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.engine.checkpoint.tiny_decoder import with_tiny_decoder
 from glassworld.engine.world import World
 from glassworld.errors import CheckpointError, InputError
 from glassworld.models.ops.quantized import QuantizedLinear
@@ -133,4 +133,4 @@ def test_play_opens_its_world_so(weights: dict[str, Tensor], tmp_path: Path) -> 
     world = open_world(options).world
     assert isinstance(world.networks.decoder, TinyDecoder)
     assert any(isinstance(part, QuantizedLinear) for part in world.networks.dit.modules())
-    assert world.pipeline.decoder_dtype == torch.bfloat16
+    assert world.networks.decoder_dtype == torch.bfloat16

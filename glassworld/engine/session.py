@@ -1,0 +1,154 @@
+"""A session: one run through a world, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from glassworld.engine.actions.track import Action, ActionTrack
+from glassworld.engine.conditioning import ActionHistory, ImageLatents
+from glassworld.engine.media.images import Frames, ImageSource, load_start_image
+from glassworld.engine.overlap import generate_blocks
+from glassworld.engine.pipeline import OnFrames
+from glassworld.engine.sampling import NoiseSource
+from glassworld.engine.state import SessionState
+from glassworld.errors import InputError
+from glassworld.models.vae.causal_conv import FeatureCache
+from glassworld.profiling import registry as tags
+from glassworld.profiling.tags import tag
+
+if TYPE_CHECKING:
+    from glassworld.engine.world import World
+
+
+class Session:
+    """One run through a world, independent of every other session."""
+
+    def __init__(self, world: World, state: SessionState) -> None:
+        self.world, self.state = world, state
+
+    @property
+    def next_frames(self) -> int:
+        """Pixel frames of the next block: the first block has fewer."""
+        spec, generated = self.world.spec, self.state.generated
+        return spec.pixel_frames(generated + spec.frames_per_block) - spec.pixel_frames(generated)
+
+    def step(self, action: Action, on_frames: OnFrames | None = None) -> Frames:
+        """Return the frames `[n, H, W, 3]` of the next block, generated under `action`.
+
+        `on_frames` gets each latent frame's pixels as soon as they are decoded, on a GPU as soon
+        as decoding is queued: `wait()`, to be called in another thread there, returns a tensor
+        `[1, 1 or 4, H, W, 3]`.
+        `on_frames` must not raise: go back to a saved state if it did.
+        """
+        self.hold(action)
+        return self.advance(on_frames)[0]
+
+    def hold(self, action: Action) -> None:
+        """Set the action of the next block."""
+        track = self.world.space.fill(action, self.next_frames)
+        keep = self.world.spec.dit.action.rows
+        self.state.actions.append(track.keyboard, track.mouse, keep)
+
+    def advance(self, on_frames: OnFrames | None = None) -> tuple[Frames, Tensor]:
+        """Return the frames and latents of the next block, whose actions are set."""
+        block = self.world.pipeline.generate_block([self.state], on_frames=on_frames)
+        return block.frames()[0].numpy(), block.latents
+
+    def run(self, actions: Iterable[Action]) -> Iterator[Frames]:
+        """Yield the frames of one block for each of the actions, all known beforehand.
+
+        More frames a second than by `step` where the next block can be generated while one is
+        decoded; the session may then be a block ahead of what was yielded. An action that does
+        not fit raises its `InputError` after the frames of those before it.
+        """
+        refused: list[InputError] = []
+
+        def held() -> Iterator[None]:
+            for action in actions:
+                try:
+                    self.hold(action)
+                except InputError as error:
+                    refused.append(error)
+                    return
+                yield
+
+        for block in generate_blocks(self.world.pipeline, self.state, held()):
+            yield block.frames()[0].numpy()
+        if refused:
+            raise refused[0]
+
+    def save(self) -> SessionState:
+        """Return a copy of the state, to come back to with `restore`."""
+        return self.state.copy()
+
+    def restore(self, state: SessionState) -> None:
+        """Go back to a saved state, which stays good for further use."""
+        self.state = state.copy()
+
+
+@dataclass(frozen=True)
+class PreparedInputs:
+    """The result of data preparation: all that the first block needs but the caches."""
+
+    image: ImageLatents
+    condition: Tensor  # of the first block
+    visual: Tensor
+    noise: NoiseSource
+    track: ActionTrack | None  # all rows of a run whose actions are known
+    actions: ActionHistory
+
+
+@torch.inference_mode()
+def prepare_inputs(
+    world: World,
+    image: ImageSource,
+    seed: int,
+    num_latent_frames: int | None,
+    read_actions: Callable[[], ActionTrack | None],
+) -> PreparedInputs:
+    """Prepare a run, stage by stage.
+
+    `num_latent_frames`: of a run whose noise is all drawn first; None draws it block by block.
+    `read_actions` returns the run's actions, None for a session that gets them one by one.
+    """
+    spec, networks = world.spec, world.networks
+    with tag(tags.IMAGE_LOADING):
+        pixels = torch.from_numpy(load_start_image(image, spec.height, spec.width))
+        first_frame = pixels[None, :, None].to(networks.encoder.conv1.weight)
+    with tag(tags.VAE_ENCODE):
+        latents = ImageLatents(first_frame, FeatureCache())
+        latents.encode(spec.frames_per_block, networks.encoder)
+    with tag(tags.CONDITIONS):
+        condition = latents.condition(0, spec.frames_per_block).to(world.device, world.dtype)
+    with tag(tags.VISUAL_CONTEXT):
+        visual = networks.vision(pixels[None].to(world.device)).to(world.dtype)
+    with tag(tags.NOISE):
+        shape = (spec.vae.latent_channels, *spec.latent_size)
+        noise = NoiseSource(seed, shape, num_latent_frames)
+    with tag(tags.ACTIONS):
+        track = read_actions()
+        history = ActionHistory.of(track, world.space)
+    return PreparedInputs(latents, condition, visual, noise, track, history)
+
+
+@torch.inference_mode()
+def open_session(world: World, inputs: PreparedInputs, config: dict[str, Any]) -> Session:
+    """Start a session with empty caches; `config` describes its run in traces."""
+    with tag(tags.CACHE_INIT):
+        dit = world.networks.dit
+        state = SessionState(
+            caches=dit.empty_caches(1, world.spec.tokens_per_frame),
+            context=dit.context_kv(inputs.visual),
+            decoder=FeatureCache(),
+            image=inputs.image,
+            actions=inputs.actions,
+            noise=inputs.noise,
+            config=config,
+            condition=inputs.condition,
+        )
+    return Session(world, state)

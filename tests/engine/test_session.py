@@ -1,0 +1,92 @@
+"""Sessions: independent, rewound, streamed, endless."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from glassworld.engine.actions.track import Action
+from glassworld.engine.world import World
+from glassworld.profiling import registry as tags
+from glassworld.profiling.tags import listen
+from tests.support import tiny
+
+FORWARD = Action((1, 0, 0, 0), (0, 0))
+
+
+LEFT = Action((0, 0, 0, 0), (0, -0.1))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return tiny.world()
+
+
+def test_session_steps_equal_a_run_that_replays_them(world: World) -> None:
+    session = world.start(tiny.picture(), seed=9)
+    actions = [FORWARD, LEFT, FORWARD]
+    frames, rows = [], []
+    for action in actions:
+        rows.append(world.space.fill(action, session.next_frames))
+        frames.append(session.step(action))
+    assert [len(each) for each in frames] == [9, 12, 12]
+    track = type(rows[0])(
+        np.concatenate([row.keyboard for row in rows]), np.concatenate([row.mouse for row in rows])
+    )
+    replayed = world.generate(tiny.picture(), 9, seed=9, actions=track, noise="blocks")
+    assert np.array_equal(np.concatenate(frames), replayed.frames)
+
+
+def test_step_hands_out_frames_while_the_block_is_generated(world: World) -> None:
+    session = world.start(tiny.picture(), seed=3)
+    events: list[str | np.ndarray] = []
+    stop = listen(lambda pattern, fields, start, end: events.append(pattern))
+    try:
+        for sizes in ([1, 4, 4], [4, 4, 4]):
+            events.clear()
+            whole = session.step(FORWARD, lambda part: events.append(part.wait()[0].numpy()))
+            parts = [each for each in events if not isinstance(each, str)]
+            assert [len(part) for part in parts] == sizes
+            assert np.array_equal(np.concatenate(parts), whole)
+            kinds = [each if isinstance(each, str) else "part" for each in events]
+            first, second = [at for at, kind in enumerate(kinds) if kind == "part"][:2]
+            assert tags.DECODE_FRAME in kinds[first:second]  # the next is decoded afterwards
+            assert kinds.index(tags.UPDATE_CACHE) > second
+    finally:
+        stop()
+
+
+def test_sessions_are_independent(world: World) -> None:
+    alone = world.start(tiny.picture(), seed=1)
+    expected = [alone.step(FORWARD) for _ in range(3)]
+    first, second = world.start(tiny.picture(), seed=1), world.start(tiny.picture(64, 64), seed=2)
+    for frames in expected:
+        assert np.array_equal(first.step(FORWARD), frames)
+        second.step(LEFT)
+
+
+def test_restore_gives_the_same_future(world: World) -> None:
+    session = world.start(tiny.picture(), seed=4)
+    session.step(FORWARD)
+    saved = session.save()
+    once = [session.step(LEFT) for _ in range(3)]
+    for _ in range(2):
+        session.restore(saved)
+        assert all(np.array_equal(session.step(LEFT), frames) for frames in once)
+
+
+def test_step_under_other_actions_gives_other_frames(world: World) -> None:
+    pairs = [world.start(tiny.picture(), seed=1).step(action) for action in (FORWARD, LEFT)]
+    assert not np.array_equal(*pairs)
+
+
+def test_session_of_1101_latent_frames_takes_no_more_memory(world: World) -> None:
+    session = world.start(tiny.picture())
+    for _ in range(14):
+        session.step(FORWARD)
+    held = session.state.nbytes
+    for _ in range(353):
+        session.step(FORWARD)
+    assert session.state.start == 1101
+    assert session.state.nbytes == held
+    assert len(session.state.actions.keyboard) <= 24

@@ -1,0 +1,146 @@
+"""Captures: what is recorded, when, and what the trace says of the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import glassworld
+from glassworld.errors import InputError
+from glassworld.profiling import registry
+from glassworld.profiling.tags import tag
+from tests.support import tiny
+from tests.support.annotations import annotations
+
+
+def seed_in(trace: Path) -> int | None:
+    seed: int | None = json.loads(trace.read_text())["glassworld"]["config"].get("seed")
+    return seed
+
+
+def test_trace_describes_the_run(tmp_path: Path) -> None:
+    with glassworld.profile(tmp_path / "t.json", "tags"):
+        tiny.world().generate(tiny.picture(), 6)
+    facts = json.loads((tmp_path / "t.json").read_text())["glassworld"]
+    assert facts["config"]["mode"] == "universal"
+    assert facts["config"]["model"]["num_layers"] == 3
+    assert facts["config"]["num_latent_frames"] == 6
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["machine"]["cores"] > 0
+
+
+def test_trace_describes_the_session_whose_blocks_it_recorded(tmp_path: Path) -> None:
+    world, path = tiny.world(), tmp_path / "t.json"
+    still = world.space.press(())
+    first, second = (world.start(tiny.picture(), seed=seed) for seed in (1, 2))
+    with glassworld.profile(path, "tags"):
+        first.step(still)
+    assert seed_in(path) == 1
+    with glassworld.profile(path, "tags"):
+        second.step(still)
+        world.start(tiny.picture(), seed=3)
+    assert seed_in(path) == 2
+    with glassworld.profile(path, "tags", blocks=(2, 3)):
+        second.step(still)
+        first.step(still)
+        second.step(still)
+        first.step(still)
+    assert seed_in(path) == 2
+    with glassworld.profile(path, "tags"):
+        world.start(tiny.picture(), seed=3)
+    assert seed_in(path) == 3
+    with glassworld.profile(path, "tags"):
+        pass
+    assert seed_in(path) is None
+
+
+def test_mode_tags_records_no_operators(tmp_path: Path) -> None:
+    with glassworld.profile(tmp_path / "t.json", mode="tags"), tag("Mine"):
+        torch.ones(3).sum()
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    categories = {event.get("cat") for event in events}
+    assert "user_annotation" in categories
+    assert "cpu_op" not in categories
+
+
+def test_blocks_records_only_those(tmp_path: Path) -> None:
+    with glassworld.profile(tmp_path / "t.json", blocks=(1, 3)):
+        tiny.world().generate(tiny.picture(), 12)
+    blocks = {n for n, _, p in annotations(tmp_path / "t.json") if p == registry.BLOCK}
+    assert blocks == {"2.3_Block_1", "2.3_Block_2"}
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 5])
+def test_run_that_ends_before_the_blocks_leaves_an_earlier_trace(
+    tmp_path: Path, first: int
+) -> None:
+    path = tmp_path / "t.json"
+    path.write_text("yesterday")
+    with glassworld.profile(path, "tags", (first, 9)) as capture:
+        tiny.world().generate(tiny.picture(), 6)
+    assert capture.written == (first < 2)
+    assert (path.read_text() == "yesterday") == (first >= 2)
+
+
+def test_capture_survives_an_exception_and_allows_the_next(tmp_path: Path) -> None:
+    def broken() -> None:
+        with glassworld.profile(tmp_path / "t.json"), tag("Before_The_Fall"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    assert "Before_The_Fall" in (tmp_path / "t.json").read_text()
+    with glassworld.profile(tmp_path / "again.json.gz"):
+        pass
+    assert (tmp_path / "again.json.gz").read_bytes()[:2] == b"\x1f\x8b"
+
+
+def test_bad_input_leaves_an_earlier_trace(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text("yesterday")
+    with pytest.raises(InputError, match="multiple"), glassworld.profile(tmp_path / "t.json"):
+        tiny.world().generate(tiny.picture(), 4)
+    assert (tmp_path / "t.json").read_text() == "yesterday"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"mode": "some"}, "mode"), ({"blocks": (3, 3)}, "A:B"), ({"blocks": (-1, 3)}, "A:B")],
+)
+def test_profile_refuses_bad_arguments(
+    tmp_path: Path, arguments: dict[str, object], message: str
+) -> None:
+    with (
+        pytest.raises(InputError, match=message),
+        glassworld.profile(tmp_path / "t.json", **arguments),
+    ):
+        pass
+    with pytest.raises(InputError, match="not writable"), glassworld.profile("/no/where/t.json"):
+        pass
+    with (
+        glassworld.profile(tmp_path / "a.json"),
+        pytest.raises(InputError, match="another"),
+        glassworld.profile(tmp_path / "b.json"),
+    ):
+        pass
+
+
+def test_profile_refuses_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder"), glassworld.profile(tmp_path):
+        pass
+    with glassworld.profile(tmp_path / "trace.json"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]  # and nothing beside it
+
+
+def test_profile_prints_nothing(tmp_path: Path) -> None:
+    program = "import sys, glassworld\nwith glassworld.profile(sys.argv[1]): pass"
+    command = [sys.executable, "-c", program, str(tmp_path / "trace.json")]
+    quiet = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"}
+    ended = subprocess.run(command, env=quiet, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
