@@ -234,7 +234,7 @@ def test_a_run_that_ends_before_the_asked_blocks_says_so_and_leaves_an_earlier_t
 ) -> None:
     trace = tmp_path / "profile_trace.json"
     said = _stopped(release, tmp_path, "--profile_blocks", "198:199")
-    assert "trace        none, the run ended before blocks 198:199\n" in said
+    assert "trace        none: the run ended before blocks 198:199\n" in said
     assert "report" not in said
     trace.write_text("yesterday's")
     said = _stopped(release, tmp_path, "--profile_blocks", "198:199")
