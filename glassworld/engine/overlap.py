@@ -28,7 +28,7 @@ MIN_SHARE = 0.2
 """Of the decoder's work that the transformer must have, or half of the cores would wait for it."""
 
 
-def generate_blocks(
+def stream_blocks(
     pipeline: Pipeline, state: SessionState, turns: Iterable[object], ahead: bool = True
 ) -> Generator[BlockOutput]:
     """Generate the session's next blocks, one for each of `turns`, read as each block begins.

@@ -12,7 +12,7 @@ from torch import Tensor
 from glassworld.engine.actions.track import Action, ActionTrack
 from glassworld.engine.conditioning import ActionHistory, ImageLatents
 from glassworld.engine.media.images import Frames, ImageSource, load_start_image
-from glassworld.engine.overlap import generate_blocks
+from glassworld.engine.overlap import stream_blocks
 from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.sampling import NoiseSource
 from glassworld.engine.state import SessionState
@@ -77,7 +77,7 @@ class Session:
                     return
                 yield
 
-        for block in generate_blocks(self.world.pipeline, self.state, held()):
+        for block in stream_blocks(self.world.pipeline, self.state, held()):
             yield block.frames()[0].numpy()
         if refused:
             raise refused[0]

@@ -18,7 +18,7 @@ from glassworld.engine.checkpoint.save import save_world
 from glassworld.engine.media.images import ImageSource
 from glassworld.engine.media.latents import read_latents
 from glassworld.engine.networks import Networks
-from glassworld.engine.overlap import generate_blocks
+from glassworld.engine.overlap import stream_blocks
 from glassworld.engine.pipeline import ExecutionPlan, Pipeline
 from glassworld.engine.rollout import BlockReport, Rollout, collect_blocks
 from glassworld.engine.run_config import describe
@@ -117,7 +117,7 @@ class World:
             session = open_session(self, inputs, config)
             if initial is not None:
                 self.pipeline.prefill(initial, session.state)
-            outputs = generate_blocks(
+            outputs = stream_blocks(
                 self.pipeline, session.state, range(blocks), ahead=noise == "run"
             )
             frames, latents, timings = collect_blocks(outputs, blocks, began, on_block)
