@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import yaml
@@ -36,15 +35,13 @@ from glassworld.engine.checkpoint.tensor_names import (
     vae_to_released,
     vision_from_released,
 )
+from glassworld.engine.networks import Networks
 from glassworld.errors import InputError, SpecError
 from glassworld.files import writable_folder
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vision import VisionTower
 from glassworld.specs import TIME_FACTOR, DiTSpec, WorldSpec
-
-if TYPE_CHECKING:
-    from glassworld.engine.networks import Networks
 
 
 def save_world(
