@@ -11,6 +11,8 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from glassworld.engine.variants import variant_names
+
 WORLD, SPEED = "World", "Speed"
 
 
@@ -50,8 +52,8 @@ class LoadOptions:
     variant: str | None = field(
         default=None,
         metadata=_flag(
-            "The released model to take from a folder or repository: universal, gta_drive, "
-            "templerun or foundation.",
+            "The released model to take from a folder or repository: "
+            f"{', '.join(variant_names())}.",
             WORLD,
             metavar="NAME",
         ),

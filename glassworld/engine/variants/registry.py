@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 
 from glassworld.engine.actions.track import ActionSpace
+from glassworld.engine.variants import variant_names
 from glassworld.engine.variants.variant import Variant
 from glassworld.errors import SpecError
 
 DEFAULT_VARIANT = "universal"
-ORDER = ("universal", "gta_drive", "templerun")
-"""The release's order, in which people read them; others follow by name."""
-
-
-def _discover() -> dict[str, Variant]:
-    """Return the `VARIANT` of each module of this folder that has one, by its name."""
-    modules = (
-        import_module(f"{__package__}.{path.stem}")
-        for path in sorted(Path(__file__).parent.glob("*.py"))
-        if path.stem not in ("__init__", "registry", "variant")
-    )
-    found = {module.VARIANT.name: module.VARIANT for module in modules}
-    return {name: found[name] for name in (*ORDER, *sorted(found.keys() - set(ORDER)))}
-
-
-VARIANTS: dict[str, Variant] = _discover()
+VARIANTS: dict[str, Variant] = {
+    name: import_module(f"{__package__}.{name}").VARIANT for name in variant_names()
+}
 
 ACTION_SPACES: dict[str, ActionSpace] = {
     variant.space.mode: variant.space for variant in VARIANTS.values()

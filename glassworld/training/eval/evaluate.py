@@ -135,7 +135,7 @@ def simulate(simulator: MazeEnvironment, seed: int, actions: list[Action]) -> li
     return [simulator.step(action) for action in actions]
 
 
-def generate_blocks(world: World, start_image: Frame, actions: list[Action]) -> list[Frame]:
+def rollout_blocks(world: World, start_image: Frame, actions: list[Action]) -> list[Frame]:
     """Return the blocks of the model from a start image."""
     session: Session = world.start(Image.fromarray(start_image))
     return [session.step(action) for action in actions]
@@ -159,8 +159,8 @@ def score_blocks(world: World, simulator: MazeEnvironment, config: EvalConfig) -
         start_image = truth[0][0]
         opposite = [OPPOSITE[action] for action in actions]
         candidates = {
-            "": generate_blocks(world, start_image, actions),
-            "_wrong_actions": generate_blocks(world, start_image, opposite),
+            "": rollout_blocks(world, start_image, actions),
+            "_wrong_actions": rollout_blocks(world, start_image, opposite),
             "_start_picture": [np.broadcast_to(start_image, block.shape) for block in truth],
         }
         for suffix, blocks in candidates.items():
@@ -210,7 +210,7 @@ def score_actions(world: World, simulator: MazeEnvironment, config: EvalConfig) 
             simulated = [simulate(simulator, seed, [STILL, action]) for action in pair]
             start_image = simulated[0][0][0]
             truths = [second for _, second in simulated]
-            blocks = [generate_blocks(world, start_image, [STILL, action])[1] for action in pair]
+            blocks = [rollout_blocks(world, start_image, [STILL, action])[1] for action in pair]
             if name == "turn":
                 turns += [
                     (turn_pixels(block), turn_pixels(truth))
@@ -259,7 +259,7 @@ def measure_drift(
             if name == "standing":
                 actions = [STILL] * config.drift_blocks
             truth = simulate(simulator, config.seed + DRIFT_SEED_OFFSET + index, actions)
-            generated = generate_blocks(world, truth[0][0], actions)
+            generated = rollout_blocks(world, truth[0][0], actions)
             for prefix, blocks in (("", generated), ("true_", truth)):
                 clips[f"{prefix}first"].append(np.concatenate(blocks[:DRIFT_BLOCKS]))
                 clips[f"{prefix}last"].append(np.concatenate(blocks[-DRIFT_BLOCKS:]))
@@ -323,7 +323,7 @@ def side_by_side(
     for index in range(count):
         actions = random_actions(np.random.default_rng((config.seed, index)), config.blocks)
         truth = simulate(simulator, config.seed + index, actions)
-        generated = generate_blocks(world, truth[0][0], actions)
+        generated = rollout_blocks(world, truth[0][0], actions)
         yield np.concatenate([np.concatenate(truth), np.concatenate(generated)], axis=2)
 
 
