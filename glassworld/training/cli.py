@@ -12,6 +12,9 @@ from glassworld.load_flags import with_load_flags
 
 HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 _Batch = Annotated[
     int,
     typer.Option(
@@ -54,8 +57,8 @@ def train(
 ) -> None:
     """Train a world: collect episodes, train the VAE and the transformer, export.
 
-    You can interrupt it at any time. The same command resumes. With `--world` it starts from the
-    weights of that world.
+    You can interrupt it with Ctrl-C at any time (exit code 130). The same command continues. With
+    `--world` it starts from the weights of that world.
 
     Examples: `glassworld train --preset smoke`, `glassworld train --output runs/mine`
     """
@@ -73,7 +76,15 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     start = None if load.world is None and load.variant is None else load
-    train_world(replace(recipe, dit=dit), RunFolders(output), start, load.device)
+    try:
+        train_world(replace(recipe, dit=dit), RunFolders(output), start, load.device)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"interrupted: finished stages and the last checkpoint in {output} are kept; "
+            "the same command continues",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"The world is in {output / 'world'}.")
 
 

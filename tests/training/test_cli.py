@@ -1,4 +1,4 @@
-"""The command `glassworld eval`."""
+"""The commands `glassworld train` and `glassworld eval`."""
 
 import json
 from functools import partial
@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 pytest.importorskip("vizdoom")
 
 from glassworld.cli import main
-from glassworld.training import cli
+from glassworld.training import cli, pipeline
 from glassworld.training.eval import evaluate
 from glassworld.training.export import export_world
 from tests.support.small import SMALL, small_model, small_vae
@@ -60,3 +60,17 @@ def test_eval_command_refuses_files_it_cannot_write_before_measuring(
 ) -> None:
     assert main(["eval", option, str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path}: is a folder; name the file to write\n"
+
+
+def test_train_command_interrupted_says_that_the_same_command_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "train_world", interrupt)
+    assert main(["train", "--preset", "smoke", "--output", str(tmp_path)]) == 130
+    printed = capsys.readouterr()
+    assert printed.err.startswith("interrupted: finished stages and the last checkpoint in ")
+    assert printed.err.endswith(" are kept; the same command continues\n")
+    assert not printed.out

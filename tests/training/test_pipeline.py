@@ -67,6 +67,10 @@ def test_train_world_makes_a_world_and_repeats_no_finished_stage(tmp_path: Path)
     encoder = world.networks.encoder.encoder.state_dict()
     assert torch.equal(encoder[name], normalized[f"encoder.encoder.{name}"].half().float())
 
+    # The discriminator saves at its end too, however few its steps were.
+    discriminator = torch.load(folders.transformer / "critic" / "state.pt", weights_only=True)
+    assert discriminator["step"] == 2
+
     encoded = (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns
     train_world(TINY, folders)
     assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == encoded

@@ -92,6 +92,10 @@ class AdversarialTrainer:
         random = generator(1, self.trainer.step)
         self.pool = RolloutPool(episodes, model, batch_size, recipe.rollout_blocks, random)
 
+    def save(self) -> None:
+        """Write the discriminator's checkpoint; `loss` also does so every `SAVE_EVERY` steps."""
+        self.trainer.save()
+
     def loss(self, steps: tuple[DenoisingStep, ...], random: torch.Generator) -> Tensor:
         """Continue the rollouts, train the discriminator on them, return the model's loss."""
         with autocast(self.pool.model.device):
@@ -103,6 +107,6 @@ class AdversarialTrainer:
         if self.trainer.step % LOG_EVERY == 0:
             self.trainer.log(critic=loss.item())
         if self.trainer.step % SAVE_EVERY == 0:
-            self.trainer.save()
+            self.save()
         is_active = self.trainer.step > self.recipe.warmup_steps
         return self.recipe.weight * is_active * generator_loss(self.discriminator, real, generated)

@@ -181,6 +181,8 @@ def train_transformer(
             trainer.log(loss=flow_loss.item(), place=location_loss.item())
         if step % recipe.preview_every == 0:
             preview(model, recipe.sampler, folder)
+    if adversarial is not None:
+        adversarial.save()
     model.load_state_dict(trainer.ema)
 
 
