@@ -68,7 +68,7 @@ class World:
     def start(
         self, image: ImageSource, seed: int | None = None, num_latent_frames: int | None = None
     ) -> Session:
-        """Start a session at an image (a path or a PIL image).
+        """Start a session at an image, in any form of `ImageSource`.
 
         `seed`: the world's own by default. With `num_latent_frames` the session ends there and
         draws its noise as `generate` does; without, it can go on forever.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import struct
 import warnings
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from glassworld.errors import ImageError
 
@@ -20,7 +25,16 @@ DAMAGED = (ValueError, TypeError, RuntimeError, SyntaxError, EOFError, struct.er
 MAX_PIXELS = 64_000_000
 """Larger images are refused by their header, before anything of them is decoded."""
 
-ImageSource = str | Path | Image.Image
+ImageSource = str | Path | Image.Image | npt.NDArray[Any] | Tensor | bytes | BinaryIO
+"""A start image: a path, a PIL image, pixels, or an image file's content.
+
+Pixels are a NumPy array or a torch tensor `[H, W, C]` or `[C, H, W]` of 1 (gray), 3 (RGB) or 4
+(alpha, dropped) channels, or `[H, W]`; a batch axis of 1 may stand in front. They are uint8 in
+0..255, uint16 in 0..65535, or floats in 0..1 (in 0..255 where any exceeds 1). Content is bytes or
+a file opened in binary mode, such as a `BytesIO`, read from its start.
+"""
+
+CHANNELS = (1, 3, 4)
 
 Frames = npt.NDArray[np.uint8]
 """Video frames as [N, H, W, 3]: red, green, blue in 0..255."""
@@ -29,35 +43,108 @@ Frames = npt.NDArray[np.uint8]
 def load_start_image(image: ImageSource, height: int, width: int) -> npt.NDArray[np.float32]:
     """Return the image as float32 [3, height, width] in [-1, 1], cropped centrally to that shape.
 
-    Honors the orientation that a camera noted. Palettes, gray and 16-bit images become RGB, alpha
-    is dropped, of an animation the first frame counts. Floating-point pixels lie in 0..1, or in
-    0..255 where any exceeds 1. Raises `ImageError` for an image that is missing, unreadable,
-    truncated, under 16 pixels on a side or over 64 megapixels.
+    `image`: see `ImageSource`. Honors the orientation that a camera noted. Palettes, gray and
+    16-bit images become RGB, alpha is dropped, of an animation the first frame counts.
+    Floating-point pixels lie in 0..1, or in 0..255 where any exceeds 1. Raises `ImageError` for an
+    image that is missing, unreadable, truncated, under 16 pixels on a side or over 64 megapixels.
     """
     if isinstance(image, Image.Image):
         return _prepare(_checked(image, "image"), height, width, "image")
-    if not isinstance(image, str | Path):
-        kind = type(image).__name__
-        raise ImageError(f"image: give a path or a PIL image, not {kind}")
-    name = str(image)
+    if isinstance(image, np.ndarray | Tensor):
+        return _prepare(_from_pixels(image), height, width, "image")
+    if isinstance(image, str | os.PathLike):
+        name = os.fspath(image)
+        file: str | BinaryIO = name
+        if os.path.isdir(name):
+            raise ImageError(f"{name}: is a folder; name an image file")
+    else:
+        name, file = "image", _content(image)
+    with _opened(file, name) as opened:
+        return _prepare(_checked(opened, name), height, width, name)
+
+
+def _opened(file: str | BinaryIO, name: str) -> Image.Image:
+    """Open an image file without decoding it; `name` stands in the errors."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(image)
-        with opened:
-            return _prepare(_checked(opened, name), height, width, name)
+            return Image.open(file)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such image") from None
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a readable image; use PNG, JPEG or WebP") from None
     except Image.DecompressionBombError:
         raise ImageError(_too_large(name)) from None
-    except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder; name an image file") from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from None
     except DAMAGED as error:
         raise ImageError(f"{name}: damaged or truncated: {error}") from None
+
+
+def _content(image: object) -> BinaryIO:
+    """Return an image file's content as a file; raise `ImageError` for anything else."""
+    if isinstance(image, bytes | bytearray | memoryview):
+        return io.BytesIO(image)
+    if isinstance(image, io.TextIOBase):
+        raise ImageError("image: this file is open as text; open it in binary mode, 'rb'")
+    if callable(getattr(image, "read", None)):
+        if getattr(image, "closed", False):
+            raise ImageError("image: this file is closed; give an open file or its path")
+        file: Any = image
+        return file  # type: ignore[no-any-return]
+    raise ImageError(
+        "image: give a path, a PIL image, a NumPy array, a torch tensor, bytes or a binary file, "
+        f"not {type(image).__name__}"
+    )
+
+
+def _from_pixels(pixels: npt.NDArray[Any] | Tensor) -> Image.Image:
+    """Return an array or a tensor of pixels as an image; raise `ImageError` if it holds none."""
+    shape = list(pixels.shape)
+    batch = 1 if len(shape) == 4 and shape[0] == 1 else 0
+    sides = shape[batch:]
+    if len(sides) == 2:
+        sides = [*sides, 1]
+    first = len(sides) == 3 and sides[0] in CHANNELS and sides[2] not in CHANNELS
+    if len(sides) != 3 or (sides[0] if first else sides[2]) not in CHANNELS:
+        raise ImageError(
+            f"image: shape {shape}; pixels are [H, W, C] or [C, H, W] of 1, 3 or 4 channels, "
+            "or [H, W]"
+        )
+    channels, height, width = sides if first else (sides[2], *sides[:2])
+    _check_size(width, height, "image")
+    table = _as_numbers(pixels).reshape(sides)
+    table = _to_bytes(np.moveaxis(table, 0, 2) if first else table)
+    return Image.fromarray(np.ascontiguousarray(table[..., 0] if channels == 1 else table[..., :3]))
+
+
+def _as_numbers(pixels: npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:
+    """Return a tensor of any device, or an array, as an array."""
+    if isinstance(pixels, np.ndarray):
+        return pixels
+    tensor = pixels.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _to_bytes(table: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return pixels as uint8; raise `ImageError` for another type or range."""
+    if table.dtype == np.uint8:
+        return table
+    if table.dtype == np.uint16:
+        return (table // 257).astype(np.uint8)
+    if table.dtype.kind != "f":
+        raise ImageError(
+            f"image: pixels of type {table.dtype}; give uint8 in 0..255, uint16 or floats in 0..1"
+        )
+    if not np.isfinite(table).all():
+        raise ImageError("image: holds numbers that are not finite")
+    low, high = float(table.min()), float(table.max())
+    if low < 0 or high > 255:
+        raise ImageError(
+            f"image: floats from {low:g} to {high:g}; give floats in 0..1, or uint8 in 0..255"
+        )
+    scale = 255 if high <= 1 else 1
+    return np.rint(table.astype(np.float64) * scale).astype(np.uint8)
 
 
 def psnr(squared_error: float, peak: float = 255.0) -> float:
@@ -70,12 +157,16 @@ def _too_large(name: str) -> str:
 
 
 def _checked(image: Image.Image, name: str) -> Image.Image:
-    width, height = image.size
+    _check_size(*image.size, name)
+    return image
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    """Raise `ImageError` for an image that is too small or too large."""
     if width * height > MAX_PIXELS:
         raise ImageError(_too_large(name))
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"{name}: {width}x{height} pixels; each side needs at least {MIN_SIDE}")
-    return image
 
 
 def _prepare(image: Image.Image, height: int, width: int, name: str) -> npt.NDArray[np.float32]:

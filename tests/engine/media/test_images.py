@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from glassworld.engine.media.images import load_start_image
@@ -103,14 +105,95 @@ def test_first_frame_of_an_animation_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("width", "height"), [(9000, 9000), (12000, 12000), (60000, 60000)])
 def test_gigantic_image_is_refused_by_its_header(tmp_path: Path, width: int, height: int) -> None:
     (tmp_path / "bomb.png").write_bytes(png_claiming(width, height))
-    with pytest.raises(ImageError, match="over 64 megapixels"):
+    reason = "over 64 megapixels; scale it down first"
+    with pytest.raises(ImageError) as caught:
         load_start_image(tmp_path / "bomb.png", 32, 48)
+    assert str(caught.value) == f"{tmp_path / 'bomb.png'}: {reason}"
+    with pytest.raises(ImageError) as caught:
+        load_start_image((tmp_path / "bomb.png").read_bytes(), 32, 48)
+    assert str(caught.value) == f"image: {reason}"
 
 
-def test_array_is_refused() -> None:
-    pixels: Any = np.zeros((32, 48, 3), np.uint8)
-    with pytest.raises(ImageError, match="give a path or a PIL image, not ndarray"):
-        load_start_image(pixels, 32, 48)
+def test_small_image_is_refused_with_the_reason_alone(tmp_path: Path) -> None:
+    _noise(8, 8).save(tmp_path / "tiny.png")
+    with pytest.raises(ImageError) as caught:
+        load_start_image(tmp_path / "tiny.png", 32, 48)
+    expected = f"{tmp_path / 'tiny.png'}: 8x8 pixels; each side needs at least 16"
+    assert str(caught.value) == expected
+
+
+RGB = np.asarray(_noise(70, 50))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        RGB,
+        RGB.transpose(2, 0, 1),
+        RGB[None],
+        RGB[::-1][::-1],
+        np.dstack([RGB, RGB[..., :1]]),
+        RGB.astype(np.uint16) * 257,
+        RGB.astype(np.float32),
+        RGB / 255,
+        torch.from_numpy(RGB.copy()),
+        torch.from_numpy(RGB.copy()).permute(2, 0, 1),
+        torch.from_numpy(RGB.copy()).permute(2, 0, 1)[None] / 255,
+        (torch.from_numpy(RGB / 255)).requires_grad_(),
+        torch.from_numpy(RGB.copy()).to(torch.bfloat16),
+    ],
+    ids=lambda pixels: f"{type(pixels).__name__}-{list(pixels.shape)}-{pixels.dtype}",
+)
+def test_pixels_equal_the_image_that_holds_them(pixels: Any) -> None:
+    expected = load_start_image(Image.fromarray(RGB), 32, 48)
+    np.testing.assert_array_equal(load_start_image(pixels, 32, 48), expected)
+
+
+@pytest.mark.parametrize("shape", [(50, 70), (50, 70, 1), (1, 50, 70), (1, 1, 50, 70)])
+def test_gray_pixels_become_rgb(shape: tuple[int, ...]) -> None:
+    expected = load_start_image(Image.fromarray(RGB[..., 0]), 32, 48)
+    np.testing.assert_array_equal(load_start_image(RGB[..., 0].reshape(shape), 32, 48), expected)
+
+
+def test_content_of_a_file_equals_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    _noise(70, 50).save(path)
+    expected = load_start_image(path, 32, 48)
+    written = io.BytesIO()
+    written.write(path.read_bytes())  # its position is at the end
+    for content in (path.read_bytes(), bytearray(path.read_bytes()), written):
+        np.testing.assert_array_equal(load_start_image(content, 32, 48), expected)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(load_start_image(file, 32, 48), expected)
+        assert not file.closed
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (3, "give a path, a PIL image, a NumPy array, .* not int"),
+        (None, "not NoneType"),
+        (b"", "not a readable image"),
+        (b"text", "not a readable image"),
+        (io.StringIO("text"), "binary mode"),
+        (np.zeros((50, 70, 2), np.uint8), r"shape \[50, 70, 2\]"),
+        (np.zeros((2, 50, 70, 3), np.uint8), r"shape \[2, 50, 70, 3\]"),
+        (np.zeros(70, np.uint8), r"shape \[70\]"),
+        (np.zeros((8, 70, 3), np.uint8), "70x8 pixels; each side needs at least 16"),
+        (np.broadcast_to(np.uint8(0), (20000, 4000, 3)), "over 64 megapixels"),
+        (np.zeros((50, 70, 3), np.int64), "type int64"),
+        (np.zeros((50, 70, 3), bool), "type bool"),
+        (np.zeros((50, 70, 3), complex), "type complex128"),
+        (np.full((50, 70, 3), -1.0), "floats from -1 to -1; give floats in 0..1"),
+        (np.full((50, 70, 3), 300.0), "floats from 300 to 300"),
+        (np.full((50, 70, 3), np.nan), "not finite"),
+        (torch.zeros(50, 70, 3, dtype=torch.int32), "type int32"),
+    ],
+)
+def test_image_that_is_none_is_refused_with_the_reason(image: Any, reason: str) -> None:
+    with pytest.raises(ImageError, match=f"^image: .*{reason}") as caught:
+        load_start_image(image, 32, 48)
+    assert "\n" not in str(caught.value)
 
 
 def test_bad_images_are_named_with_the_problem(tmp_path: Path) -> None:
