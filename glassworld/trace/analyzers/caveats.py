@@ -7,12 +7,15 @@ import re
 import numpy as np
 
 from glassworld.profiling import registry as tags
+from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS, gpu_use, share
 from glassworld.trace.analyzers.peak_rates import read_peak_rates, stored_peak_rates
 from glassworld.trace.analyzers.run_config import run_config, run_machine
 from glassworld.trace.timeline.analysis import Analysis
 
 OVERHEAD_SHARE = 0.05
 QUEUED_SHARE = 0.05
+OVERLAP_SHARE = 0.05
+OUTSIDE_SHARE = 0.2
 _COMPILED = re.compile(r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction")
 
 
@@ -56,7 +59,7 @@ def _tags(analysis: Analysis) -> list[str]:
 def _gpu(analysis: Analysis) -> list[str]:
     if not analysis.on_gpu:
         return ["no GPU operations in this trace: every time is CPU time"]
-    caveats, coverage = [], analysis.coverage
+    caveats, coverage = _gpu_use(analysis), analysis.coverage
     unlaunched = coverage.gpu_ops - coverage.launched
     if unlaunched:
         caveats.append(
@@ -71,8 +74,41 @@ def _gpu(analysis: Analysis) -> list[str]:
             f"for {queued:,.0f} ms the GPU shows no operation though some had been launched: it "
             "worked on what was launched before the trace began, or its queue was held up"
         )
+    gpu = analysis.gpu
+    if gpu and gpu.overlap_ns > OVERLAP_SHARE * gpu.busy_ns:
+        caveats.append(
+            f"operations overlap others of their own stream for {gpu.overlap_ns / 1e6:,.1f} ms, "
+            "which no GPU does: some of their times are wrong; busy time counts them once"
+        )
     if any("graphlaunch" in name.lower() for name in analysis.calls):
         caveats.append("GPU graphs are replayed: tags inside a captured graph cannot be seen")
+    return caveats
+
+
+def _gpu_use(analysis: Analysis) -> list[str]:
+    """Say what happened before the GPU's first and after its last operation, if that is much."""
+    use, gpu = gpu_use(analysis), analysis.gpu
+    if use is None or gpu is None:
+        return []
+    caveats = []
+    if analysis.coverage.gpu_ops < LEAST_OPERATIONS:
+        caveats.append(
+            f"{analysis.coverage.gpu_ops} GPU operations are too few for a verdict: the GPU worked "
+            f"{use.busy_ms:,.3g} ms, {share(use.busy_share)} of the trace"
+        )
+    before, after = use.first_op_ms, (analysis.trace.end - gpu.until) / 1e6
+    if before > OUTSIDE_SHARE * use.window_ms:
+        first = next((gap for gap in analysis.gaps if not gap.start_ms), None)
+        during = f", in {first.culprit}" if first and first.culprit else ""
+        caveats.append(
+            f"the first GPU operation begins {before:,.1f} ms after the trace, "
+            f"{share(before / use.window_ms)} of it{during}"
+        )
+    if after > OUTSIDE_SHARE * use.window_ms:
+        caveats.append(
+            f"the last GPU operation ends {after:,.1f} ms before the trace, "
+            f"{share(after / use.window_ms)} of it"
+        )
     return caveats
 
 
@@ -97,9 +133,11 @@ def _compiled(analysis: Analysis) -> list[str]:
 
 def _machine(analysis: Analysis) -> list[str]:
     caveats = []
-    share = analysis.trace.overhead_ns / analysis.duration_ns if analysis.duration_ns else 0.0
-    if share > OVERHEAD_SHARE:
-        caveats.append(f"the profiler itself took {share:.0%} of the window and inflated the run")
+    overhead = analysis.trace.overhead_ns / analysis.duration_ns if analysis.duration_ns else 0.0
+    if overhead > OVERHEAD_SHARE:
+        caveats.append(
+            f"the profiler itself took {overhead:.0%} of the window and inflated the run"
+        )
     metadata = analysis.trace.metadata
     config = run_config(metadata)
     if config and read_peak_rates(metadata) is None:

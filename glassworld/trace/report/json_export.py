@@ -12,7 +12,7 @@ import numpy as np
 
 from glassworld.files import replacing
 from glassworld.trace.analyzers import blocks, breakdown
-from glassworld.trace.analyzers.bottleneck import find_bottleneck
+from glassworld.trace.analyzers.bottleneck import find_bottleneck, gpu_use
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import model_kernels, model_operators
@@ -86,6 +86,7 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
     """Return the analysis without its tags."""
     trace = analysis.trace
     update, verdict = breakdown.update_cost(analysis), find_bottleneck(analysis)
+    use = gpu_use(analysis)
     return {
         "format": FORMAT,
         "trace": trace.path,
@@ -95,6 +96,7 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
         "losses": trace.losses,
         "coverage": asdict(analysis.coverage),
         "stages": rows_json(breakdown.stage_shares(analysis)),
+        "gpu": asdict(use) if use else None,
         "bound": asdict(verdict) if verdict else None,
         "blocks": rows_json(blocks.block_times(analysis)),
         "drift": blocks.block_drift(analysis),

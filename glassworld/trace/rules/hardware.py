@@ -6,16 +6,34 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from glassworld.trace.analyzers.bottleneck import IDLE_SHARE, SYNC_SHARE, find_bottleneck
+from glassworld.trace.analyzers.bottleneck import (
+    IDLE_SHARE,
+    LEAST_OPERATIONS,
+    SYNC_SHARE,
+    find_bottleneck,
+)
 from glassworld.trace.analyzers.operators import kernel_rows
 from glassworld.trace.analyzers.roofline import roofline_by_tag
-from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, rule, scale_ms
+from glassworld.trace.rules.rule import (
+    OF_A_BLOCK,
+    WHOLE_RUN,
+    Evidence,
+    idle_tag,
+    rule,
+    scale_ms,
+)
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.idle import launches
 from glassworld.trace.timeline.memory import peak_bytes
 
 TIMES_USUAL = 4.0  # a stall, in units of the run's usual long gap
+MOST_IDLE = 0.5  # of the run's idle time, in one tag: then that tag is named
 USUAL_RANK = 10  # which of the longest gaps is the usual long one
 LARGE_TAG = 0.15  # the least share of the window for which distance from the roofline matters
+_LAUNCH_ONCE = (
+    "warm up once before the run: the first launch of a kernel loads its module or compiles it "
+    "(CUDA_MODULE_LOADING=EAGER loads all at the start)"
+)
 _COPYING = (
     "aten::cat",
     "aten::copy_",
@@ -39,16 +57,21 @@ _SOFTMAX = ("aten::_softmax", "aten::softmax")
 )
 def gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the gaps that are far longer than the run's usual long one."""
+    if analysis.coverage.gpu_ops < LEAST_OPERATIONS:
+        return
     gaps, scale = analysis.gaps, scale_ms(analysis)
     usual = gaps[min(USUAL_RANK, len(gaps) // 2)].ms if len(gaps) > 1 else 0.0
     for gap in gaps:
         if gap.ms > TIMES_USUAL * usual and not gap.queued:
+            tag = idle_tag(analysis, gap.ms, gap.tag) if gap.tag else WHOLE_RUN
+            inside = f" in {gap.tag}" if tag == WHOLE_RUN and gap.tag else ""
             yield Evidence(
-                gap.tag or "(no tag)",
-                f"the GPU idled {gap.ms:.1f} ms at {gap.start_ms / 1e3:.2f} s, before "
+                tag,
+                f"the GPU idled {gap.ms:.1f} ms at {gap.start_ms / 1e3:.2f} s{inside}, before "
                 f"{gap.next_op[:60]}; the CPU was in {gap.culprit or 'nothing recorded'}",
                 gap.ms / scale,
                 gap.ms,
+                _LAUNCH_ONCE if launches(gap.culprit) else "",
             )
 
 
@@ -91,12 +114,11 @@ def late_launches(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the idle time of a GPU that the CPU launches too slowly for."""
     limit = find_bottleneck(analysis)
     if limit and limit.kind == "launch":
-        roots = [row for row in analysis.patterns if len(row.path) == 1]
-        worst = max(roots, key=lambda row: row.gpu_idle_ms, default=None)
         yield Evidence(
-            worst.name if worst else "(no tag)",
+            idle_tag(analysis, MOST_IDLE * limit.idle_ms),
             f"the GPU idles {limit.idle_share:.0%} of the time and operations start "
-            f"{limit.delay_ms * 1e3:.0f} us after their launch: the CPU cannot launch fast enough",
+            f"{(limit.delay_ms or 0.0) * 1e3:.0f} us after their launch: the CPU cannot launch "
+            "fast enough",
             limit.idle_share,
             limit.idle_ms,
         )

@@ -95,21 +95,52 @@ class Rule:
         change = self.change
         if self.engine_change and not tags.REGISTRY.keys().isdisjoint(analysis.tree.patterns):
             change = f"{change}; here: {self.engine_change}"
-        return [
-            Finding(
-                self.name,
-                evidence.tag,
-                evidence.what,
-                evidence.value,
-                self.threshold,
-                "of the trace" if blockless else self.unit,
-                evidence.change or change,
-                evidence.gain_ms or 0.0,
-            )
-            for evidence in self.evidence(analysis)
-            if evidence.value > self.threshold
-            and (evidence.gain_ms is None or evidence.gain_ms > least)
-        ]
+        findings = []
+        for evidence in self.evidence(analysis):
+            gain = None if evidence.gain_ms is None else _possible_gain(analysis, evidence)
+            if evidence.value > self.threshold and (gain is None or gain > least):
+                findings.append(
+                    Finding(
+                        self.name,
+                        evidence.tag,
+                        evidence.what,
+                        evidence.value,
+                        self.threshold,
+                        "of the trace" if blockless else self.unit,
+                        evidence.change or change,
+                        gain or 0.0,
+                    )
+                )
+        return findings
+
+
+def _possible_gain(analysis: Analysis, evidence: Evidence) -> float:
+    """Return the gain, at most what the tag it names is busy or idle (on a CPU: open)."""
+    rows = [row for row in analysis.patterns if evidence.tag in (row.name, row.pattern)]
+    gain = evidence.gain_ms or 0.0
+    if not rows:
+        rows = [row for row in analysis.tags if row.name == evidence.tag]
+    if not rows:
+        return gain
+    if not analysis.on_gpu:
+        return min(gain, sum(row.cpu_ms for row in rows))
+    return min(gain, max(sum(r.gpu_busy_ms for r in rows), sum(r.gpu_idle_ms for r in rows)))
+
+
+WHOLE_RUN = "(the whole run)"
+"""What a finding names that no single tag is to blame for."""
+
+
+def idle_tag(analysis: Analysis, ms: float, within: str = "") -> str:
+    """Return the outermost tag that idles at least `ms`, or `WHOLE_RUN`.
+
+    With `within`, it is the tag of this name if that idles so long.
+    """
+    rows = [row for row in analysis.patterns if len(row.path) == 1]
+    if within:
+        rows = [row for row in analysis.patterns if within in (row.name, row.pattern)]
+    worst = max(rows, key=lambda row: row.gpu_idle_ms, default=None)
+    return worst.name if worst and worst.gpu_idle_ms >= ms else WHOLE_RUN
 
 
 RULES: list[Rule] = []

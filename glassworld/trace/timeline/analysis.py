@@ -10,8 +10,15 @@ import numpy as np
 
 from glassworld.profiling import registry
 from glassworld.trace.reading.columns import Codes, Floats, Ints, Trace
-from glassworld.trace.timeline.attribution import DeviceOps, DeviceTime, attribute_ops, device_time
-from glassworld.trace.timeline.idle import IdleGap, IdleTotals, idle_gaps
+from glassworld.trace.timeline.attribution import (
+    DeviceOps,
+    DeviceTime,
+    attribute_ops,
+    device_time,
+    stream_overlap,
+    union_by_group,
+)
+from glassworld.trace.timeline.idle import IdleGap, IdleTotals, idle_gaps, queued_ms
 from glassworld.trace.timeline.memory import TagMemory, tag_memory
 from glassworld.trace.timeline.operator_totals import (
     KernelTotals,
@@ -80,15 +87,14 @@ class Analysis:
         ops = self.ops
         if not len(ops):
             return None
-        working = np.flatnonzero(self.device.kernels)
-        first, began = int(ops.rows["start"][0]), self.tree.rows["start"][working]
         launched = ops.delay[ops.launch >= 0]
         return GpuSummary(
             busy_ns=int(ops.exclusive.sum()),
-            since=int(began.min(initial=first)),
+            overlap_ns=stream_overlap(ops),
+            since=int(ops.rows["start"][0]),
             until=int(ops.end.max()),
             first_delay_ns=max(0, int(ops.delay[0])),
-            delay_ns=float(np.median(launched)) if len(launched) else 0.0,
+            delay_ns=float(np.median(launched)) if len(launched) else None,
             op_duration_ns=float(np.median(ops.rows["dur"])),
         )
 
@@ -146,14 +152,12 @@ class Analysis:
     @cached_property
     def gaps(self) -> list[IdleGap]:
         """The longest times in which no GPU operation ran, longest first."""
-        if self.gpu is None:
-            return []
-        return idle_gaps(self.trace, self.tree, self.ops, self.gpu.since)
+        return idle_gaps(self.trace, self.tree, self.ops)
 
     @cached_property
     def idle(self) -> IdleTotals:
         """Sums over the gaps."""
-        return IdleTotals.from_gaps(self.gaps)
+        return IdleTotals.from_gaps(self.gaps, queued_ms(self.trace, self.ops))
 
     @cached_property
     def memory(self) -> list[TagMemory]:
@@ -188,16 +192,18 @@ class Analysis:
         count, tree = len(groups), self.tree
         time = device_time(self.ops, tree.forest, groups.of, count)
         instances = np.bincount(groups.of[self.trace.carried :], minlength=count)
-        span = _total_ms(groups.of, self.device.span, count)
-        busy = time.busy / 1e6
+        began = np.flatnonzero(self.device.kernels)
+        span = union_by_group(
+            self.device.first[began], self.device.last[began], groups.of[began], count
+        )
         milliseconds = {
             "cpu_ms": _total_ms(groups.of, tree.cpu_ns, count),
             "self_cpu_ms": _total_ms(groups.of, tree.self_ns, count),
-            "gpu_busy_ms": busy,
+            "gpu_busy_ms": time.busy / 1e6,
             "gpu_self_ms": time.self_busy / 1e6,
             "gpu_sum_ms": time.total / 1e6,
-            "gpu_span_ms": span,
-            "gpu_idle_ms": np.maximum(0.0, span - busy),
+            "gpu_span_ms": span / 1e6,
+            "gpu_idle_ms": (span - time.busy) / 1e6,
             "gpu_copy_ms": time.copy_time / 1e6,
             "gpu_collective_ms": time.collective_time / 1e6,
             "launch_delay_ms": time.delay / 1e6,

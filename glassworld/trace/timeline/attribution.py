@@ -2,9 +2,8 @@
 
 An operation belongs to the innermost tag around its *launch* on the launching thread (found by
 correlation id), and to every tag around that one. Busy time is the union of the operations'
-intervals over streams, so neither streams nor nested tags are counted twice. The operations of
-one stream run one after another: where their timestamps overlap (a dependent launch starts while
-its predecessor ends), each counts with its own duration.
+intervals, over streams and within each, so busy <= span <= window for every tag. An operation is
+queued from the end of its launch call to its own start.
 """
 
 from __future__ import annotations
@@ -14,9 +13,21 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import COLLECTIVE, COPY, FILL, Codes, Ints, Mask, Trace
+from glassworld.trace.reading.columns import (
+    COLLECTIVE,
+    COPY,
+    DEVICE_OP,
+    FILL,
+    Codes,
+    Ints,
+    Mask,
+    Trace,
+)
 from glassworld.trace.timeline.intervals import IntervalForest, innermost_ranges
 from glassworld.trace.timeline.tag_tree import TagTree
+
+TIMED_OP = np.dtype([*DEVICE_OP.descr, ("added", "<i8"), ("idle", "<i8")])
+"""A GPU operation with the busy time it adds to those started before, and the idle time before."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +35,9 @@ class DeviceOps:
     """GPU operations sorted by start (dtype `DEVICE_OP`), with their launches and tags.
 
     `launch` is a row of `Trace.launches` (-1: launched outside the trace), `tag` an instance of
-    the tag tree (-1: outside any tag), `delay` nanoseconds from launch to start. `exclusive` is
-    the busy time an operation adds to those started before it: it sums to the GPU's busy time.
+    the tag tree (-1: outside any tag), `delay` the nanoseconds queued (-1: no launch).
+    `exclusive` is the busy time an operation adds to those started before it: it sums to the
+    GPU's busy time. `idle` is the idle time right before it.
     """
 
     rows: npt.NDArray[np.void]
@@ -34,6 +46,7 @@ class DeviceOps:
     tag: Codes
     delay: Ints
     exclusive: Ints
+    idle: Ints
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,7 +57,8 @@ class DeviceTime:
     """Per group of tag instances: nanoseconds of GPU time, and numbers of operations.
 
     `busy` is the union of the operations' intervals, `total` the sum of their durations (more
-    where some ran side by side), `span` from the first one's start to the last one's end.
+    where some ran side by side), `span` the union of the instances' times from the first one's
+    start to the last one's end (`first` and `last`, per group).
     `self_busy` is the busy time that operations launched directly in the group add to the GPU's:
     over all groups, and with what lies outside every tag, it adds up to the GPU's busy time.
     `kernels` counts all operations, copies and collectives among them.
@@ -53,29 +67,55 @@ class DeviceTime:
     busy: Ints
     self_busy: Ints
     total: Ints
-    span: Ints
+    first: Ints
+    last: Ints
     kernels: Ints
     copies: Ints
     copy_time: Ints
     collectives: Ints
     collective_time: Ints
     delay: Ints
-    """The median time from launch to start, of the operations launched directly in the group."""
+    """The median time queued, of the operations launched directly in the group."""
+
+    @property
+    def span(self) -> Ints:
+        """The time from the first operation's start to the last one's end; 0 without any."""
+        span: Ints = np.maximum(0, self.last - self.first)
+        return span
 
 
 def attribute_ops(trace: Trace, tree: TagTree) -> DeviceOps:
     """Find the launch and the tag of every GPU operation."""
-    rows = trace.device_ops[np.argsort(trace.device_ops["start"], kind="stable")]
+    rows = trace.device_ops
+    if rows.dtype == TIMED_OP:
+        rows = rows[np.argsort(rows["start"], kind="stable")]
+    else:
+        rows, _ = timed_ops(rows, trace.start)
     launch = match_launches(rows, trace.launches)
     launched = launch >= 0
     tag = np.full(len(rows), -1, dtype=np.int32)
     calls = trace.launches[launch[launched]]
     tag[launched] = innermost_ranges(tree.rows, tree.forest, calls["thread"], calls["start"])
     delay = np.full(len(rows), -1, dtype=np.int64)
-    delay[launched] = rows["start"][launched] - calls["start"]
+    delay[launched] = np.maximum(0, rows["start"][launched] - calls["start"] - calls["dur"])
     end = rows["start"] + rows["dur"]
-    exclusive = _added_busy_time(rows, end, np.zeros(len(rows), dtype=np.int32))
-    return DeviceOps(rows, end, launch, tag, delay, exclusive)
+    return DeviceOps(rows, end, launch, tag, delay, rows["added"], rows["idle"])
+
+
+def timed_ops(rows: npt.NDArray[np.void], until: int) -> tuple[npt.NDArray[np.void], int]:
+    """Sort operations by start and find the busy time each adds, and the idle time before it.
+
+    Operations that ran earlier had all ended `until`. Returns also when all of these have ended.
+    """
+    timed = np.empty(len(rows), TIMED_OP)
+    order = np.argsort(rows["start"], kind="stable")
+    for name in DEVICE_OP.names or ():
+        timed[name] = rows[name][order]
+    end = timed["start"] + timed["dur"]
+    latest = np.maximum.accumulate(np.concatenate([[until], end]))
+    timed["added"] = np.maximum(0, end - np.maximum(timed["start"], latest[:-1]))
+    timed["idle"] = np.maximum(0, timed["start"] - latest[:-1])
+    return timed, int(latest[-1])
 
 
 def match_launches(ops: npt.NDArray[np.void], launches: npt.NDArray[np.void]) -> Codes:
@@ -118,16 +158,20 @@ def _added_to_union(start: Ints, end: Ints, group: Codes) -> Ints:
     return added
 
 
-def _added_busy_time(rows: npt.NDArray[np.void], end: Ints, group: Codes) -> Ints:
-    """Return what each operation adds to its group's busy time; `rows` are sorted by start."""
-    start = rows["start"]
+def stream_overlap(ops: DeviceOps) -> int:
+    """Return the time that operations take beside another one of the same stream."""
+    rows = ops.rows
     _, device = np.unique(rows["device"], return_inverse=True)
     _, stream = np.unique(rows["stream"], return_inverse=True)
-    lane = device * (stream.max(initial=0) + 1) + stream
-    _, within = np.unique(group * (lane.max(initial=0) + 1) + lane, return_inverse=True)
-    overlap = end - start - _added_to_union(start, end, within.astype(np.int32))
-    busy: Ints = _added_to_union(start, end, group) + overlap
-    return busy
+    lane = (device * (stream.max(initial=0) + 1) + stream).astype(np.int32)
+    return int((rows["dur"] - _added_to_union(rows["start"], ops.end, lane)).sum())
+
+
+def union_by_group(start: Ints, end: Ints, group: Codes, groups: int) -> Ints:
+    """Return the length of the union of each group's intervals."""
+    order = np.argsort(start, kind="stable")
+    added = _added_to_union(start[order], end[order], group[order])
+    return _sum(group[order], added, groups)
 
 
 def device_time(ops: DeviceOps, forest: IntervalForest, group_of: Codes, groups: int) -> DeviceTime:
@@ -136,6 +180,7 @@ def device_time(ops: DeviceOps, forest: IntervalForest, group_of: Codes, groups:
     `group_of` maps instances to groups; instances of one group must not contain one another.
     """
     sums = {field.name: np.zeros(groups, dtype=np.int64) for field in fields(DeviceTime)}
+    sums["first"], sums["last"] = np.full(groups, 2**62), np.full(groups, -(2**62))
     direct = ops.tag >= 0
     sums["self_busy"] = _sum(group_of[ops.tag[direct]], ops.exclusive[direct], groups)
     sums["delay"] = _median_delay(ops, group_of, groups)
@@ -146,7 +191,7 @@ def device_time(ops: DeviceOps, forest: IntervalForest, group_of: Codes, groups:
             continue
         group = group_of[current[at_depth]]
         start, end = ops.rows["start"][at_depth], ops.end[at_depth]
-        sums["busy"] += _sum(group, _added_busy_time(ops.rows[at_depth], end, group), groups)
+        sums["busy"] += _sum(group, _added_to_union(start, end, group), groups)
         sums["total"] += _sum(group, end - start, groups)
         sums["kernels"] += np.bincount(group, minlength=groups)
         kind = ops.rows["kind"][at_depth]
@@ -156,10 +201,8 @@ def device_time(ops: DeviceOps, forest: IntervalForest, group_of: Codes, groups:
         ):
             sums[count] += np.bincount(group[of_kind], minlength=groups)
             sums[time] += _sum(group[of_kind], (end - start)[of_kind], groups)
-        first, last = np.full(groups, 2**62), np.full(groups, -(2**62))
-        np.minimum.at(first, group, start)
-        np.maximum.at(last, group, end)
-        sums["span"] += np.where(last > first, last - first, 0)
+        np.minimum.at(sums["first"], group, start)
+        np.maximum.at(sums["last"], group, end)
         current[at_depth] = forest.parent[current[at_depth]]
     return DeviceTime(**sums)
 

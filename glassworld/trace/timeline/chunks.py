@@ -14,13 +14,13 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import DEVICE_OP, EventTable, Ints, Trace
-from glassworld.trace.timeline.attribution import match_launches
+from glassworld.trace.reading.columns import EventTable, Ints, Trace
+from glassworld.trace.timeline.attribution import TIMED_OP, match_launches, timed_ops
 from glassworld.trace.timeline.intervals import nest_intervals
 
 CHUNK_ROWS = 1 << 18
 TAG_WEIGHT = 7
-_LAUNCHED = np.dtype([("at", "<i8"), *DEVICE_OP.descr])
+_LAUNCHED = np.dtype([("at", "<i8"), *TIMED_OP.descr])
 
 Rows = npt.NDArray[np.void]
 
@@ -40,7 +40,7 @@ def split_trace(trace: Trace) -> Iterator[Trace]:
     allocated: dict[int, Rows] = {}
     for start, end in pairwise([-(2**62), *cuts, 2**62]):
         tags, carried = _tags(trace, longest, spanning, start, end)
-        ops = launched.between(start, end)[list(DEVICE_OP.names or ())].astype(DEVICE_OP)
+        ops = launched.between(start, end)[list(TIMED_OP.names or ())].astype(TIMED_OP)
         yield replace(
             trace,
             tag_rows=EventTable.from_rows(tags),
@@ -66,19 +66,31 @@ def _by_launch(trace: Trace, ranges: int) -> EventTable:
     table = EventTable(_LAUNCHED)
     if not len(trace.device_rows):
         return table
+    timed = _in_time(trace, ranges)
     lowest, highest = 2**62, -(2**62)
     for rows in trace.device_rows.slices():
         lowest = min(lowest, int(rows["correlation"].min()))
         highest = max(highest, int(rows["correlation"].max()))
     edges = [lowest + (highest + 1 - lowest) * i // ranges for i in range(ranges + 1)]
     for low, high in pairwise(edges):
-        ops, launches = (_correlated(s, low, high) for s in (trace.device_rows, trace.launch_rows))
+        ops, launches = (_correlated(s, low, high) for s in (timed, trace.launch_rows))
         launch = match_launches(ops, launches)
         rows = np.empty(len(ops), _LAUNCHED)
-        for name in DEVICE_OP.names or ():
+        for name in TIMED_OP.names or ():
             rows[name] = ops[name]
         rows["at"] = ops["start"]
         rows["at"][launch >= 0] = launches["start"][launch[launch >= 0]]
+        table.append(rows)
+    return table
+
+
+def _in_time(trace: Trace, ranges: int) -> EventTable:
+    """Return the GPU operations in order of their start, with what each adds to the busy time."""
+    table = EventTable(TIMED_OP)
+    edges = [trace.start + (trace.end + 1 - trace.start) * i // ranges for i in range(ranges + 1)]
+    until = trace.start
+    for start, end in pairwise(edges):
+        rows, until = timed_ops(trace.device_rows.between(start, end), until)
         table.append(rows)
     return table
 

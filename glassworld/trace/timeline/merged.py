@@ -138,7 +138,7 @@ class AnalysisSums:
             before.launched + coverage.launched,
             before.attributed + coverage.attributed,
         )
-        self.gpu = _sum_gpu(self.gpu, before.gpu_ops, chunk.gpu, coverage.gpu_ops)
+        self.gpu = _sum_gpu(self.gpu, before.launched, chunk.gpu, coverage.launched)
         for name, call in chunk.calls.items():
             total = self.calls.get(name, RuntimeCall(0, 0))
             self.calls[name] = RuntimeCall(total.count + call.count, total.ns + call.ns)
@@ -202,13 +202,16 @@ def _sum_gpu(
     """Add two summaries; medians become a mean, weighted by the operations."""
     if a is None or b is None:
         return a or b
-    share = weight / (weight + other)
+    share = weight / (weight + other) if weight + other else 0.5
+    delays = [(a.delay_ns, share), (b.delay_ns, 1 - share)]
+    known = [delay * part for delay, part in delays if delay is not None]
     return GpuSummary(
         busy_ns=a.busy_ns + b.busy_ns,
+        overlap_ns=a.overlap_ns + b.overlap_ns,
         since=min(a.since, b.since),
         until=max(a.until, b.until),
-        first_delay_ns=a.first_delay_ns,
-        delay_ns=share * a.delay_ns + (1 - share) * b.delay_ns,
+        first_delay_ns=min((a, b), key=lambda gpu: gpu.since).first_delay_ns,
+        delay_ns=sum(known) if known else None,
         op_duration_ns=share * a.op_duration_ns + (1 - share) * b.op_duration_ns,
     )
 

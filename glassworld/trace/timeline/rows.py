@@ -18,16 +18,19 @@ class Coverage:
 class GpuSummary:
     """The GPU's work over the whole trace; nanoseconds of the trace's clock.
 
-    `since` is when the first tag with GPU work began, `until` the end of the last operation;
-    `first_delay_ns` is how long the first operation waited after its launch. `delay_ns` and
-    `op_duration_ns` are medians over the operations.
+    `busy_ns` is the union of the operations' intervals, `overlap_ns` how much more the unions of
+    the single streams' operations take with what each stream has at the same time. `since` is the
+    start of the first operation, `until` the end of the last one; `first_delay_ns` is how long
+    the first was queued. `delay_ns`, the time queued (None: no launches), and `op_duration_ns`
+    are medians over the operations.
     """
 
     busy_ns: int
+    overlap_ns: int
     since: int
     until: int
     first_delay_ns: int
-    delay_ns: float
+    delay_ns: float | None
     op_duration_ns: float
 
 
@@ -45,7 +48,8 @@ class TagRow:
 
     `path` runs from the root to the tag itself; `name` is its last part, or in rows by pattern
     the name itself where all instances have the same. GPU figures include the tags inside, except
-    `gpu_self_ms`. `gpu_span_ms` and `gpu_idle_ms` are summed over the instances.
+    `gpu_self_ms`. `gpu_span_ms` is the union of the instances' spans, `gpu_idle_ms` is span minus
+    busy.
     """
 
     path: tuple[str, ...]

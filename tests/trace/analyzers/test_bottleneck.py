@@ -1,10 +1,12 @@
-"""The bottleneck of a GPU run."""
+"""The bottleneck of a GPU run, and how much of the trace the GPU worked."""
 
 import pytest
 
 from glassworld.trace import analyze
-from glassworld.trace.analyzers.bottleneck import find_bottleneck
-from tests.support.traces import GpuTrace, write
+from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS, find_bottleneck, gpu_use
+from glassworld.trace.analyzers.caveats import find_caveats
+from glassworld.trace.rules.rule import WHOLE_RUN, advise
+from tests.support.traces import GpuTrace, analysis_json, write
 
 
 @pytest.mark.parametrize(
@@ -19,8 +21,98 @@ def test_find_bottleneck_names_the_kind(tmp_path, dur, pause, sync, kind):
             if sync:
                 gpu.call("cudaStreamSynchronize", sync)
             gpu.op("aten::add", pause)
-        gpu.wait(20_000 if kind == "gpu" else 0)
+        gpu.wait(17_000 if kind == "gpu" else 0)
     verdict = find_bottleneck(analyze(write(tmp_path / "gpu.json", gpu.events, config=None)))
     assert verdict.kind == kind
     busy = 60 * dur / 1000
     assert verdict.idle_ms == pytest.approx(verdict.idle_share * (busy + verdict.idle_ms), rel=0.05)
+
+
+def analysis_of(tmp_path, gpu):
+    return analyze(write(tmp_path / "gpu.json", gpu.events, config=None))
+
+
+def test_long_launch_call_is_idle_time_and_its_culprit(tmp_path):
+    gpu = GpuTrace()
+    with gpu.tag("step"):
+        for call in range(20):
+            if call == 10:
+                start = gpu.now
+                gpu.event("cuda_runtime", "cudaLaunchKernel", start, 200_000, correlation=99)
+                args = {"correlation": 99, "stream": 7, "device": 0}
+                gpu.event("kernel", "new", start + 200_010, 40, pid=0, tid=7, **args)
+                gpu.now = start + 200_000
+                gpu.free = start + 200_050
+            gpu.launch("gemm", 40)
+            gpu.wait(60)
+    analysis = analysis_of(tmp_path, gpu)
+    verdict = find_bottleneck(analysis)
+    assert verdict.kind == "host"
+    assert verdict.idle_share > 0.99
+    assert "cudaLaunchKernel" in verdict.sentence
+    assert analysis.gaps[0].culprit == "cudaLaunchKernel"
+    assert not analysis.gaps[0].queued
+    assert analysis.idle.queued_ms == 0
+    [stall] = [finding for finding in advise(analysis) if finding.rule == "gpu-stall"]
+    assert "cudaLaunchKernel" in stall.what
+    assert "warm up" in stall.change
+
+
+def test_gpu_use_counts_the_time_before_the_first_operation(tmp_path):
+    gpu = GpuTrace()
+    with gpu.tag("read_files"):
+        gpu.wait(900_000)
+    with gpu.tag("step"):
+        for _ in range(10):
+            gpu.launch("gemm", 100)
+            gpu.wait(98)
+    analysis = analysis_of(tmp_path, gpu)
+    use = gpu_use(analysis)
+    assert use.first_op_ms == pytest.approx(900.005)
+    assert use.busy_ms == pytest.approx(1.0)
+    assert use.busy_ms + use.idle_ms == pytest.approx(use.window_ms)
+    assert find_bottleneck(analysis).kind == "host"
+    assert any("first GPU operation" in n and "read_files" in n for n in find_caveats(analysis))
+    assert analysis_json(analysis)["gpu"]["busy_share"] == pytest.approx(use.busy_share)
+
+
+def test_few_operations_give_no_verdict(tmp_path):
+    gpu = GpuTrace()
+    with gpu.tag("step"):
+        for _ in range(LEAST_OPERATIONS - 1):
+            gpu.launch("gemm", 40)
+        gpu.wait(100_000)
+    analysis = analysis_of(tmp_path, gpu)
+    assert find_bottleneck(analysis) is None
+    assert any("too few" in note for note in find_caveats(analysis))
+    document = analysis_json(analysis)
+    assert document["bound"] is None
+    assert document["gpu"]["busy_share"] < 0.01
+
+
+def test_operations_without_launches_have_no_launch_delay(tmp_path):
+    gpu = GpuTrace()
+    with gpu.tag("step"):
+        for _ in range(20):
+            gpu.launch("gemm", 40)
+            gpu.wait(500)
+    gpu.events = [event for event in gpu.events if event["cat"] != "cuda_runtime"]
+    verdict = find_bottleneck(analysis_of(tmp_path, gpu))
+    assert verdict.kind == "mixed"
+    assert verdict.delay_ms is None
+
+
+def test_launch_bound_names_no_tag_that_idles_little(tmp_path):
+    gpu = GpuTrace()
+    for _ in range(5):
+        with gpu.tag("small"):
+            gpu.launch("add", 5)
+            gpu.wait(20)
+            gpu.launch("add", 5)
+        for _ in range(20):
+            gpu.launch("mul", 5)
+            gpu.wait(40)
+    analysis = analysis_of(tmp_path, gpu)
+    [finding] = [finding for finding in advise(analysis) if finding.rule == "launch-bound"]
+    assert finding.tag == WHOLE_RUN
+    assert finding.gain_ms <= gpu_use(analysis).idle_ms

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glassworld.trace import analyze
+from glassworld.trace.analyzers.caveats import find_caveats
 from tests.support.traces import JSON_VALUES, CpuTrace, GpuTrace, analysis_json, write
 
 
@@ -37,7 +38,7 @@ def test_attribute_ops_tags_far_apart_on_many_threads_stay_separate(tmp_path):
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.integers(1, 40)), max_size=30))
-def test_busy_time_is_the_union_over_streams(tmp_path_factory, ops):
+def test_busy_time_is_the_union_over_streams_and_within_each(tmp_path_factory, ops):
     clock = CpuTrace(base=1000.0)
     with clock.tag("outer"):
         for i, (stream, start, dur) in enumerate(ops):
@@ -47,10 +48,10 @@ def test_busy_time_is_the_union_over_streams(tmp_path_factory, ops):
         clock.wait(300)
     analysis = analyze(write(tmp_path_factory.mktemp("gpu") / "t.json", clock.events))
     covered = {t for _, start, dur in ops for t in range(start, start + dur)}
-    lanes = {(stream, t) for stream, start, dur in ops for t in range(start, start + dur)}
-    queued = sum(dur for _, _, dur in ops) - len(lanes)  # overlaps within a stream
-    assert analysis.device.busy[0] == 1000 * (len(covered) + queued)
-    assert analysis.ops.exclusive.sum() == 1000 * (len(covered) + queued)
+    assert analysis.device.busy[0] == 1000 * len(covered)
+    assert analysis.ops.exclusive.sum() == 1000 * len(covered)
+    [row] = analysis.tags
+    assert row.gpu_busy_ms <= row.gpu_span_ms <= analysis.duration_ns / 1e6
     assert analysis.device.kernels[0] == len(ops)
 
 
@@ -67,3 +68,32 @@ def test_device_time_counts_copies_and_collectives_separately(tmp_path):
     assert row.gpu_copy_ms == pytest.approx(0.042)
     assert row.gpu_collective_ms == pytest.approx(0.050)
     assert row.gpu_busy_ms == row.gpu_self_ms == pytest.approx(0.392)
+
+
+def test_span_of_overlapping_instances_is_their_union(tmp_path):
+    """The second instance's operation starts before the first one's ends."""
+    gpu = GpuTrace()
+    for stream in range(2):
+        with gpu.tag("step"):
+            args = {"correlation": stream + 1}
+            gpu.event("cuda_runtime", "cudaLaunchKernel", gpu.now, 2, **args)
+            place = {"stream": stream, "device": 0}
+            gpu.event("kernel", "k", gpu.now + 5, 1000, pid=0, tid=stream, **args, **place)
+            gpu.wait(100)
+    analysis = analyze(write(tmp_path / "gpu.json", gpu.events, config=None))
+    [row] = analysis.tags
+    assert row.gpu_busy_ms == row.gpu_span_ms == pytest.approx(1.1)
+    assert row.gpu_sum_ms == pytest.approx(2.0)
+    assert row.gpu_idle_ms == 0
+
+
+def test_stream_that_overlaps_itself_is_noted(tmp_path):
+    gpu = GpuTrace()
+    with gpu.tag("step"):
+        for _ in range(10):
+            gpu.free = 0.0
+            gpu.launch("gemm", 300)
+            gpu.wait(100)
+    analysis = analyze(write(tmp_path / "gpu.json", gpu.events, config=None))
+    assert analysis.tags[0].gpu_busy_ms < analysis.duration_ns / 1e6
+    assert any("overlap" in note for note in find_caveats(analysis))
