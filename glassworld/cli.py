@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported before a command really runs."""
+"""The command line. Heavy modules are imported only when a command runs."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ COMMANDS = {
     "trace": (
         "trace",
         "app",
-        "Say where a run's time went: report, compare, advice; any torch trace will do.",
+        "Analyze a torch trace: where the time went and what to change.",
     ),
     "bench": (
         "bench",
         "app",
-        "Measure speed, latency and memory, beside a baseline and the machine's ceilings.",
+        "Measure speed, latency, memory and accuracy on this machine.",
     ),
-    "train": ("training", "train_app", "Train a world like the embedded one."),
-    "eval": ("training", "eval_app", "Compare a world with the simulator it was trained on."),
+    "train": ("training", "train_app", "Train a world."),
+    "eval": ("training", "eval_app", "Evaluate a world against the simulator it was trained on."),
 }
-"""Where each lives, as a folder and a name in its `cli`, and its line in the overview."""
+"""Each command's folder, the name of its app in that folder's `cli`, and its line of help."""
 
 UsageError: Any = typer.BadParameter.__base__  # typer keeps click out of its public names
 
 COMPLETION = ("install_completion", "show_completion")  # options of the root command alone
 
 EITHER_SPELLING = {"token_normalize_func": lambda name: name.replace("_", "-")}
-"""Of options: --enable_profile is --enable-profile, in every command."""
+"""Options take both spellings: --enable_profile is --enable-profile, in every command."""
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"], **EITHER_SPELLING},
-    help="Play Matrix-Game-2 world models, and see where every millisecond goes.",
+    help="Run Matrix-Game 2.0 world models and see where every millisecond goes.",
     epilog="**Start here:** `glassworld generate --enable-profile`, then open outputs/demo.mp4.",
 )
 
@@ -67,7 +67,7 @@ def _print_version(wanted: bool) -> None:
 _Version = Annotated[
     bool,
     typer.Option(
-        "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ]
 
@@ -79,14 +79,14 @@ def _root(version: _Version = False) -> None:
 
 EXAMPLES = """Examples:
 
-- `{command}` plays the embedded world
+- `{command}` runs the embedded world
 
-- `{command} --actions "w*24 w+left*24" --enable{_}profile` drives it, and says what took
-  the time
+- `{command} --actions "w*24 w+left*24" --enable{_}profile` drives it and reports where the
+  time went
 
 - `{command} --config{_}path configs/inference_yaml/inference_universal.yaml
   --pretrained{_}model{_}path Matrix-Game-2.0 --img{_}path street.png --device cuda`
-  plays a released checkpoint
+  runs a released checkpoint
 """
 
 
@@ -99,7 +99,7 @@ def _examples(command: str, joint: str) -> str:
 def generate(
     load: LoadOptions,
     img_path: Annotated[
-        Path | None, _option("img-path", "The picture to start from; default: a sample.", RUN)
+        Path | None, _option("img-path", "The start image. Default: a sample.", RUN)
     ] = None,
     actions: Annotated[
         str | None,
@@ -114,42 +114,47 @@ def generate(
         int | None,
         _option(
             "num-output-frames",
-            "Latent frames to make; n give 1+4(n-1) pixel frames. Default: as many as the "
-            "actions given are for, else 150.",
+            "Latent frames to generate: n give 1+4(n-1) pixel frames. Default: as many as your "
+            "actions cover, or 150 without actions.",
             RUN,
         ),
     ] = None,
     seed: Annotated[
-        int | None, _option("seed", "Noise and random actions. Default: the world's.", RUN, least=0)
+        int | None,
+        _option(
+            "seed", "The seed of noise and random actions. Default: the world's.", RUN, least=0
+        ),
     ] = None,
     initial_latents: Annotated[
-        Path | None, _option("initial-latents", "Go on from latents saved earlier.", RUN)
+        Path | None, _option("initial-latents", "Continue from latents saved earlier.", RUN)
     ] = None,
     output_folder: Annotated[
-        Path, _option("output-folder", "Where the videos and the trace go.", OUTPUT)
+        Path, _option("output-folder", "The folder for videos and trace.", OUTPUT)
     ] = Path("outputs"),
     save_latents: Annotated[
-        Path | None, _option("save-latents", "Write the latents to this .safetensors.", OUTPUT)
+        Path | None, _option("save-latents", "Save the latents to this .safetensors file.", OUTPUT)
     ] = None,
     enable_profile: Annotated[
-        bool, _option("enable-profile", "Write profile_trace.json with every tag.", PROFILING)
+        bool,
+        _option("enable-profile", "Record a trace with every tag: profile_trace.json.", PROFILING),
     ] = False,
     profile_mode: Annotated[
         str | None,
         _option(
             "profile-mode",
-            "Operators too, or tags alone (cheap). Default: full.",
+            "full also records operators, kernels and memory; tags costs almost nothing. "
+            "Default: full.",
             PROFILING,
             "full|tags",
         ),
     ] = None,
     profile_blocks: Annotated[
-        str | None, _option("profile-blocks", "Record blocks A to B-1 only.", PROFILING, "A:B")
+        str | None, _option("profile-blocks", "Record only blocks A to B-1.", PROFILING, "A:B")
     ] = None,
 ) -> None:
-    """Make a video: a picture and actions in, block by block out.
+    """Generate a video from an image and actions, block by block.
 
-    Ctrl-C ends after the running block with what was made; a second one aborts.
+    Press Ctrl-C to stop after the current block and keep the video so far. Press it again to abort.
     """
     given = dict(locals())
     from glassworld.generate import GenerateOptions, generate_video

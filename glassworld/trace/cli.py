@@ -137,7 +137,7 @@ SECTION_HELP = {
     "expected": """Compare measured with expected times.
 
     Expected times follow from the run's configuration and this machine's peak rates
-    (`glassworld bench ceilings`). The reference breakdown (50 steps) stands beside them.""",
+    (`glassworld bench peak-rates`). The reference breakdown (50 steps) stands beside them.""",
     "roofline": """Show how close each tag comes to the machine's peak rates.
 
     FLOP/s reached, FLOPs per byte, and the FLOP/s attainable at that intensity.""",

@@ -261,7 +261,7 @@ const roofline = () =>
     "roofline",
     data.ceilings
       ? "dots: size is time, the dashed line is what is left to the peak rate"
-      : "no peak rates of the run's machine measured: run glassworld bench ceilings",
+      : "no peak rates of the run's machine measured: run glassworld bench peak-rates",
     chart("Roofline: FLOP/s over FLOPs per byte", roofPlot),
     details(
       "Numbers",
