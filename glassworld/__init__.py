@@ -1,7 +1,7 @@
 """glassworld: an engine for Matrix-Game-2 world models that shows where every millisecond goes.
 
     world = glassworld.load_world()
-    rollout = world.generate("picture.png", num_latent_frames=12)
+    rollout = world.generate("image.png", num_latent_frames=12)
 
 Everything here loads when it is first used, so that importing the package is quick.
 """

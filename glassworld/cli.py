@@ -84,9 +84,8 @@ EXAMPLES = """Examples:
 - `{command} --actions "w*24 w+left*24" --enable{_}profile` drives it and reports where the
   time went
 
-- `{command} --config{_}path configs/inference_yaml/inference_universal.yaml
-  --pretrained{_}model{_}path Matrix-Game-2.0 --img{_}path street.png --device cuda`
-  runs a released checkpoint
+- `{command} --world Skywork/Matrix-Game-2.0 --variant gta_drive --img{_}path street.png
+  --device cuda` runs a released checkpoint
 """
 
 
