@@ -24,7 +24,7 @@ NEEDED = ("ceilings", "roofline", "speedup")
 
 
 @dataclass(frozen=True)
-class Ratio:
+class SpeedRatio:
     """One line of a comparison with the baseline."""
 
     name: str
@@ -99,7 +99,7 @@ def check_baseline(baseline: dict[str, Any], config: dict[str, Any]) -> None:
             )
 
 
-def compare_with_baseline(figures: dict[str, Any], baseline: dict[str, Any]) -> list[Ratio]:
+def compare_with_baseline(figures: dict[str, Any], baseline: dict[str, Any]) -> list[SpeedRatio]:
     """Return the ratios of a run beside those of the baseline.
 
     Raises `InputError` if they cannot be compared.
@@ -111,4 +111,4 @@ def compare_with_baseline(figures: dict[str, Any], baseline: dict[str, Any]) -> 
             f"the baseline was saved by glassworld {baseline['versions']['glassworld']}, which "
             "measured other ratios; save a new baseline with --save-baseline"
         )
-    return [Ratio(name, before[name], now[name]) for name in now]
+    return [SpeedRatio(name, before[name], now[name]) for name in now]

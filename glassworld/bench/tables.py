@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from glassworld.bench.regression import Ratio, performance_ratios
+from glassworld.bench.regression import SpeedRatio, performance_ratios
 from glassworld.bench.section_runner import Figures
 
 Rows = dict[str, str]
@@ -32,7 +32,7 @@ def section_summary(section: str, figures: Figures) -> str:
     return next((f"{name}: {value}" for name, value in rows.items()), "")
 
 
-def print_comparison(rows: list[Ratio], baseline: Figures, console: Console) -> None:
+def print_comparison(rows: list[SpeedRatio], baseline: Figures, console: Console) -> None:
     """Print ratios beside those of the committed baseline."""
     measured_on = baseline["machine"].get("gpu") or baseline["machine"]["processor"]
     table = Table("", f"baseline ({measured_on})", "now", "")

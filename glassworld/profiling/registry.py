@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Family:
+class TagFamily:
     """Tags of one kind of work, which share a color; one for light pages, one for dark ones."""
 
     name: str
@@ -23,14 +23,14 @@ class Family:
     dark: str
 
 
-DENOISE = Family("denoise", "#2a6fdb", "#6aa2ff")
-DECODE = Family("decode", "#d9730d", "#f3a14a")
-UPDATE = Family("update", "#0b8f84", "#35c2b3")
-ENCODE = Family("encode", "#8b4fd8", "#bd8cf7")
-PREPARE = Family("prepare", "#5b6b8c", "#93a3c7")
-POST = Family("post", "#c2328a", "#f07fc0")
-EXPORT = Family("export", "#7d7468", "#b5aa9c")
-OTHER = Family("other", "#9aa4b1", "#7c8796")
+DENOISE = TagFamily("denoise", "#2a6fdb", "#6aa2ff")
+DECODE = TagFamily("decode", "#d9730d", "#f3a14a")
+UPDATE = TagFamily("update", "#0b8f84", "#35c2b3")
+ENCODE = TagFamily("encode", "#8b4fd8", "#bd8cf7")
+PREPARE = TagFamily("prepare", "#5b6b8c", "#93a3c7")
+POST = TagFamily("post", "#c2328a", "#f07fc0")
+EXPORT = TagFamily("export", "#7d7468", "#b5aa9c")
+OTHER = TagFamily("other", "#9aa4b1", "#7c8796")
 
 FAMILIES = (DENOISE, DECODE, UPDATE, ENCODE, PREPARE, POST, EXPORT, OTHER)
 
@@ -51,7 +51,7 @@ class Tag:
     level: int
     parents: tuple[str, ...]
     covers: str
-    family: Family
+    family: TagFamily
     label: str
     origin: str = ""
     cost: str = ""
@@ -66,7 +66,7 @@ def _register(
     parents: str | tuple[str, ...],
     covers: str,
     *,
-    family: Family,
+    family: TagFamily,
     label: str,
     origin: str = "",
     cost: str = "",

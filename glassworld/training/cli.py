@@ -120,7 +120,7 @@ def evaluate_command(
         side_by_side,
     )
     from glassworld.training.eval.tables import score_tables
-    from glassworld.training.sources.maze import MazeEnvironment
+    from glassworld.training.sources.maze import VizdoomMaze
 
     world = load_from(load)
     check_comparable(world.spec)
@@ -129,7 +129,7 @@ def evaluate_command(
     config = EvalConfig(starts=starts, drift_starts=minutes)
     held_out = record_episodes(HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)).frames
     scores: dict[str, dict[str, object]] = {}
-    with MazeEnvironment() as simulator:
+    with VizdoomMaze() as simulator:
         for name, score in evaluate_world(world, simulator, config, held_out):
             scores[name] = score
             if json is not None:  # Written after each measurement, in case of an interruption.

@@ -22,13 +22,6 @@ from glassworld.engine.checkpoint.config import (
 from glassworld.engine.checkpoint.dequantize import dequantized
 from glassworld.engine.checkpoint.locate import LocatedWorld, locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
-from glassworld.engine.checkpoint.standard_names import (
-    dit_names,
-    standard_names,
-    tower_tensors,
-    vae_names,
-    vision_names,
-)
 from glassworld.engine.checkpoint.tensor_files import Tensors, read_tensors, shapes
 from glassworld.engine.checkpoint.tensor_names import (
     channels_last,
@@ -36,6 +29,13 @@ from glassworld.engine.checkpoint.tensor_names import (
     load_strictly,
     vae_from_released,
     vision_from_released,
+)
+from glassworld.engine.checkpoint.third_party_names import (
+    dit_names,
+    standard_names,
+    tower_tensors,
+    vae_names,
+    vision_names,
 )
 from glassworld.engine.checkpoint.tiny_decoder import load_tiny_decoder, tiny_name
 from glassworld.engine.networks import Networks

@@ -18,8 +18,8 @@ from glassworld.engine.checkpoint.config import (
 )
 from glassworld.engine.checkpoint.hub import download, is_hub_name, list_files
 from glassworld.engine.checkpoint.options import LoadOptions
-from glassworld.engine.checkpoint.standard_names import dit_names, standard_names
 from glassworld.engine.checkpoint.tensor_files import INDEX, SAFETENSORS, Shapes, read_shapes
+from glassworld.engine.checkpoint.third_party_names import dit_names, standard_names
 from glassworld.engine.variants.registry import DEFAULT_VARIANT, VARIANTS
 from glassworld.errors import CheckpointError, InputError
 from glassworld.specs import WorldSpec

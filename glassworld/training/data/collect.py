@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from glassworld.errors import InputError
 from glassworld.specs import TIME_FACTOR
-from glassworld.training.sources.maze import HEIGHT, WIDTH, Frame, MazeEnvironment
+from glassworld.training.sources.maze import HEIGHT, WIDTH, Frame, VizdoomMaze
 from glassworld.training.sources.policies import POLICIES, InputSampler
 
 _CLEARANCE_OF_START_IMAGES = 100
@@ -95,12 +95,12 @@ def collect_shards(config: CollectionConfig) -> list[Path]:
 def record_episodes(count: int, frames: int, seed: tuple[int, int]) -> Episodes:
     """Record episodes of the scripted policies, each from a random position."""
     rng = np.random.default_rng(seed)
-    with MazeEnvironment(seed=int(rng.integers(2**31))) as simulator:
+    with VizdoomMaze(seed=int(rng.integers(2**31))) as simulator:
         episodes = [_record_episode(simulator, frames, rng) for _ in range(count)]
     return Episodes(*(np.stack(field) for field in zip(*episodes, strict=True)))
 
 
-def _record_episode(simulator: MazeEnvironment, length: int, rng: np.random.Generator) -> Episodes:
+def _record_episode(simulator: VizdoomMaze, length: int, rng: np.random.Generator) -> Episodes:
     """Record one episode of a random policy. The arrays lack the first axis."""
     shares = [share for _, share in POLICIES.values()]
     name = rng.choice(list(POLICIES), p=shares)
@@ -165,7 +165,7 @@ def save_start_images(folder: Path, count: int = 8, seed: int = 77) -> None:
     """Write start images into `folder`: views of random positions with some room ahead."""
     folder.mkdir(parents=True, exist_ok=True)
     saved = 0
-    with MazeEnvironment(seed) as simulator:
+    with VizdoomMaze(seed) as simulator:
         while saved < count:
             image = simulator.reset()
             if simulator.clearance < _CLEARANCE_OF_START_IMAGES:

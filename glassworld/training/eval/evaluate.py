@@ -35,7 +35,7 @@ from glassworld.training.sources.maze import (
     HEIGHT,
     WIDTH,
     Frame,
-    MazeEnvironment,
+    VizdoomMaze,
 )
 
 STILL = Action((0.0, 0.0, 0.0, 0.0), (0.0, 0.0))
@@ -129,7 +129,7 @@ def check_comparable(spec: WorldSpec) -> None:
         raise InputError("eval needs a world with four keys and a mouse, as its simulator has")
 
 
-def simulate(simulator: MazeEnvironment, seed: int, actions: list[Action]) -> list[Frame]:
+def simulate(simulator: VizdoomMaze, seed: int, actions: list[Action]) -> list[Frame]:
     """Return the blocks of the simulator from the start of a seed."""
     simulator.reset(seed)
     return [simulator.step(action) for action in actions]
@@ -149,7 +149,7 @@ def random_actions(rng: np.random.Generator, blocks: int) -> list[Action]:
     return [choices[pick] for pick in picks]
 
 
-def score_blocks(world: World, simulator: MazeEnvironment, config: EvalConfig) -> BlockScores:
+def score_blocks(world: World, simulator: VizdoomMaze, config: EvalConfig) -> BlockScores:
     """Score the model block by block, beside two baselines (see `BlockScores`)."""
     rows: dict[str, list[list[float]]] = defaultdict(list)
     for index in track(range(config.starts), description="scoring blocks"):
@@ -182,7 +182,7 @@ def _without_start_image(block: Frame, truth: Frame) -> tuple[Frame, Frame]:
     return (block[1:], truth[1:]) if len(truth) == FIRST_BLOCK_FRAMES else (block, truth)
 
 
-def score_actions(world: World, simulator: MazeEnvironment, config: EvalConfig) -> dict[str, float]:
+def score_actions(world: World, simulator: VizdoomMaze, config: EvalConfig) -> dict[str, float]:
     """Score how well the model tells two actions apart.
 
     After a still first block each action of a pair is held for one block. The model is right if its
@@ -229,7 +229,7 @@ def score_actions(world: World, simulator: MazeEnvironment, config: EvalConfig) 
 
 
 def measure_drift(
-    world: World, simulator: MazeEnvironment, config: EvalConfig, real: Frame
+    world: World, simulator: VizdoomMaze, config: EvalConfig, real: Frame
 ) -> dict[str, dict[str, float]]:
     """Compare the first five seconds of a minute with the last five, with input and without.
 
@@ -294,7 +294,7 @@ def score_vae(world: World, clips: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def evaluate_world(
-    world: World, simulator: MazeEnvironment, config: EvalConfig, held_out: NDArray[np.uint8]
+    world: World, simulator: VizdoomMaze, config: EvalConfig, held_out: NDArray[np.uint8]
 ) -> Iterator[tuple[str, dict[str, object]]]:
     """Run all measurements and yield the name and the scores of each when it is done.
 
@@ -317,7 +317,7 @@ def evaluate_world(
 
 
 def side_by_side(
-    world: World, simulator: MazeEnvironment, config: EvalConfig, count: int = 3
+    world: World, simulator: VizdoomMaze, config: EvalConfig, count: int = 3
 ) -> Iterator[Frame]:
     """Yield uint8 [N, H, 2 W, 3] for each start: truth on the left, model on the right."""
     for index in range(count):

@@ -51,7 +51,7 @@ _QUIET = (
 )
 
 
-class MazeEnvironment:
+class VizdoomMaze:
     """A player in the maze. The same seed and actions give the same frames.
 
     Creating one changes the working directory of the process for a moment (see `_start_game`).

@@ -26,7 +26,7 @@ from glassworld.training.eval.evaluate import (
     score_actions,
     score_blocks,
 )
-from glassworld.training.sources.maze import Frame, MazeEnvironment
+from glassworld.training.sources.maze import Frame, VizdoomMaze
 
 if TYPE_CHECKING:
     from glassworld.engine.world import World
@@ -36,7 +36,7 @@ CONFIG = EvalConfig(starts=2, blocks=2, drift_starts=1, drift_blocks=6)
 
 @dataclass
 class SimulatorSession:
-    simulator: MazeEnvironment
+    simulator: VizdoomMaze
     opposite: bool
 
     def step(self, action: Action) -> Frame:
@@ -46,7 +46,7 @@ class SimulatorSession:
 class SimulatorWorld:
     """A world that continues known start images in the simulator, or does the opposite."""
 
-    def __init__(self, simulator: MazeEnvironment, seeds: dict[bytes, int], opposite: bool) -> None:
+    def __init__(self, simulator: VizdoomMaze, seeds: dict[bytes, int], opposite: bool) -> None:
         self.simulator, self.seeds, self.opposite = simulator, seeds, opposite
 
     def start(self, start_image: Image.Image) -> SimulatorSession:
@@ -55,13 +55,13 @@ class SimulatorWorld:
 
 
 @pytest.fixture(scope="module")
-def simulator() -> Iterator[MazeEnvironment]:
-    with MazeEnvironment() as simulator:
+def simulator() -> Iterator[VizdoomMaze]:
+    with VizdoomMaze() as simulator:
         yield simulator
 
 
 @pytest.fixture(scope="module")
-def worlds(simulator: MazeEnvironment) -> tuple[World, World]:
+def worlds(simulator: VizdoomMaze) -> tuple[World, World]:
     """Return the simulator as a world, and the world that does the opposite."""
     seeds = {}
     for offset in (0, ACTION_SEED_OFFSET, DRIFT_SEED_OFFSET):
@@ -82,7 +82,7 @@ def test_check_comparable_refuses_other_frame_sizes_and_actions() -> None:
 
 
 def test_score_blocks_of_the_simulator_is_perfect(
-    simulator: MazeEnvironment, worlds: tuple[World, World]
+    simulator: VizdoomMaze, worlds: tuple[World, World]
 ) -> None:
     scores = score_blocks(worlds[0], simulator, CONFIG)
     assert scores["psnr"] == [60, 60]
@@ -94,7 +94,7 @@ def test_score_blocks_of_the_simulator_is_perfect(
 
 
 def test_score_blocks_averages_moving_views_separately(
-    simulator: MazeEnvironment, worlds: tuple[World, World]
+    simulator: VizdoomMaze, worlds: tuple[World, World]
 ) -> None:
     scores = score_blocks(worlds[0], simulator, replace(CONFIG, starts=1))
     for all_views, moving in zip(
@@ -104,7 +104,7 @@ def test_score_blocks_averages_moving_views_separately(
 
 
 def test_score_actions_tells_right_from_opposite(
-    simulator: MazeEnvironment, worlds: tuple[World, World]
+    simulator: VizdoomMaze, worlds: tuple[World, World]
 ) -> None:
     config = replace(CONFIG, starts=1)
     scores = score_actions(worlds[0], simulator, config)
@@ -114,7 +114,7 @@ def test_score_actions_tells_right_from_opposite(
 
 
 def test_measure_drift_of_the_simulator_is_zero(
-    simulator: MazeEnvironment, worlds: tuple[World, World]
+    simulator: VizdoomMaze, worlds: tuple[World, World]
 ) -> None:
     simulator.reset(CONFIG.seed + DRIFT_SEED_OFFSET)
     still = [simulator.step(STILL) for _ in range(CONFIG.drift_blocks)]

@@ -11,7 +11,7 @@ pytest.importorskip("vizdoom")
 
 from glassworld.engine.actions.track import Action
 from glassworld.errors import ActionError
-from glassworld.training.sources.maze import MazeEnvironment
+from glassworld.training.sources.maze import VizdoomMaze
 from glassworld.training.sources.maze_textures import repaint
 
 STILL = Action((0.0, 0.0, 0.0, 0.0))
@@ -20,12 +20,12 @@ FORWARD = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.0))
 
 
 @pytest.fixture(scope="module")
-def simulator() -> Iterator[MazeEnvironment]:
-    with MazeEnvironment(seed=7) as simulator:
+def simulator() -> Iterator[VizdoomMaze]:
+    with VizdoomMaze(seed=7) as simulator:
         yield simulator
 
 
-def test_blocks_have_the_lengths_of_a_session(simulator: MazeEnvironment) -> None:
+def test_blocks_have_the_lengths_of_a_session(simulator: VizdoomMaze) -> None:
     start_image = simulator.reset(7)
     assert start_image.shape == (64, 96, 3)
     assert start_image.dtype == np.uint8
@@ -36,7 +36,7 @@ def test_blocks_have_the_lengths_of_a_session(simulator: MazeEnvironment) -> Non
 
 
 def test_mouse_of_a_tenth_turns_five_degrees_per_frame_to_the_right(
-    simulator: MazeEnvironment,
+    simulator: VizdoomMaze,
 ) -> None:
     simulator.reset(7)
     before = simulator.pose[2]
@@ -46,19 +46,19 @@ def test_mouse_of_a_tenth_turns_five_degrees_per_frame_to_the_right(
 
 
 def test_reset_with_a_seed_gives_the_frames_of_a_new_environment(
-    simulator: MazeEnvironment,
+    simulator: VizdoomMaze,
 ) -> None:
-    def frames(environment: MazeEnvironment) -> np.ndarray:
+    def frames(environment: VizdoomMaze) -> np.ndarray:
         return np.concatenate([environment.step(FORWARD), environment.step(TURN_RIGHT)])
 
     simulator.reset(1)
     simulator.step(FORWARD)
     simulator.reset(3)
-    with MazeEnvironment(seed=3) as new:
+    with VizdoomMaze(seed=3) as new:
         assert (frames(simulator) == frames(new)).all()
 
 
-def test_step_refuses_an_action_of_another_mode(simulator: MazeEnvironment) -> None:
+def test_step_refuses_an_action_of_another_mode(simulator: VizdoomMaze) -> None:
     with pytest.raises(ActionError, match="4"):
         simulator.step(Action((1.0, 0.0)))
 
@@ -67,7 +67,7 @@ def test_environment_leaves_nothing_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with MazeEnvironment() as simulator:
+    with VizdoomMaze() as simulator:
         simulator.step(FORWARD)
         assert not list(tmp_path.iterdir())
     assert not list(tmp_path.iterdir())

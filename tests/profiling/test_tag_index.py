@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from glassworld.profiling.index import PAGE, tag_index
 from glassworld.profiling.registry import REGISTRY
+from glassworld.profiling.tag_index import PAGE, tag_index
 
 
 def test_the_page_in_the_docs_is_current() -> None:
-    assert PAGE.read_text() == tag_index(), "run python -m glassworld.profiling.index"
+    assert PAGE.read_text() == tag_index(), "run python -m glassworld.profiling.tag_index"
 
 
 def test_every_tag_is_opened_somewhere() -> None:

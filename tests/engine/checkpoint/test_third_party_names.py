@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glassworld.engine.checkpoint.load import load_world
-from glassworld.engine.checkpoint.standard_names import standard_name, standard_names
+from glassworld.engine.checkpoint.third_party_names import standard_name, standard_names
 from glassworld.engine.world import World
 from glassworld.errors import CheckpointError
 from tests.support import tiny

@@ -1,4 +1,4 @@
-"""Write docs/tags.md, the index of all tags: `python -m glassworld.profiling.index`.
+"""Write docs/tags.md, the index of all tags: `python -m glassworld.profiling.tag_index`.
 
 It is generated from the registry and from where the code opens each tag, so it cannot be wrong.
 """
@@ -43,7 +43,7 @@ with glassworld.tag("2.3.1_My_Step_t999"):
     ...
 ```
 
-This page is generated. After you move a tag, run `python -m glassworld.profiling.index`.
+This page is generated. After you move a tag, run `python -m glassworld.profiling.tag_index`.
 """
 
 
