@@ -14,7 +14,7 @@ os.environ["TRITON_INTERPRET"] = "1"  # kernels run on a processor; read when Tr
 
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What this machine's user has compiled and measured is nothing to the tests."""
+    """Hide from the tests what this machine's user has compiled and measured."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

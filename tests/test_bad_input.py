@@ -42,7 +42,7 @@ def _change_settings(**changes: object) -> Callable[[Path], None]:
 
 
 def _made_for_runs(folder: Path) -> None:
-    """The mode of seven keys, and a model that knows as many but has a mouse."""
+    """Set the mode of seven keys for a model that knows as many but has a mouse."""
     _change_settings(mode="templerun")(folder)
     path = folder / "config" / "config.json"
     settings = json.loads(path.read_text())

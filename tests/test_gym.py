@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def env() -> WorldEnv:
     return WorldEnv(tiny.world(), tiny.picture(), "rgb_array")
 
 
-def with_actions(**action: int) -> dict[str, object]:
+def with_actions(**action: Any) -> dict[str, object]:
     """Return a change of the tiny world's transformer: the action sizes of another mode."""
     return {"action": replace(tiny.DIT.action, **action)}
 

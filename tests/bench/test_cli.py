@@ -16,7 +16,7 @@ CONFIG = {"world": "maze", "device": "cpu", "dtype": "float32"}
 
 @pytest.fixture
 def sections(monkeypatch: pytest.MonkeyPatch) -> list[BenchSection]:
-    """The sections that the next benchmark has."""
+    """Replace the sections of the next benchmark; return the list of them."""
     replaced: list[BenchSection] = [BenchSection("world", lambda: {"config": CONFIG})]
     monkeypatch.setattr(Benchmark, "sections", lambda _: replaced)
     return replaced
@@ -55,10 +55,9 @@ def test_compare_exits_with_1_if_the_program_became_slower(
     }
     monkeypatch.setattr("glassworld.bench.regression.read_baseline", lambda: baseline)
     points = [{"tag": tag, "gflop": 1.0, "ms": 1.0} for tag in ("VAE_Decode", "Layer")]
-    rates = {"matmul_gflops": 1e3, "conv_gflops": 1e3}
-    figures = {"ceilings": rates, "roofline": points, "speedup": speedup}
-    names = {"copy_gbps": 1.0, "dtype": "float32", "conv_dtype": "float32"}
-    rates |= names
+    rates = {"matmul_gflops": 1e3, "conv_gflops": 1e3, "copy_gbps": 1.0}
+    dtypes = {"dtype": "float32", "conv_dtype": "float32"}
+    figures = {"ceilings": {**rates, **dtypes}, "roofline": points, "speedup": speedup}
     sections.append(BenchSection("roofline", lambda: figures))
     assert main(["bench", "run", "--compare"]) == code
 

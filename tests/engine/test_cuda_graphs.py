@@ -23,14 +23,13 @@ def assert_same_walk(made: Session, expected: Session, blocks: int) -> None:
 
 
 def capturing() -> World:
-    """A world whose passes are made again from fixed inputs, as graphs do on another device."""
+    """Return a world whose passes run from fixed inputs, as CUDA graphs do on a GPU."""
     return replace(tiny.world(), plan=ExecutionPlan(cuda_graphs=True))
 
 
 def test_passes_from_fixed_inputs_equal_plain_ones() -> None:
-    walks = [each.start(tiny.picture(), seed=1) for each in (capturing(), tiny.world())]
-    assert_same_walk(*walks, blocks=6)
-    first, second = walks
+    first, second = (world.start(tiny.picture(), seed=1) for world in (capturing(), tiny.world()))
+    assert_same_walk(first, second, 6)
     saved = first.save(), second.save()
     assert_same_walk(first, second, 2)
     first.restore(saved[0])  # in new storage: what was captured over the old one is not used

@@ -44,14 +44,14 @@ def world() -> World:
 def decoders(world: World) -> list[int]:
     """Grows by the thread of each decoding."""
     threads: list[int] = []
-    world.networks.decoder.decoder.register_forward_hook(
+    tiny.vae_decoder(world).decoder.register_forward_hook(
         lambda *_: threads.append(threading.get_ident())
     )
     return threads
 
 
 def listened_to(world: World, frames: int) -> Rollout:
-    """A run as it is while somebody listens to its tags."""
+    """Generate a run while somebody listens to its tags."""
     stop = listen(lambda *_: None)
     try:
         return world.generate(tiny.picture(), frames, seed=4)

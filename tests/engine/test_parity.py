@@ -55,5 +55,6 @@ def check_preparation(world: World, folder: Path, golden: dict[str, torch.Tensor
         conditioning = world.pipeline.conditioning(state)
         x, step = golden["noise"][:, :, :3], world.pipeline.steps[1]
         flow = world.pipeline.forward(x, step, state, conditioning, output=True)
+    assert flow is not None
     spread = golden["first_block_flow"].std()
     assert (flow - golden["first_block_flow"]).abs().max() < 1e-4 * spread

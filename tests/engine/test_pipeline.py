@@ -80,9 +80,9 @@ def test_denoising_without_new_noise_follows_the_flow(
     forward = Pipeline.forward
 
     def recorded(
-        pipeline: Pipeline, x: torch.Tensor, *rest: Any, output: bool
+        pipeline: Pipeline, x: torch.Tensor, step: Any, state: Any, conditioning: Any, output: bool
     ) -> torch.Tensor | None:
-        flow = forward(pipeline, x, *rest, output=output)
+        flow = forward(pipeline, x, step, state, conditioning, output)
         if output and flow is not None:
             flows.append((x, flow))
         return flow

@@ -76,8 +76,8 @@ def test_restore_gives_the_same_future(world: World) -> None:
 
 
 def test_step_under_other_actions_gives_other_frames(world: World) -> None:
-    pairs = [world.start(tiny.picture(), seed=1).step(action) for action in (FORWARD, LEFT)]
-    assert not np.array_equal(*pairs)
+    first, second = (world.start(tiny.picture(), seed=1).step(action) for action in (FORWARD, LEFT))
+    assert not np.array_equal(first, second)
 
 
 def test_session_of_1101_latent_frames_takes_no_more_memory(world: World) -> None:

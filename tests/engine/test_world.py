@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,11 +82,9 @@ def test_generate_with_initial_latents_extends_them(world: World, tmp_path: Path
 
 def test_world_is_immutable(world: World) -> None:
     for owner in (world, world.pipeline, world.networks, world.plan):
-        for name in vars(owner):
+        for name in (*vars(owner), "anything"):
             with pytest.raises(FrozenInstanceError):
                 setattr(owner, name, None)
-        with pytest.raises(FrozenInstanceError):
-            owner.anything = 1
 
 
 def test_on_block_can_end_the_run(world: World) -> None:
@@ -127,7 +126,7 @@ def test_on_block_can_end_the_run(world: World) -> None:
     ],
 )
 def test_generate_refuses_bad_arguments(
-    world: World, arguments: dict[str, object], message: str
+    world: World, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         world.generate(tiny.picture(), **arguments)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from glassworld.errors import InputError
 from glassworld.profiling import registry
 from glassworld.profiling.tags import tag
 from tests.support import tiny
-from tests.support.annotations import annotations
+from tests.support.annotations import read_annotations
 
 
 def seed_in(trace: Path) -> int | None:
@@ -72,7 +73,7 @@ def test_mode_tags_records_no_operators(tmp_path: Path) -> None:
 def test_blocks_records_only_those(tmp_path: Path) -> None:
     with glassworld.profile(tmp_path / "t.json", blocks=(1, 3)):
         tiny.world().generate(tiny.picture(), 12)
-    blocks = {n for n, _, p in annotations(tmp_path / "t.json") if p == registry.BLOCK}
+    blocks = {n for n, _, p in read_annotations(tmp_path / "t.json") if p == registry.BLOCK}
     assert blocks == {"2.3_Block_1", "2.3_Block_2"}
 
 
@@ -113,7 +114,7 @@ def test_bad_input_leaves_an_earlier_trace(tmp_path: Path) -> None:
     [({"mode": "some"}, "mode"), ({"blocks": (3, 3)}, "A:B"), ({"blocks": (-1, 3)}, "A:B")],
 )
 def test_profile_refuses_bad_arguments(
-    tmp_path: Path, arguments: dict[str, object], message: str
+    tmp_path: Path, arguments: dict[str, Any], message: str
 ) -> None:
     with (
         pytest.raises(InputError, match=message),

@@ -12,7 +12,7 @@ import glassworld
 from glassworld.profiling import registry
 from glassworld.profiling.tags import listen, tag
 from tests.support import tiny
-from tests.support.annotations import annotations, fold
+from tests.support.annotations import fold, read_annotations
 
 RUN_ONLY = {registry.VIDEO_POSTPROCESSING, registry.VIDEO_EXPORT}  # of the command, not the world
 
@@ -28,18 +28,18 @@ def trace(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_run_emits_the_registry(trace: Path) -> None:
-    emitted = {pattern for _, _, pattern in annotations(trace)}
+    emitted = {pattern for _, _, pattern in read_annotations(trace)}
     assert emitted == registry.REGISTRY.keys() - RUN_ONLY
 
 
 def test_tags_nest_as_registered(trace: Path) -> None:
-    for name, parent, pattern in annotations(trace):
+    for name, parent, pattern in read_annotations(trace):
         allowed = registry.REGISTRY[pattern].parents
         assert parent in allowed if allowed else parent is None, (name, parent)
 
 
 def test_run_names_its_steps_and_frames(trace: Path) -> None:
-    names = [name for name, _, _ in annotations(trace)]
+    names = [name for name, _, _ in read_annotations(trace)]
     assert "2.3.0_Denoising_Step_0_t1000" in names
     assert "2.3.1_Denoising_Step_2_t713" in names
     assert "2.3.1_Update_KV_Cache" in names

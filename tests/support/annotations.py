@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from glassworld.profiling import registry
 
@@ -21,7 +22,7 @@ def fold(name: str) -> str | None:
     return next((pattern for form, pattern in _patterns() if form.fullmatch(name)), None)
 
 
-def annotations(path: Path) -> list[tuple[str, str | None, str]]:
+def read_annotations(path: Path) -> list[tuple[str, str | None, str]]:
     """Return each annotation's name, its parent's pattern and its own, in order of time."""
     events = [
         event
@@ -29,7 +30,8 @@ def annotations(path: Path) -> list[tuple[str, str | None, str]]:
         if event.get("cat") == "user_annotation" and event["ph"] == "X"
     ]
     events.sort(key=lambda event: (event["ts"], -event["dur"]))
-    found, stack = [], []
+    found: list[tuple[str, str | None, str]] = []
+    stack: list[dict[str, Any]] = []
     for event in events:
         while stack and event["ts"] >= stack[-1]["ts"] + stack[-1]["dur"]:
             stack.pop()

@@ -48,7 +48,7 @@ class Loader:
         return {"max_shared_mem": 99 * 1024}  # the smallest of all GPUs
 
 
-class Driver(DriverBase):
+class Driver(DriverBase):  # type: ignore[misc]  # triton has no types
     """Presents the CPU as a GPU."""
 
     launcher_cls = Launcher

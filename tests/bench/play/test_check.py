@@ -16,7 +16,7 @@ from tests.support.live import RATE, LiveServer
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[play.PlayServer]:
-    """A server in this process; its resources are this process's."""
+    """Start a server in this process, which also measures its resources."""
     monkeypatch.setattr(play, "WARM_UP", 0.5)
     monkeypatch.setattr(play, "PLAYERS", 2)
     process: Any = SimpleNamespace(pid=os.getpid())

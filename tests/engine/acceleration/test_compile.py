@@ -31,7 +31,7 @@ def test_compile_decoder_auto_without_a_stored_result_is_silent_and_changes_noth
     cache: Path,
 ) -> None:
     world = tiny.world()
-    assert compile_decoder(world.networks.decoder, world.spec, "auto") == ""
+    assert compile_decoder(tiny.vae_decoder(world), world.spec, "auto") == ""
     assert not world.networks.decoder.compiled
     assert not cache.exists()
 
@@ -43,7 +43,7 @@ def test_force_stores_a_result_that_auto_uses_and_tags_survive(cache: Path, tmp_
     try:
         for mode in ("force", "auto"):
             world = tiny.world()
-            assert compile_decoder(world.networks.decoder, world.spec, mode) == ""
+            assert compile_decoder(tiny.vae_decoder(world), world.spec, mode) == ""
             with glassworld.profile(tmp_path / "t.json", mode="tags"):
                 rollout = world.generate(tiny.picture(), 6)
             difference = torch.from_numpy(rollout.frames).int() - torch.from_numpy(expected.frames)
@@ -62,21 +62,21 @@ def test_cache_folder_that_others_can_write_to_is_refused(cache: Path) -> None:
     world = tiny.world()
     from glassworld.engine.acceleration.compile import _decoder_facts, _folder
 
-    folder = _folder(_decoder_facts(world.networks.decoder, world.spec))
+    folder = _folder(_decoder_facts(tiny.vae_decoder(world), world.spec))
     folder.mkdir(parents=True)
     (folder / "complete.json").write_text("{}")
     folder.chmod(0o777)
     with pytest.raises(InputError, match="others can write"):
-        compile_decoder(world.networks.decoder, world.spec, "auto")
+        compile_decoder(tiny.vae_decoder(world), world.spec, "auto")
 
 
 def test_unwritable_cache_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
     world = tiny.world()
-    assert compile_decoder(world.networks.decoder, world.spec, "auto") == ""
+    assert compile_decoder(tiny.vae_decoder(world), world.spec, "auto") == ""
     said = "^/dev/null/cache/glassworld/compiled/.* cannot be written to .* set XDG_CACHE_HOME"
     with pytest.raises(InputError, match=said):
-        compile_decoder(world.networks.decoder, world.spec, "force")
+        compile_decoder(tiny.vae_decoder(world), world.spec, "force")
     with pytest.raises(InputError, match=said):
         accelerate(world, ["layers"])
     assert not world.networks.dit.compiled
@@ -87,15 +87,15 @@ def test_read_only_cache_is_left_alone(cache: Path) -> None:
     world = tiny.world()
     from glassworld.engine.acceleration.compile import _decoder_facts, _folder
 
-    folder = _folder(_decoder_facts(world.networks.decoder, world.spec))
+    folder = _folder(_decoder_facts(tiny.vae_decoder(world), world.spec))
     folder.mkdir(parents=True, mode=0o700)
     (folder / "complete.json").write_text("{}")
     folder.chmod(0o500)
     if os.access(folder, os.W_OK):
         pytest.skip("this user may write everywhere")
-    note = compile_decoder(world.networks.decoder, world.spec, "auto")
+    note = compile_decoder(tiny.vae_decoder(world), world.spec, "auto")
     assert note.startswith(f"vae_compile_mode auto: {folder}")
     assert note.endswith("so the decoder runs as it is")
     assert not world.networks.decoder.compiled
     with pytest.raises(InputError, match="cannot be written to; set XDG_CACHE_HOME"):
-        compile_decoder(world.networks.decoder, world.spec, "force")
+        compile_decoder(tiny.vae_decoder(world), world.spec, "force")

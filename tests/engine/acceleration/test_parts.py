@@ -39,7 +39,7 @@ def assert_same_walk(made: Session, expected: Session, blocks: int) -> None:
 
 
 def capturing() -> World:
-    """A world whose passes are made again from fixed inputs, as graphs do on another device."""
+    """Return a world whose passes run from fixed inputs, as CUDA graphs do on a GPU."""
     return replace(tiny.world(), plan=ExecutionPlan(cuda_graphs=True))
 
 

@@ -30,7 +30,7 @@ Variant = tuple[str, tuple[object, ...]]
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> set[Variant]:
-    """The kernels called, by what each is compiled anew for."""
+    """Return the kernels called, by what they are compiled anew for."""
     variants: set[Variant] = set()
     run = InterpretedFunction.run
 

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from glassworld.engine.actions.track import Action, ActionTrack, benchmark_actions, join_tracks
+from glassworld.engine.actions.track import (
+    Action,
+    ActionSpace,
+    ActionTrack,
+    benchmark_actions,
+    join_tracks,
+)
 from glassworld.engine.variants.registry import ACTION_SPACES, action_space
 from glassworld.errors import ActionError, SpecError
 from tests.support.paths import SHARED
@@ -175,7 +181,9 @@ def test_fitted_with_too_few_rows_names_both_numbers() -> None:
 
 def test_fitted_adds_a_resting_mouse_and_refuses_a_surplus_one() -> None:
     keys = ActionTrack(np.zeros((5, 4), np.float32))
-    assert keys.fitted(action_space("universal"), 5).mouse.shape == (5, 2)  # type: ignore[union-attr]
+    mouse = keys.fitted(action_space("universal"), 5).mouse
+    assert mouse is not None
+    assert mouse.shape == (5, 2)
     steps = np.zeros((5, 7), np.float32)
     with pytest.raises(ActionError, match="templerun has no mouse"):
         ActionTrack(steps, np.zeros((5, 2), np.float32)).fitted(action_space("templerun"), 5)
@@ -187,6 +195,6 @@ def test_fitted_refuses_a_track_of_another_mode() -> None:
 
 
 @pytest.mark.parametrize("space", ACTION_SPACES.values(), ids=lambda space: space.mode)
-def test_rows_and_join_are_inverse(space) -> None:  # type: ignore[no-untyped-def]
+def test_rows_and_join_are_inverse(space: ActionSpace) -> None:
     track = benchmark_actions(space, 30, 1)
     assert join_tracks([track.rows(0, 7), track.rows(7, 30)]) == track

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ KEYBOARDS = tuple(f"model.blocks.{layer}.action_model.keyboard_embed.0.weight" f
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """A released folder with its transformer's sizes and without an inference YAML."""
+    """Write a released folder with its transformer's sizes and without an inference YAML."""
     folder = lay_out(tmp_path)
     (folder / "inference.yaml").unlink()
     return folder
@@ -42,8 +43,13 @@ def with_keys(folder: Path, keys: int, file: str) -> None:
     (folder / file).with_name("config.json").write_text(json.dumps(config))
 
 
-def located(**options: object) -> locate.LocatedWorld:
-    return locate_world(LoadOptions(**options))  # type: ignore[arg-type]
+def located(**options: Any) -> locate.LocatedWorld:
+    return locate_world(LoadOptions(**options))
+
+
+def transformer_file(world: locate.LocatedWorld) -> Path | None:
+    assert world.files is not None
+    return world.files.transformer
 
 
 def test_embedded_worlds_are_the_folders_of_the_package() -> None:
@@ -118,16 +124,16 @@ def test_a_folder_without_yaml_is_universal_where_several_variants_fit(release: 
 
 def test_a_variant_takes_its_released_file(release: Path) -> None:
     with_keys(release, 2, GTA_FILE)
-    assert located(world=release).files.transformer == release / DIT_FILE  # type: ignore[union-attr]
+    assert transformer_file(located(world=release)) == release / DIT_FILE
     drive = located(world=release, variant="gta_drive")
-    assert drive.files.transformer == release / GTA_FILE  # type: ignore[union-attr]
+    assert transformer_file(drive) == release / GTA_FILE
     assert drive.spec.mode == "gta_drive"
 
 
 def test_foundation_is_universal_with_its_own_steps(release: Path) -> None:
     with_keys(release, 4, FOUNDATION_FILE)
     found = located(world=release, variant="foundation")
-    assert found.files.transformer == release / FOUNDATION_FILE  # type: ignore[union-attr]
+    assert transformer_file(found) == release / FOUNDATION_FILE
     assert (found.spec.mode, len(found.spec.denoising_steps)) == ("universal", 50)
 
 
@@ -154,9 +160,9 @@ def test_paths_of_the_reference_still_name_a_world(release: Path) -> None:
     (release / "own.yaml").write_text(yaml.safe_dump(INFERENCE))
     paths = {"config_path": release / "own.yaml", "pretrained_model_path": release}
     by_path = located(**paths)
-    assert by_path.files.transformer == release / DIT_FILE  # type: ignore[union-attr]
+    assert transformer_file(by_path) == release / DIT_FILE
     other = located(**paths, checkpoint_path=release / "other.safetensors")
-    assert other.files.transformer == release / "other.safetensors"  # type: ignore[union-attr]
+    assert transformer_file(other) == release / "other.safetensors"
 
 
 def test_untrained_weights_need_no_world() -> None:

@@ -12,7 +12,6 @@ import yaml
 from safetensors.torch import load_file
 
 import glassworld
-from glassworld.engine.checkpoint import save
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.save import save_world
 from glassworld.engine.world import World
@@ -93,7 +92,7 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     def fail(*arguments: object, **more: object) -> str:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(save.yaml, "safe_dump", fail)
+    monkeypatch.setattr(yaml, "safe_dump", fail)
     with pytest.raises(OSError, match="No space"):
         tiny.world().save(tmp_path / "world")
     assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ STEM = DIT_FILE.removesuffix(".safetensors")
 def split(file: Path, count: int = 3) -> Path:
     """Replace a safetensors file by shards and their index; return the index."""
     tensors, stem = load_file(file), str(file).removesuffix(".safetensors")
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(count):
         shard = Path(f"{stem}-{number + 1:05}-of-{count:05}.safetensors")
         part = {name: tensors[name] for name in sorted(tensors)[number::count]}

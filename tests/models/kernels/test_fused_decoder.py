@@ -79,7 +79,7 @@ def test_fused_decoder_in_half_precision_has_the_plain_decoders_error(dtype: tor
 
 def test_choose_convolutions_measures_a_fused_decoder() -> None:
     world = tiny.world()
-    decoder = world.networks.decoder
+    decoder = tiny.vae_decoder(world)
     names = decoder.state_dict().keys()
     fuse_decoder(decoder)
     assert decoder.state_dict().keys() == names

@@ -16,10 +16,10 @@ def test_math_attention_has_the_values_and_gradients_of_the_fused_one(
 ) -> None:
     draw = torch.Generator().manual_seed(1)
     shapes = ((2, 1, 4, 8), (2, 1, 3, 8), (2, 1, 3, 8))
-    inputs = [torch.randn(shape, generator=draw, requires_grad=True) for shape in shapes]
+    q, k, v = (torch.randn(shape, generator=draw, requires_grad=True) for shape in shapes)
     results = []
     for attend in (math_attention, F.scaled_dot_product_attention):
-        mixed = attend(*inputs, mask)
-        results.append((mixed, *torch.autograd.grad(mixed.square().sum(), inputs)))
+        mixed = attend(q, k, v, mask)
+        results.append((mixed, *torch.autograd.grad(mixed.square().sum(), (q, k, v))))
     torch.testing.assert_close(*results)
-    torch.testing.assert_close(attention(*inputs, mask), results[0][0])
+    torch.testing.assert_close(attention(q, k, v, mask), results[0][0])

@@ -49,7 +49,7 @@ def test_quantized_linear_keeps_gelu() -> None:
 
 def test_quantize_layers_replaces_wide_layers_of_aligned_widths() -> None:
     layers = tiny.dit().blocks
-    layers[1].ffn[2] = PackedLinear(48, 24)
+    layers.set_submodule("1.ffn.2", PackedLinear(48, 24))
     quantize_layers(layers, torch.int8)
     changed = [name for name, each in layers.named_modules() if isinstance(each, QuantizedLinear)]
     wide = [f"{index}.{path}" for index in range(3) for path in QUANTIZED_LAYERS]

@@ -29,6 +29,7 @@ def inputs(frames: int) -> tuple[Tensor, ActionWindows, Tensor]:
 def stream(network: DiT, block: int, x: Tensor, windows: ActionWindows, visual: Tensor) -> Tensor:
     caches = network.empty_caches(1, GRID[0] * GRID[1])
     context, parts = network.context_kv(visual), []
+    assert windows.mouse is not None
     for start in range(0, x.shape[2], block):
         block_frames = slice(start, start + block)
         seen = ActionWindows(windows.keyboard[:, block_frames], windows.mouse[:, block_frames])

@@ -23,6 +23,7 @@ def test_causal_conv_equals_conv3d(outputs: int, frames: int, frames_per_conv: i
     assert layer.frames_per_conv(frames) == frames_per_conv
     draw = torch.Generator().manual_seed(1)
     weight = torch.randn(outputs, 4, 3, 3, 3, generator=draw)
+    assert layer.bias is not None
     layer.weight.data, layer.bias.data = fold_taps(weight), torch.arange(float(outputs))
     x = torch.randn(2, frames, 6, 7, 4, generator=draw)
     padded = F.pad(x.permute(0, 4, 1, 2, 3), (1, 1, 1, 1, 2, 0))

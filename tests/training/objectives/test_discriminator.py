@@ -48,9 +48,9 @@ def test_discriminator_learns_that_actions_do_not_belong_to_a_clip() -> None:
     for step in range(20):
         bright = _normal(step).abs()
         pairs = [(_clip(bright, 1.0), _clip(-bright, 1.0)), (_clip(-bright), _clip(bright))]
-        loss = sum(discriminator_loss(discriminator, *pair, 0.01) for pair in pairs)
+        losses = [discriminator_loss(discriminator, *pair, 0.01) for pair in pairs]
         optimizer.zero_grad()
-        loss.backward()
+        torch.stack(losses).sum().backward()
         optimizer.step()
     bright = _normal(999).abs()
     with torch.no_grad():
