@@ -5,13 +5,14 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from typer.testing import CliRunner
 
 from glassworld.trace.cli import app
 from glassworld.trace.report.json_export import write_json
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "mode": "universal",
     "seed": 0,
     "num_latent_frames": 24,

@@ -42,6 +42,7 @@ def test_report_is_written_though_its_reader_closes_the_pipe(run, tmp_path):
     page = tmp_path / "page.html"
     command = [sys.executable, "-m", "glassworld", "trace", "report", run(), "--html", page]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
         running.stdout.close()
     assert page.stat().st_size > 10_000
 

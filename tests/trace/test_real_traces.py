@@ -88,7 +88,7 @@ def test_every_gpu_operation_finds_its_launch_and_its_tag(path):
 def test_self_time_children_and_idle_add_up_to_the_whole(path):
     analysis = analysis_of(path)
     rows = {row.path: row for row in analysis.tags}
-    inside = defaultdict(lambda: np.zeros(2))
+    inside: dict[object, np.ndarray] = defaultdict(lambda: np.zeros(2))
     for tag, row in rows.items():
         inside[tag[:-1]] += (row.cpu_ms, row.gpu_busy_ms)
     for tag, row in rows.items():

@@ -23,6 +23,7 @@ def test_find_bottleneck_names_the_kind(tmp_path, dur, pause, sync, kind):
             gpu.op("aten::add", pause)
         gpu.wait(17_000 if kind == "gpu" else 0)
     verdict = find_bottleneck(analyze(write(tmp_path / "gpu.json", gpu.events, config=None)))
+    assert verdict is not None
     assert verdict.kind == kind
     busy = 60 * dur / 1000
     assert verdict.idle_ms == pytest.approx(verdict.idle_share * (busy + verdict.idle_ms), rel=0.05)

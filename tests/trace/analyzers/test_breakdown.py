@@ -26,8 +26,9 @@ def test_stage_shares_of_another_program_are_its_outermost_tags_with_parts(tmp_p
         ("(the rest of ProfilerStep#7)", 0.1),
     ]
     assert [row.name for row in breakdown.slowest_tags(analysis)[:2]] == ["backward", "forward"]
-    kernels = [(row.name, row.calls, row.ms) for row in kernel_rows(analysis)]
-    assert kernels == [("gemm", 2, pytest.approx(0.9)), ("zero", 1, pytest.approx(0.1))]
+    kernels = kernel_rows(analysis)
+    assert [(row.name, row.calls) for row in kernels] == [("gemm", 2), ("zero", 1)]
+    assert [row.ms for row in kernels] == pytest.approx([0.9, 0.1])
     assert [row.name for row in kernel_rows(analysis, "forward")] == ["gemm"]
 
 

@@ -20,7 +20,7 @@ FIFTY = tuple(range(1000, 0, -20))
 
 @pytest.fixture(scope="module", params=[(1000, 666, 333), FIFTY], ids=["3 steps", "50 steps"])
 def engine_run(request, tmp_path_factory):
-    """a real run of the tiny world, analyzed; and its number of steps."""
+    """Run the tiny world and analyze it; return the analysis and the number of steps."""
     path = tmp_path_factory.mktemp("run") / "trace.json"
     world = tiny.world(denoising_steps=request.param)
     with glassworld.profile(path, mode="tags"):
@@ -39,6 +39,7 @@ def test_update_cost_is_one_of_all_passes(engine_run):
 def test_costs_follow_from_the_runs_configuration(engine_run):
     analysis, steps = engine_run
     config = run_config(analysis.trace.metadata)
+    assert config is not None
     assert len(config["denoising_steps"]) == steps
     denoise, update = (
         total_cost(parts.values()).flops for parts in transformer_costs(analysis, config)

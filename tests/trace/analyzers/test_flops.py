@@ -1,5 +1,7 @@
 """Costs counted from a configuration."""
 
+from typing import Any
+
 import pytest
 
 from glassworld.trace.analyzers.flops import (
@@ -9,7 +11,7 @@ from glassworld.trace.analyzers.flops import (
     transformer_pass,
 )
 
-RELEASED = {
+RELEASED: dict[str, Any] = {
     "frames_per_block": 3,
     "window": 6,
     "latent_shape": [16, 44, 80],

@@ -14,6 +14,7 @@ def test_roofline_points_stay_below_the_attainable_rate(run, store_peak_rates):
     assert feed.bound == "memory"
     assert feed.roof_gflops == pytest.approx(feed.intensity * 1.0)
     for point in points.values():
+        assert point.roof_gflops is not None
         assert point.roof_gflops == pytest.approx(min(point.intensity, 100), rel=0.5)
         assert point.roof_gflops <= point.intensity * 1.0001
         assert point.roof_share == pytest.approx(point.gflops / point.roof_gflops)

@@ -1,9 +1,11 @@
 """Tables of events in memory and on disk."""
 
+import tempfile
+
 import numpy as np
 import pytest
 
-from glassworld.trace.reading import columns
+from glassworld.errors import TraceError
 from glassworld.trace.reading.columns import MEMORY, RANGE, EventTable
 
 
@@ -34,7 +36,7 @@ def test_event_table_full_disk_raises_one_clear_line(monkeypatch):
     def full(**_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(columns.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     table = EventTable(RANGE, limit=10)
-    with pytest.raises(columns.TraceError, match="TMPDIR"):
+    with pytest.raises(TraceError, match="TMPDIR"):
         table.append(np.zeros(20, RANGE))

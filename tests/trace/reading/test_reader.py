@@ -20,7 +20,9 @@ def test_read_trace_any_layout_in_small_pieces_reads_the_same(tmp_path, small_pi
     trace = read_trace(write(tmp_path / name, events, indent=indent))
     assert trace.events == len(events)
     assert trace.losses == []
-    assert trace.metadata["glassworld"]["config"] == CONFIG
+    metadata = trace.metadata["glassworld"]
+    assert isinstance(metadata, dict)
+    assert metadata["config"] == CONFIG
     tags = [event for event in events if event["cat"] == "user_annotation"]
     assert [trace.names[i] for i in trace.tags["name"]] == [event["name"] for event in tags]
     assert trace.tags["start"].tolist() == [round(event["ts"] * 1000) for event in tags]

@@ -31,8 +31,12 @@ def browser():
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """Opens the page of a trace; the test fails if it complains or asks for anything else."""
+    """Return a function that opens a trace's page; errors and requests fail the test."""
     problems, contexts = [], []
+
+    def note_request(request):
+        if not request.url.startswith("file:"):
+            problems.append(request.url)
 
     def open_page(trace, width=1280, **options):
         path = tmp_path / "page.html"
@@ -42,7 +46,7 @@ def opened(browser, tmp_path):
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text))
-        page.on("request", lambda r: r.url.startswith("file:") or problems.append(r.url))
+        page.on("request", note_request)
         page.goto(path.as_uri())
         return page
 

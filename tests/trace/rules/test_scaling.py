@@ -14,7 +14,7 @@ from tests.support.traces import CpuTrace, write
 
 
 def many(tmp_path, layer, length):
-    """A trace in which every instance of `layer` has a part of its own name."""
+    """Analyze a trace in which every instance of `layer` has a part of its own name."""
     clock = CpuTrace()
     with clock.tag("DiffusionModel_Forward"):
         for number, letters in enumerate(product(ascii_lowercase[:12], repeat=length)):

@@ -99,6 +99,8 @@ def test_analyze_gpu_run_in_chunks_finds_every_launch(tmp_path, small_pieces, in
     chunked = in_chunks(path, rows)
     assert_same_sums(chunked, whole)
     assert chunked.coverage.attributed == chunked.coverage.gpu_ops == 60 * 6
+    assert chunked.gpu is not None
+    assert whole.gpu is not None
     assert chunked.gpu.busy_ns == pytest.approx(whole.gpu.busy_ns, rel=0.001)
 
 
