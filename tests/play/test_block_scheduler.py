@@ -9,6 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ async def chunks_of(request: BlockRequest) -> list[FrameChunk]:
     return chunks
 
 
+def wait_for(event: threading.Event) -> None:
+    event.wait(20)
+
+
 class Players:
     """Sessions and the scheduler of their blocks."""
 
@@ -75,7 +80,7 @@ class Players:
     def busy_device(self) -> Iterator[None]:
         """Keep the device thread busy until the end of the `with`."""
         done = threading.Event()
-        self.device_thread.submit(lambda: done.wait(20) and None)
+        self.device_thread.submit(partial(wait_for, done))
         yield
         done.set()
 
@@ -228,7 +233,9 @@ def test_a_full_disk_affects_only_the_player_who_records() -> None:
     asyncio.run(play())
 
 
-def test_sessions_of_a_failed_batch_are_freed_when_their_players_leave() -> None:
+def test_sessions_of_a_failed_batch_are_freed_when_their_players_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = tiny.world()
 
     def fail(*_: object) -> Tensor:
@@ -238,7 +245,7 @@ def test_sessions_of_a_failed_batch_are_freed_when_their_players_leave() -> None
         async with playing(world, 2) as players:
             await players.generate(0, 1)
             sessions = [weakref.ref(session.engine_session) for session in players.sessions]
-            world.networks.decoder.decode_frame = fail  # type: ignore[method-assign]
+            monkeypatch.setattr(world.networks.decoder, "decode_frame", fail)
             outcomes = await players.outcomes(0, 1)
             assert {type(outcome) for outcome in outcomes} == {RuntimeError}
             for session in players.sessions:
@@ -260,7 +267,7 @@ def test_closing_cancels_waiting_requests() -> None:
     async def play() -> None:
         async with playing(world, 1) as players:
             busy = threading.Event()
-            players.device_thread.submit(lambda: busy.wait(20) and None)
+            players.device_thread.submit(partial(wait_for, busy))
             request = players.request(0)
             threading.Timer(0.1, busy.set).start()
             players.device_thread.close()

@@ -6,12 +6,13 @@ import io
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from glassworld.engine.actions.files import load_actions, recorded_noise
+from glassworld.engine.actions.files import RecordedNoise, load_actions, recorded_noise
 from tests.support import tiny
 from tests.support.live import RATE, LiveServer, until
 
@@ -111,9 +112,9 @@ def test_recording_with_a_rewind_replays_bit_for_bit(live: LiveServer, tmp_path:
 
     track = load_actions(tmp_path / "walk.json", world.space)
     noise = recorded_noise(tmp_path / "walk.json")
-    assert noise == (21, "blocks")
+    assert noise == RecordedNoise(21, "blocks")
     latents = (len(track) - 1) // 4 + 1
-    run = world.generate(tmp_path / "picture.png", latents, noise.seed, track, noise=noise.draw)
+    run = world.generate(tmp_path / "picture.png", latents, noise.seed, track, noise=noise.mode)
     replayed = [number for number in shown if number < len(run.frames)]
     assert len(replayed) > 45
     for number in replayed:
@@ -129,7 +130,7 @@ def test_recording_stopped_with_a_restart_belongs_to_the_first_session(live: Liv
         live.loop.call_soon_threadsafe(time.sleep, 0.2)
         client.send("record", on=False)
         client.send("start", version=1)
-        recordings = []
+        recordings: list[dict[str, Any]] = []
         while len(recordings) < 2:
             list(client.frames(RATE // 4))
             recordings = [m for m in client.messages if m["type"] == "recording"]

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -118,7 +119,7 @@ def test_recording_of_a_real_server_is_replayed_by_the_command_line(tmp_path: Pa
             shown = list(client.frames(12))
             client.send("pause")
             client.send("record", on=False)
-            recording = {"on": True}
+            recording: dict[str, Any] = {"on": True}
             while recording["on"]:
                 recording = client.wait_for("recording")
         for name, suffix in (("video", ".mp4"), ("actions", ".json"), ("picture", ".png")):
