@@ -29,7 +29,9 @@ class Frame(NamedTuple):
 
 
 class PlayClient:
-    """`with PlayClient(url) as client: client.start(); for frame in client.frames(60): ...`
+    """A connection to the server.
+
+    `with PlayClient(url) as client: client.start(); for frame in client.frames(60): ...`
 
     `hello` is the server's first message; `messages` collects the later ones.
     """

@@ -177,7 +177,7 @@ class _Elsewhere(TyperGroup):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`glassworld ...`; the process's exit code."""
+    """Run `glassworld ...` and return the exit code of the process."""
     group = get_command(app)
     assert isinstance(group, TyperGroup)
     for name, home in COMMANDS.items():
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def inference(arguments: Sequence[str] | None = None) -> int:
-    """`python inference.py ...`: `generate` with the flags' familiar underscores."""
+    """Run `python inference.py ...`: `generate` with the flags' familiar underscores."""
     familiar = typer.Typer(rich_markup_mode="markdown", add_completion=False)
     epilog = _examples("python inference.py", "_")
     familiar.command(epilog=epilog, context_settings=EITHER_SPELLING)(generate)

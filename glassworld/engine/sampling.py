@@ -97,7 +97,10 @@ class NoiseSource:
     """
 
     def __init__(self, seed: int, frame_shape: tuple[int, int, int], frames: int | None) -> None:
-        """`frame_shape`: (channels, rows, columns) of a latent frame; `frames`: the run's."""
+        """Seed the generator, and draw the noise of a run of `frames` latent frames if known.
+
+        `frame_shape`: (channels, rows, columns) of a latent frame.
+        """
         if not 0 <= seed <= MAX_SEED:
             raise InputError(f"seed {seed}: must lie between 0 and {MAX_SEED}")
         self.frame_shape = frame_shape

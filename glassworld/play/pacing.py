@@ -64,7 +64,7 @@ class FramePacer:
         self.playing, self._due = True, None
 
     def step(self) -> None:
-        """While paused, play to the end of the block whose frame is next."""
+        """Play to the end of the block whose frame is next, if the session is paused."""
         if not self.playing:
             self._step_end = self.queue[0].block if self.queue else self.next_block
             self._due = None

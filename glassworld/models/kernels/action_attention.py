@@ -29,7 +29,7 @@ AttentionInputs = tuple[Tensor, float, RotaryTable, RingKVCache, CacheSlots]
 
 @triton.jit
 def norm_rope_heads(x, angle, cos, sin, eps, heads: tl.constexpr, head_dim: tl.constexpr):
-    """Norm each head of a tile `[heads, head_dim]` by itself, then rotate it."""
+    """Normalize each head of a tile `[heads, head_dim]` by itself, then rotate it."""
     values = x * tl.rsqrt(tl.sum(x * x, 1) / head_dim + eps)[:, None]
     return rotate_pairs(values, tl.load(cos + angle), tl.load(sin + angle), heads, head_dim)
 
@@ -71,7 +71,7 @@ def action_kv_rope_kernel(
 def action_kv_rope(
     kv: Tensor, eps: float, rotary: RotaryTable, cache: RingKVCache, slots: CacheSlots
 ) -> None:
-    """Norm and rotate each head's keys of an action; write keys and values to their slots.
+    """Normalize and rotate each head's keys of an action; write keys and values to their slots.
 
     `kv`: `[b, f, positions, 2 * width]`, dense in its last axis and with the others as one, as a
     part of a linear layer's output is. `cache`: of `b * positions` sequences; `rotary` as in
@@ -169,7 +169,7 @@ def temporal_attention_kernel(
 def temporal_attention(
     q: Tensor, eps: float, rotary: RotaryTable, cache: RingKVCache, slots: CacheSlots
 ) -> Tensor:
-    """Norm and rotate each head's queries; each position attends to its own keys over time.
+    """Normalize and rotate each head's queries; each position attends to its own keys over time.
 
     `q`: `[b, f, positions, width]`, dense in its last axis and with the others as one. `cache`: of
     `b * positions` sequences, a key a frame. Returns `[b, f, positions, width]`. Heads and their
@@ -233,7 +233,7 @@ def shared_kv_attention_kernel(
 def shared_kv_attention(
     q: Tensor, eps: float, rotary: RotaryTable, cache: RingKVCache, slots: CacheSlots
 ) -> Tensor:
-    """Norm and rotate each head's queries; all positions attend to the same keys and values.
+    """Normalize and rotate each head's queries; all positions attend to the same keys and values.
 
     Arguments and result are those of `temporal_attention`, with a `cache` of `b` sequences.
     """

@@ -78,7 +78,7 @@ def qkv_rope(
     cache: RingKVCache,
     slots: CacheSlots,
 ) -> Tensor:
-    """Norm and rotate queries and keys; write keys and values to the slots of the cache.
+    """Normalize and rotate queries and keys; write keys and values to the slots of the cache.
 
     `qkv`: `[b, tokens, 3 * dim]`, or without queries `[b, tokens, 2 * dim]`, contiguous; `norms`:
     the weights of the queries' and the keys' RMS norms; `rotary` as in `BlockPosition`. Returns
