@@ -1,6 +1,6 @@
 """Cold start: seconds from a new process to its first frames, and the memory it takes.
 
-    python -m glassworld.bench.cold_start '{"world": {}, "accelerate": [], "picture": "grey.png"}'
+    python -m glassworld.bench.cold_start '{"world": {}, "accelerate": [], "picture": "gray.png"}'
 
 prints a line when the frames of the first block are there. Once the window is full it prints its
 memory and when each stage ended, in seconds after `began` (a `time.time`; default: its own start).

@@ -96,7 +96,7 @@ def test_floating_point_pixels_may_lie_in_0_to_1(tmp_path: Path) -> None:
 
 
 def test_first_frame_of_an_animation_counts(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     picture = load_start_image(tmp_path / "a.gif", 16, 16)
     np.testing.assert_allclose(picture.mean(axis=(1, 2)), [1, -1, -1], atol=0.05)

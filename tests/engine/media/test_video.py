@@ -43,7 +43,7 @@ def test_blocks_written_in_turn_are_one_video(tmp_path: Path) -> None:
     write_video(tmp_path / "whole.mp4", frames, 12)
     joined, whole = read_video(tmp_path / "demo.mp4"), read_video(tmp_path / "whole.mp4")
     assert joined.shape == whole.shape
-    # Colour conversion rounds by where in memory a frame lies, so not every bit is the same.
+    # Color conversion rounds by where in memory a frame lies, so not every bit is the same.
     assert np.abs(joined.astype(int) - whole).mean() < 1
 
 
