@@ -25,7 +25,9 @@ DAMAGED = (ValueError, TypeError, RuntimeError, SyntaxError, EOFError, struct.er
 MAX_PIXELS = 64_000_000
 """Larger images are refused by their header, before anything of them is decoded."""
 
-ImageSource = str | Path | Image.Image | npt.NDArray[Any] | Tensor | bytes | BinaryIO
+ImageSource = (
+    str | Path | Image.Image | npt.NDArray[Any] | Tensor | bytes | bytearray | memoryview | BinaryIO
+)
 """A start image: a path, a PIL image, pixels, or an image file's content.
 
 Pixels are a NumPy array or a torch tensor `[H, W, C]` or `[C, H, W]` of 1 (gray), 3 (RGB) or 4
