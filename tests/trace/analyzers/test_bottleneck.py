@@ -3,10 +3,33 @@
 import pytest
 
 from glassworld.trace import analyze
-from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS, find_bottleneck, gpu_use
+from glassworld.trace.analyzers.bottleneck import (
+    LEAST_OPERATIONS,
+    Bottleneck,
+    GpuUse,
+    find_bottleneck,
+    gpu_use,
+)
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.rules.rule import WHOLE_RUN, advise
+from glassworld.trace.timeline.analysis import Analysis
 from tests.support.traces import GpuTrace, analysis_json, write
+
+
+def analysis_of(tmp_path, gpu):
+    return analyze(write(tmp_path / "gpu.json", gpu.events, config=None))
+
+
+def verdict_of(analysis: Analysis) -> Bottleneck:
+    verdict = find_bottleneck(analysis)
+    assert verdict is not None
+    return verdict
+
+
+def use_of(analysis: Analysis) -> GpuUse:
+    use = gpu_use(analysis)
+    assert use is not None
+    return use
 
 
 @pytest.mark.parametrize(
@@ -22,15 +45,10 @@ def test_find_bottleneck_names_the_kind(tmp_path, dur, pause, sync, kind):
                 gpu.call("cudaStreamSynchronize", sync)
             gpu.op("aten::add", pause)
         gpu.wait(17_000 if kind == "gpu" else 0)
-    verdict = find_bottleneck(analyze(write(tmp_path / "gpu.json", gpu.events, config=None)))
-    assert verdict is not None
+    verdict = verdict_of(analysis_of(tmp_path, gpu))
     assert verdict.kind == kind
     busy = 60 * dur / 1000
     assert verdict.idle_ms == pytest.approx(verdict.idle_share * (busy + verdict.idle_ms), rel=0.05)
-
-
-def analysis_of(tmp_path, gpu):
-    return analyze(write(tmp_path / "gpu.json", gpu.events, config=None))
 
 
 def test_long_launch_call_is_idle_time_and_its_culprit(tmp_path):
@@ -47,7 +65,7 @@ def test_long_launch_call_is_idle_time_and_its_culprit(tmp_path):
             gpu.launch("gemm", 40)
             gpu.wait(60)
     analysis = analysis_of(tmp_path, gpu)
-    verdict = find_bottleneck(analysis)
+    verdict = verdict_of(analysis)
     assert verdict.kind == "host"
     assert verdict.idle_share > 0.99
     assert "cudaLaunchKernel" in verdict.sentence
@@ -68,11 +86,11 @@ def test_gpu_use_counts_the_time_before_the_first_operation(tmp_path):
             gpu.launch("gemm", 100)
             gpu.wait(98)
     analysis = analysis_of(tmp_path, gpu)
-    use = gpu_use(analysis)
+    use = use_of(analysis)
     assert use.first_op_ms == pytest.approx(900.005)
     assert use.busy_ms == pytest.approx(1.0)
     assert use.busy_ms + use.idle_ms == pytest.approx(use.window_ms)
-    assert find_bottleneck(analysis).kind == "host"
+    assert verdict_of(analysis).kind == "host"
     assert any("first GPU operation" in n and "read_files" in n for n in find_caveats(analysis))
     assert analysis_json(analysis)["gpu"]["busy_share"] == pytest.approx(use.busy_share)
 
@@ -98,7 +116,7 @@ def test_operations_without_launches_have_no_launch_delay(tmp_path):
             gpu.launch("gemm", 40)
             gpu.wait(500)
     gpu.events = [event for event in gpu.events if event["cat"] != "cuda_runtime"]
-    verdict = find_bottleneck(analysis_of(tmp_path, gpu))
+    verdict = verdict_of(analysis_of(tmp_path, gpu))
     assert verdict.kind == "mixed"
     assert verdict.delay_ms is None
 
@@ -116,4 +134,4 @@ def test_launch_bound_names_no_tag_that_idles_little(tmp_path):
     analysis = analysis_of(tmp_path, gpu)
     [finding] = [finding for finding in advise(analysis) if finding.rule == "launch-bound"]
     assert finding.tag == WHOLE_RUN
-    assert finding.gain_ms <= gpu_use(analysis).idle_ms
+    assert finding.gain_ms <= use_of(analysis).idle_ms
