@@ -80,13 +80,14 @@ def test_step_under_other_actions_gives_other_frames(world: World) -> None:
     assert not np.array_equal(first, second)
 
 
-def test_session_of_1101_latent_frames_takes_no_more_memory(world: World) -> None:
+@pytest.mark.parametrize("blocks", [30, pytest.param(353, marks=pytest.mark.slow)])
+def test_long_session_takes_no_more_memory(world: World, blocks: int) -> None:
     session = world.start(tiny.picture())
     for _ in range(14):
         session.step(FORWARD)
     held = session.state.nbytes
-    for _ in range(353):
+    for _ in range(blocks):
         session.step(FORWARD)
-    assert session.state.start == 1101
+    assert session.state.start == 3 * (14 + blocks)
     assert session.state.nbytes == held
     assert len(session.state.actions.keyboard) <= 24

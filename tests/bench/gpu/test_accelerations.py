@@ -13,6 +13,7 @@ from glassworld.bench.section_runner import Figures
 from tests.support import tiny
 
 
+@pytest.mark.slow
 def test_accelerations_are_compared_and_timed(
     context: BenchContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

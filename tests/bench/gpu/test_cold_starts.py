@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from glassworld.bench.gpu.cold_starts import ColdStart, compare_cold_starts
@@ -19,6 +20,7 @@ def test_a_saved_world_loads_as_the_same_world(context: BenchContext) -> None:
     torch.testing.assert_close(latents, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cold_starts_report_their_stages_and_errors(context: BenchContext) -> None:
     kinds = {"files": ColdStart(from_files=True), "unknown": ColdStart(("speed",))}
     figures = compare_cold_starts(context, kinds)

@@ -36,6 +36,7 @@ def test_compile_decoder_auto_without_a_stored_result_is_silent_and_changes_noth
     assert not cache.exists()
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 def test_force_stores_a_result_that_auto_uses_and_tags_survive(cache: Path, tmp_path: Path) -> None:

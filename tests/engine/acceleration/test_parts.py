@@ -51,6 +51,7 @@ def test_accelerate_leaves_kernels_and_graphs_out_on_a_cpu() -> None:
     assert session.state.graphs is None
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 def test_compiled_layers_share_their_code_and_keep_their_tags(

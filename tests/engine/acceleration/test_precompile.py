@@ -77,6 +77,7 @@ def test_session_calls_no_kernels_but_the_precompiled(called: set[Variant]) -> N
     assert sorted(map(str, called - precompiled)) == []
 
 
+@pytest.mark.slow
 def test_batch_by_kernels_equals_single_sessions() -> None:
     world, plain = (small_world() for _ in range(2))
     use_kernels(world.networks)
@@ -106,7 +107,7 @@ def test_compile_ahead_failure_is_one_line_and_can_be_retried(
 @pytest.mark.parametrize(
     "capability",
     [
-        "90",
+        pytest.param("90", marks=pytest.mark.slow),
         pytest.param("80", marks=pytest.mark.slow),
         pytest.param("120", marks=pytest.mark.slow),
     ],
