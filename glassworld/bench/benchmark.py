@@ -14,7 +14,7 @@ from glassworld.bench.accuracy import error_against
 from glassworld.bench.cold_start import cold_start, compiled_starts
 from glassworld.bench.latency import ROUNDS, key_to_frame_ms, throughput_by_sessions
 from glassworld.bench.matmul import matmul_share
-from glassworld.bench.peak_rates import measure_peak_rates, peak_rates_folder, store_peak_rates
+from glassworld.bench.peak_rates import compare_with_stored, measure_peak_rates
 from glassworld.bench.plots import roofline_plot, scaling_plot
 from glassworld.bench.reference.world import eager_world
 from glassworld.bench.regression import check_baseline
@@ -80,7 +80,6 @@ class Benchmark:
     def __init__(
         self, options: BenchmarkOptions, budget: TimeBudget, folder: Path, report: Report
     ) -> None:
-        peak_rates_folder()
         self.options, self.budget, self.report = options, budget, report
         self.folder = folder
         self.start_image = folder / "gray.png"
@@ -151,11 +150,10 @@ class Benchmark:
         return figures
 
     def peak_rates(self) -> Figures:
-        """Measure and store the peak rates, which the roofline reads."""
+        """Measure the peak rates for this benchmark alone, and compare them with the stored."""
         device = self.world.device.type
         rates = measure_peak_rates(device, self.options.load.dtype)
-        store_peak_rates(device, rates)
-        return {"ceilings": rates}
+        return {"ceilings": rates, "stored_ceilings": compare_with_stored(device, rates)}
 
     def steady_state(self) -> Figures:
         """Measure the steady state, between two rounds of the roofline."""

@@ -24,7 +24,10 @@ _Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to
 @app.command("peak-rates")
 @with_load_flags("device", "dtype")
 def peak_rates(load: LoadOptions, json_file: _Json = None) -> None:
-    """Measure the peak rates of this machine, and store them for reports and benchmarks."""
+    """Measure the peak rates of this machine, and store them for reports and benchmarks.
+
+    They are stored for the number of threads they were measured with. Measure on an idle machine.
+    """
     from rich.console import Console
 
     from glassworld.bench.peak_rates import (
@@ -32,7 +35,7 @@ def peak_rates(load: LoadOptions, json_file: _Json = None) -> None:
         peak_rates_folder,
         store_peak_rates,
     )
-    from glassworld.bench.tables import peak_rates_line
+    from glassworld.bench.tables import measurement_line, peak_rates_line
     from glassworld.engine.runtime.device import pick_device
     from glassworld.files import replacing, writable_file
 
@@ -44,6 +47,7 @@ def peak_rates(load: LoadOptions, json_file: _Json = None) -> None:
         rates = measure_peak_rates(device, load.dtype)
     path = store_peak_rates(device, rates)
     console.print(f"{device}: {peak_rates_line(rates)}")
+    console.print(measurement_line(rates))
     console.print(f"stored in {path}")
     if json_file is not None:
         with replacing(json_file) as partial:

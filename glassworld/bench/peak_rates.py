@@ -1,15 +1,17 @@
 """Peak rates of this machine, measured: matmuls, copies and convolutions.
 
-Stored in the user's cache, one entry per device and precision. The trace's report and the benchmark
-compare with them.
+`glassworld bench peak-rates` stores them in the user's cache, one entry per device, precision and
+number of threads. The trace's report and the benchmark compare with them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,12 @@ from glassworld.engine.runtime.device import Precision, pick_device, synchronize
 from glassworld.files import replacing, writable_folder
 from glassworld.models.ops import onednn
 from glassworld.profiling.metadata import machine, versions
-from glassworld.trace.analyzers.peak_rates import peak_rates_path
+from glassworld.trace.analyzers.peak_rates import peak_rates_path, stored_peak_rates
+from glassworld.trace.analyzers.run_config import machine_name
 
 REPEATS = 9
+
+RATES = ("matmul_gflops", "conv_gflops", "copy_gbps")
 
 # Large enough to reach the peak, small enough for a few seconds on two cores.
 MATRIX = {"cpu": 1024, "cuda": 8192}
@@ -54,6 +59,7 @@ def measure_peak_rates(device_name: str, dtype_name: str | None) -> dict[str, An
     """
     device = pick_device(device_name)
     precision = Precision.of(device, dtype_name)
+    moment = {"measured_at": _now(), "load_average": load_average()}  # before it adds to the load
     return {
         "matmul_gflops": _matmul_flops(device, precision.dit) / 1e9,
         "copy_gbps": _copy_rate(device) / 1e9,
@@ -61,9 +67,22 @@ def measure_peak_rates(device_name: str, dtype_name: str | None) -> dict[str, An
         "dtype": str(precision.dit).removeprefix("torch."),
         "conv_dtype": str(precision.decoding).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        **moment,
         "machine": machine(),
         "versions": versions(),
     }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def load_average() -> float | None:
+    """Return how many processes wanted to run in the last minute; None where it is unknown."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):  # not on Windows
+        return None
 
 
 def _matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
@@ -107,17 +126,40 @@ def peak_rates_folder() -> Path:
 
 
 def store_peak_rates(device_name: str, measured: dict[str, Any]) -> Path:
-    """Store a measurement under its kind of device and precision, and return the file.
+    """Store a measurement under its kind of device, precision and threads; return the file.
 
+    Entries of other threads stay; one without its threads in the key, from an older version, goes.
     A damaged file is replaced.
     """
     peak_rates_folder()
     path = peak_rates_path()
     stored = _read_stored(path)
-    stored[f"{pick_device(device_name).type}:{measured['dtype']}"] = measured
+    key = f"{pick_device(device_name).type}:{measured['dtype']}"
+    stored.pop(key, None)
+    stored[f"{key}:{measured['threads']}"] = measured
     with replacing(path) as partial:
         partial.write_text(json.dumps(stored, indent=1))
     return path
+
+
+def compare_with_stored(device_name: str, measured: dict[str, Any]) -> dict[str, Any] | None:
+    """Return how far a measurement is from the stored one of the same machine and threads.
+
+    The ratio of each rate, measured by stored, and when and under which load the stored one was
+    measured; None without one.
+    """
+    device = pick_device(device_name).type
+    wanted = {"device": device, "dtype": measured["dtype"], "threads": measured["threads"]}
+    stored = stored_peak_rates(wanted)
+    here = machine_name(measured["machine"], device)
+    if stored is None or stored.threads != measured["threads"] or stored.machine not in ("", here):
+        return None
+    return {
+        "ratios": {name: measured[name] / getattr(stored, name) for name in RATES},
+        "threads": stored.threads,
+        "measured_at": stored.measured_at,
+        "load_average": stored.load_average,
+    }
 
 
 def _read_stored(path: Path) -> dict[str, Any]:

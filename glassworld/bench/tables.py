@@ -69,7 +69,38 @@ def peak_rates_line(rates: Figures) -> str:
 
 
 def _peak_rate_rows(figures: Figures) -> Rows:
-    return {"peak rates": peak_rates_line(figures["ceilings"])}
+    rates = figures["ceilings"]
+    rows = {"peak rates": peak_rates_line(rates)}
+    if "stored_ceilings" not in figures:
+        return rows
+    stored = figures["stored_ceilings"]
+    if stored is None:
+        rows["  against the stored ones"] = (
+            f"none stored for {rates['threads']} threads; glassworld bench peak-rates stores them"
+        )
+    else:
+        changes = ", ".join(
+            f"{name} {100 * (stored['ratios'][rate] - 1):+.0f} %"
+            for name, rate in (
+                ("matmul", "matmul_gflops"),
+                ("convolution", "conv_gflops"),
+                ("copy", "copy_gbps"),
+            )
+        )
+        rows["  against the stored ones"] = f"{changes}; those: {measurement_line(stored)}"
+    return rows
+
+
+def measurement_line(stored: Figures) -> str:
+    """Return when, with how many threads and under which load peak rates were measured."""
+    load = stored.get("load_average")
+    return ", ".join(
+        (
+            f"measured {stored.get('measured_at') or 'at an unknown time'}",
+            f"{stored['threads']} thread{'s' if stored['threads'] != 1 else ''}",
+            "load average unknown" if load is None else f"load average {load:.1f}",
+        )
+    )
 
 
 def _steady_rows(figures: Figures) -> Rows:

@@ -74,12 +74,10 @@ def test_bad_options_are_refused(arguments: dict[str, Any], message: str) -> Non
         BenchmarkOptions(**arguments)
 
 
-def test_a_benchmark_that_cannot_store_peak_rates_does_not_begin(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
-    with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
-        Benchmark(BenchmarkOptions(), TimeBudget(None), tmp_path, pytest.fail)
+def test_a_benchmark_leaves_the_stored_peak_rates_alone(benchmark_run: Any) -> None:
+    assert benchmark_run.figures["ceilings"]["matmul_gflops"] > 0
+    assert benchmark_run.figures["stored_ceilings"] is None
+    assert not list(benchmark_run.folder.rglob("ceilings.json"))
 
 
 def test_a_baseline_of_another_world_is_refused_before_anything_is_measured(

@@ -23,7 +23,7 @@ from rich.console import Console
 from glassworld.bench.gpu.context import BenchContext
 from glassworld.bench.gpu.correctness import measure_correctness
 from glassworld.bench.gpu.sections import SECTIONS
-from glassworld.bench.peak_rates import measure_peak_rates, store_peak_rates
+from glassworld.bench.peak_rates import measure_peak_rates
 from glassworld.bench.section_runner import BenchSection, Figures, SectionRunner, TimeBudget
 from glassworld.bench.tiny_world import tiny_world
 from glassworld.engine.checkpoint.load import load_world
@@ -165,10 +165,5 @@ def _describe_machine(device: str) -> Figures:
 
 
 def _measure_peak_rates(device: str) -> Figures:
-    """Measure and store the peak rates of both precisions, which the roofline reads."""
-    figures = {}
-    for dtype in ("float32", None):
-        rates = measure_peak_rates(device, dtype)
-        store_peak_rates(device, rates)
-        figures[dtype or "default"] = rates
-    return figures
+    """Measure the peak rates of both precisions, for the figures of this check alone."""
+    return {dtype or "default": measure_peak_rates(device, dtype) for dtype in ("float32", None)}

@@ -8,8 +8,9 @@ import numpy as np
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS, gpu_use, share
-from glassworld.trace.analyzers.peak_rates import read_peak_rates, stored_peak_rates
-from glassworld.trace.analyzers.run_config import run_config, run_machine
+from glassworld.trace.analyzers.flops import Config
+from glassworld.trace.analyzers.peak_rates import PeakRates, read_peak_rates, stored_peak_rates
+from glassworld.trace.analyzers.run_config import device_kind, run_config, run_machine
 from glassworld.trace.timeline.analysis import Analysis
 
 OVERHEAD_SHARE = 0.05
@@ -140,7 +141,14 @@ def _machine(analysis: Analysis) -> list[str]:
         )
     metadata = analysis.trace.metadata
     config = run_config(metadata)
-    if config and read_peak_rates(metadata) is None:
+    rates = read_peak_rates(metadata)
+    if config and rates and _other_threads(config, rates):
+        caveats.append(
+            f"the run used {config['threads']} threads, the peak rates stored here were measured "
+            f"with {rates.threads}: measure them with OMP_NUM_THREADS={config['threads']} "
+            "glassworld bench peak-rates"
+        )
+    if config and rates is None:
         others = stored_peak_rates(config)
         reason = (
             f"the run was on {run_machine(metadata, config)}, the peak rates stored here were "
@@ -153,3 +161,9 @@ def _machine(analysis: Analysis) -> list[str]:
             "measure them with `glassworld bench peak-rates`"
         )
     return caveats
+
+
+def _other_threads(config: Config, rates: PeakRates) -> bool:
+    """Return whether a run on the CPU had another number of threads than its peak rates."""
+    threads = {config.get("threads"), rates.threads} - {None}
+    return device_kind(config) == "cpu" and len(threads) == 2

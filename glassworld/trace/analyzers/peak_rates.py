@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from glassworld.files import cache_folder
 from glassworld.trace.analyzers.flops import Config, Cost
@@ -20,7 +21,8 @@ from glassworld.trace.analyzers.run_config import (
 class PeakRates:
     """Measured rates of a machine: GFLOP/s of matmuls and convolutions, GB/s of copies.
 
-    `machine` is where they were measured, "" if unknown.
+    `machine` is where they were measured, with `threads` CPU threads, at `measured_at` (ISO 8601,
+    UTC), when `load_average` processes wanted to run; "" or None if unknown.
     """
 
     key: str
@@ -28,6 +30,9 @@ class PeakRates:
     conv_gflops: float
     copy_gbps: float
     machine: str
+    threads: int | None = None
+    measured_at: str = ""
+    load_average: float | None = None
 
     def ideal_ms(self, cost: Cost, bytes_per_element: int) -> float:
         """Return the time at the peak rates: of computing or of moving data, the longer."""
@@ -43,7 +48,7 @@ class PeakRates:
 
 
 def peak_rates_path() -> Path:
-    """Return the file that stores the measured peak rates, by kind of device and precision."""
+    """Return the file that stores the peak rates, by kind of device, precision and threads."""
     return cache_folder() / "ceilings.json"
 
 
@@ -60,16 +65,47 @@ def read_peak_rates(metadata: dict[str, object]) -> PeakRates | None:
 def stored_peak_rates(config: Config) -> PeakRates | None:
     """Return the stored peak rates of the run's kind of device and precision, of any machine.
 
-    None if there are none, or if their file is damaged: then they have to be measured again.
+    Those of the run's number of threads are preferred, then those of the most threads; `threads`
+    says which. None if there are none, or if their file is damaged: then they have to be measured
+    again.
     """
-    device = device_kind(config)
-    key = f"{device}:{config.get('dtype', 'float32')}"
+    key = f"{device_kind(config)}:{config.get('dtype', 'float32')}"
     try:
-        stored = json.loads(peak_rates_path().read_text())[key]
+        stored = json.loads(peak_rates_path().read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(stored, dict):
+        return None
+    entries = (_read_entry(name, rates) for name, rates in stored.items() if _is_of(name, key))
+    wanted = config.get("threads")
+    return max(
+        filter(None, entries),
+        key=lambda rates: (rates.threads == wanted, rates.threads or 0, rates.measured_at),
+        default=None,
+    )
+
+
+def _is_of(name: str, key: str) -> bool:
+    """Return whether a stored entry is of a device and precision; older ones lack the threads."""
+    return name == key or name.startswith(f"{key}:")
+
+
+def _read_entry(name: str, stored: Any) -> PeakRates | None:
+    """Read one stored measurement; None if it is damaged."""
+    try:
         names = ("matmul_gflops", "conv_gflops", "copy_gbps")
-        matmul, conv, copy = (float(stored[name]) for name in names)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        matmul, conv, copy = (float(stored[rate]) for rate in names)
+        threads, load = stored.get("threads"), stored.get("load_average")
+        entry = PeakRates(
+            name,
+            matmul,
+            conv,
+            copy,
+            machine_name(stored.get("machine"), name.partition(":")[0]),
+            None if threads is None else int(threads),
+            str(stored.get("measured_at", "")),
+            None if load is None else float(load),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    if not all(0 < rate < float("inf") for rate in (matmul, conv, copy)):
-        return None
-    return PeakRates(key, matmul, conv, copy, machine_name(stored.get("machine"), device))
+    return entry if all(0 < rate < float("inf") for rate in (matmul, conv, copy)) else None

@@ -1,10 +1,13 @@
 """Stored peak rates."""
 
+import json
+
 import pytest
 
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.expected_time import expected_table
+from glassworld.trace.analyzers.peak_rates import read_peak_rates
 from glassworld.trace.analyzers.roofline import roofline_by_tag
 from tests.support.traces import CONFIG, engine_run, write
 
@@ -56,3 +59,21 @@ def test_read_peak_rates_damaged_file_counts_as_none(run, store_peak_rates, tmp_
     analysis = analyze(run(blocks=2))
     assert all(row.expected_ms is None for row in expected_table(analysis))
     assert any("glassworld bench peak-rates" in note for note in find_caveats(analysis))
+
+
+def test_read_peak_rates_prefers_those_of_the_runs_threads(run, tmp_path):
+    rates = {"conv_gflops": 50.0, "copy_gbps": 10.0}
+    stored = {
+        f"cpu:float32:{threads}": rates | {"matmul_gflops": 100.0 * threads, "threads": threads}
+        for threads in (1, 2, 8)
+    }
+    (tmp_path / "glassworld").mkdir()
+    (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored))
+    for threads, used in ((1, 1), (2, 2), (3, 8)):
+        path = run(f"{threads}.json", config=CONFIG | {"threads": threads}, blocks=2)
+        analysis = analyze(path)
+        found = read_peak_rates(analysis.trace.metadata)
+        assert (found.threads, found.matmul_gflops) == (used, 100.0 * used)
+        notes = [note for note in find_caveats(analysis) if "threads" in note]
+        assert bool(notes) == (threads != used)
+        assert not notes or "OMP_NUM_THREADS=3 glassworld bench peak-rates" in notes[0]
