@@ -162,6 +162,16 @@ def generate(
         raise typer.Exit(130)
 
 
+@app.command()
+def info(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Print versions, hardware, extras and stored files, to paste into a bug report."""
+    from glassworld.info import print_info
+
+    print_info(json)
+
+
 class _Elsewhere(TyperGroup):
     """A command known by name and one line, whose module loads when it is called."""
 

@@ -78,3 +78,8 @@ def cache_folder() -> Path:
     """Return the folder that keeps what this program compiled and measured for this user."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "glassworld"
+
+
+def compiled_folder() -> Path:
+    """Return the folder of compiled networks, one folder in it for each combination."""
+    return cache_folder() / "compiled"

@@ -34,7 +34,8 @@ MAY_USE = {
     "bench": ENGINE | {"bench", "play", "trace", "progress", "load_flags"},
     "progress": ENGINE,
     "generate": ENGINE | {"progress", "trace"},
-    "cli": {"errors", "load_flags", "engine.checkpoint", "generate", "trace"},
+    "info": {"files", "trace"},
+    "cli": {"errors", "load_flags", "engine.checkpoint", "generate", "info", "trace"},
     "__main__": {"cli"},
 }
 """By part (a folder or a file of the package): the parts, or single modules, it may import."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from glassworld.errors import InputError
-from glassworld.files import cache_folder
+from glassworld.files import compiled_folder
 from glassworld.models.ops.attention import pointwise_attention
 from glassworld.models.transformer.action import ActionModule
 from glassworld.models.transformer.dit import DiT
@@ -109,7 +109,7 @@ def _facts(weight: Tensor, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _folder(facts: dict[str, Any]) -> Path:
-    return cache_folder() / "compiled" / _key(facts)
+    return compiled_folder() / _key(facts)
 
 
 def _key(facts: dict[str, Any]) -> str:
