@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,11 @@ def test_info_without_torch_or_metadata_says_so(
         return load(name, *rest)
 
     def not_installed(name: str) -> Any:
-        raise info.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    monkeypatch.setattr(info.metadata, "version", not_installed)
-    monkeypatch.setattr(info.metadata, "requires", not_installed)
+    monkeypatch.setattr(metadata, "version", not_installed)
+    monkeypatch.setattr(metadata, "requires", not_installed)
     (cache / "ceilings.json").write_text("{damaged")
     assert main(["info"]) == 0
     text = capsys.readouterr().out

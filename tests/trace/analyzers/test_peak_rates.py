@@ -73,6 +73,7 @@ def test_read_peak_rates_prefers_those_of_the_runs_threads(run, tmp_path):
         path = run(f"{threads}.json", config=CONFIG | {"threads": threads}, blocks=2)
         analysis = analyze(path)
         found = read_peak_rates(analysis.trace.metadata)
+        assert found is not None
         assert (found.threads, found.matmul_gflops) == (used, 100.0 * used)
         notes = [note for note in find_caveats(analysis) if "threads" in note]
         assert bool(notes) == (threads != used)
