@@ -101,8 +101,6 @@ class NoiseSource:
 
         `frame_shape`: (channels, rows, columns) of a latent frame.
         """
-        if not 0 <= seed <= MAX_SEED:
-            raise InputError(f"seed {seed}: must lie between 0 and {MAX_SEED}")
         self.frame_shape = frame_shape
         self.generator = torch.Generator().manual_seed(seed)
         self.run = None if frames is None else self._draw(frames)

@@ -59,13 +59,23 @@ class Session:
         block = self.world.pipeline.generate_block([self.state], on_frames=on_frames)
         return block.frames()[0].numpy(), block.latents
 
-    def run(self, actions: Iterable[Action]) -> Iterator[Frames]:
+    def run(self, actions: Iterable[Action] | Action) -> Iterator[Frames]:
         """Yield the frames of one block for each of the actions, all known beforehand.
+
+        A single `Action` is held for one block.
 
         More frames a second than by `step` where the next block can be generated while one is
         decoded; the session may then be a block ahead of what was yielded. An action that does
         not fit raises its `InputError` after the frames of those before it.
         """
+        if isinstance(actions, Action):
+            actions = (actions,)
+        if not isinstance(actions, Iterable):
+            raise InputError(f"actions: give one Action per block, not {type(actions).__name__}")
+        return self._run(actions)
+
+    def _run(self, actions: Iterable[Action]) -> Iterator[Frames]:
+        """Yield the frames of one block for each of the actions."""
         refused: list[InputError] = []
 
         def held() -> Iterator[None]:

@@ -10,13 +10,13 @@ from typing import get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from glassworld.engine.actions.files import load_actions
-from glassworld.engine.actions.track import ActionSpace, ActionTrack, benchmark_actions
+from glassworld.engine.actions.files import ActionSource, load_actions
+from glassworld.engine.actions.track import Action, ActionSpace, ActionTrack, benchmark_actions
+from glassworld.engine.arguments import checked_length, checked_seed
 from glassworld.engine.checkpoint.save import save_world
 from glassworld.engine.media.images import ImageSource
-from glassworld.engine.media.latents import read_latents
+from glassworld.engine.media.latents import LatentsSource, read_latents
 from glassworld.engine.networks import Networks
 from glassworld.engine.overlap import stream_blocks
 from glassworld.engine.pipeline import ExecutionPlan, Pipeline
@@ -73,7 +73,9 @@ class World:
         `seed`: the world's own by default. With `num_latent_frames` the session ends there and
         draws its noise as `generate` does; without, it can go on forever.
         """
-        seed = self.spec.seed if seed is None else seed
+        seed = checked_seed(seed, self.spec)
+        if num_latent_frames is not None:
+            num_latent_frames = checked_length(num_latent_frames, self.spec)
         config = describe(self, seed, num_latent_frames)
         describe_run(config)
         with tag(tags.DATA_PREPARATION):
@@ -85,27 +87,29 @@ class World:
         image: ImageSource,
         num_latent_frames: int = 150,
         seed: int | None = None,
-        actions: ActionTrack | str | Path | None = None,
-        initial_latents: Tensor | str | Path | None = None,
+        actions: ActionSource | None = None,
+        initial_latents: LatentsSource | None = None,
         on_block: Callable[[BlockReport], bool | None] | None = None,
         noise: NoiseMode = "run",
     ) -> Rollout:
         """Generate `num_latent_frames` new latent frames, `1 + 4 (n - 1)` pixel frames.
 
-        `actions`: a track or a file with one row per pixel frame, the benchmark's random ones by
-        default. `initial_latents` `[1, c, T, h, w]`: the video to go on from; the image and the
-        actions then cover it too. `on_block` gets a report of each block and ends the run after
-        it by returning False. `noise`: "run" draws all of it first, as the reference does;
-        "blocks" draws it block by block as an open-ended session does, to replay one to the same
-        frames. Raises an `InputError` before the first block if anything does not fit.
+        `actions`: one row per pixel frame, in any form of `ActionSource`; the benchmark's random
+        ones by default. `initial_latents` `[1, c, T, h, w]`: the video to go on from, as a tensor,
+        an array or a file; the image and the actions then cover it too. `on_block` gets a report
+        of each block and ends the run after it by returning False. `noise`: "run" draws all of it
+        first, as the reference does; "blocks" draws it block by block as an open-ended session
+        does, to replay one to the same frames. Raises an `InputError` before the first block if
+        anything does not fit.
         """
         began = time.perf_counter()
         _check_noise(noise)
-        blocks = self._blocks(num_latent_frames)
+        num_latent_frames = checked_length(num_latent_frames, self.spec)
+        blocks = num_latent_frames // self.spec.frames_per_block
         initial = read_latents(initial_latents, self.spec)
         total = num_latent_frames + (0 if initial is None else initial.shape[2])
         rows = self.spec.pixel_frames(total)
-        seed = self.spec.seed if seed is None else seed
+        seed = checked_seed(seed, self.spec)
         config = describe(self, seed, num_latent_frames)
         describe_run(config)
         with tag(tags.DATA_PREPARATION):
@@ -140,24 +144,13 @@ class World:
         """
         save_world(Path(folder), self.spec, self.networks, self.note)
 
-    def _blocks(self, num_latent_frames: int) -> int:
-        """Return how many blocks a run of so many latent frames has."""
-        step = self.spec.frames_per_block
-        if num_latent_frames <= 0 or num_latent_frames % step:
-            raise InputError(
-                f"num_output_frames {num_latent_frames}: must be a positive multiple of the "
-                f"{step} latent frames of a block"
-            )
-        return num_latent_frames // step
-
-    def _actions(
-        self, actions: ActionTrack | str | Path | None, rows: int, seed: int
-    ) -> ActionTrack:
+    def _actions(self, actions: ActionSource | None, rows: int, seed: int) -> ActionTrack:
         """Return `rows` rows of the given actions, or of the benchmark's random ones."""
         if actions is None:
             return benchmark_actions(self.space, rows, seed)
-        track = actions if isinstance(actions, ActionTrack) else load_actions(actions, self.space)
-        return track.fitted(self.space, rows)
+        if isinstance(actions, Action):
+            return self.space.fill(actions, rows)
+        return load_actions(actions, self.space).fitted(self.space, rows)
 
 
 def _check_noise(noise: str) -> None:

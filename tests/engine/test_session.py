@@ -7,6 +7,7 @@ import pytest
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.world import World
+from glassworld.errors import InputError
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import listen
 from tests.support import tiny
@@ -91,3 +92,13 @@ def test_long_session_takes_no_more_memory(world: World, blocks: int) -> None:
     assert session.state.start == 3 * (14 + blocks)
     assert session.state.nbytes == held
     assert len(session.state.actions.keyboard) <= 24
+
+
+def test_run_takes_a_single_action_and_refuses_what_is_none(world: World) -> None:
+    expected = world.start(tiny.picture(), seed=1).step(FORWARD)
+    (frames,) = world.start(tiny.picture(), seed=1).run(FORWARD)
+    assert np.abs(frames.astype(int) - expected).max() <= 1
+    with pytest.raises(InputError, match=r"^actions: give one Action per block, not int"):
+        world.start(tiny.picture()).run(3)
+    with pytest.raises(InputError, match="not an Action"):
+        next(world.start(tiny.picture()).run(["w"]))

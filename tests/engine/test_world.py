@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,63 @@ def test_generate_refuses_bad_arguments(
 ) -> None:
     with pytest.raises(InputError, match=message):
         world.generate(tiny.picture(), **arguments)
+
+
+NOT_WHOLE = ["42", 1.5, 12.0, True, np.float64(3), np.zeros(3, int), [1], 1j]
+
+
+@pytest.mark.parametrize("value", NOT_WHOLE, ids=repr)
+def test_arguments_that_are_no_whole_numbers_are_refused(world: World, value: Any) -> None:
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("seed", lambda: world.generate(tiny.picture(), 3, seed=value)),
+        ("seed", lambda: world.start(tiny.picture(), seed=value)),
+        ("num_latent_frames", lambda: world.generate(tiny.picture(), num_latent_frames=value)),
+        ("num_latent_frames", lambda: world.start(tiny.picture(), num_latent_frames=value)),
+    ]
+    for name, call in calls:
+        with pytest.raises(InputError, match=rf"^{name} .*: must be a whole number") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("whole", [np.int64, np.uint8, np.array, torch.tensor])
+def test_whole_numbers_of_any_type_are_taken(world: World, whole: Any) -> None:
+    expected = world.generate(tiny.picture(), 3, seed=3).frames
+    assert np.array_equal(world.generate(tiny.picture(), whole(3), seed=whole(3)).frames, expected)
+    session = world.start(tiny.picture(), whole(3), whole(3))
+    track = benchmark_actions(world.space, 9, 3)
+    session.state.actions.append(track.keyboard, track.mouse, 24)
+    assert np.abs(session.advance()[0].astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("seed", "frames"), [(-1, 3), (2**63, 3), (1, 4), (1, 0), (1, -3)])
+def test_start_refuses_what_generate_refuses(world: World, seed: int, frames: int) -> None:
+    for call in (world.start, lambda image, s, n: world.generate(image, n, s)):
+        with pytest.raises(InputError, match=r"must lie between|positive multiple of the 3"):
+            call(tiny.picture(), seed, frames)
+
+
+def test_generate_takes_actions_of_every_form_as_the_same(world: World) -> None:
+    expected = world.generate(tiny.picture(), 3, actions="w*9").frames
+    for actions in (FORWARD, [FORWARD] * 9, np.tile([1, 0, 0, 0, 0, 0], (9, 1))):
+        assert np.array_equal(world.generate(tiny.picture(), 3, actions=actions).frames, expected)
+    with pytest.raises(InputError, match="8 rows, but this run needs 9"):
+        world.generate(tiny.picture(), 3, actions=[FORWARD] * 8)
+
+
+def test_generate_takes_initial_latents_as_an_array(world: World) -> None:
+    begun = world.generate(tiny.picture(), 3).latents
+    expected = world.generate(tiny.picture(), 3, initial_latents=begun)
+    array = begun.numpy()[::-1]  # as numpy writes views, which torch does not read
+    made = world.generate(tiny.picture(), 3, initial_latents=array)
+    assert np.array_equal(made.frames, expected.frames)
+    for latents, reason in [
+        (array.astype(object), "holds object"),
+        ([1, 2], "not list"),
+        (3, "not int"),
+    ]:
+        with pytest.raises(InputError, match=f"^initial_latents: .*{reason}"):
+            world.generate(tiny.picture(), 3, initial_latents=latents)
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64, torch.int64])

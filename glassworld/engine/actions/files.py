@@ -5,16 +5,25 @@ Segments are the short form: `w*12 w+left*24` holds W for 12 pixel frames, then 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
-from glassworld.engine.actions.track import MOUSE_COLUMNS, ActionSpace, ActionTrack, join_tracks
+from glassworld.engine.actions.track import (
+    MOUSE_COLUMNS,
+    Action,
+    ActionSpace,
+    ActionTrack,
+    join_tracks,
+)
 from glassworld.engine.sampling import MAX_SEED, NoiseMode
 from glassworld.errors import ActionError
 from glassworld.files import replacing
@@ -27,16 +36,45 @@ MAX_FRAMES = 1_000_000
 LENGTHS = f"a segment is at least 1 frame long, all together at most {MAX_FRAMES}"
 
 
-def load_actions(source: str | Path, space: ActionSpace) -> ActionTrack:
-    """Read actions for `space` from a .csv, .json or .txt file, or from segments given directly.
+DELIMITERS = ",;\t"
+"""What spreadsheets put between cells: the comma, or where it is the decimal point, others."""
 
-    Raises `ActionError`, naming the file and the row, for anything that does not fit the mode.
+TRUTH = {"true": "1", "false": "0"}
+
+ActionSource = (
+    ActionTrack
+    | Action
+    | str
+    | Path
+    | Iterable[Any]
+    | Mapping[str, Any]
+    | npt.NDArray[np.number[Any]]
+    | Tensor
+)
+"""Actions with one row per pixel frame, in any form that `load_actions` reads.
+
+A track; the path of an action file, or segments such as "w*12 w+left*24"; a list with one `Action`
+per pixel frame; an array or a list of rows `[N, columns]`, the mouse's two last or left out; a
+dictionary of "keyboard" `[N, K]` and "mouse" `[N, 2]`, or of one column `[N]` per name; anything
+else that a JSON action file may hold. A single `Action` is one row (`World.generate` holds it).
+"""
+
+
+def load_actions(source: ActionSource, space: ActionSpace) -> ActionTrack:
+    """Read actions for `space` from a .csv, .json or .txt file, or from the caller's own data.
+
+    `source`: see `ActionSource`. Raises `ActionError`, naming the file and the row, for anything
+    that does not fit the mode.
     """
+    if isinstance(source, ActionTrack):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        return _from_data(source, space)
     path = Path(source)
     if path.suffix.lower() not in SUFFIXES and isinstance(source, str):
         return _parse_argument(source, space)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _read_text(path)
     except FileNotFoundError:
         raise ActionError(f"{path}: no such action file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -46,6 +84,45 @@ def load_actions(source: str | Path, space: ActionSpace) -> ActionTrack:
         return read(text, space)
     except ActionError as error:
         raise ActionError(f"{path}: {error}") from None
+
+
+def _read_text(path: Path) -> str:
+    """Return a file's text: UTF-8, or the UTF-16 that spreadsheets call Unicode."""
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig")
+
+
+def _from_data(source: object, space: ActionSpace) -> ActionTrack:
+    """Read the actions of a program: `Action` objects, arrays, or what JSON may hold."""
+    if isinstance(source, Action):
+        return space.fill(source, 1)
+    if isinstance(source, Iterator):
+        source = list(source)
+    if isinstance(source, Sequence) and any(isinstance(item, Action) for item in source):
+        return join_tracks([_one_action(index, item, space) for index, item in enumerate(source)])
+    try:
+        return _from_content(_plain(source), space)
+    except ActionError as error:
+        raise ActionError(f"actions: {str(error).removeprefix('actions: ')}") from None
+
+
+def _one_action(index: int, action: Action, space: ActionSpace) -> ActionTrack:
+    try:
+        return space.fill(action, 1)
+    except ActionError as error:
+        raise ActionError(f"actions: row {index}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return arrays, tensors and tuples inside `value` as lists, as JSON has them."""
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _parse_argument(text: str, space: ActionSpace) -> ActionTrack:
@@ -71,7 +148,7 @@ def recorded_noise(source: str | Path) -> RecordedNoise:
     `load_actions` before. Raises `ActionError` for values that no recording has.
     """
     path = Path(source)
-    content = json.loads(path.read_text("utf-8-sig")) if path.suffix.lower() == ".json" else None
+    content = json.loads(_read_text(path)) if path.suffix.lower() == ".json" else None
     if not isinstance(content, dict):
         return RecordedNoise(None, "run")
     seed, mode = content.get("seed"), content.get("noise", "run")
@@ -133,14 +210,37 @@ def _hold(segments: Iterable[tuple[str, int]], space: ActionSpace) -> ActionTrac
 
 
 def _from_csv(text: str, space: ActionSpace) -> ActionTrack:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if lines and lines[0].strip().lower().startswith("sep="):  # a spreadsheet's note to itself
+        lines = lines[1:]
+    delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
     try:
-        table = list(csv.reader(text.splitlines()))
+        rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        table = [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
     except csv.Error as error:
         raise ActionError(f"not a table of numbers: {error}") from None
-    lines = [line for line in table if any(cell.strip() for cell in line)]
-    if not lines:
+    if not table:
         raise ActionError(f"empty; the first line names the columns: {','.join(space.columns)}")
-    return _from_rows([cell.strip().lower() for cell in lines[0]], lines[1:], space)
+    columns, *cells = _without_unnamed(table)
+    numbers = [[_decimal(cell) for cell in row] for row in cells]
+    return _from_rows([name.lower() for name in columns], numbers, space)
+
+
+def _without_unnamed(table: list[list[str]]) -> list[list[str]]:
+    """Leave out an index without a name in front, and empty columns behind the last name."""
+    names = table[0]
+    start = int(len(names) > 1 and (not names[0] or names[0].lower().startswith("unnamed:")))
+    end = len(names)
+    while end > start + 1 and not names[end - 1]:
+        end -= 1
+    if start == 0 and end == len(names):
+        return table
+    return [row[start:end] + [cell for cell in row[end:] if cell] for row in table]
+
+
+def _decimal(cell: str) -> str:
+    """Return a cell as Python writes it: a decimal comma as a point, true as 1."""
+    return TRUTH.get(cell.lower(), cell.replace(",", "."))
 
 
 def _from_rows(columns: list[Any], lines: list[Any], space: ActionSpace) -> ActionTrack:
@@ -173,6 +273,11 @@ def _from_json(text: str, space: ActionSpace) -> ActionTrack:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ActionError(f"not JSON: {error}") from None
+    return _from_content(content, space)
+
+
+def _from_content(content: Any, space: ActionSpace) -> ActionTrack:
+    """Read what a JSON action file may hold."""
     if isinstance(content, dict):
         if content.get("mode", space.mode) != space.mode:
             raise ActionError(
@@ -188,6 +293,8 @@ def _from_json(text: str, space: ActionSpace) -> ActionTrack:
         elif "keyboard" in content:
             track = ActionTrack(content["keyboard"], content.get("mouse"))
             return track.fitted(space, len(track))
+        elif any(name in space.columns for name in content):
+            return _from_columns(content, space)
     if isinstance(content, str):
         return parse_segments(content, space)
     if content == []:
@@ -195,6 +302,17 @@ def _from_json(text: str, space: ActionSpace) -> ActionTrack:
     if isinstance(content, list):
         return _from_list(content, space)
     raise ActionError("neither a list of rows nor an object with 'rows' or 'segments'")
+
+
+def _from_columns(content: dict[str, Any], space: ActionSpace) -> ActionTrack:
+    """Read one list of numbers per column."""
+    named = {name: values for name, values in content.items() if name != "mode"}
+    if not all(isinstance(values, list) for values in named.values()):
+        raise ActionError("a column is a list with one number per pixel frame")
+    lengths = {name: len(values) for name, values in named.items()}
+    if len(set(lengths.values())) > 1:
+        raise ActionError(f"columns of different lengths: {lengths}")
+    return _from_rows(list(named), [list(row) for row in zip(*named.values(), strict=True)], space)
 
 
 def _from_list(items: list[Any], space: ActionSpace) -> ActionTrack:

@@ -117,8 +117,8 @@ def locate_world(options: LoadOptions) -> LocatedWorld:
         return LocatedWorld("random weights", variant_config(variant), None)
     if options.world is None and options.variant is not None:
         raise InputError(
-            f"variant {options.variant!r}: name the folder or hub repository that holds it, such "
-            f"as --world {EXAMPLE}"
+            f"variant {options.variant!r}: name the folder or hub repository that holds it as "
+            f"world, such as {EXAMPLE}"
         )
     named = str(options.world or DEFAULT_WORLD)
     return _from_folder(_world_folder(named, options), named, options)

@@ -189,7 +189,7 @@ def _not_finite(name: str, converted: Tensor, stored: Mapping[str, Tensor]) -> s
         if tensor.dtype.is_floating_point and not tensor.float().isfinite().all():
             return f"{stored_name} holds numbers that are not finite (NaN or infinity)"
     kind = str(converted.dtype).removeprefix("torch.")
-    return f"{name} holds numbers too large for {kind}; try --dtype float32"
+    return f"{name} holds numbers too large for {kind}; try dtype float32"
 
 
 def channels_last(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,6 +18,10 @@ from glassworld.files import replacing
 from glassworld.specs import WorldSpec
 
 NAME = "latents"
+
+LatentsSource = Tensor | npt.NDArray[Any] | str | Path
+"""Latents `[1, c, T, h, w]`: a tensor, an array, or the path of a file that holds them."""
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -23,14 +31,20 @@ def save_latents(path: str | Path, latents: Tensor) -> None:
         save_file({NAME: latents.contiguous()}, partial)
 
 
-def read_latents(source: Tensor | str | Path | None, spec: WorldSpec) -> Tensor | None:
-    """Return initial latents from a tensor or a file, checked against the world; None for None."""
+def read_latents(source: LatentsSource | None, spec: WorldSpec) -> Tensor | None:
+    """Return initial latents as a tensor, checked against the world; None for None."""
     if source is None:
         return None
+    name = "initial_latents"
     if isinstance(source, Tensor):
-        name, latents = "initial_latents", source
+        latents = source.detach()
+    elif isinstance(source, np.ndarray):
+        latents = _from_array(source)
+    elif isinstance(source, str | os.PathLike):
+        name, latents = os.fspath(source), _load(Path(source))
     else:
-        name, latents = str(source), _load(Path(source))
+        kind = type(source).__name__
+        raise InputError(f"{name}: give a tensor, a NumPy array or a path, not {kind}")
     channels, (rows, columns) = spec.vae.latent_channels, spec.latent_size
     fits = latents.dim() == 5 and (1, channels, rows, columns) == (
         *latents.shape[:2],
@@ -53,6 +67,14 @@ def read_latents(source: Tensor | str | Path | None, spec: WorldSpec) -> Tensor 
     if not torch.isfinite(latents.float()).all():
         raise InputError(f"{name}: holds numbers that are not finite")
     return latents
+
+
+def _from_array(array: npt.NDArray[Any]) -> Tensor:
+    """Return a copy as a tensor; raise `InputError` for numbers that torch does not know."""
+    try:
+        return torch.from_numpy(np.array(array, order="C"))
+    except TypeError:
+        raise InputError(f"initial_latents: holds {array.dtype}; must be float32") from None
 
 
 def _load(path: Path) -> Tensor:

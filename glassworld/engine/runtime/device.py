@@ -26,7 +26,7 @@ def pick_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
         present = f"only {count} CUDA devices" if count else "no CUDA device"
-        raise InputError(f"device {name!r}: this machine has {present}; try --device cpu")
+        raise InputError(f"device {name!r}: this machine has {present}; try device cpu")
     return device
 
 

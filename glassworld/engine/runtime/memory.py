@@ -75,7 +75,7 @@ def check_memory(
     if free is not None and needed > free:
         raise InputError(
             f"too little memory on {device}: this world needs {needed / 1e9:.1f} GB for weights "
-            f"and one session, {free / 1e9:.1f} GB are free; try --dtype bfloat16 or another device"
+            f"and one session, {free / 1e9:.1f} GB are free; try dtype bfloat16 or another device"
         )
 
 

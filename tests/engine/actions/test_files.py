@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from glassworld.engine.actions.files import load_actions, parse_segments, save_actions
-from glassworld.engine.actions.track import ActionTrack
+from glassworld.engine.actions.track import Action, ActionTrack
 from glassworld.engine.variants.registry import ACTION_SPACES, action_space
 from glassworld.errors import ActionError
 from tests.support.paths import ROOT
@@ -62,6 +64,96 @@ def test_load_actions_reads_every_form_as_the_same_track(
     tmp_path: Path, name: str, text: str
 ) -> None:
     assert load_actions(_file(tmp_path, name, text), UNIVERSAL) == RIGHT_THEN_TURN
+
+
+HEADER = "forward,back,left,right,mouse_vertical,mouse_horizontal"
+ROWS = ["0,0,0,1,0,0", "0,0,0,1,0,0", "0,0,0,0,0,-0.1"]
+
+
+def european(delimiter: str) -> str:
+    """Return the table as a spreadsheet writes it where the comma is the decimal point."""
+    lines = [HEADER, *ROWS]
+    return "\n".join(line.replace(",", delimiter).replace(".", ",") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        european(";"),
+        "sep=;\n" + european(";"),
+        european("\t"),
+        "\ufeff" + european(";"),
+        "\ufeff" + "\r\n".join([HEADER, *ROWS]),
+        "\n".join(["," + HEADER, *(f"{index},{row}" for index, row in enumerate(ROWS))]),
+        "\n".join(["Unnamed: 0," + HEADER, *(f"{index},{row}" for index, row in enumerate(ROWS))]),
+        european(";").replace("forward;", ";forward;").replace("\n", "\n7;"),
+        "\n".join([HEADER + ",,", *(row + ",," for row in ROWS), "," * 8]),
+        '"' + HEADER.replace(",", '","') + '"\n' + "\n".join(ROWS).replace("-0.1", '"-0,1"'),
+        "\n".join([HEADER, *ROWS]).replace("1,0,0\n", "TRUE,0,0\n"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_load_actions_reads_the_tables_of_spreadsheets(
+    tmp_path: Path, text: str, encoding: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.removeprefix("\ufeff" * (encoding != "utf-8")).encode(encoding))
+    assert load_actions(path, UNIVERSAL) == RIGHT_THEN_TURN
+
+
+KEYBOARD, MOUSE = RIGHT_THEN_TURN.keyboard, RIGHT_THEN_TURN.mouse
+ACTIONS = [Action((0, 0, 0, 1)), Action((0, 0, 0, 1), (0, 0)), Action((0, 0, 0, 0), (0, -0.1))]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        RIGHT_THEN_TURN,
+        ACTIONS,
+        tuple(ACTIONS),
+        np.hstack([KEYBOARD, MOUSE]),
+        torch.from_numpy(np.hstack([KEYBOARD, MOUSE])),
+        np.hstack([KEYBOARD, MOUSE]).tolist(),
+        list(np.hstack([KEYBOARD, MOUSE])),
+        {"keyboard": KEYBOARD, "mouse": MOUSE},
+        {"keyboard": torch.from_numpy(KEYBOARD.copy()), "mouse": MOUSE.tolist()},
+        dict(zip(UNIVERSAL.columns, np.hstack([KEYBOARD, MOUSE]).T, strict=True)),
+        [{"keyboard": row, "mouse": mouse} for row, mouse in zip(KEYBOARD, MOUSE, strict=True)],
+        ["d*2", "j"],
+        "d*2 j",
+    ],
+    ids=lambda source: type(source).__name__,
+)
+def test_load_actions_reads_the_data_of_a_program(source: Any) -> None:
+    assert load_actions(source, UNIVERSAL) == RIGHT_THEN_TURN
+    again = source if isinstance(source, str) or not isinstance(source, list) else iter(source)
+    assert load_actions(again, UNIVERSAL) == RIGHT_THEN_TURN
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (3, "neither a list of rows"),
+        (None, "neither a list of rows"),
+        ([], "no actions"),
+        ([ACTIONS[0], "w"], "row 1: .*'w'.* not an Action"),
+        ([Action((1, 0))], "row 0: action: 2 keyboard numbers"),
+        (np.zeros((3, 5)), "row 0: 6 numbers are needed"),
+        (np.zeros((0, 6)), "no actions"),
+        (np.full((3, 4), 2.0), "row 0, column 0 is 2"),
+        (np.zeros((3, 4, 2)), "not all numbers"),
+        ({"keyboard": np.zeros((2, 3))}, "3 keyboard columns, but universal has 4"),
+        ({"keyboard": np.zeros((2, 4)), "mouse": np.zeros((3, 2))}, "2 rows of 2 are needed"),
+        ({"forward": [1, 0]}, "do not fit universal"),
+        ({"forward": [1], "back": [], "left": [], "right": []}, "different lengths"),
+        ({"forward": 1, "back": 0, "left": 0, "right": 0}, "a column is a list"),
+    ],
+    ids=str,
+)
+def test_load_actions_names_the_problem_of_bad_data(source: Any, reason: str) -> None:
+    with pytest.raises(ActionError, match=f"^actions: .*{reason}") as caught:
+        load_actions(source, UNIVERSAL)
+    assert "\n" not in str(caught.value)
 
 
 def test_load_actions_reads_segments_instead_of_a_file() -> None:
