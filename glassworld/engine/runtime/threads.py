@@ -8,6 +8,11 @@ from contextlib import contextmanager
 
 import torch
 
+if hasattr(os, "register_at_fork"):
+    # A fork copies none of the threads that OpenMP keeps, and the child would wait for them for
+    # ever. With one thread it needs none, as in the workers of torch's DataLoader.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 
 def threads_beside_others() -> int:
     """Return how many threads leave a core to the rest of the program, where there are two.
