@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -98,7 +100,9 @@ def test_run_takes_a_single_action_and_refuses_what_is_none(world: World) -> Non
     expected = world.start(tiny.picture(), seed=1).step(FORWARD)
     (frames,) = world.start(tiny.picture(), seed=1).run(FORWARD)
     assert np.abs(frames.astype(int) - expected).max() <= 1
+    number: Any = 3
     with pytest.raises(InputError, match=r"^actions: give one Action per block, not int"):
-        world.start(tiny.picture()).run(3)
+        world.start(tiny.picture()).run(number)
+    words: Any = ["w"]
     with pytest.raises(InputError, match="not an Action"):
-        next(world.start(tiny.picture()).run(["w"]))
+        next(world.start(tiny.picture()).run(words))

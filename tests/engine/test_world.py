@@ -181,11 +181,12 @@ def test_generate_takes_initial_latents_as_an_array(world: World) -> None:
     array = begun.numpy()[::-1]  # as numpy writes views, which torch does not read
     made = world.generate(tiny.picture(), 3, initial_latents=array)
     assert np.array_equal(made.frames, expected.frames)
-    for latents, reason in [
+    bad: list[tuple[Any, str]] = [
         (array.astype(object), "holds object"),
         ([1, 2], "not list"),
         (3, "not int"),
-    ]:
+    ]
+    for latents, reason in bad:
         with pytest.raises(InputError, match=f"^initial_latents: .*{reason}"):
             world.generate(tiny.picture(), 3, initial_latents=latents)
 

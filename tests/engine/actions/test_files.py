@@ -101,7 +101,8 @@ def test_load_actions_reads_the_tables_of_spreadsheets(
     assert load_actions(path, UNIVERSAL) == RIGHT_THEN_TURN
 
 
-KEYBOARD, MOUSE = RIGHT_THEN_TURN.keyboard, RIGHT_THEN_TURN.mouse
+KEYBOARD: np.ndarray = RIGHT_THEN_TURN.keyboard
+MOUSE: Any = RIGHT_THEN_TURN.mouse
 ACTIONS = [Action((0, 0, 0, 1)), Action((0, 0, 0, 1), (0, 0)), Action((0, 0, 0, 0), (0, -0.1))]
 
 

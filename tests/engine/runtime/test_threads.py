@@ -36,7 +36,7 @@ def test_another_process_generates_the_same_frames(method: str) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"{method}: not on this system")
     world = tiny.world()
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     queue = context.Queue()
     with using_threads(2):
         expected = first_block(world)  # starts the threads that a fork loses
