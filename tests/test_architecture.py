@@ -45,7 +45,7 @@ ROOMS = {
     "models": ["ops", "transformer vae vision", "kernels"],
     "engine": [
         "runtime networks run_config cuda_graphs sampling",
-        "actions",
+        "actions arguments",
         "variants",
         "media",
         "conditioning",
