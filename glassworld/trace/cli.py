@@ -85,13 +85,19 @@ def report_command(
 def top_command(
     trace: TracePath, most: Most = None, tags_only: TagsOnly = False, json: Json = False
 ) -> None:
-    """Show the slowest tags by self time.
+    """Show the slowest tags by self time, and what is slow where tags do not explain a run.
 
     Example: `glassworld trace top outputs/profile_trace.json -n 5`
     """
-    from glassworld.trace.report.sections import SLOWEST
+    from glassworld.trace.analyzers.execution import tags_explain
+    from glassworld.trace.report.sections import SLOWEST, section
 
-    _show(SLOWEST, _load(trace, tags_only), json, _row_limit(most, json))
+    analysis, rows = _load(trace, tags_only), _row_limit(most, json)
+    tags = bool(SLOWEST.rows(analysis))
+    if tags or tags_only:
+        _show(SLOWEST, analysis, json, rows)
+    if not tags_only and (not tags or not (json or tags_explain(analysis))):
+        _show(section("slowest"), analysis, json, rows)
 
 
 @app.command("advice", rich_help_panel=PARTS)
@@ -119,6 +125,9 @@ SECTION_HELP = {
     "stages": """Show the time of each stage.
 
     The stages of a run, or the outermost tags of another program: time and share.""",
+    "slowest": """Show what is slow by modules or operators.
+
+    Modules of the Python stacks by self time; without any, operators, or kernels.""",
     "blocks": """Show the time of each block and its parts.
 
     Steps, encoding, update and decode of each block. Outliers and drift are named.""",
@@ -158,7 +167,7 @@ def _add_section_command(name: str) -> None:
     app.command(name, help=SECTION_HELP[name] + example, rich_help_panel=PARTS)(command)
 
 
-for _name in ("stages", "blocks", "steps", "model"):
+for _name in ("stages", "slowest", "blocks", "steps", "model"):
     _add_section_command(_name)
 
 

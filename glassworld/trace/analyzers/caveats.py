@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
-import numpy as np
-
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS, gpu_use, share
+from glassworld.trace.analyzers.execution import replays_graphs, runs_compiled
 from glassworld.trace.analyzers.flops import Config
 from glassworld.trace.analyzers.peak_rates import PeakRates, read_peak_rates, stored_peak_rates
 from glassworld.trace.analyzers.run_config import device_kind, run_config, run_machine
@@ -17,13 +14,13 @@ OVERHEAD_SHARE = 0.05
 QUEUED_SHARE = 0.05
 OVERLAP_SHARE = 0.05
 OUTSIDE_SHARE = 0.2
-_COMPILED = re.compile(r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction")
 
 
 def find_caveats(analysis: Analysis) -> list[str]:
     """Return one sentence per caveat."""
     return [
         *analysis.trace.losses,
+        *analysis.trace.left_out,
         *_large(analysis),
         *_tags(analysis),
         *_gpu(analysis),
@@ -76,12 +73,14 @@ def _gpu(analysis: Analysis) -> list[str]:
             "worked on what was launched before the trace began, or its queue was held up"
         )
     gpu = analysis.gpu
-    if gpu and gpu.overlap_ns > OVERLAP_SHARE * gpu.busy_ns:
+    covered = gpu is not None and gpu.covered_ops > OVERLAP_SHARE * coverage.gpu_ops
+    if gpu and (covered or gpu.overlap_ns > OVERLAP_SHARE * gpu.busy_ns):
         caveats.append(
-            f"operations overlap others of their own stream for {gpu.overlap_ns / 1e6:,.1f} ms, "
-            "which no GPU does: some of their times are wrong; busy time counts them once"
+            f"operations overlap others of their own stream for {gpu.overlap_ns / 1e6:,.1f} ms "
+            f"({gpu.covered_ops} of them all the time), which no GPU does: some of their times are "
+            "wrong; busy time counts them once"
         )
-    if any("graphlaunch" in name.lower() for name in analysis.calls):
+    if replays_graphs(analysis):
         caveats.append("GPU graphs are replayed: tags inside a captured graph cannot be seen")
     return caveats
 
@@ -94,7 +93,7 @@ def _gpu_use(analysis: Analysis) -> list[str]:
     caveats = []
     if analysis.coverage.gpu_ops < LEAST_OPERATIONS:
         caveats.append(
-            f"{analysis.coverage.gpu_ops} GPU operations are too few for a verdict: the GPU worked "
+            f"too few GPU operations ({analysis.coverage.gpu_ops}) for a verdict: the GPU worked "
             f"{use.busy_ms:,.3g} ms, {share(use.busy_share)} of the trace"
         )
     before, after = use.first_op_ms, (analysis.trace.end - gpu.until) / 1e6
@@ -125,9 +124,7 @@ def _compiled(analysis: Analysis) -> list[str]:
         for outer, inner in expected.items()
         if outer in present and inner not in present
     ]
-    operators = analysis.operators.name
-    compiled = any(_COMPILED.search(analysis.trace.names[name]) for name in np.unique(operators))
-    if compiled and len(analysis.tree):
+    if runs_compiled(analysis) and len(analysis.tree):
         caveats.append("compiled regions run here: tags inside them have vanished")
     return caveats
 

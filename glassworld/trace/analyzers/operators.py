@@ -29,6 +29,7 @@ class OperatorRow:
     self_cpu_ms: float
     gpu_ms: float
     share: float
+    gpu_self_ms: float
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
     selected = _under(analysis, table.group, tag)
     outermost = table.gpu_outermost if analysis.on_gpu else table.outermost
     names, where = np.unique(table.name[selected], return_inverse=True)
-    calls, total, own, gpu, outer = (
-        np.bincount(where, column[selected], minlength=len(names))
-        for column in (table.calls, table.total, table.self_total, table.gpu, outermost)
+    columns = (table.calls, table.total, table.self_total, table.gpu, outermost, table.gpu_self)
+    calls, total, own, gpu, outer, gpu_own = (
+        np.bincount(where, column[selected], minlength=len(names)) for column in columns
     )
     whole = float(outer.sum()) or 1.0
     rows = [
@@ -63,6 +64,7 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
             float(own[i]) / 1e6,
             float(gpu[i]) / 1e6,
             float(outer[i]) / whole,
+            float(gpu_own[i]) / 1e6,
         )
         for i, name in enumerate(names.tolist())
     ]

@@ -138,7 +138,7 @@ class Trace:
 
     Names and threads are indices into `names` and `threads`; times are integer nanoseconds. In a
     chunk of a trace, the first `carried` tags began in an earlier chunk and are cut to this one.
-    `losses` says in words what could not be read.
+    `losses` says in words what could not be read, `left_out` what was read and is not counted.
     """
 
     path: str
@@ -157,6 +157,7 @@ class Trace:
     start: int = 0
     end: int = 0
     losses: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     carried: int = 0
 
     @property

@@ -61,8 +61,15 @@ _SINGLE = msgspec.json.Decoder(_ExactEvent)
 _RAW = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
 _PIECES = msgspec.json.Decoder(list[msgspec.Raw])
 _CONTROL = bytes.maketrans(bytes(range(32)), b" " * 32)
-_NOT_A_NUMBER = re.compile(rb":\s*[-+]?(?:nan|inf|infinity)\b", re.IGNORECASE)
-_BAD_ESCAPE = re.compile(rb'\\(?!["\\/bfnrtu])')
+_REPAIRED = re.compile(
+    rb'"(?:[^"\\]|\\.)*"'  # a string
+    rb"|,(?=\s*[\]}])"  # a comma behind the last member
+    rb"|(?<=[:\[,])\s*[-+]?(?:nan|inf|infinity|n/a)(?=\s*[,\]}])",
+    re.IGNORECASE | re.DOTALL,
+)
+_BAD_ESCAPE = re.compile(rb'(?<!\\)(?:\\\\)*\\(?!["\\/bfnrt]|u[0-9a-fA-F]{4})')
+_BACKSLASH = re.compile(rb'(\\["\\])|\\')
+_CLOSING = re.compile(rb'\}\s*,?\s*\](?=\s*(?:\}|,\s*"|$))')
 
 
 class EventStream:
@@ -128,6 +135,9 @@ class EventStream:
         if not buffer.strip():
             self.source.losses.append("the file ends before its event list is closed")
             return []
+        pieces = split_events(buffer)
+        if end := self._end_of_events(pieces[-1]):  # only an event in it is broken
+            return self._salvage([*pieces[:-1], pieces[-1][:end]])
         at = len(buffer)
         for _ in range(4):  # the last brace may close an event's arguments, not the event
             at = buffer.rfind(b"}", 0, at)
@@ -137,11 +147,26 @@ class EventStream:
                     f"the file ends in the middle: its last {len(buffer) - at - 1} bytes are lost"
                 )
                 return events
-        pieces = split_events(buffer)
         self.source.losses.append(
             f"the file ends in the middle: its last {len(pieces[-1])} bytes are lost"
         )
         return self._salvage(pieces[:-1])
+
+    def _end_of_events(self, piece: bytes) -> int:
+        """Return where the last event of a whole file ends; 0 if the file is cut short.
+
+        The metadata behind it is kept.
+        """
+        for closing in _CLOSING.finditer(piece):
+            text = b'{"traceEvents":[]' + piece[closing.end() :]
+            for attempt in _attempts(text + b"}" if self.source.head == b"[" else text):
+                try:
+                    parts = msgspec.json.decode(attempt, type=dict[str, msgspec.Raw])
+                except (msgspec.MsgspecError, UnicodeDecodeError):
+                    continue
+                self._keep_metadata(attempt, parts)
+                return closing.start() + 1
+        return 0
 
     def _decode(self, text: bytes) -> list[Event] | None:
         """Decode the events of a JSON array; return None if it is no array of events."""
@@ -149,16 +174,23 @@ class EventStream:
             try:
                 if self._raw:
                     return cast(list[Event], _RAW.decode(attempt))
-                if not self._exact:
-                    events = _FLOAT.decode(attempt)
-                    latest = max(map(_BEGIN, events), default=0.0)
-                    self._exact = latest >= EXACT_BELOW_US
-                if self._exact:
-                    events = list[Event](_EXACT.decode(attempt))
+                events = self._decode_times(attempt)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 continue
             return events
         return None
+
+    def _decode_times(self, text: bytes) -> list[Event]:
+        """Decode events with times as floats, or exactly if they are large or are strings."""
+        if not self._exact:
+            try:
+                events = _FLOAT.decode(text)
+            except msgspec.ValidationError:
+                return list[Event](_EXACT.decode(text))
+            self._exact = max(map(_BEGIN, events), default=0.0) >= EXACT_BELOW_US
+            if not self._exact:
+                return events
+        return list[Event](_EXACT.decode(text))
 
     def _salvage(self, pieces: list[bytes]) -> list[Event]:
         """Decode the pieces that are an event by themselves, and count the others."""
@@ -180,9 +212,13 @@ class EventStream:
         return _SINGLE.decode(text)
 
     def _keep_metadata(self, text: bytes, parts: dict[str, msgspec.Raw] | None = None) -> None:
-        try:
-            parts = parts or msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        except msgspec.MsgspecError:
+        for attempt in () if parts else _attempts(text):
+            try:
+                parts = msgspec.json.decode(attempt, type=dict[str, msgspec.Raw])
+                break
+            except msgspec.MsgspecError:
+                continue
+        if parts is None:
             self.source.losses.append("the metadata in front of the events is not valid JSON")
             return
         for key, raw in parts.items():
@@ -193,7 +229,14 @@ class EventStream:
 def _attempts(text: bytes) -> Iterator[bytes]:
     """Yield `text`, and should that be refused, `text` with the usual mistakes repaired."""
     yield text
-    repaired = text.translate(_CONTROL)
-    repaired = _NOT_A_NUMBER.sub(b": null", repaired)
-    repaired = _BAD_ESCAPE.sub(rb"\\\\", repaired)
+    repaired = _REPAIRED.sub(_repair, text.translate(_CONTROL))
     yield repaired.decode("utf-8", "replace").encode()
+
+
+def _repair(match: re.Match[bytes]) -> bytes:
+    """Return what stands for a string, a comma at the end of a list, or no number."""
+    text = match[0]
+    if text.startswith(b'"'):  # with one bad escape, as in paths of Windows, none is meant as one
+        bad = b"\\" in text and _BAD_ESCAPE.search(text)
+        return _BACKSLASH.sub(lambda m: m[1] or rb"\\", text) if bad else text
+    return b"" if text.startswith(b",") else b" null"

@@ -11,37 +11,39 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.errors import TraceError
+from glassworld.trace.reading.categories import (
+    DEVICE,
+    LAUNCH,
+    OLD_OP,
+    OP,
+    OVERHEAD,
+    PYTHON,
+    TAG,
+    UNKNOWN,
+    Categories,
+    code_by_process,
+    old_operator_code,
+)
 from glassworld.trace.reading.columns import (
     COLLECTIVE,
     COPY,
     DEVICE_OP,
     FILL,
     KERNEL,
-    LAUNCH,
     MEMORY,
     RANGE,
     EventTable,
     Ints,
     Trace,
 )
+from glassworld.trace.reading.columns import LAUNCH as LAUNCH_CALL
 from glassworld.trace.reading.events import Event, EventArgs, EventStream
 from glassworld.trace.reading.tag_scanner import TagStream
 
-_TAG, _OP, _PYTHON, _LAUNCH, _DEVICE, _OVERHEAD = range(1, 7)
-_CATEGORIES = {
-    "user_annotation": _TAG,
-    "cpu_op": _OP,
-    "operator": _OP,
-    "python_function": _PYTHON,
-    "kernel": _DEVICE,
-    "concurrent_kernel": _DEVICE,
-    "gpu_memcpy": _DEVICE,
-    "memcpy": _DEVICE,
-    "gpu_memset": _DEVICE,
-    "memset": _DEVICE,
-    "overhead": _OVERHEAD,
-    "runtime": _LAUNCH,
-}
+_TABLES = {TAG: RANGE, OP: RANGE, PYTHON: RANGE, LAUNCH: LAUNCH_CALL, DEVICE: DEVICE_OP}
+_UNSORTED = np.dtype([*DEVICE_OP.descr, ("category", "<i4"), ("on_stream", "?")])
+"""An event whose process and thread must say what it is; see `code_by_process`."""
+
 _COLLECTIVES = ("nccl", "rccl", "oneccl")
 ProgressCallback = Callable[[int], None]
 """Called now and then with the number of (decompressed) bytes read so far."""
@@ -64,35 +66,24 @@ class _Interner(dict[Any, int]):
         return number
 
 
-class _Categories(dict[Any, int]):
-    """Maps a category of events to the code of its table; 0 for none."""
-
-    def __missing__(self, cat: Any) -> int:
-        text = str(cat).lower()
-        launch = text.endswith(("_runtime", "_driver"))
-        self[cat] = _LAUNCH if launch else _CATEGORIES.get(text, 0)
-        return self[cat]
-
-
 class TraceBuilder:
     """Builds the columns of a trace from its events, a list at a time."""
 
     def __init__(self) -> None:
         self.names = _Interner()
         self.threads = _Interner()
-        self.tables = {
-            _TAG: EventTable(RANGE),
-            _OP: EventTable(RANGE),
-            _PYTHON: EventTable(RANGE),
-            _LAUNCH: EventTable(LAUNCH),
-            _DEVICE: EventTable(DEVICE_OP),
-        }
+        self.tables = {code: EventTable(dtype) for code, dtype in _TABLES.items()}
         self.memory = EventTable(MEMORY)
         self.events = 0
         self.overhead_ns = 0
         self.start, self.end = 2**62, -(2**62)
         self.skipped: Counter[str] = Counter()
-        self._categories = _Categories()
+        self.left_out: Counter[str] = Counter()
+        self._categories = Categories()
+        self._labels = _Interner()
+        self._unsorted = EventTable(_UNSORTED)
+        self._near_zero: list[tuple[EventTable, npt.NDArray[np.void]]] = []
+        self._names_of: dict[Any, str] = {}
 
     def add(self, events: list[Event]) -> None:
         """Sort events into their tables."""
@@ -103,12 +94,19 @@ class TraceBuilder:
         except TypeError:
             by_event = [categories[_hashable(e.cat)] if e.ph == "X" else -1 for e in events]
         codes = np.array(by_event, dtype=np.int8)
-        for code in (_TAG, _OP, _PYTHON, _LAUNCH, _DEVICE, _OVERHEAD):
+        for code in (TAG, OP, PYTHON, LAUNCH, DEVICE, OVERHEAD, OLD_OP, UNKNOWN):
             of_code = [events[i] for i in np.flatnonzero(codes == code)]
-            if of_code:
+            if of_code and code == OLD_OP:
+                self._add_old_operators(of_code)
+            elif of_code:
                 self._add_ranges(code, of_code)
         others = [events[i] for i in np.flatnonzero(codes == -1)]
         self._add_memory([e for e in others if e.ph == "i" and e.name == "[memory]"])
+        for event in others:
+            if event.ph == "M" and isinstance(event.args, EventArgs) and event.args.name:
+                row = (event.pid, event.tid) if event.name == "thread_name" else event.pid
+                if event.name in ("process_name", "thread_name"):
+                    self._names_of[_hashable(row)] = str(event.args.name)
         unpaired = sum(e.ph in ("B", "E") for e in others)
         if unpaired:
             self.skipped["begin/end events (only complete ones are read)"] += unpaired
@@ -117,37 +115,108 @@ class TraceBuilder:
         exact = type(events[0]) is not Event  # all events of a list are of one kind
         starts = to_nanoseconds([e.ts for e in events], exact)
         durations = to_nanoseconds([e.dur or 0.0 for e in events], exact)
-        possible = (np.abs(starts) < _FAR_NS) & (np.abs(durations) < _FAR_NS)
+        possible = (np.abs(starts) < _FAR_NS) & (durations < _LONGEST_NS)
         if not possible.all():
             self.skipped["events with impossible times"] += int((~possible).sum())
             events = [events[i] for i in np.flatnonzero(possible)]
             starts, durations = starts[possible], durations[possible]
-        if code == _OVERHEAD:
+        if (durations < 0).any():
+            self.left_out["events with negative durations"] += int((durations < 0).sum())
+            events = [events[i] for i in np.flatnonzero(durations >= 0)]
+            starts, durations = starts[durations >= 0], durations[durations >= 0]
+        if code == OVERHEAD:
             self.overhead_ns += int(durations.sum())
         elif events:
             rows = self._rows(code, events)
-            rows["start"], rows["dur"] = starts, np.maximum(durations, 0)
-            self.start = min(self.start, int(starts.min()))
-            self.end = max(self.end, int((rows["start"] + rows["dur"]).max()))
-            self.tables[code].append(rows)
+            rows["start"], rows["dur"] = starts, durations
+            self._append(self._unsorted if code == UNKNOWN else self.tables[code], rows)
+
+    def _add_old_operators(self, events: list[Event]) -> None:
+        codes = [old_operator_code(event.name) for event in events]
+        for code in (TAG, OP):
+            of_code = [event for event, own in zip(events, codes, strict=True) if own == code]
+            if of_code:
+                self._add_ranges(code, of_code)
+
+    def _append(
+        self, table: EventTable, rows: npt.NDArray[np.void], near_zero: bool = False
+    ) -> None:
+        """Add rows to a table; those at timestamp 0 wait until the times of all are known."""
+        times = rows["at" if table is self.memory else "start"]
+        aside = (np.abs(times) <= _NEAR_ZERO_NS) & (not near_zero)
+        if aside.any():
+            self._near_zero.append((table, rows[aside]))
+            rows, times = rows[~aside], times[~aside]
+        if len(rows):
+            table.append(rows)
+            if table is not self.memory and table is not self._unsorted:
+                self.start = min(self.start, int(times.min()))
+                self.end = max(self.end, int((times + rows["dur"]).max()))
+
+    def _add_near_zero(self) -> None:
+        """Add the rows at timestamp 0, unless all others are far from them."""
+        ends = [
+            int(r["start"].max() + r["dur"].max())
+            for t, r in self._near_zero
+            if "dur" in (r.dtype.names or ())
+        ]
+        gap = self.start - max(ends, default=0)
+        far = gap > max(_FAR_FROM_ZERO_NS, TIMES_WINDOW * (self.end - self.start))
+        for table, rows in self._near_zero:
+            if far and self.start <= self.end:
+                self.left_out["events at timestamp 0, far from all others,"] += len(rows)
+            else:
+                self._append(table, rows, near_zero=True)
+
+    def _sort_by_process(self) -> None:
+        """Sort the events of no known category by their process and thread."""
+        labels, threads = list(self._labels), list(self.threads)
+        for rows in self._unsorted.slices():
+            kinds, which = np.unique(rows[["thread", "category", "on_stream"]], return_inverse=True)
+            for i, (thread, category, on_stream) in enumerate(kinds.tolist()):
+                process, row = (self._row_name(threads[thread], of) for of in (0, 1))
+                code = code_by_process(process, row, labels[category], on_stream)
+                selected = rows[which == i]
+                if not code:
+                    what = (
+                        f"of the category {labels[category]}"
+                        if labels[category]
+                        else (f"in the row {row or process} that span others")
+                    )
+                    self.left_out[f"complete events {what}"] += len(selected)
+                    continue
+                sorted_rows = np.empty(len(selected), self.tables[code].dtype)
+                for name in sorted_rows.dtype.names or ():
+                    sorted_rows[name] = selected[name]
+                if code == DEVICE and not on_stream:
+                    sorted_rows["stream"] = thread
+                self._append(self.tables[code], sorted_rows, near_zero=True)
+
+    def _row_name(self, thread: tuple[Any, Any], part: int) -> str:
+        """Return the name of a thread's process (0) or of itself (1)."""
+        pid, _ = thread
+        return self._names_of.get(thread, "") if part else self._names_of.get(pid, str(pid))
 
     def _rows(self, code: int, events: list[Event]) -> npt.NDArray[np.void]:
         """Return rows for a table, their times yet to be filled in."""
-        rows = np.empty(len(events), self.tables[code].dtype)
+        rows = np.empty(len(events), _UNSORTED if code == UNKNOWN else self.tables[code].dtype)
         names = self.names
         try:
             rows["name"] = [names[e.name] for e in events]
         except TypeError:
             rows["name"] = [names[_hashable(e.name)] for e in events]
         rows["thread"] = self._threads(events)
-        if code in (_LAUNCH, _DEVICE):
+        if code in (LAUNCH, DEVICE, UNKNOWN):
             args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
             rows["correlation"] = _to_ints([a.correlation for a in args], -1)
-            if code == _DEVICE:
+            if code != LAUNCH:
                 rows["stream"] = _to_small_ints([a.stream for a in args])
                 rows["device"] = _to_small_ints([a.device for a in args])
                 rows["bytes"] = _to_ints([a.bytes for a in args], 0)
                 rows["kind"] = [_device_kind(e) for e in events]
+            if code == UNKNOWN:
+                rows["category"] = [self._labels[str(e.cat or "")] for e in events]
+                rows["on_stream"] = [a.stream is not None and a.device is not None for a in args]
         return rows
 
     def _threads(self, events: list[Event]) -> list[int]:
@@ -167,29 +236,35 @@ class TraceBuilder:
         rows["total"] = _to_ints([a.total_allocated for a in args], 0)
         cpu = _to_ints([a.device_type for a in args], 0) == 0
         rows["device"] = np.where(cpu, -1, _to_small_ints([a.device_id for a in args]))
-        self.memory.append(rows)
+        self._append(self.memory, rows)
 
     def finish(self, path: Path, stream: EventStream) -> Trace:
         """Return the complete columns."""
-        skipped = [f"{count} {what} were left out" for what, count in self.skipped.items()]
+        self._add_near_zero()
+        self._sort_by_process()
+        skipped, left_out = (
+            [f"{count} {what} were left out" for what, count in counts.items()]
+            for counts in (self.skipped, self.left_out)
+        )
         empty = self.start > self.end
         return Trace(
             path=str(path),
             metadata=stream.metadata,
             names=[str(name) for name in self.names],
             threads=list(self.threads),
-            tag_rows=self.tables[_TAG],
-            launch_rows=self.tables[_LAUNCH],
-            device_rows=self.tables[_DEVICE],
+            tag_rows=self.tables[TAG],
+            launch_rows=self.tables[LAUNCH],
+            device_rows=self.tables[DEVICE],
             memory=self.memory,
-            ops=self.tables[_OP],
-            python=self.tables[_PYTHON],
+            ops=self.tables[OP],
+            python=self.tables[PYTHON],
             events=self.events,
             bytes_read=stream.source.bytes_read,
             overhead_ns=self.overhead_ns,
             start=0 if empty else self.start,
             end=0 if empty else self.end,
             losses=[*stream.losses, *skipped],
+            left_out=left_out,
         )
 
 
@@ -216,6 +291,10 @@ def read_trace(
 _NO_ARGS = EventArgs()
 _FAR_US = 4 * 10**15  # late in this century; int64 nanoseconds hold the sum of two of these
 _FAR_NS = _FAR_US * 1000
+_LONGEST_NS = 365 * 86_400 * 10**9  # nothing runs for a year
+_NEAR_ZERO_NS = 500  # where a clock that was never read stands
+_FAR_FROM_ZERO_NS = 60 * 10**9
+TIMES_WINDOW = 10  # how many windows away from 0 the other events are, if 0 is no time at all
 
 
 def to_nanoseconds(microseconds: list[Any], exact: bool) -> Ints:

@@ -1,4 +1,6 @@
-"""Read the bytes of a trace file, plain or gzip, and cut them into pieces of whole events.
+"""Read the bytes of a trace file, and cut them into pieces of whole events.
+
+The file may be plain, gzip, or the only one in a tar or zip archive.
 
 A trace is one JSON object with a `traceEvents` array of up to millions of events, or that array
 alone. Nothing here parses JSON: pieces are cut where one event object ends and another begins,
@@ -8,15 +10,19 @@ and the reader says whether a cut was good by decoding the piece.
 from __future__ import annotations
 
 import re
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from glassworld.errors import TraceError
 
 PIECE_BYTES = 8 << 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _HEAD_LIMIT = 64 << 20  # metadata in front of the events is kilobytes; more is no trace
+_TAR_MARK = slice(257, 262)
 _ARRAY = re.compile(rb'"traceEvents"\s*:\s*\[')
 _EVENT_START = rb'\{\s*"(?:ph|name|cat|pid|tid|ts|dur)"\s*:'
 _BOUNDARY = re.compile(rb"\}\s*,\s*(?=" + _EVENT_START + rb")")
@@ -49,16 +55,46 @@ class TraceFile:
     def _open(self) -> Iterator[bytes]:
         try:
             with self.path.open("rb") as file:
-                compressed = file.read(2) == b"\x1f\x8b"
-                file.seek(0)
-                if compressed:
-                    yield from self._inflate(file)
-                while block := file.read(PIECE_BYTES):
-                    yield block
+                yield from self._contents(file)
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+            raise TraceError(f"{self.path}: a damaged archive: {error}") from error
         except OSError as error:
             raise TraceError(f"{self.path}: cannot be read: {error.strerror or error}") from error
 
-    def _inflate(self, file: BinaryIO) -> Iterator[bytes]:
+    def _contents(self, file: IO[bytes]) -> Iterator[bytes]:
+        """Yield the contents of a file, or of the only file in an archive."""
+        start = file.read(_TAR_MARK.stop)
+        file.seek(0)
+        if start.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(file) as archive:
+                names = [info.filename for info in archive.infolist() if not info.is_dir()]
+                with archive.open(self._only("zip", names)) as member:
+                    yield from self._contents(member)
+            return
+        compressed = start.startswith(b"\x1f\x8b")
+        blocks = self._inflate(file) if compressed else iter(lambda: file.read(PIECE_BYTES), b"")
+        first = next(blocks, b"")
+        if first[_TAR_MARK] != b"ustar":
+            yield first
+            yield from blocks
+            return
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r:*") as tar:
+            names = [member.name for member in tar if member.isfile()]
+            extracted = tar.extractfile(self._only("tar", names))
+            if extracted:
+                yield from self._contents(extracted)
+
+    def _only(self, kind: str, names: list[str]) -> str:
+        """Return the name of the only file in an archive. Raises `TraceError` if it has others."""
+        if len(names) == 1:
+            return names[0]
+        raise TraceError(
+            f"{self.path}: a {kind} archive of {len(names)} files: unpack it and name one of them; "
+            "`glassworld trace merge` takes several"
+        )
+
+    def _inflate(self, file: IO[bytes]) -> Iterator[bytes]:
         """Yield the contents of a gzip file, up to where it is damaged."""
         gzip = 16 + zlib.MAX_WBITS
         inflater = zlib.decompressobj(gzip)
@@ -81,7 +117,7 @@ class TraceFile:
 
         Raises `TraceError` if there are no events.
         """
-        buffer = self.read()
+        buffer = self.read().removeprefix(_BYTE_ORDER_MARK)
         if not buffer:
             reason = "; ".join(self.losses) or "the file is empty"
             raise TraceError(f"{self.path}: not a trace: {reason}")

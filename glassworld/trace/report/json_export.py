@@ -14,6 +14,7 @@ from glassworld.files import replacing
 from glassworld.trace.analyzers import blocks, breakdown
 from glassworld.trace.analyzers.bottleneck import find_bottleneck, gpu_use
 from glassworld.trace.analyzers.caveats import find_caveats
+from glassworld.trace.analyzers.execution import slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import model_kernels, model_operators
 from glassworld.trace.analyzers.roofline import roofline_by_tag
@@ -96,6 +97,7 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
         "losses": trace.losses,
         "coverage": asdict(analysis.coverage),
         "stages": rows_json(breakdown.stage_shares(analysis)),
+        "slowest": rows_json(slow_parts(analysis)),
         "gpu": asdict(use) if use else None,
         "bound": asdict(verdict) if verdict else None,
         "blocks": rows_json(blocks.block_times(analysis)),

@@ -8,6 +8,7 @@ from typing import Any
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers import blocks, breakdown
+from glassworld.trace.analyzers.execution import slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table, reference_note
 from glassworld.trace.analyzers.operators import (
     launched_by_operators,
@@ -98,6 +99,15 @@ SECTIONS = (
         gpu_columns=_PART_GPU,
     ),
     Section(
+        "slowest",
+        "Slowest modules or operators",
+        "no modules and no operators in this trace",
+        slow_parts,
+        ("name", "kind", "count", "self ms", "share of\nself time"),
+        lambda p: (start_of(p.name, 70), p.kind, p.count, p.self_ms, percent(p.share)),
+        most=12,
+    ),
+    Section(
         "blocks",
         "Blocks",
         f"no blocks ({tags.BLOCK}) in this trace",
@@ -145,7 +155,7 @@ SECTIONS = (
         "Operators",
         "no operators in this trace",
         model_operators,
-        ("operator", "calls", "CPU ms", "self CPU ms", "GPU ms", "share"),
+        ("operator", "calls", "CPU ms", "self CPU ms", "GPU ms", "share of\noperators"),
         lambda r: (r.name, r.calls, r.cpu_ms, r.self_cpu_ms, r.gpu_ms, percent(r.share)),
         lambda analysis: launched_by_operators(analysis, model_tag(analysis)),
         gpu_columns=("GPU ms",),
@@ -157,7 +167,7 @@ SECTIONS = (
         "GPU kernels",
         "no GPU operations in this trace",
         model_kernels,
-        ("kernel", "calls", "GPU ms", "share"),
+        ("kernel", "calls", "GPU ms", "share of\nkernels"),
         lambda k: (start_of(k.name, 90), k.calls, k.ms, percent(k.share)),
         most=12,
         under=model_tag,

@@ -16,7 +16,6 @@ from glassworld.trace.analyzers.operators import kernel_rows
 from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.rules.rule import (
     OF_A_BLOCK,
-    WHOLE_RUN,
     Evidence,
     idle_tag,
     rule,
@@ -25,6 +24,7 @@ from glassworld.trace.rules.rule import (
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.idle import launches
 from glassworld.trace.timeline.memory import peak_bytes
+from glassworld.trace.timeline.rows import WHOLE_RUN
 
 TIMES_USUAL = 4.0  # a stall, in units of the run's usual long gap
 MOST_IDLE = 0.5  # of the run's idle time, in one tag: then that tag is named
@@ -108,19 +108,25 @@ def host_work(analysis: Analysis) -> Iterable[Evidence]:
     threshold=IDLE_SHARE,
     unit="of the time",
     change="compile (torch.compile), capture graphs, or give each launch more work: a larger batch",
+    compiled_change=(
+        "capture graphs, give each launch more work (a larger batch), and look for graph breaks "
+        "(TORCH_LOGS=graph_breaks): much is launched from outside the generated code"
+    ),
     engine_change="--accelerate kernels,graphs, more sessions in a batch",
 )
 def late_launches(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the idle time of a GPU that the CPU launches too slowly for."""
     limit = find_bottleneck(analysis)
     if limit and limit.kind == "launch":
+        tag = idle_tag(analysis, MOST_IDLE * limit.idle_ms)
+        idle = sum(row.gpu_idle_ms for row in analysis.patterns if tag == row.name)
         yield Evidence(
-            idle_tag(analysis, MOST_IDLE * limit.idle_ms),
+            tag,
             f"the GPU idles {limit.idle_share:.0%} of the time and operations start "
             f"{(limit.delay_ms or 0.0) * 1e3:.0f} us after their launch: the CPU cannot launch "
             "fast enough",
             limit.idle_share,
-            limit.idle_ms,
+            limit.idle_ms if tag == WHOLE_RUN else min(limit.idle_ms, idle),
         )
 
 
@@ -160,6 +166,7 @@ def device_waits(analysis: Analysis) -> Iterable[Evidence]:
         "write into preallocated storage, keep one memory format throughout, or let "
         "torch.compile fuse it away"
     ),
+    compiled_change="write into preallocated storage, or keep one memory format throughout",
 )
 def copying_operators(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the operator that takes the most of those that only copy."""
@@ -270,6 +277,10 @@ def full_memory(analysis: Analysis) -> Iterable[Evidence]:
     change=(
         "small operators and copies between them: torch.compile, another attention backend, more "
         "work per call"
+    ),
+    compiled_change=(
+        "small operators and copies between them: another attention backend, more work per call, "
+        "fewer graph breaks (TORCH_LOGS=graph_breaks)"
     ),
     engine_change="on a GPU --accelerate kernels, else --vae_compile_mode force for the decoder",
 )

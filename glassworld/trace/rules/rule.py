@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from glassworld.profiling import registry as tags
+from glassworld.trace.analyzers.execution import runs_compiled
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.rows import WHOLE_RUN
 
 OF_A_BLOCK = "of a block"
 """The unit of what is measured against `scale_ms`."""
@@ -72,7 +74,8 @@ EvidenceFunction = Callable[[Analysis], Iterable[Evidence]]
 class Rule:
     """One piece of advice; `fires_when` says in words what `evidence` measures.
 
-    `change` is for any program; `engine_change` is added for the engine's own runs.
+    `change` is for any program, `compiled_change` for one that is compiled already (if given);
+    `engine_change` is added for the engine's own runs.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Rule:
     unit: str
     change: str
     engine_change: str
+    compiled_change: str
     evidence: EvidenceFunction
 
     @property
@@ -93,6 +97,8 @@ class Rule:
         least = MATTERS * analysis.duration_ns / 1e6
         blockless = self.unit == OF_A_BLOCK and not len(analysis.tree.where(tags.BLOCK))
         change = self.change
+        if self.compiled_change and runs_compiled(analysis):
+            change = self.compiled_change
         if self.engine_change and not tags.REGISTRY.keys().isdisjoint(analysis.tree.patterns):
             change = f"{change}; here: {self.engine_change}"
         findings = []
@@ -127,10 +133,6 @@ def _possible_gain(analysis: Analysis, evidence: Evidence) -> float:
     return min(gain, max(sum(r.gpu_busy_ms for r in rows), sum(r.gpu_idle_ms for r in rows)))
 
 
-WHOLE_RUN = "(the whole run)"
-"""What a finding names that no single tag is to blame for."""
-
-
 def idle_tag(analysis: Analysis, ms: float, within: str = "") -> str:
     """Return the outermost tag that idles at least `ms`, or `WHOLE_RUN`.
 
@@ -155,11 +157,16 @@ def rule(
     unit: str,
     change: str,
     engine_change: str = "",
+    compiled_change: str = "",
 ) -> Callable[[EvidenceFunction], EvidenceFunction]:
     """Register the decorated function as the evidence of a rule."""
 
     def register(evidence: EvidenceFunction) -> EvidenceFunction:
-        RULES.append(Rule(name, fires_when, threshold, unit, change, engine_change, evidence))
+        RULES.append(
+            Rule(
+                name, fires_when, threshold, unit, change, engine_change, compiled_change, evidence
+            )
+        )
         return evidence
 
     return register

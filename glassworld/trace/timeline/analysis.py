@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from glassworld.profiling import registry
-from glassworld.trace.reading.columns import Codes, Floats, Ints, Trace
+from glassworld.trace.reading.columns import RANGE, Codes, EventTable, Floats, Ints, Trace
 from glassworld.trace.timeline.attribution import (
     DeviceOps,
     DeviceTime,
@@ -19,14 +21,21 @@ from glassworld.trace.timeline.attribution import (
     union_by_group,
 )
 from glassworld.trace.timeline.idle import IdleGap, IdleTotals, idle_gaps, queued_ms
-from glassworld.trace.timeline.memory import TagMemory, tag_memory
+from glassworld.trace.timeline.memory import TagMemory, run_memory, tag_memory
 from glassworld.trace.timeline.operator_totals import (
     KernelTotals,
     OperatorTotals,
     kernel_totals,
     operator_totals,
 )
-from glassworld.trace.timeline.rows import Coverage, GpuSummary, IndexTotals, RuntimeCall, TagRow
+from glassworld.trace.timeline.rows import (
+    Coverage,
+    GpuSummary,
+    IndexTotals,
+    LongOperation,
+    RuntimeCall,
+    TagRow,
+)
 from glassworld.trace.timeline.tag_tree import PathGroups, TagTree, build_tree
 
 INDEXED_PATTERNS = (
@@ -36,6 +45,10 @@ INDEXED_PATTERNS = (
     (registry.LAYER, "layer"),
 )
 """Patterns whose instances are summed up by index, and by which dimension."""
+
+
+MOST_LONG_OPS = 16
+_MODULE = re.compile(r"nn\.Module: (.+?)(?:_\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -88,9 +101,11 @@ class Analysis:
         if not len(ops):
             return None
         launched = ops.delay[ops.launch >= 0]
+        overlap, covered = stream_overlap(ops)
         return GpuSummary(
             busy_ns=int(ops.exclusive.sum()),
-            overlap_ns=stream_overlap(ops),
+            overlap_ns=overlap,
+            covered_ops=covered,
             since=int(ops.rows["start"][0]),
             until=int(ops.end.max()),
             first_delay_ns=max(0, int(ops.delay[0])),
@@ -161,8 +176,33 @@ class Analysis:
 
     @cached_property
     def memory(self) -> list[TagMemory]:
-        """The memory of every pattern of tags that touched any, the highest peak first."""
-        return tag_memory(self.trace, self.tree)
+        """The memory of every pattern of tags that touched any, else of operators."""
+        return tag_memory(self.trace, self.tree) or run_memory(self.trace)
+
+    @cached_property
+    def modules(self) -> list[TagRow]:
+        """One row per path of modules, parents before children; from the Python stacks."""
+        rows, names = module_ranges(self.trace)
+        if not names:
+            return []
+        table = EventTable.from_rows(rows)
+        return analyze_in_memory(
+            replace(self.trace, names=names, tag_rows=table, carried=0)
+        ).patterns
+
+    @cached_property
+    def longest_ops(self) -> list[LongOperation]:
+        """The longest GPU operations, longest first."""
+        longest = np.argsort(-self.ops.rows["dur"], kind="stable")[:MOST_LONG_OPS]
+        return [
+            LongOperation(
+                name=self.trace.names[int(self.ops.rows["name"][i])],
+                tag=self.tree.instance_name(int(self.ops.tag[i])) if self.ops.tag[i] >= 0 else "",
+                start_ms=(int(self.ops.rows["start"][i]) - self.trace.start) / 1e6,
+                ms=int(self.ops.rows["dur"][i]) / 1e6,
+            )
+            for i in longest.tolist()
+        ]
 
     @cached_property
     def pattern_parents(self) -> list[int]:
@@ -228,6 +268,22 @@ class Analysis:
 
 def _total_ms(of: Codes | Ints, nanoseconds: Ints, count: int) -> Floats:
     return np.bincount(of, nanoseconds, minlength=count) / 1e6
+
+
+def module_ranges(trace: Trace) -> tuple[npt.NDArray[np.void], list[str]]:
+    """Return the calls of modules in the Python stacks (`nn.Module: Linear_3`), and their classes.
+
+    The rows' names are indices into the classes.
+    """
+    classes: dict[str, int] = {}
+    class_of = np.full(len(trace.names) + 1, -1, dtype=np.int32)
+    for i, name in enumerate(trace.names):
+        if module := _MODULE.match(name):
+            class_of[i] = classes.setdefault(module[1], len(classes))
+    calls = [rows[class_of[rows["name"]] >= 0] for rows in trace.python.slices() if classes]
+    rows = np.concatenate([np.empty(0, RANGE), *calls])
+    rows["name"] = class_of[rows["name"]]
+    return rows, list(classes)
 
 
 def analyze_in_memory(trace: Trace) -> Analysis:

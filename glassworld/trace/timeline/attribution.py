@@ -158,13 +158,17 @@ def _added_to_union(start: Ints, end: Ints, group: Codes) -> Ints:
     return added
 
 
-def stream_overlap(ops: DeviceOps) -> int:
-    """Return the time that operations take beside another one of the same stream."""
+def stream_overlap(ops: DeviceOps) -> tuple[int, int]:
+    """Return the time that operations take beside another one of the same stream.
+
+    The second number counts the operations that lie within others for all their time.
+    """
     rows = ops.rows
     _, device = np.unique(rows["device"], return_inverse=True)
     _, stream = np.unique(rows["stream"], return_inverse=True)
     lane = (device * (stream.max(initial=0) + 1) + stream).astype(np.int32)
-    return int((rows["dur"] - _added_to_union(rows["start"], ops.end, lane)).sum())
+    added = _added_to_union(rows["start"], ops.end, lane)
+    return int((rows["dur"] - added).sum()), int(((added == 0) & (rows["dur"] > 0)).sum())
 
 
 def union_by_group(start: Ints, end: Ints, group: Codes, groups: int) -> Ints:

@@ -1,4 +1,4 @@
-"""Compute the memory allocated while each tag runs, from the allocator's own record."""
+"""Compute the memory allocated while each tag or operator runs, from the allocator's record."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.trace.reading.columns import Trace
+from glassworld.trace.timeline.intervals import innermost_ranges, nest_intervals
+from glassworld.trace.timeline.rows import WHOLE_RUN
 from glassworld.trace.timeline.tag_tree import TagTree
 
 
 @dataclass(frozen=True)
 class TagMemory:
-    """A tag's memory over its instances, in MiB; `device` -1 is the CPU."""
+    """A tag's memory over its instances, in MiB; `device` -1 is the CPU.
+
+    In a run without tags, `tag` is an operator, or `WHOLE_RUN`.
+    """
 
     tag: str
     device: int
@@ -49,6 +54,59 @@ def tag_memory(trace: Trace, tree: TagTree) -> list[TagMemory]:
                 peak = instances.peak[touched].max()
                 memory.append(TagMemory(name, device, float(peak) / 2**20, float(kept) / 2**20))
     return sorted(memory, key=lambda row: -row.peak_mib)
+
+
+def run_memory(trace: Trace) -> list[TagMemory]:
+    """Return the memory of the whole run and of its outermost operators, the highest peak first.
+
+    What an operator kept is the mean over its calls that touched memory.
+    """
+    memory: list[TagMemory] = []
+    for device, peak in peak_bytes(trace).items():
+        whole, kept = _MemoryOfNames(len(trace.names)), 0
+        for rows in trace.memory.slices():
+            whole.add(rows[rows["device"] == device], trace)
+        kept = whole.last - (whole.first or 0)
+        memory.append(TagMemory(WHOLE_RUN, device, peak / 2**20, kept / 2**20))
+        for name in np.flatnonzero(whole.calls).tolist():
+            mean = whole.kept[name] / whole.calls[name]
+            row = TagMemory(trace.names[name], device, whole.peak[name] / 2**20, mean / 2**20)
+            memory.append(row)
+    return sorted(memory, key=lambda row: -row.peak_mib)
+
+
+class _MemoryOfNames:
+    """The bytes allocated on one device by operators of each name."""
+
+    def __init__(self, names: int) -> None:
+        self.peak, self.kept = np.zeros(names, np.int64), np.zeros(names, np.int64)
+        self.calls = np.zeros(names, np.int64)
+        self.first: int | None = None
+        self.last = 0
+
+    def add(self, rows: npt.NDArray[np.void], trace: Trace) -> None:
+        """Take in rows of the allocator's record, later than those before."""
+        if not len(rows):
+            return
+        rows = rows[np.argsort(rows["at"], kind="stable")]
+        before = self.last if self.first is not None else int(rows["total"][0])
+        self.first = before if self.first is None else self.first
+        change = np.diff(rows["total"], prepend=before)
+        self.last = int(rows["total"][-1])
+        start, end = int(rows["at"][0]), int(rows["at"][-1])
+        for ops in trace.ops.slices():
+            near = ops[(ops["start"] <= end) & (ops["start"] + ops["dur"] >= start)]
+            forest = nest_intervals(near)
+            call = innermost_ranges(near, forest, rows["thread"], rows["at"])
+            inside = np.flatnonzero(call >= 0)
+            outermost = call[inside]
+            while (forest.depth[outermost] > 0).any():
+                deeper = forest.depth[outermost] > 0
+                outermost[deeper] = forest.parent[outermost[deeper]]
+            name = near["name"][outermost]
+            np.maximum.at(self.peak, name, rows["total"][inside])
+            np.add.at(self.kept, name, change[inside])
+            np.add.at(self.calls, near["name"][np.unique(outermost)], 1)
 
 
 class _InstanceMemory:

@@ -17,12 +17,19 @@ import numpy as np
 
 from glassworld.trace.reading.columns import EventTable, Trace
 from glassworld.trace.reading.reader import ProgressCallback, read_trace
-from glassworld.trace.timeline.analysis import Analysis, analyze_in_memory
+from glassworld.trace.timeline.analysis import MOST_LONG_OPS, Analysis, analyze_in_memory
 from glassworld.trace.timeline.chunks import split_trace
 from glassworld.trace.timeline.idle import MOST_GAPS, IdleGap, IdleTotals
-from glassworld.trace.timeline.memory import TagMemory
+from glassworld.trace.timeline.memory import TagMemory, run_memory, tag_memory
 from glassworld.trace.timeline.operator_totals import KernelTotals, KeyedSums, OperatorTotals
-from glassworld.trace.timeline.rows import Coverage, GpuSummary, IndexTotals, RuntimeCall, TagRow
+from glassworld.trace.timeline.rows import (
+    Coverage,
+    GpuSummary,
+    IndexTotals,
+    LongOperation,
+    RuntimeCall,
+    TagRow,
+)
 from glassworld.trace.timeline.stats import group_excess
 
 SAMPLED_ROWS = 500_000
@@ -105,8 +112,19 @@ class MergedAnalysis(Analysis):
 
     @cached_property
     def memory(self) -> list[TagMemory]:
-        """The memory of every pattern of tags that touched any, the highest peak first."""
-        return sorted(self.sums.memory.values(), key=lambda row: -row.peak_mib)
+        """The memory of every pattern of tags that touched any, else of operators."""
+        rows = sorted(self.sums.memory.values(), key=lambda row: -row.peak_mib)
+        return rows or run_memory(self.trace)
+
+    @cached_property
+    def modules(self) -> list[TagRow]:
+        """One row per path of modules, parents before children."""
+        return list(self.sums.modules.values())
+
+    @cached_property
+    def longest_ops(self) -> list[LongOperation]:
+        """The longest GPU operations, longest first."""
+        return self.sums.longest_ops
 
 
 class AnalysisSums:
@@ -118,13 +136,15 @@ class AnalysisSums:
         self.dropped_path_instances = 0
         self.by_index: dict[tuple[str, str], dict[int, IndexTotals]] = {}
         self.patterns: dict[TagPath, TagRow] = {}
-        self.operators, self.kernels = KeyedSums(6), KeyedSums(2)
+        self.operators, self.kernels = KeyedSums(7), KeyedSums(2)
         self.coverage = Coverage(0, 0, 0)
         self.gpu: GpuSummary | None = None
         self.calls: dict[str, RuntimeCall] = {}
         self.gaps: list[IdleGap] = []
         self.idle = IdleTotals()
         self.memory: dict[tuple[str, int], TagMemory] = {}
+        self.longest_ops: list[LongOperation] = []
+        self.modules: dict[TagPath, TagRow] = {}
 
     def add(self, chunk: Analysis) -> None:
         """Add the sums of a chunk."""
@@ -144,7 +164,11 @@ class AnalysisSums:
             self.calls[name] = RuntimeCall(total.count + call.count, total.ns + call.ns)
         self.idle += chunk.idle
         self.gaps = heapq.nlargest(MOST_GAPS, [*self.gaps, *chunk.gaps], key=lambda gap: gap.ms)
-        for row in chunk.memory:
+        _add_rows(self.modules, chunk.modules, MOST_PATHS)
+        self.longest_ops = heapq.nlargest(
+            MOST_LONG_OPS, [*self.longest_ops, *chunk.longest_ops], key=lambda op: op.ms
+        )
+        for row in tag_memory(chunk.trace, chunk.tree):
             earlier = self.memory.get((row.tag, row.device), row)
             peak = max(row.peak_mib, earlier.peak_mib)
             self.memory[row.tag, row.device] = replace(earlier, peak_mib=peak)
@@ -208,6 +232,7 @@ def _sum_gpu(
     return GpuSummary(
         busy_ns=a.busy_ns + b.busy_ns,
         overlap_ns=a.overlap_ns + b.overlap_ns,
+        covered_ops=a.covered_ops + b.covered_ops,
         since=min(a.since, b.since),
         until=max(a.until, b.until),
         first_delay_ns=min((a, b), key=lambda gpu: gpu.since).first_delay_ns,

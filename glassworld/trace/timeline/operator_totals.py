@@ -30,6 +30,7 @@ class OperatorTotals:
     outermost: Ints
     gpu: Ints
     gpu_outermost: Ints
+    gpu_self: Ints
 
     def __len__(self) -> int:
         return len(self.group)
@@ -68,7 +69,7 @@ class KeyedSums:
 def operator_totals(trace: Trace, tree: TagTree, ops: DeviceOps) -> OperatorTotals:
     """Sum up every operator under every group of the tree (by pattern)."""
     name_count = len(trace.names)
-    totals = KeyedSums(6)
+    totals = KeyedSums(7)
     device_ns = np.bincount(
         ops.launch[ops.launch >= 0],
         ops.exclusive[ops.launch >= 0],
@@ -80,9 +81,9 @@ def operator_totals(trace: Trace, tree: TagTree, ops: DeviceOps) -> OperatorTota
         group = np.where(tag >= 0, tree.by_pattern.of[np.maximum(tag, 0)] if len(tree) else -1, -1)
         dur = rows["dur"]
         inside = forest.sum_into_parents(forest.end - rows["start"])
-        gpu = _gpu_inclusive(rows, forest, trace.launches, device_ns)
+        gpu, gpu_self = _gpu_time(rows, forest, trace.launches, device_ns)
         first = forest.depth == 0
-        values = [np.ones_like(dur), dur, dur - inside, dur * first, gpu, gpu * first]
+        values = [np.ones_like(dur), dur, dur - inside, dur * first, gpu, gpu * first, gpu_self]
         totals.add(
             (group.astype(np.int64) + 1) * name_count + rows["name"], np.stack(values, axis=1)
         )
@@ -102,21 +103,22 @@ def kernel_totals(trace: Trace, tree: TagTree, ops: DeviceOps) -> KernelTotals:
     return KernelTotals(*totals.groups_and_names(name_count), *totals.sums.T)
 
 
-def _gpu_inclusive(
+def _gpu_time(
     rows: npt.NDArray[np.void],
     forest: IntervalForest,
     launches: npt.NDArray[np.void],
     device_ns: Ints,
-) -> Ints:
-    """Return the GPU time of what each operator, or one it called, launched."""
+) -> tuple[Ints, Ints]:
+    """Return the GPU time of what each operator, or one it called, launched; and of itself."""
     gpu = np.zeros(len(rows), dtype=np.int64)
     used = np.flatnonzero(device_ns)
     caller = innermost_ranges(rows, forest, launches["thread"][used], launches["start"][used])
     np.add.at(gpu, caller[caller >= 0], device_ns[used][caller >= 0])
+    own = gpu.copy()
     for depth in range(int(forest.depth.max(initial=0)), 0, -1):
         level = np.flatnonzero(forest.depth == depth)
         np.add.at(gpu, forest.parent[level], gpu[level])
-    return gpu
+    return gpu, own
 
 
 def slices_between_ranges(table: EventTable) -> Iterator[npt.NDArray[np.void]]:

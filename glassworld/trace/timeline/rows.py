@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+WHOLE_RUN = "(the whole run)"
+"""What stands for a tag where no single one is meant."""
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -18,8 +21,8 @@ class Coverage:
 class GpuSummary:
     """The GPU's work over the whole trace; nanoseconds of the trace's clock.
 
-    `busy_ns` is the union of the operations' intervals, `overlap_ns` how much more the unions of
-    the single streams' operations take with what each stream has at the same time. `since` is the
+    `busy_ns` is the union of the operations' intervals, `overlap_ns` the time that operations take
+    beside others of their own stream, `covered_ops` how many do so all the time. `since` is the
     start of the first operation, `until` the end of the last one; `first_delay_ns` is how long
     the first was queued. `delay_ns`, the time queued (None: no launches), and `op_duration_ns`
     are medians over the operations.
@@ -27,6 +30,7 @@ class GpuSummary:
 
     busy_ns: int
     overlap_ns: int
+    covered_ops: int
     since: int
     until: int
     first_delay_ns: int
@@ -40,6 +44,16 @@ class RuntimeCall:
 
     count: int
     ns: int
+
+
+@dataclass(frozen=True)
+class LongOperation:
+    """One of the longest GPU operations: its name, its innermost tag ("" for none), its time."""
+
+    name: str
+    tag: str
+    start_ms: float
+    ms: float
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from glassworld.trace.analyzers.bottleneck import (
     gpu_use,
 )
 from glassworld.trace.analyzers.caveats import find_caveats
-from glassworld.trace.rules.rule import WHOLE_RUN, advise
+from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.rows import WHOLE_RUN
 from tests.support.traces import GpuTrace, analysis_json, write
 
 

@@ -147,3 +147,82 @@ def test_repeated_trace_reads_as_one_long_run(tmp_path):
     assert long.trace.events == count * short.trace.events
     assert [tag.path for tag in long.tags] == [tag.path for tag in short.tags]
     assert long.tags[0].cpu_ms == pytest.approx(count * short.tags[0].cpu_ms)
+
+
+def test_read_trace_not_available_and_commas_behind_the_last_event_are_no_damage(tmp_path):
+    events = engine_run(blocks=1)
+    text = json.dumps({"traceEvents": events})
+    text = text.replace('"args": {}', '"args": {"cbid": N/A, "shapes": [N/A, 1],}')
+    text = text[: text.rindex("]")] + ',\n], "traceName": "a,]"}'
+    path = tmp_path / "odd.json"
+    path.write_text(text)
+    trace = read_trace(path)
+    assert trace.losses == []
+    assert trace.events == len(events)
+    assert trace.metadata["traceName"] == "a,]"
+
+
+@pytest.mark.parametrize("raw", [r"torch\utils\_contextlib.py", r"C:\new\util", r"D:\\ok\x"])
+def test_read_trace_bad_escape_is_text(tmp_path, small_pieces, raw):
+    events = engine_run(blocks=2)
+    text = json.dumps({"traceEvents": events}).replace("aten::linear", raw)
+    path = tmp_path / "odd.json"
+    path.write_text(text)
+    trace = read_trace(path)
+    assert trace.losses == []
+    assert trace.events == len(events)
+    assert raw.replace("\\\\", "\\") in trace.names
+
+
+def test_read_trace_valid_escapes_stay_escapes(tmp_path):
+    event = {"ph": "X", "cat": "cpu_op", "pid": 1, "tid": 1, "ts": 1, "dur": 1}
+    names = ["a\\u", "\u00e9\t", 'say "x"\\']
+    text = json.dumps([event | {"name": name} for name in names] + [event | {"name": "N"}])
+    path = tmp_path / "odd.json"
+    path.write_text(text.replace('"N"', r'"\q"'))
+    assert read_trace(path).names == [*names, r"\q"]
+
+
+def test_read_trace_broken_last_event_does_not_mean_a_missing_end(tmp_path):
+    events = engine_run(blocks=1)
+    text = json.dumps({"traceEvents": events})
+    at = text.rindex('"cat"')
+    path = tmp_path / "odd.json"
+    path.write_text(text[:at] + '"cat" "oops' + text[at + 6 :])
+    trace = read_trace(path)
+    assert trace.events == len(events) - 1
+    assert trace.losses == ["1 events could not be read"]
+
+
+def test_read_trace_times_as_strings_are_read(tmp_path):
+    events = engine_run(blocks=1)
+    texts = [event | {"ts": str(event["ts"]), "dur": str(event["dur"])} for event in events]
+    trace, other = (
+        read_trace(write(tmp_path / name, rows)) for name, rows in (("a", events), ("b", texts))
+    )
+    assert trace.tags["start"].tolist() == other.tags["start"].tolist()
+    assert other.losses == []
+
+
+@pytest.mark.parametrize("base", [5e12, 1_000.0])
+def test_read_trace_events_at_zero_far_from_all_others_are_left_out(tmp_path, base):
+    events = []
+    for i in range(20):
+        at = {"ph": "X", "pid": 1, "tid": 1, "name": f"{i}", "dur": 0.0 if i % 4 == 0 else 50.0}
+        start = 0.0 if i % 4 == 0 else base + 100 * i
+        events.append(at | {"cat": "user_annotation" if i % 8 else "kernel", "ts": start})
+    trace = read_trace(write(tmp_path / "t.json", events, config=None))
+    far = base > 1e6
+    assert trace.end - trace.start == (1_850_000 if far else 2_950_000)
+    assert len(trace.tags) + len(trace.device_ops) == (15 if far else 20)
+    assert [note for note in trace.left_out if "timestamp 0" in note and "5" in note] or not far
+
+
+def test_read_trace_negative_durations_are_left_out_and_counted(tmp_path):
+    events = engine_run(blocks=1)
+    operators = [event for event in events if event["cat"] == "cpu_op"]
+    for event in operators[:4]:
+        event["dur"] = -1_669_329_643_132_548.0
+    trace = read_trace(write(tmp_path / "t.json", events))
+    assert len(trace.ops) == len(operators) - 4
+    assert [note for note in trace.left_out if "negative" in note and "4" in note]

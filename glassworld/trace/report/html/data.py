@@ -13,6 +13,7 @@ from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers import blocks, breakdown
 from glassworld.trace.analyzers.bottleneck import find_bottleneck
 from glassworld.trace.analyzers.caveats import find_caveats
+from glassworld.trace.analyzers.execution import slow_parts, tags_explain
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.analyzers.peak_rates import read_peak_rates
@@ -68,6 +69,8 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "operators": _by_tag(analysis, operator_rows),
         "kernels": _by_tag(analysis, kernel_rows) if analysis.on_gpu else {},
         "modelTag": tags.DIFFUSION_FORWARD,
+        "tagsExplain": tags_explain(analysis),
+        "slowest": rows_json(slow_parts(analysis)[:MOST_UNDER_A_TAG]),
         "gaps": [{**asdict(gap), "blamed": blamed(gap)} for gap in analysis.gaps[:20]],
         "memory": _with_looks(rows_json(analysis.memory[:MOST_HELD]), "tag"),
     }

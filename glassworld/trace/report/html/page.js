@@ -85,6 +85,7 @@ function find(text, results) {
 
 function facts() {
   const stage = data.stages[0];
+  const slow = data.tagsExplain ? null : data.slowest[0];
   const whole = outermost.reduce((sum, i) => sum + tagTime(data.tags[i]), 0);
   const leaf = [...data.tags].sort((a, b) => tagSelf(b) - tagSelf(a))[0];
   const fact = (label, name, value, share) =>
@@ -99,7 +100,15 @@ function facts() {
   return el(
     "div",
     { class: "facts" },
-    stage
+    slow
+      ? fact(
+          `slowest ${slow.kind}`,
+          slow.name,
+          ms(slow.self_ms),
+          `${percent(slow.share)} of self time`,
+        )
+      : null,
+    stage && !slow
       ? fact("slowest stage", stage.name, ms(stage.ms), `${percent(stage.share)} of the stages`)
       : null,
     leaf
@@ -130,6 +139,7 @@ function facts() {
 }
 const SECTIONS = {
   stages,
+  slowest,
   blocks,
   steps,
   model,
@@ -163,6 +173,7 @@ const body = el(
   ...[
     findings(),
     shown("stages"),
+    shown("slowest"),
     icicle.section(),
     shown("expected"),
     shown("roofline"),

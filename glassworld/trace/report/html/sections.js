@@ -159,7 +159,14 @@ const operatorChoice = el("select", {
 function showOperators(tag) {
   if (!(tag in data.operators)) return;
   operatorChoice.value = tag;
-  const columns = ["operator", "calls", "CPU", "self CPU", ...(data.onGpu ? ["GPU"] : []), "share"];
+  const columns = [
+    "operator",
+    "calls",
+    "CPU",
+    "self CPU",
+    ...(data.onGpu ? ["GPU"] : []),
+    "share of operators",
+  ];
   const kernels = data.kernels[tag] || [];
   operatorBox.replaceChildren(
     table(
@@ -178,7 +185,7 @@ function showOperators(tag) {
       ? [
           el("h3", {}, "Kernels"),
           table(
-            ["kernel", "calls", "GPU", "share"],
+            ["kernel", "calls", "GPU", "share of kernels"],
             kernels.map((r) => [
               r.name.slice(0, 120),
               r.calls.toLocaleString("en"),
@@ -279,6 +286,22 @@ const roofline = () =>
         ]),
         { search: (i) => data.roofline[i].tag },
       ),
+    ),
+  );
+const slowest = () =>
+  reportSection(
+    "slowest",
+    "self time: without what is inside",
+    table(
+      ["name", "kind", "count", "self", "share of self time"],
+      data.slowest.map((p) => [
+        p.name.slice(0, 70),
+        p.kind,
+        p.count,
+        ms(p.self_ms),
+        percent(p.share),
+      ]),
+      { tall: true },
     ),
   );
 const gaps = () =>

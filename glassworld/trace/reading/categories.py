@@ -1,0 +1,74 @@
+"""Tell what an event is from its category, or from the process and thread that it ran on."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+TAG, OP, PYTHON, LAUNCH, DEVICE, OVERHEAD, OLD_OP, UNKNOWN = range(1, 9)
+"""Which table an event belongs to; for 0 there is none. `UNKNOWN` is left to its process."""
+
+_CATEGORIES = {
+    "user_annotation": TAG,
+    "cpu_op": OP,
+    "operator": OLD_OP,
+    "python_function": PYTHON,
+    "kernel": DEVICE,
+    "concurrent_kernel": DEVICE,
+    "gpu_memcpy": DEVICE,
+    "memcpy": DEVICE,
+    "gpu_memset": DEVICE,
+    "memset": DEVICE,
+    "hpu_op": DEVICE,
+    "mtia_ccp_events": DEVICE,
+    "mtia_workloadd": DEVICE,
+    "collective_comm": DEVICE,
+    "overhead": OVERHEAD,
+    "runtime": LAUNCH,
+    # What repeats other events or is no work: spans of tags, the profiler's own frame, waits.
+    "gpu_user_annotation": 0,
+    "trace": 0,
+    "cuda_sync": 0,
+    "cuda_event": 0,
+    "cpu_instant_event": 0,
+    "ac2g": 0,
+    "fwdbwd": 0,
+}
+_DEVICE_PROCESS = re.compile(
+    r"/device:|hardware|^(?:cuda functions|communication|hccl)\b"
+    r"|\b(?:gpu|npu|tpu|hpu|xpu|mtia)\b",
+    re.IGNORECASE,
+)
+_HOST_PROCESS = re.compile(r"/host:|\b(?:cpu|python)\b", re.IGNORECASE)
+_SPANNING_ROW = re.compile(
+    r"^(?:steps|xla modules|xla tracemes?|framework|source|tensorflow|launch stats|overlap)",
+    re.IGNORECASE,
+)
+_OLD_STEP = "ProfilerStep#"
+
+
+class Categories(dict[Any, int]):
+    """Maps a category of events to the code of its table."""
+
+    def __missing__(self, category: Any) -> int:
+        text = str(category).lower()
+        launch = text.endswith(("_runtime", "_driver"))
+        self[category] = LAUNCH if launch else _CATEGORIES.get(text, UNKNOWN)
+        return self[category]
+
+
+def old_operator_code(name: Any) -> int:
+    """Return the code of an event of torch 1.8, which called the profiler's steps operators."""
+    return TAG if isinstance(name, str) and name.startswith(_OLD_STEP) else OP
+
+
+def code_by_process(process: str, row: str, category: str, on_stream: bool) -> int:
+    """Return the code of an event of no known category, 0 if it must be left out.
+
+    `process` and `row` are the names of its process and thread. `on_stream` says that it names
+    the device and the stream that it ran on.
+    """
+    device = on_stream or (_DEVICE_PROCESS.search(process) and not _HOST_PROCESS.search(process))
+    if device:
+        return 0 if _SPANNING_ROW.search(row) else DEVICE
+    return 0 if category or _SPANNING_ROW.search(process) else OP

@@ -1,0 +1,77 @@
+"""A trace alone in an archive is read; an archive of several is named as one."""
+
+import io
+import json
+import tarfile
+import zipfile
+
+import pytest
+
+from glassworld.errors import TraceError
+from glassworld.trace.reading.reader import read_trace
+from tests.support.traces import engine_run, invoke
+
+EVENTS = engine_run(blocks=1)
+TEXT = json.dumps({"traceEvents": EVENTS}).encode()
+
+
+def tar(path, count, mode="w:gz"):
+    with tarfile.open(path, mode) as archive:
+        for i in range(count):
+            info = tarfile.TarInfo(f"ranks/rank{i}.json")
+            info.size = len(TEXT)
+            archive.addfile(info, io.BytesIO(TEXT))
+    return path
+
+
+def zipped(path, count):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(count):
+            archive.writestr(f"rank{i}.json", TEXT)
+    return path
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        lambda p: tar(p / "t.tar.gz", 1),
+        lambda p: tar(p / "t.tar", 1, "w"),
+        lambda p: zipped(p / "t.zip", 1),
+    ],
+)
+def test_only_trace_in_an_archive_is_read(tmp_path, archive):
+    trace = read_trace(archive(tmp_path))
+    assert trace.events == len(EVENTS)
+    assert trace.losses == []
+
+
+@pytest.mark.parametrize(
+    ("archive", "words"),
+    [
+        (lambda p: tar(p / "ranks.tar.gz", 8), "a tar archive of 8 files"),
+        (lambda p: zipped(p / "ranks.zip", 3), "a zip archive of 3 files"),
+        (lambda p: zipped(p / "none.zip", 0), "traceEvents"),
+    ],
+)
+def test_archive_of_several_files_is_one_clear_line(tmp_path, archive, words):
+    path = archive(tmp_path)
+    with pytest.raises(TraceError, match=words):
+        read_trace(path)
+    result = invoke("top", path)
+    assert result.exit_code != 0
+
+
+def test_damaged_archive_is_one_clear_line(tmp_path):
+    path = zipped(tmp_path / "t.zip", 1)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(TraceError, match="damaged archive"):
+        read_trace(path)
+
+
+def test_byte_order_mark_is_no_damage(tmp_path):
+    for i, text in enumerate((TEXT, json.dumps(EVENTS).encode())):
+        path = tmp_path / f"{i}.json"
+        path.write_bytes(b"\xef\xbb\xbf" + text)
+        trace = read_trace(path)
+        assert trace.events == len(EVENTS)
+        assert trace.losses == []

@@ -1,0 +1,49 @@
+"""Rules about single GPU operations."""
+
+import pytest
+
+from tests.support.advised import findings, only
+from tests.support.traces import CpuTrace, GpuTrace, write
+
+
+@pytest.mark.parametrize("name", ["gemm", "all_reduce"])
+@pytest.mark.parametrize("long", [60.0, 400_000.0])
+def test_one_long_operation_is_found_with_or_without_others_of_its_name(tmp_path, name, long):
+    gpu = GpuTrace()
+    for i in range(20):
+        with gpu.tag("step"):
+            if i == 13:
+                gpu.launch(name, long)
+            gpu.launch("gemm", 60)
+            gpu.wait(58)
+    found = findings(write(tmp_path / "gpu.json", gpu.events, config=None))
+    named = [finding for (rule, _), finding in found.items() if rule == "long-operation"]
+    assert [finding.tag for finding in named] == ([name] if long > 1000 else [])
+    if named:
+        assert named[0].gain_ms == pytest.approx(long / 1000, rel=0.01)
+        assert "step" in named[0].what
+
+
+def test_elementwise_operations_are_advised_to_be_fused(tmp_path):
+    gpu = GpuTrace()
+    with gpu.tag("step"):
+        for _ in range(30):
+            gpu.launch("gemm", 100)
+            gpu.launch("vectorized_elementwise_kernel<4, mul>", 60)
+            gpu.launch("vectorized_elementwise_kernel<4, add>", 60)
+        gpu.wait(6_000)
+    found = only(write(tmp_path / "gpu.json", gpu.events, config=None))
+    assert found.rule == "elementwise"
+    assert found.value == pytest.approx(120 / 220)
+    assert "fuse" in found.change
+
+
+@pytest.mark.parametrize("calls", [5, 30])
+def test_elementwise_operators_of_a_run_on_the_cpu_are_found_if_they_are_many(tmp_path, calls):
+    clock = CpuTrace()
+    with clock.tag("step"):
+        for _ in range(calls):
+            clock.op("aten::mm", 100)
+            clock.op("aten::mul_", 120)
+    found = findings(write(tmp_path / "cpu.json", clock.events, config=None))
+    assert set(found) == ({("elementwise", "aten::mul_")} if calls >= 20 else set())
