@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,23 +13,46 @@ from glassworld.errors import InputError
 ANOTHER = "choose another output folder"
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskFullError(InputError):
+    """A disk, or a user's share of it, has no room for a file."""
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Return whether an exception means that a disk has no room."""
+    full = isinstance(error, OSError) and error.errno in _FULL
+    return full or isinstance(error, DiskFullError)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its suffix; it becomes `path` at the end.
 
-    A file at `path` stays until then; after an exception nothing is left behind. A folder that
-    cannot be written is an `InputError`.
+    A file at `path` stays until then; after an exception nothing is left behind. Raises
+    `DiskFullError` if the disk has no room, and `InputError` if the file cannot be written.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
+        if disk_is_full(error):
+            raise DiskFullError(
+                f"{path}: cannot be written: the disk is full; free some space or {ANOTHER}"
+            ) from error
         if error.filename and Path(error.filename) == temporary:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all, with the errors of `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def check_writable(folder: Path, advice: str = ANOTHER) -> None:

@@ -6,13 +6,16 @@ left on. The run's configuration, versions and machine go into the trace under "
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal, cast
 
 import torch
 from torch.autograd import profiler as autograd_profiler
@@ -25,6 +28,8 @@ from glassworld.profiling.tags import listen, set_recording
 
 Mode = Literal["full", "tags"]
 MODES: tuple[Mode, ...] = ("full", "tags")
+
+_HEAD_BYTES = 4096
 
 
 @contextmanager
@@ -184,10 +189,39 @@ class _UserScopeProfile(autograd_profiler.profile):
             enable(config(), self.kineto_activities)
 
 
+def initialize_profiler() -> None:
+    """Start and stop an empty profile.
+
+    The profiler prints an error if its first use is in another thread than the import of torch.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with autograd_profiler.profile(use_kineto=True):
+        pass
+
+
 def _export(profiler: Any, path: Path, facts: dict[str, Any]) -> None:
-    """Write the profiler's trace with our metadata in it; the file appears whole."""
-    with replacing(path) as partial:
-        profiler.export_chrome_trace(str(partial))
-        head, brace, rest = partial.read_bytes().partition(b"{")
-        joined = head + brace + json.dumps({METADATA_KEY: facts})[1:-1].encode() + b"," + rest
-        partial.write_bytes(gzip.compress(joined, 6) if path.suffix == ".gz" else joined)
+    """Write the profiler's trace with our metadata in it, piece by piece; it appears whole."""
+    header = json.dumps({METADATA_KEY: facts})[1:-1].encode()
+    with replacing(path) as partial, tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        plain = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(plain))
+        _check_whole(plain)
+        with plain.open("rb") as source, _open_for_writing(partial) as target:
+            head, brace, rest = source.read(_HEAD_BYTES).partition(b"{")
+            target.write(head + brace + header + b"," + rest)
+            shutil.copyfileobj(source, target)
+
+
+def _check_whole(plain: Path) -> None:
+    """Raise an `OSError` if the profiler, which reports no failure, has not written all of it."""
+    if plain.is_file() and plain.stat().st_size:
+        with plain.open("rb") as file:
+            file.seek(-min(_HEAD_BYTES, plain.stat().st_size), os.SEEK_END)
+            if file.read().rstrip().endswith(b"}"):
+                return
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _open_for_writing(path: Path) -> IO[bytes]:
+    compressed = path.suffix == ".gz"
+    return cast("IO[bytes]", gzip.open(path, "wb", 6)) if compressed else path.open("wb")

@@ -1,0 +1,56 @@
+"""Files are written whole or not at all, with the true reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glassworld.engine.media.video import write_video
+from glassworld.errors import InputError
+from glassworld.files import DiskFullError, replacing, write_file
+from tests.support.disk import fill, small_disk
+
+
+def test_write_file_replaces_the_content(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.json", b"old")
+    write_file(tmp_path / "a.json", b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
+
+
+def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.json", b"old")
+    with suppress(ZeroDivisionError), replacing(tmp_path / "a.json") as partial:
+        partial.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_missing_folder_is_an_input_error_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file or directory"):
+        write_file(tmp_path / "none" / "a.json", b"new")
+
+
+def write_bytes(folder: Path, frames: np.ndarray) -> None:
+    write_file(folder / "a.bin", frames.tobytes())
+
+
+def write_mp4(folder: Path, frames: np.ndarray) -> None:
+    write_video(folder / "a.mp4", frames, 12)
+
+
+@pytest.mark.parametrize("write", [write_bytes, write_mp4])
+def test_full_disk_is_named_and_nothing_is_left(
+    tmp_path: Path, write: Callable[[Path, np.ndarray], None]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), np.uint8)
+    with small_disk(tmp_path / "disk", 100) as disk:
+        with pytest.raises(DiskFullError, match="the disk is full"):
+            write(disk, noise)
+        assert list(disk.iterdir()) == []
+        fill(disk)
+        with pytest.raises(DiskFullError):
+            write(disk, noise)
