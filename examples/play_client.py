@@ -66,10 +66,19 @@ class PlayClient:
         self.send("act", id=self._acts, keys=keys, mouse=mouse)
         return self._acts
 
+    def _receive(self) -> str | bytes:
+        """Return the next message; ping meanwhile, because the server drops silent clients."""
+        for _ in range(12):
+            try:
+                return self.socket.recv(5)
+            except TimeoutError:
+                self.send("ping", id=0)
+        raise TimeoutError("the server has sent nothing for a minute")
+
     def frames(self, count: int) -> Iterator[Frame]:
         """Yield the next `count` frames as they arrive."""
         while count:
-            received = self.socket.recv(60)
+            received = self._receive()
             if isinstance(received, str):
                 self.messages.append(json.loads(received))
                 continue
@@ -82,7 +91,7 @@ class PlayClient:
     def wait_for(self, kind: str) -> dict[str, Any]:
         """Return the next control message of this kind; skip frames until then."""
         while True:
-            received = self.socket.recv(60)
+            received = self._receive()
             if isinstance(received, bytes):
                 self.send("seen", frame=HEADER.unpack_from(received)[4])
                 continue

@@ -153,7 +153,7 @@ class _Endpoints:
     async def _wait_until_ready(self, socket: ClientSocket) -> None:
         """Wait for the world; raise if the client leaves or sends a message meanwhile."""
         ready = asyncio.create_task(self.state.ready.wait())
-        message = asyncio.create_task(socket.receive())
+        message = asyncio.create_task(socket.receive(silence_allowed=True))
         try:
             await asyncio.wait((ready, message), return_when=asyncio.FIRST_COMPLETED)
             if message.done():

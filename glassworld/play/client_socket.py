@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from glassworld.play import protocol
+from glassworld.play.limits.connections import TokenBucket
 
 SEND_TIMEOUT = 20.0
 """Seconds without progress after which a client counts as gone."""
@@ -15,10 +15,12 @@ SEND_TIMEOUT = 20.0
 CLOSE_TIMEOUT = 2.0
 """Seconds to wait for the client's side of the closing handshake."""
 
-MESSAGES_PER_SECOND = 100
-BURST = 200
-UPLOAD_COST = 20
-"""An upload counts as this many messages."""
+SILENCE_SECONDS = 15.0
+"""A client that sends nothing for so long loses its slot; the page sends a ping each second."""
+
+MESSAGES_PER_SECOND, BURST = 100.0, 200.0
+UPLOAD_COST, MEGAPIXEL_COST = 20.0, 5.0
+"""An upload counts as this many messages, and as more for each megapixel."""
 
 MAX_REASON_BYTES = 120
 """Length of a close reason; the WebSocket protocol allows 123."""
@@ -29,32 +31,34 @@ class ClientSocket:
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
-        self._allowance, self._counted_at = float(BURST), time.monotonic()
+        self._messages = TokenBucket(MESSAGES_PER_SECOND, BURST)
 
-    async def receive(self) -> protocol.ClientMessage | bytes:
+    async def receive(self, silence_allowed: bool = False) -> protocol.ClientMessage | bytes:
         """Return the next message; bytes are an uploaded image.
 
-        Raises `ProtocolError` for an invalid message, `WebSocketDisconnect` when the client goes.
+        Raises `ProtocolError` for an invalid message or too long a silence, and
+        `WebSocketDisconnect` when the client goes.
         """
-        message = await self._socket.receive()
+        try:
+            async with asyncio.timeout(None if silence_allowed else SILENCE_SECONDS):
+                message = await self._socket.receive()
+        except TimeoutError:
+            reason = f"no message for {SILENCE_SECONDS:.0f} seconds; send a ping now and then"
+            raise protocol.ProtocolError(reason) from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code") or 1005)
         data: bytes | None = message.get("bytes")
-        self._count(1 if data is None else UPLOAD_COST)
+        if not self._messages.take(1 if data is None else UPLOAD_COST):
+            raise protocol.ProtocolError("too many messages")
         if data is None:
             return protocol.decode_message(message["text"])
         if len(data) > protocol.MAX_UPLOAD_BYTES:
             raise protocol.ProtocolError("image too large")
         return data
 
-    def _count(self, messages: int) -> None:
-        """Take messages from a token bucket; raise `ProtocolError` if it is empty."""
-        now = time.monotonic()
-        earned = (now - self._counted_at) * MESSAGES_PER_SECOND
-        self._allowance = min(BURST, self._allowance + earned) - messages
-        self._counted_at = now
-        if self._allowance < 0:
-            raise protocol.ProtocolError("too many messages")
+    def charge_pixels(self, pixels: int) -> None:
+        """Let an upload cost by its pixels: the next messages must be fewer, for some seconds."""
+        self._messages.drain(MEGAPIXEL_COST * pixels / 1e6)
 
     async def send_message(self, message: protocol.ServerMessage) -> None:
         """Send a control message."""

@@ -21,6 +21,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 16_000_000
 MAX_GALLERY_IMAGES = 24
 
+START_OF_SCAN, MAX_SCANNED_PIXELS = b"\xff\xda", 16 * MAX_PIXELS
+"""A progressive JPEG is decoded once for each of its scans; it usually has ten."""
+
 
 @dataclass(frozen=True)
 class StartImage:
@@ -34,19 +37,25 @@ class StartImage:
         return encode_images(np.asarray(self.image)[None], "png")[0]
 
 
-def prepare_image(data: bytes, name: str, height: int, width: int) -> StartImage:
-    """Decode an image file and crop it; raise `ImageError` if it is invalid or too large."""
+def prepare_image(data: bytes, name: str, height: int, width: int) -> tuple[StartImage, int]:
+    """Decode an image file and crop it; return it and how many pixels it had.
+
+    Raises `ImageError` if it is invalid, too large or made to be slow.
+    """
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_too_large(name)) from None
     except (OSError, *DAMAGED):
         raise ImageError(f"{name}: not a PNG, JPEG or WebP image") from None
-    if opened.width * opened.height > MAX_PIXELS:
+    pixels = opened.width * opened.height
+    if pixels > MAX_PIXELS:
         raise ImageError(_too_large(name))
-    pixels = load_start_image(opened, height, width)
-    eight_bit = np.rint((pixels * 0.5 + 0.5) * 255).astype(np.uint8)
-    return StartImage(name, Image.fromarray(eight_bit.transpose(1, 2, 0)))
+    if opened.format == "JPEG" and pixels * data.count(START_OF_SCAN) > MAX_SCANNED_PIXELS:
+        raise ImageError(f"{name}: a JPEG of too many scans; save it without progressive loading")
+    values = load_start_image(opened, height, width)
+    eight_bit = np.rint((values * 0.5 + 0.5) * 255).astype(np.uint8)
+    return StartImage(name, Image.fromarray(eight_bit.transpose(1, 2, 0))), pixels
 
 
 def _too_large(name: str) -> str:
@@ -64,7 +73,7 @@ def load_gallery(folder: Path, height: int, width: int) -> list[StartImage]:
         path for path in source.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()
     )
     return [
-        prepare_image(path.read_bytes(), path.stem.replace("_", " "), height, width)
+        prepare_image(path.read_bytes(), path.stem.replace("_", " "), height, width)[0]
         for path in files[:MAX_GALLERY_IMAGES]
     ]
 

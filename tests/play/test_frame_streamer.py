@@ -57,13 +57,13 @@ def test_clients_that_do_not_read_for_30_seconds_slow_nobody(live: LiveServer) -
                 lying.send("seen", frame=2**32 - 1)
         assert numbers == list(range(len(numbers)))
         assert len(numbers) > 30 * RATE / 4  # about 30 RATE on an idle machine
-        # The server disconnects the client whose socket is full.
-        assert until(lambda: live.state.slots_taken == 2, 30)
+        # Neither answers a ping.
+        assert until(lambda: live.state.slots_taken == 1)
         client.send("pause")
         client.send("ping", id=1)
         client.wait_for("pong")
         assert until(lambda: live.state.device_thread.waiting == 0)
         sent = live.state.metrics.frames
         time.sleep(0.5)
-        assert live.state.metrics.frames == sent  # no frames for the silent client
+        assert live.state.metrics.frames == sent
     assert until(lambda: live.state.slots_taken == 0)

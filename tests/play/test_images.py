@@ -33,7 +33,8 @@ def test_gallery_is_the_pictures_folder_or_else_the_world_folder(tmp_path: Path)
 def test_prepared_image_as_png_keeps_every_pixel() -> None:
     buffer = io.BytesIO()
     tiny.picture(64, 96).save(buffer, "PNG")
-    image = prepare_image(buffer.getvalue(), "mine", 32, 48)
+    image, pixels = prepare_image(buffer.getvalue(), "mine", 32, 48)
+    assert pixels == 64 * 96
     reopened = np.asarray(Image.open(io.BytesIO(image.png())))
     np.testing.assert_array_equal(reopened, np.asarray(image.image))
 

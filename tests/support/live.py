@@ -76,6 +76,54 @@ class HttpResponse(NamedTuple):
     body: bytes
 
 
+class RawSocket:
+    """A WebSocket whose client sends frames of any kind and reads nothing unless asked."""
+
+    def __init__(self, port: int, headers: str = "") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), 10)
+        self.socket.sendall(
+            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{headers}\r\n".encode()
+        )
+        self.answer = self.socket.recv(4096)
+        while self.answer.startswith(b"HTTP/1.1 101") and b'"hello"' not in self.answer:
+            self.answer += self.socket.recv(4096)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send_frames(
+        self, opcode: int, payload: bytes = b"", count: int = 1, fin: bool = True
+    ) -> bool:
+        """Send frames; return False if the server has hung up."""
+        assert len(payload) < 126
+        mask = b"\0\0\0\0"
+        frame = bytes([opcode | 0x80 * fin, 0x80 | len(payload)]) + mask + payload
+        try:
+            self.socket.sendall(frame * count)
+        except OSError:
+            return False
+        return True
+
+    def ends(self, seconds: float) -> bool:
+        """Read until the server hangs up; return False if it does not within `seconds`."""
+        self.socket.settimeout(seconds)
+        end = time.monotonic() + seconds
+        try:
+            while self.socket.recv(65_536):
+                if time.monotonic() > end:
+                    return False
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+        return True
+
+
 class LiveServer:
     """A server for a `with`; `changes` change the spec of its tiny world.
 
@@ -144,6 +192,10 @@ class LiveServer:
         except urllib.error.HTTPError as error:
             with error:
                 return HttpResponse(error.code, error.headers, error.read())
+
+    def transports(self) -> list[asyncio.Transport]:
+        """Return the transports of all connections."""
+        return [connection.transport for connection in self._server.server_state.connections]
 
     def tasks(self) -> int:
         """Return the number of the server's asyncio tasks."""

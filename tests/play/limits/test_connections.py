@@ -1,0 +1,162 @@
+"""Limits of connections: with real sockets, whatever a client sends or does not read."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from glassworld.play.limits.connections import TokenBucket
+from tests.support.live import RATE, LiveServer, RawSocket, until
+
+TEXT, BINARY, PING, PONG, CONTINUATION = 1, 2, 9, 10, 0
+
+
+@pytest.fixture
+def live() -> Iterator[LiveServer]:
+    with LiveServer(frame_rate=RATE) as running:
+        yield running
+
+
+def test_token_bucket_refuses_more_than_its_burst() -> None:
+    bucket = TokenBucket(rate=0.001, burst=3)
+    assert [bucket.take(1) for _ in range(4)] == [True, True, True, False]
+    assert not bucket.take(1)
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload", "fin"),
+    [(PING, b"", True), (PONG, b"x", True), (TEXT, b"a", False), (BINARY, b"", False)],
+)
+def test_frames_of_any_kind_are_limited_and_slow_nobody(
+    live: LiveServer, opcode: int, payload: bytes, fin: bool
+) -> None:
+    with RawSocket(live.port) as client:
+        assert until(lambda: live.state.slots_taken == 1)
+        client.send_frames(opcode, payload, fin=fin)
+        following = opcode if fin else CONTINUATION
+        slowest = 0.0
+        for _ in range(20):
+            if not client.send_frames(following, payload, 5000, fin):
+                break
+            began = time.monotonic()
+            assert live.get("/healthz").status == 200
+            slowest = max(slowest, time.monotonic() - began)
+        assert client.ends(5)
+        assert slowest < 0.5  # on a machine that tests something else at the same time
+    assert until(lambda: live.state.slots_taken == 0)
+
+
+def test_upload_in_many_pieces_is_within_the_limit(live: LiveServer) -> None:
+    with live.client() as client:
+        piece = bytes(2048)
+        client.socket.send(iter([b"GIF89a", *[piece] * 2000]))
+        assert "not a PNG" in client.wait_for("notice")["text"]
+
+
+def test_answers_that_nobody_reads_are_not_kept(
+    live: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glassworld.play.limits.connections.FRAMES_PER_SECOND", 1e9)
+    monkeypatch.setattr("glassworld.play.limits.connections.FRAME_BURST", 1e9)
+    with RawSocket(live.port) as client:
+        for _ in range(40):
+            client.send_frames(PING, bytes(125), 2000)
+        (transport,) = live.transports()
+        assert until(lambda: transport.get_write_buffer_size() < 200_000)
+
+
+def test_client_that_sends_nothing_loses_its_slot(
+    live: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glassworld.play.client_socket.SILENCE_SECONDS", 0.5)
+    with RawSocket(live.port) as silent, live.client() as client:
+        assert until(lambda: live.state.slots_taken == 2)
+        client.start()
+        numbers = [frame.number for frame in client.frames(RATE * 2)]
+        assert numbers == list(range(RATE * 2))
+        for _ in range(5):
+            silent.send_frames(PONG)  # is no message
+        assert until(lambda: live.state.slots_taken == 1)
+        assert silent.ends(5)
+
+
+@pytest.mark.parametrize("sends", [False, True])
+def test_client_that_reads_nothing_loses_its_slot_and_its_socket(
+    monkeypatch: pytest.MonkeyPatch, sends: bool
+) -> None:
+    monkeypatch.setattr("glassworld.play.limits.connections.PING_SECONDS", 0.3)
+    monkeypatch.setattr("glassworld.play.limits.connections.PONG_SECONDS", 0.5)
+    with LiveServer(frame_rate=RATE, send_buffer=8192) as live, RawSocket(live.port) as deaf:
+        deaf.send_frames(TEXT, b'{"type": "start", "version": 1}')
+        assert until(lambda: live.state.slots_taken == 1)
+        end = time.monotonic() + 10
+        while live.state.slots_taken:
+            assert time.monotonic() < end
+            if sends:
+                deaf.send_frames(TEXT, b'{"type": "seen", "frame": 4294967295}')
+            time.sleep(0.05)
+        assert until(lambda: not live.transports())  # also while the client's side stays open
+
+
+@pytest.mark.parametrize("part", [b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"body"])
+def test_request_that_does_not_end_is_cut(
+    live: LiveServer, monkeypatch: pytest.MonkeyPatch, part: bytes
+) -> None:
+    monkeypatch.setattr("glassworld.play.limits.connections.REQUEST_SECONDS", 0.5)
+    if part == b"body":
+        part = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n1"
+    with socket.create_connection(("127.0.0.1", live.port)) as slow:
+        slow.sendall(part)
+        began = time.monotonic()
+        slow.settimeout(5)
+        for byte in b"X-Slow: 1":
+            try:
+                slow.sendall(bytes([byte]) if part else b"")
+            except OSError:
+                break
+            time.sleep(0.1)
+        assert until(lambda: not live.transports(), 5)
+        assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize(("size", "status"), [(9_000, b"101"), (40_000, b"101"), (0, b"431")])
+def test_handshake_with_large_headers_is_answered(
+    live: LiveServer, size: int, status: bytes
+) -> None:
+    headers = f"Cookie: {'c' * size}\r\n" if size else f"X-Other: {'c' * 9000}\r\n"
+    with RawSocket(live.port, headers) as client:
+        assert client.answer.startswith(b"HTTP/1.1 " + status)
+
+
+INVALID = [
+    b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    b"GET / HTTP/1.1\r\nHost: evil\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n",
+    b"\x16\x03\x01 hello",
+    b"GET / HTTP/9\r\n\r\n",
+]
+
+
+def test_bad_input_writes_no_traceback_and_few_lines(
+    live: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("uvicorn.error").setLevel("INFO")
+    for _ in range(8):
+        for request in INVALID:
+            with socket.create_connection(("127.0.0.1", live.port), 10) as client:
+                client.sendall(request)
+                client.recv(4096)
+                client.sendall(b"5\r\n")
+        for opcode, payload, fin in ((TEXT, b"\xff\xfe", True), (3, b"", True), (PING, b"", False)):
+            with RawSocket(live.port) as socket_client:
+                socket_client.send_frames(TEXT, b'{"type": "start", "version": 1}')
+                socket_client.send_frames(opcode, payload, fin=fin)
+                assert socket_client.ends(10)
+    assert until(lambda: live.state.slots_taken == 0)
+    assert "Traceback" not in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) <= 10
