@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,20 +14,7 @@ import pytest
 from glassworld.engine.actions.files import load_actions, recorded_noise
 from tests.support import tiny
 from tests.support.live import LiveServer
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield running
-        running.close()
+from tests.support.page import opened, text, until
 
 
 @pytest.fixture(scope="module")
@@ -48,31 +33,6 @@ def phone(browser: Any, live: LiveServer) -> Iterator[Any]:
     yield from opened(
         browser, live, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
     )
-
-
-def opened(browser: Any, live: LiveServer, query: str = "", **options: Any) -> Iterator[Any]:
-    """Yield the page once it plays; fail on errors in its scripts."""
-    context = browser.new_context(**options)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(f"http://127.0.0.1:{live.port}/{query}")
-    until(page, "globalThis.glassworld?.state.shown?.frame > 8")
-    yield page
-    context.close()
-    assert not errors
-
-
-def until(page: Any, expression: str, seconds: float = 30) -> None:
-    """Wait until `expression` is true; the page's policy forbids `wait_for_function`."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(f"Boolean({expression})"):
-        assert time.monotonic() < end, f"still not: {expression}"
-        page.wait_for_timeout(50)
-
-
-def text(page: Any, selector: str) -> str:
-    return str(page.locator(selector).inner_text())
 
 
 def shown(page: Any) -> dict[str, Any]:

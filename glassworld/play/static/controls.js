@@ -1,8 +1,5 @@
-// Input: the keyboard, the on-screen keys and, in pointer lock, the mouse.
+// Input: the keys held, by keyboard or on screen, and in pointer lock the mouse.
 
-const ARROWS = { ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right" };
-const CAMERA = { up: "i", down: "k", left: "j", right: "l" };
-const MOVE = { up: "w", down: "s", left: "a", right: "d" };
 const PADS = ["qweasdzxc", "uiojklm,."];
 const PIXELS_PER_STEP = 14; // mouse movement equal to a camera key held for one frame
 const MOUSE_INTERVAL = 50;
@@ -12,6 +9,7 @@ export class Controls {
   // or null if no key caused it.
   constructor(screen, pads, act) {
     Object.assign(this, { screen, pads, act, controls: [], held: new Map(), touches: new Map() });
+    this.label = (key) => key.toUpperCase();
     this.acknowledged = 0;
     this.mouse = { x: 0, y: 0, sent: [0, 0], timer: null, id: 0 };
     this.cells = new Map();
@@ -33,22 +31,7 @@ export class Controls {
     return this.controls.some((control) => control.key === key);
   }
 
-  keyOf(event) {
-    const arrow = ARROWS[event.code];
-    if (arrow) return this.hasKey(CAMERA[arrow]) ? CAMERA[arrow] : MOVE[arrow];
-    return event.code.startsWith("Key") ? event.code.slice(3).toLowerCase() : null;
-  }
-
   listen() {
-    addEventListener("keydown", (event) => {
-      if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey) return;
-      const key = this.keyOf(event);
-      if (!this.hasKey(key)) return;
-      event.preventDefault();
-      if (!event.repeat) this.press(key, event.timeStamp);
-    });
-    addEventListener("keyup", (event) => this.release(this.keyOf(event), event.timeStamp));
-    addEventListener("blur", () => this.releaseAll());
     this.screen.addEventListener("click", () => {
       const fine = matchMedia("(pointer: fine)").matches;
       if (this.hasMouse && fine && !document.pointerLockElement) this.screen.requestPointerLock();
@@ -68,17 +51,20 @@ export class Controls {
     });
   }
 
-  press(key, time) {
+  // `source` is what presses the key: a place of the keyboard, or a finger. A key is held as long
+  // as any of its sources.
+  press(key, source, time) {
+    const hold = { id: 0, releasing: false, sources: this.held.get(key)?.sources ?? new Set() };
+    hold.sources.add(source);
     this.held.delete(key); // the newest comes last
-    const hold = { id: 0, releasing: false };
     this.held.set(key, hold);
     hold.id = this.send(time);
   }
 
   // A key stays down until a block has used it, so that short taps are not lost.
-  release(key, time) {
+  release(key, source, time) {
     const hold = this.held.get(key);
-    if (!hold) return;
+    if (!hold?.sources.delete(source) || hold.sources.size) return;
     if (hold.id > this.acknowledged) {
       hold.releasing = true;
       return;
@@ -88,6 +74,7 @@ export class Controls {
   }
 
   releaseAll() {
+    this.touches.clear();
     if (!this.held.size) return;
     this.held.clear();
     this.send(null);
@@ -143,6 +130,12 @@ export class Controls {
     if (vertical !== lastVertical || horizontal !== lastHorizontal) this.send(null);
   }
 
+  // Show other labels on the on-screen keys; `label(key)` returns that of a control's key.
+  relabel(label) {
+    this.label = label;
+    for (const [key, cell] of this.cells) cell.querySelector("b").textContent = label(key);
+  }
+
   drawPads() {
     this.pads.replaceChildren();
     this.cells.clear();
@@ -157,10 +150,13 @@ export class Controls {
         const cell = document.createElement("span");
         const letter = document.createElement("b");
         const name = document.createElement("small");
-        letter.textContent = control.key.toUpperCase();
+        letter.textContent = this.label(control.key);
         name.textContent = control.name.replace("camera_", "");
         cell.append(letter, name);
         cell.dataset.key = control.key;
+        cell.setAttribute("role", "button");
+        cell.setAttribute("aria-pressed", "false");
+        cell.setAttribute("aria-label", control.name.replaceAll("_", " "));
         cell.style.gridArea = `${Math.floor(cellIndex / 3) + 1} / ${(cellIndex % 3) + 1}`;
         pad.append(cell);
         this.cells.set(control.key, cell);
@@ -179,13 +175,19 @@ export class Controls {
       const previous = this.touches.get(event.pointerId) ?? null;
       if (key === previous) return;
       this.touches.set(event.pointerId, key);
-      if (previous) this.release(previous, event.timeStamp);
-      if (key) this.press(key, event.timeStamp);
+      if (previous) this.release(previous, event.pointerId, event.timeStamp);
+      if (key) this.press(key, event.pointerId, event.timeStamp);
     };
     const leave = (event) => {
       const previous = this.touches.get(event.pointerId);
       this.touches.delete(event.pointerId);
-      if (previous) this.release(previous, event.timeStamp);
+      if (previous) this.release(previous, event.pointerId, event.timeStamp);
+    };
+    this.pads.onclick = ({ detail, target, timeStamp }) => {
+      const key = target.closest?.("[data-key]")?.dataset.key;
+      if (detail || !key) return; // a finger or a mouse has pressed it already
+      this.press(key, "click", timeStamp);
+      this.release(key, "click", timeStamp);
     };
     this.pads.onpointerdown = (event) => {
       event.preventDefault();
@@ -198,17 +200,14 @@ export class Controls {
 
   markHeld() {
     const held = this.keys;
-    for (const [key, cell] of this.cells) cell.classList.toggle("held", held.includes(key));
+    for (const [key, cell] of this.cells) {
+      cell.classList.toggle("held", held.includes(key));
+      cell.setAttribute("aria-pressed", held.includes(key));
+    }
   }
 
   // Light the keys that the frame on screen used.
   markUsed(keys) {
     for (const [key, cell] of this.cells) cell.classList.toggle("seen", keys.includes(key));
   }
-}
-
-export function isTyping(event) {
-  return (
-    event.target.matches?.("input, select, textarea") || document.querySelector("dialog[open]")
-  );
 }

@@ -34,9 +34,9 @@ export class Gallery {
     button.title = title;
     button.dataset.id = id;
     button.append(content);
-    button.onclick = () => {
+    button.onclick = ({ detail }) => {
       this.choose(id);
-      button.blur();
+      if (detail) button.blur(); // as in main.js
     };
     return button;
   }

@@ -4,30 +4,31 @@ const KEY_ORDER = "wasdqezxcijkl";
 
 const byId = (id) => document.getElementById(id);
 
-export function showHelp(hello) {
-  listKeys(hello.controls);
-  showHint(hello);
+// `label(key)` returns what the player's keyboard shows for a control's key.
+export function showHelp(hello, label) {
+  listKeys(hello.controls, label);
+  showHint(hello, label);
 }
 
-function listKeys(list) {
+function listKeys(list, label) {
   const useful = list.filter(({ column, mouse }) => column || mouse[0] || mouse[1]);
   const rows = useful.flatMap(({ key, name }) => {
     const term = document.createElement("dt");
     const meaning = document.createElement("dd");
-    term.textContent = key.toUpperCase();
+    term.textContent = label(key);
     meaning.textContent = name.replaceAll("_", " ");
     return [term, meaning];
   });
   byId("help-keys").replaceChildren(...rows);
 }
 
-function showHint({ controls: list, idle, has_mouse: mouse, note }) {
+function showHint({ controls: list, idle, has_mouse: mouse, note }, label) {
   const rank = (key) => KEY_ORDER.indexOf(key);
   const moves = list.filter(({ column }) => column && column !== idle).map(({ key }) => key);
   const keys = moves
     .sort((a, b) => rank(a) - rank(b))
-    .join(" ")
-    .toUpperCase();
+    .map(label)
+    .join(" ");
   const touch = matchMedia("(pointer: coarse)").matches;
   const instruction = touch ? "Move with the on-screen keys" : `Move with ${keys}`;
   byId("hint-how").textContent =

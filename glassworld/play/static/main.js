@@ -1,10 +1,11 @@
 // Connects the parts of the page.
 
 import { Connection } from "/static/connection.js";
-import { Controls, isTyping } from "/static/controls.js";
+import { Controls } from "/static/controls.js";
 import { Gallery } from "/static/gallery.js";
 import { showHelp } from "/static/help.js";
 import { Hud } from "/static/hud.js";
+import { Keyboard } from "/static/keyboard.js";
 import { resultCard, toast } from "/static/notices.js";
 import { Screen } from "/static/screen.js";
 
@@ -16,6 +17,7 @@ const state = {
   recording: null,
   seed: null,
   hello: null,
+  greeted: false, // on this connection; before, the server takes no message
   started: false,
   nextId: 1,
   ping: { id: 0, sent: 0 },
@@ -25,6 +27,7 @@ const acts = new Map(); // id -> { keys, time }; time is null once a frame has a
 const screen = new Screen(byId("canvas"), onDrawn);
 const hud = new Hud(screen);
 const controls = new Controls(byId("screen"), byId("pads"), act);
+const keyboard = new Keyboard(controls, runAction, showLabels);
 const gallery = new Gallery(byId("gallery"), byId("file"), {
   choose: (id) => start({ picture: id }),
   upload: (bytes) => connection.sendImage(bytes),
@@ -33,11 +36,11 @@ const gallery = new Gallery(byId("gallery"), byId("file"), {
 const connection = new Connection(onMessage, (header, blob) => screen.take(header, blob), onStatus);
 
 // For tests and the browser console.
-globalThis.glassworld = { state, screen, hud, controls, connection };
+globalThis.glassworld = { state, screen, hud, controls, keyboard, connection };
 
 const handlers = {
   hello(message) {
-    Object.assign(state, { hello: message, started: false, nextId: 1, recording: null });
+    Object.assign(state, { hello: message, greeted: true, started: false, nextId: 1 });
     acts.clear();
     const { width, height, frame_rate: rate } = message;
     document.documentElement.style.setProperty("--ratio", width / height);
@@ -47,7 +50,7 @@ const handlers = {
     controls.configure(message);
     byId("world").textContent = `${message.world} · ${message.mode} · ${width}×${height}`;
     gallery.show(message.pictures, (path) => connection.address(path));
-    showHelp(message);
+    showLabels();
     showRecording();
     const wasUpload = gallery.uploaded && gallery.chosen === "upload";
     if (wasUpload) connection.sendImage(gallery.uploaded.bytes);
@@ -113,7 +116,9 @@ function onStatus(what) {
     status("waiting", "loading");
     return;
   }
-  state.started = false;
+  if (state.recording !== null) toast("The connection was lost, and the recording with it.");
+  Object.assign(state, { started: false, greeted: false, recording: null });
+  showRecording();
   screen.rest();
   status("lost", "reconnecting");
   if (!state.full) showOverlay("Connection lost. Reconnecting");
@@ -202,6 +207,7 @@ function showSlow() {
 function showRecording() {
   const on = state.recording !== null;
   byId("record").classList.toggle("on", on);
+  byId("record").setAttribute("aria-pressed", on);
   byId("record").querySelector("span").textContent = on ? "Stop" : "Record";
   byId("recording").hidden = !on;
 }
@@ -249,30 +255,30 @@ const actions = {
   },
 };
 
-const shortcuts = {
-  " ": "play",
-  ".": "step",
-  Backspace: "rewind",
-  r: "reset",
-  v: "record",
-  t: "capture",
-  f: "full",
-  "?": "help-button",
-};
-
-for (const [id, action] of Object.entries(actions)) {
-  byId(id).addEventListener("click", () => {
-    action();
-    byId(id).blur(); // otherwise the space bar would press it again
-  });
+function runAction(name) {
+  if (!byId(name).disabled) actions[name]();
 }
 
-addEventListener("keydown", (event) => {
-  const name = shortcuts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (!name || event.repeat || isTyping(event) || event.ctrlKey || event.metaKey) return;
-  event.preventDefault();
-  if (!byId(name).disabled) actions[name]();
-});
+// Show the keys as the player's keyboard has them.
+function showLabels() {
+  const label = (key) => keyboard.label(key);
+  controls.relabel(label);
+  if (state.hello) showHelp(state.hello, label);
+  for (const name of Object.keys(actions)) {
+    const shortcut = keyboard.shortcutLabel(name);
+    const title = byId(name).title.replace(/ \(.*\)$/, "");
+    byId(name).title = shortcut ? `${title} (${shortcut})` : title;
+    const term = document.querySelector(`[data-shortcut="${name}"]`);
+    if (term) term.textContent = shortcut || "–";
+  }
+}
+
+for (const [id, action] of Object.entries(actions)) {
+  byId(id).addEventListener("click", (event) => {
+    action();
+    if (event.detail) byId(id).blur(); // after a mouse, the keys belong to the world again
+  });
+}
 
 byId("seed-form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -285,7 +291,7 @@ byId("seed-form").addEventListener("submit", (event) => {
 
 function everySecond() {
   state.ping = { id: state.ping.id + 1, sent: performance.now() };
-  if (state.started) connection.send("ping", { id: state.ping.id });
+  if (state.greeted) connection.send("ping", { id: state.ping.id });
   if (state.recording === null) return;
   const seconds = Math.floor((performance.now() - state.recording) / 1000);
   byId("recording-time").textContent =
@@ -294,5 +300,5 @@ function everySecond() {
 
 document.addEventListener("visibilitychange", () => screen.rest()); // a hidden page draws nothing
 byId("full").hidden = !document.fullscreenEnabled;
-setInterval(everySecond, 1000);
+new Worker("/static/ticker.js").onmessage = everySecond; // also while the page is hidden
 showState();
