@@ -189,3 +189,26 @@ def check_play(
     options = PlayCheckOptions(seconds, stuck, connects, load.world, load.device, json_file)
     if not run_play_check(options):
         raise typer.Exit(1)
+
+
+@app.command("attack")
+@with_load_flags("world", "device")
+def attack_play(
+    load: LoadOptions,
+    messages: Annotated[int, typer.Option(min=1, help="Malformed messages to send.")] = 100_000,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Stop sending after this many seconds.")
+    ] = 120,
+    json_file: _Json = None,
+) -> None:
+    """Attack a live play server on this machine, and check that it stays quick and clean.
+
+    Starts a server and sends it malformed messages, pings, fragments, requests that do not end,
+    and clients that read nothing (Linux). Connects to no other machine. The exit code is 1 if a
+    promise is broken.
+    """
+    from glassworld.bench.play.attack import AttackOptions, run_attack
+
+    options = AttackOptions(messages, seconds, load.world, load.device, json_file)
+    if not run_attack(options):
+        raise typer.Exit(1)

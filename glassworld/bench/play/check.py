@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from glassworld.bench.play.client import NonReadingClient, PlayClient
 from glassworld.bench.section_runner import Figures
@@ -131,7 +131,9 @@ class PlayServer(NamedTuple):
 
 
 @contextmanager
-def serving(world: str | Path | None, device: str) -> Iterator[PlayServer]:
+def serving(
+    world: str | Path | None, device: str, log: IO[str] | None = None
+) -> Iterator[PlayServer]:
     """Run a server until the end of the `with`; it is ready at the beginning.
 
     Raises `InputError` if it does not start.
@@ -139,7 +141,7 @@ def serving(world: str | Path | None, device: str) -> Iterator[PlayServer]:
     command = [sys.executable, "-m", "glassworld", "play", "--no-open", "--port", "0"]
     command += ["--device", device, *([] if world is None else ["--world", str(world)])]
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         try:
             assert process.stdout is not None
             address = re.search(r"http://127.0.0.1:(\d+)/", process.stdout.readline())
