@@ -12,11 +12,12 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 from typing import TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -45,6 +46,7 @@ class DeviceThread:
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "device", _leave_a_core)
+        self._closed = False
         self.waiting = 0  # jobs not finished yet that somebody waits for
 
     async def run(self, job: Callable[[], Result]) -> Result:
@@ -56,12 +58,14 @@ class DeviceThread:
             self.waiting -= 1
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Run `job` after the waiting ones; if it fails, log the exception."""
-        self._executor.submit(job).add_done_callback(_log_failure)
+        """Run `job` after the waiting ones, unless closed; if it fails, log the exception."""
+        if not self._closed:
+            self._executor.submit(job).add_done_callback(_log_failure)
 
     def close(self) -> None:
-        """Finish the running job and drop the others."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Finish the running job and those submitted, and take no more."""
+        self._closed = True
+        self._executor.shutdown(wait=True)
 
 
 def _leave_a_core() -> None:
@@ -71,7 +75,9 @@ def _leave_a_core() -> None:
 def _log_failure(job: Future[None]) -> None:
     error = None if job.cancelled() else job.exception()
     if error is not None:
-        logging.getLogger(__name__).error("a job of the device thread failed", exc_info=error)
+        logging.getLogger("glassworld.play").error(
+            "a job of the device thread failed", exc_info=error
+        )
 
 
 class BlockRequest:
@@ -113,6 +119,8 @@ class BlockScheduler:
         self._device_thread = device_thread
         self._requests: deque[BlockRequest] = deque()
         self._batches: list[SessionBatch] = []
+        self._open_sessions: WeakSet[LiveSession] = WeakSet()
+        self._closing = False
 
     def request(
         self, session: LiveSession, newest_input: Callable[[], PlayerInput]
@@ -122,6 +130,7 @@ class BlockScheduler:
         The device thread calls `newest_input` when it starts the block.
         """
         request = BlockRequest(session, newest_input)
+        self._open_sessions.add(session)
         self._requests.append(request)
         self._device_thread.submit(lambda: self._serve(request))
         self._device_thread.waiting += 1
@@ -133,12 +142,18 @@ class BlockScheduler:
 
     def close_session(self, session: LiveSession) -> None:
         """Close a session after the jobs that are waiting now."""
+        self._open_sessions.discard(session)
         self._device_thread.submit(lambda: self._close_session(session))
 
     def close(self) -> None:
-        """Cancel the waiting requests; close the device thread before."""
-        while self._requests:
-            self._requests.popleft().future.cancel()
+        """Drop the waiting blocks and close the sessions; close the device thread afterwards.
+
+        A capture must end on the device thread: the garbage collector would end its profiler on
+        another one, which crashes the process.
+        """
+        self._closing = True
+        for session in list(self._open_sessions):
+            self.close_session(session)
 
     # The device thread calls the methods below.
 
@@ -153,6 +168,8 @@ class BlockScheduler:
                 ready.append(waiting)
         with _failures_go_to(ready):
             for _, batch in groupby(sorted(ready, key=_batch_key), _batch_key):
+                if self._closing:
+                    raise CancelledError
                 self._generate(list(batch))
 
     def _generate(self, requests: list[BlockRequest]) -> None:

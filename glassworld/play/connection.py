@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,21 @@ from starlette.websockets import WebSocketDisconnect
 from glassworld.engine.actions.track import Action
 from glassworld.errors import InputError
 from glassworld.play import protocol
+from glassworld.play.capture import BlockCapture
 from glassworld.play.client_socket import ClientSocket
 from glassworld.play.downloads import offer_capture, offer_recording
 from glassworld.play.frame_streamer import FrameStreamer
-from glassworld.play.images import prepare_image
 from glassworld.play.live_session import BlockResult, LiveSession, PlayerInput
-from glassworld.play.recording import FinishedRecording
+from glassworld.play.recording import FinishedRecording, write_failure
 from glassworld.play.server_state import ServerState
+
+logger = logging.getLogger("glassworld.play")
 
 UPLOAD = "upload"
 """The id of the image uploaded last."""
+
+MAX_IDLE_SECONDS, CHECK_SECONDS = 10.0, 0.5
+"""A capture ends if its session generates nothing for so long: there is one profiler for all."""
 
 
 class PlayerConnection:
@@ -35,7 +41,8 @@ class PlayerConnection:
         self.pacer = self.streamer.pacer
         self.images = {str(index): image for index, image in enumerate(state.images)}
         self._last_start = ("0", state.world.spec.seed)  # image id and seed
-        self._trace: Path | None = None
+        self._capture_of_session: BlockCapture | None = None
+        self._uploading: asyncio.Task[None] | None = None
         self._background_tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -81,11 +88,15 @@ class PlayerConnection:
             message = await self.socket.receive()
             try:
                 if isinstance(message, bytes):
-                    await self._upload(message)
+                    self._upload(message)
                 else:
                     await self._handle(message)
             except InputError as error:
-                await self.socket.send_message(protocol.NoticeMessage(str(error)))
+                await self._notice(str(error))
+            except TimeoutError:
+                raise  # the client does not read
+            except OSError as error:  # such as a full disk
+                await self._notice(f"The server cannot do that: {write_failure(error)}.")
             self.streamer.notify()
 
     async def _handle(self, message: protocol.ClientMessage) -> None:
@@ -111,9 +122,22 @@ class PlayerConnection:
             case protocol.CaptureMessage():
                 await self._capture(message)
 
-    async def _upload(self, data: bytes) -> None:
+    def _upload(self, data: bytes) -> None:
+        """Decode an uploaded image while play continues."""
+        if self._uploading is not None and not self._uploading.done():
+            raise InputError("wait until the server has read your last image")
+        self._uploading = self._run_in_background(self._decode(data))
+
+    async def _decode(self, data: bytes) -> None:
         spec = self.state.world.spec
-        image = await asyncio.to_thread(prepare_image, data, "your image", spec.height, spec.width)
+        try:
+            image, pixels = await self.state.image_decoder.decode(
+                data, "your image", spec.height, spec.width
+            )
+        except InputError as error:
+            await self._notice(str(error))
+            return
+        self.socket.charge_pixels(pixels)
         self.images[UPLOAD] = image
         await self.socket.send_message(protocol.ImageMessage(*image.image.size))
 
@@ -129,6 +153,8 @@ class PlayerConnection:
         last_id, last_seed = self._last_start
         image_id = last_id if message.picture is None else message.picture
         seed = last_seed if message.seed is None else message.seed
+        if image_id == UPLOAD and self._uploading is not None:
+            await asyncio.wait([self._uploading])
         if image_id not in self.images:
             raise InputError("no such start image; choose another or upload yours again")
         image, world = self.images[image_id], self.state.world
@@ -164,38 +190,63 @@ class PlayerConnection:
 
     async def _capture(self, message: protocol.CaptureMessage) -> None:
         session = self.streamer.current_session()
-        if self.state.capture_owner is not None:
+        if self.state.capture is not None:
             raise InputError("a capture is already running; wait until it is done")
         path = self.state.downloads.new_path("trace.json.gz")
-        self.state.capture_owner, self._trace = self, path
-        await self.state.device_thread.run(lambda: session.capture(path, message.blocks))
+        capture = BlockCapture(path, message.blocks)
+        self.state.capture = self._capture_of_session = capture
+        await self.state.device_thread.run(lambda: session.capture(capture))
+        self._run_in_background(self._end_idle_capture(session, capture))
+
+    async def _end_idle_capture(self, session: LiveSession, capture: BlockCapture) -> None:
+        """End the capture if its session stops generating, so that others may capture."""
+        active_at = time.monotonic()
+        while time.monotonic() - active_at < MAX_IDLE_SECONDS:
+            await asyncio.sleep(CHECK_SECONDS)
+            if self._capture_of_session is not capture:
+                return
+            if self.streamer.block_requested:
+                active_at = time.monotonic()
+        await self.state.device_thread.run(session.discard_capture)
+        if self._capture_of_session is capture:  # the device thread may just have finished it
+            self._release_capture(capture)
+            await self._notice("The capture ended without its blocks, because play is paused.")
+
+    def _release_capture(self, capture: BlockCapture) -> None:
+        """Let others capture."""
+        if self._capture_of_session is capture:
+            self._capture_of_session = None
+        if self.state.capture is capture:
+            self.state.capture = None
 
     async def _after_block(self, session: LiveSession, block: BlockResult) -> None:
-        if block.recording_full:
-            await self.socket.send_message(
-                protocol.NoticeMessage("The recording is full and stops here.")
-            )
+        if block.recording_end is not None:
+            await self._notice(block.recording_end)
             await self._stop_recording(session)
-        if block.capture_done and self._trace is not None:
-            trace, self._trace, self.state.capture_owner = self._trace, None, None
-            self._run_in_background(self._send_capture(trace))
+        if block.capture is not None:
+            self._capture_of_session = None  # from here on, it ends with its export
+            self._run_in_background(self._send_capture(block.capture))
 
     def _end_session(self) -> None:
         self.streamer.end_session()
-        if self.state.capture_owner is self:
-            self.state.capture_owner = self._trace = None
+        if self._capture_of_session is not None:
+            self._release_capture(self._capture_of_session)
 
-    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _notice(self, text: str) -> None:
+        await self.socket.send_message(protocol.NoticeMessage(text))
+
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work` while play continues; cancel it when the client leaves."""
         task = asyncio.create_task(_until_disconnect(work))
         self._background_tasks.add(task)
         task.add_done_callback(self._background_tasks.discard)
+        return task
 
     async def _stop_recording(self, session: LiveSession) -> None:
         try:
             finished = await self.state.device_thread.run(session.stop_recording)
         except InputError as error:
-            await self.socket.send_message(protocol.NoticeMessage(str(error)))
+            await self._notice(str(error))
             await self.socket.send_message(protocol.RecordingMessage(on=False))
             return
         self._run_in_background(self._send_recording(finished))
@@ -203,15 +254,23 @@ class PlayerConnection:
     async def _send_recording(self, finished: FinishedRecording) -> None:
         rate = self.state.world.spec.frame_rate
         try:
-            message = await asyncio.to_thread(offer_recording, self.state.downloads, finished, rate)
-        except OSError as error:
-            text = f"The recording could not be written: {error}"
-            await self.socket.send_message(protocol.NoticeMessage(text))
+            message = await offer_recording(self.state.downloads, finished, rate)
+        except Exception as error:  # whatever happened, the player learns of it
+            logger.warning("a recording could not be written: %s", error)
+            await self._notice(f"The recording could not be written: {write_failure(error)}.")
             message = protocol.RecordingMessage(on=False)
         await self.socket.send_message(message)
 
-    async def _send_capture(self, trace: Path) -> None:
-        await self.socket.send_message(await offer_capture(self.state.downloads, trace))
+    async def _send_capture(self, capture: BlockCapture) -> None:
+        try:
+            message = await offer_capture(
+                self.state.downloads, capture, lambda: self._release_capture(capture)
+            )
+        except Exception as error:  # as above
+            logger.warning("a capture could not be written: %s", error)
+            await self._notice(f"The capture could not be written: {write_failure(error)}.")
+            return
+        await self.socket.send_message(message)
 
 
 async def _until_disconnect(work: Coroutine[Any, Any, None]) -> None:

@@ -3,18 +3,82 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
+if sys.platform != "win32":
+    import fcntl
+
+from glassworld.files import write_file
+from glassworld.play.capture import BlockCapture
 from glassworld.play.protocol import CapturedMessage, RecordingMessage
 from glassworld.play.recording import ACTIONS_NAME, IMAGE_NAME, VIDEO_NAME, FinishedRecording
 
-MAX_FILES = 48
-"""With more files than this, the oldest are deleted."""
+MAX_FILES, MAX_BYTES = 48, 2**30
+"""With more files or bytes than this, the oldest are deleted."""
+
+NEWEST_FILES = 3
+"""The files of the newest recording stay, however large they are."""
+
+PREFIX, LOCK_NAME = "glassworld-", "lock"
+
+
+class ServerFolder:
+    """A temporary folder of this process, with a lock file that names it.
+
+    Creating one removes the folders of processes that ended without doing so.
+    """
+
+    def __init__(self) -> None:
+        _remove_stale_folders(Path(tempfile.gettempdir()))
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._lock = (self.path / LOCK_NAME).open("w")
+        _try_lock(self._lock)
+        self._lock.write(f"{os.getpid()}\n")
+        self._lock.flush()
+
+    def close(self) -> None:
+        """Delete the folder."""
+        self._lock.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _remove_stale_folders(parent: Path) -> None:
+    """Remove this user's folders whose processes have ended."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError, ValueError):
+            if folder.is_symlink() or not _is_own(folder):
+                continue
+            with (folder / LOCK_NAME).open("r+") as lock:
+                process = int(lock.read())  # still empty if the folder is being created
+                stale = process != os.getpid() and _try_lock(lock)
+            if stale:
+                shutil.rmtree(folder)
+
+
+def _is_own(folder: Path) -> bool:
+    return sys.platform == "win32" or folder.stat().st_uid == os.getuid()
+
+
+def _try_lock(file: IO[str]) -> bool:
+    """Lock a file until it is closed; return False if another process holds the lock.
+
+    Windows has no such locks: there, folders of other processes are never taken for stale.
+    """
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Download(NamedTuple):
@@ -32,21 +96,26 @@ class DownloadStore:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="glassworld-")
+        self._folder = ServerFolder()
         self._downloads: dict[str, Download] = {}
 
     def new_path(self, name: str) -> Path:
         """Return an unused path in the folder that ends in `name`."""
-        return Path(self._folder.name) / f"{secrets.token_hex(4)}-{name}"
+        return self._folder.path / f"{secrets.token_hex(4)}-{name}"
 
     def offer(self, path: Path, name: str, media_type: str) -> str:
         """Offer the file at `path` and return its URL path."""
         key = secrets.token_urlsafe(18)
         self._downloads[key] = Download(path, name, media_type)
-        while len(self._downloads) > MAX_FILES:
+        while self._is_too_full():
             oldest = next(iter(self._downloads))
             self._downloads.pop(oldest).path.unlink(missing_ok=True)
         return f"/files/{key}"
+
+    def _is_too_full(self) -> bool:
+        files = [download.path for download in self._downloads.values()]
+        size = sum(path.stat().st_size for path in files if path.is_file())
+        return len(files) > MAX_FILES or (size > MAX_BYTES and len(files) > NEWEST_FILES)
 
     def get(self, key: str) -> Download | None:
         """Return the file with this key, or None."""
@@ -55,18 +124,45 @@ class DownloadStore:
     def close(self) -> None:
         """Delete all files."""
         self._downloads.clear()
-        self._folder.cleanup()
+        self._folder.close()
 
 
-def offer_recording(
+async def _in_thread(work: Callable[[], None], *paths: Path) -> None:
+    """Write `paths` by `work` in a thread; delete them if it fails or the player has left."""
+
+    def delete(_: object) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def delete_after(done: asyncio.Task[None]) -> None:
+        if not done.cancelled():
+            done.exception()  # nobody else asks for it
+        delete(done)
+
+    writing = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(writing)
+    except BaseException:
+        writing.add_done_callback(delete_after)  # at once if it is done
+        raise
+
+
+async def offer_recording(
     downloads: DownloadStore, finished: FinishedRecording, frame_rate: float
 ) -> RecordingMessage:
-    """Write the video, the action script and the start image of a recording, and offer them."""
+    """Write the video, the action script and the start image of a recording, and offer them.
+
+    Writes all three files or none; raises `InputError` if they cannot be written.
+    """
     frames = finished.recording.frame_count
     video, actions, image = map(downloads.new_path, (VIDEO_NAME, ACTIONS_NAME, IMAGE_NAME))
-    finished.recording.write_video(video, frame_rate)
-    actions.write_text(finished.script, encoding="utf-8")
-    image.write_bytes(finished.start_image.png())
+
+    def write() -> None:
+        finished.recording.write_video(video, frame_rate)
+        write_file(actions, finished.script.encode())
+        write_file(image, finished.start_image.png())
+
+    await _in_thread(write, video, actions, image)
     return RecordingMessage(
         on=False,
         frames=frames,
@@ -76,13 +172,41 @@ def offer_recording(
     )
 
 
-async def offer_capture(downloads: DownloadStore, trace: Path) -> CapturedMessage:
-    """Make the report of a trace and offer both.
+async def offer_capture(
+    downloads: DownloadStore, capture: BlockCapture, on_exported: Callable[[], None]
+) -> CapturedMessage:
+    """Write the trace of a finished capture, make its report and offer both.
 
-    Another process makes the report, at low priority where the system has `nice`: parsing a large
-    trace takes minutes of pure Python, which would delay the frames.
+    Calls `on_exported` when the profiler is free again, also after a failure. Raises `InputError`
+    if the trace cannot be written.
     """
-    report = downloads.new_path("report.html")
+    trace, report = capture.path, downloads.new_path("report.html")
+
+    def export() -> None:
+        try:
+            capture.export()
+        finally:
+            loop.call_soon_threadsafe(on_exported)
+
+    loop = asyncio.get_running_loop()
+    await _in_thread(export, trace)
+    try:
+        await _write_report(trace, report)
+    except BaseException:
+        for path in (trace, report):
+            path.unlink(missing_ok=True)
+        raise
+    report_url = None
+    if report.is_file():
+        report_url = downloads.offer(report, "report.html", "text/html")
+    return CapturedMessage(downloads.offer(trace, "trace.json.gz", "application/gzip"), report_url)
+
+
+async def _write_report(trace: Path, report: Path) -> None:
+    """Make the report of a trace in another process, at low priority where there is `nice`.
+
+    Parsing a large trace takes minutes of pure Python, which would delay the frames.
+    """
     command = [sys.executable, "-m", "glassworld", "trace", "report", str(trace)]
     command += ["--html", str(report)]
     if nice := shutil.which("nice"):
@@ -96,7 +220,3 @@ async def offer_capture(downloads: DownloadStore, trace: Path) -> CapturedMessag
     finally:
         if process.returncode is None:
             process.kill()
-    report_url = None
-    if report.is_file():
-        report_url = downloads.offer(report, "report.html", "text/html")
-    return CapturedMessage(downloads.offer(trace, "trace.json.gz", "application/gzip"), report_url)

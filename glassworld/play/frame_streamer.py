@@ -38,6 +38,7 @@ class FrameStreamer:
         self.pacer = FramePacer(spec.frame_rate, spec.frames_per_block * TIME_FACTOR)
         self.session: LiveSession | None = None
         self.encoding: protocol.Encoding = "png"
+        self.block_requested = False  # and not generated yet
         self._changed = asyncio.Event()
 
     def notify(self) -> None:
@@ -56,11 +57,13 @@ class FrameStreamer:
             session, epoch, requested = self.session, self.pacer.epoch, time.perf_counter()
             assert session is not None
             request = self.state.scheduler.request(session, lambda: self.input)
+            self.block_requested = True
             try:
                 encode_seconds = await self._queue_frames(request, epoch, requested)
                 block = await request.result
             finally:
                 request.result.cancel()
+                self.block_requested = False
             took = time.perf_counter() - requested
             self.state.metrics.count_block(block.seconds)
             if epoch == self.pacer.epoch:

@@ -26,12 +26,15 @@ try:
     from glassworld.engine.checkpoint.options import LoadOptions
     from glassworld.play.access import LOOPBACK
     from glassworld.play.app import create_app
+    from glassworld.play.limits.connections import uvicorn_limits
+    from glassworld.play.limits.log import limit_log
     from glassworld.play.protocol import MAX_UPLOAD_BYTES
     from glassworld.play.server_state import (
         LoadedWorld,
         ServerState,
         open_world,
     )
+    from glassworld.profiling.capture import initialize_profiler
 except ModuleNotFoundError as missing:
     raise MissingExtraError(f"{missing.name}, which playing in the browser needs", "play") from None
 
@@ -74,27 +77,31 @@ def serve(options: PlayOptions) -> None:
         console.print(f"ready after {time.perf_counter() - started:.1f} s; press Ctrl-C to stop")
 
     server = http_server(create_app(state, load, token, on_loaded))
+    initialize_profiler()
     console.print(f"play at {address}", highlight=False, soft_wrap=True)
     if options.open_page:
         webbrowser.open(address)
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listening])
+    try:
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+    finally:
+        state.close()  # a second Ctrl-C skips the application's own end
     if failures:
         raise failures[0]
 
 
 def http_server(app: Starlette, log_level: str = "warning") -> uvicorn.Server:
     """Return a server for the application; it compresses nothing, since images already are."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            ws="websockets-sansio",
-            ws_max_size=MAX_MESSAGE_BYTES,
-            ws_per_message_deflate=False,
-            log_level=log_level,
-            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        )
+    config = uvicorn.Config(
+        app,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        log_level=log_level,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        **uvicorn_limits(),
     )
+    limit_log()
+    return uvicorn.Server(config)
 
 
 def _listen(host: str, port: int) -> socket.socket:

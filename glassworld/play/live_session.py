@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,12 +19,16 @@ from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.state import SessionState
 from glassworld.engine.world import World
 from glassworld.errors import InputError
+from glassworld.play.capture import BlockCapture
 from glassworld.play.images import StartImage
-from glassworld.play.recording import FinishedRecording, HeldAction, Recording, action_script
-from glassworld.profiling import registry as tags
-from glassworld.profiling.capture import profile
+from glassworld.play.recording import (
+    FinishedRecording,
+    HeldAction,
+    Recording,
+    action_script,
+    write_failure,
+)
 from glassworld.profiling.stage_timer import StageTime
-from glassworld.profiling.tags import tag
 
 Frames = npt.NDArray[np.uint8]
 
@@ -63,8 +65,8 @@ class BlockResult:
     started: float  # perf_counter seconds; equal for blocks generated in one batch
     seconds: float
     stages: list[StageTime]
-    capture_done: bool  # this was the last block of the capture
-    recording_full: bool  # the recording had no room for this block
+    capture: BlockCapture | None = None  # ended with this block, to be exported
+    recording_end: str | None = None  # why the recording could not take this block
 
 
 class _Snapshot(NamedTuple):
@@ -87,7 +89,8 @@ class LiveSession:
         self.last_frame: Frames = np.asarray(start_image.image)  # uint8 [H, W, 3]
         self.recording: Recording | None = None
         self._snapshots: deque[_Snapshot] = deque(maxlen=MAX_SNAPSHOTS)
-        self._capture: _BlockCapture | None = None
+        self._capture: BlockCapture | None = None
+        self._finished_capture: BlockCapture | None = None  # perhaps not exported yet
 
     @property
     def next_block(self) -> int:
@@ -122,13 +125,24 @@ class LiveSession:
         self.held.append(HeldAction(player_input.action, len(frames)))
         self.frame_count += len(frames)
         self.last_frame = frames[-1].copy()  # a view would keep the frames of the whole batch
-        recording_full = self.recording is not None and not self.recording.write(frames)
-        capture_done = self._capture is not None and self._capture.finish_block()
-        if capture_done:
+        recording_end = self._record_block(frames)
+        finished = None
+        if self._capture is not None and self._capture.finish_block():
+            finished = self._finished_capture = self._capture
             self._capture = None
         return BlockResult(
-            number, player_input.id, frames, started, seconds, stages, capture_done, recording_full
+            number, player_input.id, frames, started, seconds, stages, finished, recording_end
         )
+
+    def _record_block(self, frames: Frames) -> str | None:
+        """Append frames to the recording, if any; return the reason if it cannot take them."""
+        if self.recording is None:
+            return None
+        try:
+            full = not self.recording.write(frames)
+        except OSError as error:
+            return f"The recording stops here: {write_failure(error)}."
+        return "The recording is full and stops here." if full else None
 
     def rewind(self, block: int) -> None:
         """Go back to the start of `block`, or as far as the snapshots reach."""
@@ -143,9 +157,15 @@ class LiveSession:
         if self.recording is not None:
             self.recording.truncate(snapshot.frame_count)
 
-    def capture(self, path: Path, blocks: int) -> None:
-        """Profile the next `blocks` blocks into `path`."""
-        self._capture = _BlockCapture(path, blocks)
+    def capture(self, capture: BlockCapture) -> None:
+        """Profile the next blocks."""
+        self._capture = capture
+
+    def discard_capture(self) -> None:
+        """End the capture without a trace."""
+        if self._capture is not None:
+            self._capture.discard()
+            self._capture = None
 
     def record(self) -> None:
         """Record from the next block on."""
@@ -157,6 +177,8 @@ class LiveSession:
         """Stop the recording; return it with the action script of the session up to its end."""
         recording, self.recording = self.recording, None
         if recording is None or recording.frame_count == 0:
+            if recording is not None:
+                recording.close()
             raise InputError("nothing has been recorded yet")
         blocks = self._blocks_until(recording.first_frame + recording.frame_count)
         script = action_script(
@@ -178,10 +200,12 @@ class LiveSession:
         The engine's session goes at once, without waiting for the garbage collector: it may hold
         a gigabyte that the collector does not see.
         """
-        if self._capture is not None:
-            self._capture.close()
+        self.discard_capture()
+        if self._finished_capture is not None:
+            self._finished_capture.discard()  # if nobody was left to ask for its export
         if self.recording is not None:
             self.recording.close()
+            self.recording = None
         self._snapshots.clear()
         del self.engine_session
 
@@ -192,33 +216,3 @@ class LiveSession:
         most = max(1, MAX_SNAPSHOT_BYTES // max(1, state.nbytes))
         while len(self._snapshots) > most:
             self._snapshots.popleft()
-
-
-class _BlockCapture:
-    """A full capture of the next blocks of a session.
-
-    The trace shows the device, so it also contains the blocks of other players in between.
-    """
-
-    def __init__(self, path: Path, blocks: int) -> None:
-        self._path, self._blocks_left = path, blocks
-        self._stack = ExitStack()
-        self._started = False
-
-    def start(self) -> None:
-        """Start the profiler unless it is running; raise `InputError` if it is in use."""
-        if not self._started:
-            self._stack.enter_context(profile(self._path, "full"))
-            self._stack.enter_context(tag(tags.PIPELINE_INFERENCE))
-            self._started = True
-
-    def finish_block(self) -> bool:
-        """Count a block; after the last, write the trace and return True."""
-        self._blocks_left -= 1
-        if self._blocks_left == 0:
-            self.close()
-        return self._blocks_left == 0
-
-    def close(self) -> None:
-        """Stop the profiler and write the trace."""
-        self._stack.close()

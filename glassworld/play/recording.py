@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.media.video import VideoWriter
+from glassworld.errors import InputError
+from glassworld.files import disk_is_full
 from glassworld.play.images import StartImage
 
 Frames = npt.NDArray[np.uint8]
@@ -39,14 +41,26 @@ class Recording:
     def __init__(self, first_frame: int) -> None:
         self.first_frame, self.frame_count = first_frame, 0
         self._shape: tuple[int, ...] = ()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the recording
+        # Unbuffered, so that a full disk fails the write itself and nothing later.
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `close`
 
     def write(self, frames: Frames) -> bool:
-        """Append `frames`; return False and write nothing if the recording is full."""
-        if self._file.tell() + frames.nbytes > MAX_RECORDING_BYTES:
+        """Append `frames`; return False and write nothing if the recording is full.
+
+        Raises `OSError`, and keeps the earlier frames, if the disk does not take them.
+        """
+        end = self._file.tell()
+        if end + frames.nbytes > MAX_RECORDING_BYTES:
             return False
         self._shape = frames.shape[1:]
-        self._file.write(frames.tobytes())
+        rest = memoryview(frames.tobytes())
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(end)
+            self._file.seek(end)
+            raise
         self.frame_count += len(frames)
         return True
 
@@ -61,16 +75,35 @@ class Recording:
 
     def write_video(self, path: Path, frame_rate: float) -> None:
         """Write the frames as an MP4 and close the recording."""
-        self._file.seek(0)
         size = int(np.prod(self._shape))
-        with VideoWriter(path, frame_rate) as video:
-            while data := self._file.read(size * _CHUNK_FRAMES):
-                video.write(np.frombuffer(data, np.uint8).reshape(-1, *self._shape))
-        self.close()
+        try:
+            self._file.seek(0)
+            with VideoWriter(path, frame_rate) as video:
+                while data := self._read(size * _CHUNK_FRAMES):
+                    video.write(np.frombuffer(data, np.uint8).reshape(-1, *self._shape))
+        finally:
+            self.close()
+
+    def _read(self, size: int) -> bytes:
+        """Read `size` bytes, fewer only at the end."""
+        data = bytearray()
+        while len(data) < size and (piece := self._file.read(size - len(data))):
+            data += piece
+        return bytes(data)
 
     def close(self) -> None:
         """Delete the frames on disk."""
         self._file.close()
+
+
+def write_failure(error: Exception) -> str:
+    """Return for players why a file could not be written, without the server's paths."""
+    if disk_is_full(error):
+        return "the server's disk is full"
+    cause = error.__cause__ or error
+    if isinstance(cause, InputError):
+        return str(cause)
+    return (isinstance(cause, OSError) and cause.strerror) or type(cause).__name__
 
 
 class FinishedRecording(NamedTuple):

@@ -22,6 +22,7 @@ from glassworld.engine.actions.track import Action
 from glassworld.engine.media.images import Frames
 from glassworld.engine.world import World
 from glassworld.play.block_scheduler import BlockRequest, BlockScheduler, DeviceThread
+from glassworld.play.capture import BlockCapture
 from glassworld.play.images import StartImage
 from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
 from tests.support import tiny
@@ -182,9 +183,10 @@ def test_sessions_that_cannot_form_a_batch_are_generated_one_by_one(tmp_path: Pa
             results = await players.generate(0, 1, 2)  # the first is a block ahead
             assert in_one_batch(*results[1:])
             assert not in_one_batch(*results[:2])
-            players.sessions[1].capture(tmp_path / "trace.json", 1)
+            players.sessions[1].capture(BlockCapture(tmp_path / "trace.json", 1))
             results = await players.generate(1, 2)  # a capture shows one session
-            assert results[0].capture_done
+            assert results[0].capture is not None
+            results[0].capture.export()
             assert not in_one_batch(*results)
             world.networks.dit.compiled = True  # for one session at a time
             assert not in_one_batch(*await players.generate(1, 2))
@@ -270,8 +272,8 @@ def test_closing_cancels_waiting_requests() -> None:
             players.device_thread.submit(partial(wait_for, busy))
             request = players.request(0)
             threading.Timer(0.1, busy.set).start()
-            players.device_thread.close()
             players.scheduler.close()
+            players.device_thread.close()
             with pytest.raises(asyncio.CancelledError):
                 await request.result
             assert await request.next_chunk() is None

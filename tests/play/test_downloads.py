@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
-from glassworld.play.downloads import MAX_FILES, DownloadStore
+import pytest
+
+from glassworld.play.downloads import MAX_FILES, DownloadStore, ServerFolder
 
 
 def offer_file(store: DownloadStore, name: str) -> tuple[Path, str]:
@@ -33,3 +40,48 @@ def test_more_files_than_the_limit_delete_the_oldest() -> None:
     assert store.get(offered[1][1]) is None
     assert store.get(offered[2][1]) is not None
     store.close()
+
+
+def test_more_bytes_than_the_limit_delete_the_oldest_but_not_the_newest_recording(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("glassworld.play.downloads.MAX_BYTES", 5)
+    store = DownloadStore()
+    offered = [offer_file(store, f"{number}.txt") for number in range(6)]  # of 5 bytes each
+    assert [path.exists() for path, _ in offered] == [False] * 3 + [True] * 3
+    store.close()
+
+
+def test_folder_of_a_killed_server_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+import time
+from glassworld.play.downloads import ServerFolder
+folder = ServerFolder()
+print(folder.path, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as server:
+        assert server.stdout is not None
+        folder = Path(server.stdout.readline().strip())
+        (folder / "trace.json").write_text("{}")
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        beside = ServerFolder()
+        assert folder.is_dir()  # its server is running
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+    (tmp_path / "glassworld-strange").mkdir()  # has no lock file
+    after = ServerFolder()
+    assert not folder.exists()
+    assert (tmp_path / "glassworld-strange").is_dir()
+    assert beside.path.is_dir()
+    assert (after.path / "lock").read_text() == f"{os.getpid()}\n"
+    for own in (beside, after):
+        own.close()
+        assert not own.path.exists()

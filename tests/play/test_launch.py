@@ -97,6 +97,19 @@ def stop(server: subprocess.Popen[str]) -> str:
     return output
 
 
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_ctrl_c_during_a_capture_ends_the_server_normally(tmp_path: Path, blocks: int) -> None:
+    write_release(tmp_path / "world")
+    with playing(tmp_path / "world") as (server, first_line):
+        address = re.search(r"http(://127.0.0.1:\d+/)", first_line)
+        assert address is not None
+        with PlayClient(f"ws{address[1]}ws") as client:
+            client.start()
+            client.send("capture", blocks=8)
+            list(client.frames(12 * blocks))
+            assert "init callback" not in stop(server)
+
+
 def decoded(video: Path) -> np.ndarray:
     """Return the frames of a video, uint8 [N, H, W, 3]."""
     with av.open(str(video)) as container:

@@ -1,4 +1,4 @@
-"""Slots and sessions: nothing is left behind by clients that come and go."""
+"""Slots, sessions and counters: nothing is left behind by clients that come and go."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from glassworld.engine.state import SessionState
-from glassworld.play.server_state import ServerState
+from glassworld.play.server_state import Metrics, ServerState
 from tests.support.live import LiveServer, until
 
 
@@ -54,3 +54,24 @@ def test_clients_that_come_and_go_leave_nothing_behind(live: LiveServer) -> None
 @pytest.mark.slow
 def test_200_clients_that_come_and_go_leave_nothing_behind(live: LiveServer) -> None:
     connect_and_leave(live, 200)
+
+
+def test_text_has_cumulative_buckets_and_the_gauges() -> None:
+    metrics = Metrics(players=3, frames=50)
+    for seconds in (0.04, 0.2, 7.0):
+        metrics.count_block(seconds)
+    lines = metrics.text(ready=True, slots_taken=2, waiting=1, tasks=9).splitlines()
+    for line in (
+        "glassworld_ready 1",
+        "glassworld_sessions 2",
+        "glassworld_queue 1",
+        "glassworld_tasks 9",
+        "glassworld_players_total 3",
+        "glassworld_frames_total 50",
+        'glassworld_block_seconds_bucket{le="0.05"} 1',
+        'glassworld_block_seconds_bucket{le="0.2"} 2',
+        'glassworld_block_seconds_bucket{le="5.0"} 2',
+        'glassworld_block_seconds_bucket{le="+Inf"} 3',
+        "glassworld_block_seconds_count 3",
+    ):
+        assert line in lines

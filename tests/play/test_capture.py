@@ -1,0 +1,116 @@
+"""Captures end with a trace or without one, but never with the session or the server."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from glassworld.errors import InputError
+from glassworld.play.capture import BlockCapture
+from glassworld.profiling.capture import Capture
+from tests.support.disk import fill, small_disk
+from tests.support.live import RATE, LiveServer, until
+
+
+@pytest.fixture
+def server() -> Iterator[LiveServer]:
+    with LiveServer(frame_rate=RATE) as running:
+        yield running
+
+
+def traces(server: LiveServer) -> list[Path]:
+    """Return the files of captures, finished or not."""
+    folder = server.state.downloads.new_path("").parent
+    return [path for path in folder.iterdir() if path.name != "lock"]
+
+
+def is_free(server: LiveServer) -> bool:
+    return server.state.capture is None and Capture.current is None
+
+
+@pytest.mark.parametrize("leave", ["restart", "disconnect"])
+def test_capture_whose_session_ends_early_is_discarded(server: LiveServer, leave: str) -> None:
+    with server.client() as client:
+        client.start()
+        client.send("capture", blocks=8)
+        list(client.frames(30))
+        assert Capture.current is not None
+        if leave == "restart":
+            client.start()
+            assert until(lambda: is_free(server))
+    assert until(lambda: is_free(server))
+    assert traces(server) == []
+
+
+def test_capture_of_a_paused_session_ends_by_itself(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glassworld.play.connection.MAX_IDLE_SECONDS", 0.5)
+    with server.client() as client:
+        client.start()
+        client.send("capture", blocks=8)
+        list(client.frames(30))
+        client.send("pause")
+        assert "paused" in client.wait_for("notice")["text"]
+        assert is_free(server)
+        client.send("resume")
+        assert len(list(client.frames(24))) == 24
+    assert traces(server) == []
+
+
+def test_profiler_that_cannot_start_ends_the_capture_with_a_notice(
+    server: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server.client() as client:
+        client.start()
+        monkeypatch.setattr(Capture, "current", None)
+        Capture(tmp_path / "other.json", "tags")  # of somebody else, in the same process
+        client.send("capture", blocks=1)
+        assert "capture could not be written" in client.wait_for("notice")["text"]
+        assert len(list(client.frames(24))) == 24
+        assert until(lambda: server.state.capture is None)
+
+
+def test_finished_capture_that_nobody_exports_frees_the_profiler(tmp_path: Path) -> None:
+    for discard_first in (True, False):
+        capture = BlockCapture(tmp_path / "trace.json", 1)
+        capture.start()
+        assert capture.finish_block()
+        if discard_first:
+            capture.discard()
+            with pytest.raises(InputError, match="session has ended"):
+                capture.export()
+            assert list(tmp_path.iterdir()) == []
+        else:
+            capture.export()
+            capture.discard()
+            assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]
+        assert Capture.current is None
+
+
+def test_full_disk_ends_the_capture_with_a_notice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path / "disk", 200) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with LiveServer(frame_rate=RATE) as server, server.client() as client:
+            client.start()
+            fill(disk)
+            client.send("capture", blocks=1)
+            assert "the server's disk is full" in client.wait_for("notice")["text"]
+            assert len(list(client.frames(24))) == 24
+            assert until(lambda: is_free(server))
+            assert traces(server) == []
+
+
+def test_server_that_closes_during_a_capture_ends_it_on_the_device_thread() -> None:
+    with LiveServer(frame_rate=RATE) as server:
+        client = server.client().__enter__()
+        client.start()
+        client.send("capture", blocks=8)
+        list(client.frames(30))
+        assert Capture.current is not None
+    assert Capture.current is None
