@@ -9,11 +9,19 @@ from hypothesis import strategies as st
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS, find_bottleneck, gpu_use
 from glassworld.trace.analyzers.operators import kernel_rows
+from glassworld.trace.reading import columns, source
 from glassworld.trace.rules.rule import advise
+from glassworld.trace.timeline import chunks
 from glassworld.trace.timeline.idle import SHORTEST_GAP_NS
+from glassworld.trace.timeline.merged import MergedAnalysis
 from tests.support.traces import write
 
 BASE = 1_000_000
+EXACT = [
+    *("instances", "gpu_kernels", "cpu_ms", "self_cpu_ms", "gpu_busy_ms", "gpu_self_ms"),
+    *("gpu_sum_ms", "gpu_span_ms", "gpu_idle_ms"),
+]
+"""What the sums over chunks have exactly."""
 
 
 @dataclass
@@ -250,3 +258,26 @@ def run_program(folder, threads):
     made = program(threads)
     if made.tags or made.operations or made.calls:
         check(write(folder / "t.json", made.events, config=None), made)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=QUIET)
+@given(st.lists(st.lists(STEP, min_size=20, max_size=50), min_size=1, max_size=3))
+def test_chunks_of_a_trace_have_the_sums_of_the_whole(tmp_path, threads):
+    path = write(tmp_path / "t.json", program(threads).events, config=None)
+    whole = analyze(path)
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(source, "PIECE_BYTES", 2_000)
+        small.setattr(columns, "IN_MEMORY_ROWS", 20)
+        small.setattr(columns, "SLICE_ROWS", 30)
+        small.setattr(chunks, "CHUNK_ROWS", 60)
+        chunked = analyze(path)
+    if not isinstance(chunked, MergedAnalysis):
+        return
+    assert chunked.coverage == whole.coverage
+    assert gpu_use(chunked) == gpu_use(whole)
+    assert chunked.idle.queued_ms == pytest.approx(whole.idle.queued_ms)
+    assert [gap.ms for gap in chunked.gaps] == [gap.ms for gap in whole.gaps]
+    sums = chunked.sums.tags
+    for row in whole.tags:
+        for name in EXACT:
+            assert getattr(sums[row.path], name) == pytest.approx(getattr(row, name), abs=1e-6)

@@ -13,6 +13,7 @@ from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.timeline.analysis import Analysis
 
 MOSTLY = 0.8  # of all tags' self time, in one kind of tag: then tags do not explain the run
+MOST_LAUNCHED = 0.5  # of the GPU's busy time, by operators: then they say what is slow
 _COMPILED = re.compile(r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction")
 
 
@@ -75,12 +76,13 @@ def _slow_modules(analysis: Analysis) -> list[SlowPart]:
 
 
 def _slow_operators(analysis: Analysis) -> list[SlowPart]:
-    if analysis.on_gpu and not len(analysis.operators):
-        kernels = kernel_rows(analysis)
-        return [SlowPart(k.name, "kernel", k.calls, k.ms, k.share) for k in kernels]
+    """Return the operators; on a GPU the kernels, unless operators launched most of its work."""
     rows = operator_rows(analysis)
     spent = [(row.gpu_self_ms if analysis.on_gpu else row.self_cpu_ms, row) for row in rows]
-    whole = sum(ms for ms, _ in spent) or 1.0
+    whole = sum(ms for ms, _ in spent)
+    if analysis.gpu and whole * 1e6 < MOST_LAUNCHED * analysis.gpu.busy_ns:
+        kernels = kernel_rows(analysis)
+        return [SlowPart(k.name, "kernel", k.calls, k.ms, k.share) for k in kernels]
     return [
         SlowPart(row.name, "operator", row.calls, ms, ms / whole)
         for ms, row in sorted(spent, key=lambda pair: -pair[0])

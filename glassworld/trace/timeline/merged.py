@@ -18,6 +18,7 @@ import numpy as np
 from glassworld.trace.reading.columns import EventTable, Trace
 from glassworld.trace.reading.reader import ProgressCallback, read_trace
 from glassworld.trace.timeline.analysis import MOST_LONG_OPS, Analysis, analyze_in_memory
+from glassworld.trace.timeline.boundaries import SharedTime
 from glassworld.trace.timeline.chunks import split_trace
 from glassworld.trace.timeline.idle import MOST_GAPS, IdleGap, IdleTotals
 from glassworld.trace.timeline.memory import TagMemory, run_memory, tag_memory
@@ -138,6 +139,7 @@ class AnalysisSums:
         self.patterns: dict[TagPath, TagRow] = {}
         self.operators, self.kernels = KeyedSums(7), KeyedSums(2)
         self.coverage = Coverage(0, 0, 0)
+        self._shared_by_name, self._shared = SharedTime(), SharedTime()
         self.gpu: GpuSummary | None = None
         self.calls: dict[str, RuntimeCall] = {}
         self.gaps: list[IdleGap] = []
@@ -148,8 +150,11 @@ class AnalysisSums:
 
     def add(self, chunk: Analysis) -> None:
         """Add the sums of a chunk."""
-        self.dropped_path_instances += _add_rows(self.tags, chunk.iter_tags(), MOST_PATHS)
-        _add_rows(self.patterns, chunk.patterns, MOST_PATHS)
+        tree = chunk.tree
+        tags = self._shared_by_name.correct(chunk, tree.by_name, tree.names, chunk.iter_tags())
+        self.dropped_path_instances += _add_rows(self.tags, tags, MOST_PATHS)
+        patterns = self._shared.correct(chunk, tree.by_pattern, tree.patterns, chunk.patterns)
+        _add_rows(self.patterns, patterns, MOST_PATHS)
         self._add_by_index(chunk)
         self._add_operators(chunk)
         before, coverage = self.coverage, chunk.coverage

@@ -72,3 +72,12 @@ def test_compiling_is_advised_only_where_nothing_is_compiled(tmp_path, compiled)
     assert runs_compiled(analysis) == compiled
     [finding] = advise(analysis)
     assert ("compile" in finding.change) != compiled
+
+
+def test_kernels_say_what_is_slow_where_operators_launched_little(tmp_path):
+    events = [event for event in module_run(False, False) if event["cat"] != "cpu_op"]
+    parts = slow_parts(analyze(write(tmp_path / "t.json", events, config=None)))
+    assert [(part.name, part.kind) for part in parts] == [
+        ("attention", "kernel"),
+        ("linear", "kernel"),
+    ]

@@ -53,6 +53,12 @@ def gpu_run(steps):
     return gpu.events
 
 
+TIMES = [
+    *("cpu_ms", "self_cpu_ms", "gpu_busy_ms", "gpu_self_ms", "gpu_sum_ms", "gpu_span_ms"),
+    *("gpu_idle_ms", "gpu_copy_ms"),
+]
+
+
 def assert_same_sums(chunked, whole):
     """Check all sums; return both analyses as JSON documents."""
     assert chunked.coverage == whole.coverage
@@ -65,9 +71,7 @@ def assert_same_sums(chunked, whole):
         assert set(rows) == {row.path for row in theirs}
         for row in theirs:
             expected = asdict(row) | {"launch_delay_ms": pytest.approx(row.launch_delay_ms, rel=2)}
-            for name in ("gpu_span_ms", "gpu_idle_ms", "gpu_self_ms", "gpu_busy_ms"):
-                expected[name] = pytest.approx(expected[name], rel=0.02, abs=0.2)
-            for name in ("cpu_ms", "self_cpu_ms", "gpu_sum_ms", "gpu_copy_ms"):
+            for name in TIMES:
                 expected[name] = pytest.approx(expected[name], rel=1e-9, abs=1e-9)
             assert rows[row.path] == expected
     document, expected = analysis_json(chunked), analysis_json(whole)
@@ -97,11 +101,18 @@ def test_analyze_gpu_run_in_chunks_finds_every_launch(tmp_path, small_pieces, in
     path = write(tmp_path / "gpu.json", gpu_run(60), config=None)
     whole = analyze(path)
     chunked = in_chunks(path, rows)
+    sums = {row.path: row for row in chunked.sums.tags.values()}
+    for row in whole.tags:
+        for name in ("gpu_busy_ms", "gpu_span_ms", "gpu_self_ms", "gpu_idle_ms"):
+            assert getattr(sums[row.path], name) == pytest.approx(getattr(row, name), abs=1e-6)
     assert_same_sums(chunked, whole)
     assert chunked.coverage.attributed == chunked.coverage.gpu_ops == 60 * 6
     assert chunked.gpu is not None
     assert whole.gpu is not None
-    assert chunked.gpu.busy_ns == pytest.approx(whole.gpu.busy_ns, rel=0.001)
+    assert chunked.gpu.busy_ns == whole.gpu.busy_ns
+    assert chunked.idle.queued_ms == pytest.approx(whole.idle.queued_ms)
+    assert [gap.ms for gap in chunked.gaps] == [gap.ms for gap in whole.gaps]
+    assert chunked.longest_ops == whole.longest_ops
 
 
 def test_analyze_in_chunks_samples_unusual_instances(tmp_path, small_pieces, in_chunks):

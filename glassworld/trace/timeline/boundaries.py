@@ -1,0 +1,155 @@
+"""Count GPU time once that two chunks of a large trace share.
+
+A chunk has the operations launched in it. Some run beside those of later chunks, and an instance
+that spans chunks has a piece in each, so the busy times and spans of chunks do not simply add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from glassworld.trace.reading.columns import Codes, Ints, Mask
+from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.rows import TagRow
+from glassworld.trace.timeline.stats import group_members
+from glassworld.trace.timeline.tag_tree import PathGroups
+
+TagPath = tuple[str, ...]
+_NOTHING = np.empty((0, 2), dtype=np.int64)
+
+
+def merge_intervals(intervals: Ints) -> Ints:
+    """Return the union of intervals (rows of start and end) as disjoint ones in order of time."""
+    if not len(intervals):
+        return _NOTHING
+    intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
+    latest = np.maximum.accumulate(intervals[:, 1])
+    first = np.flatnonzero(np.concatenate([[True], intervals[1:, 0] > latest[:-1]]))
+    last = np.concatenate([first[1:] - 1, [len(intervals) - 1]])
+    return np.stack([intervals[first, 0], latest[last]], axis=1)
+
+
+def _length(intervals: Ints) -> int:
+    return int((intervals[:, 1] - intervals[:, 0]).sum())
+
+
+class SharedTime:
+    """Corrects the rows of each chunk by what earlier chunks have counted already."""
+
+    def __init__(self) -> None:
+        self._busy: dict[TagPath, Ints] = {}
+        self._span: dict[TagPath, Ints] = {}
+        self._open: dict[tuple[int, TagPath], int] = {}
+
+    def correct(
+        self, chunk: Analysis, groups: PathGroups, labels: list[str], rows: Iterable[TagRow]
+    ) -> Iterator[TagRow]:
+        """Yield the rows of a chunk, one per group in order, with what they add to earlier ones."""
+        settled = _settled_ns(chunk)
+        paths: dict[int, TagPath] = {}
+
+        def path(group: int) -> TagPath:
+            return paths.setdefault(group, groups.path(group, labels))
+
+        busy = self._add(self._busy, self._operations(chunk, groups, settled), path, settled)
+        spans = self._spans(chunk, groups, path, settled)
+        reopened = min([settled, *self._open.values()])  # a next piece may reach back so far
+        span = self._add(self._span, spans, path, reopened)
+        for g, row in enumerate(rows):
+            busy_ms = row.gpu_busy_ms - busy.get(g, 0) / 1e6
+            span_ms = row.gpu_span_ms - span.get(g, 0) / 1e6
+            yield replace(
+                row, gpu_busy_ms=busy_ms, gpu_span_ms=span_ms, gpu_idle_ms=span_ms - busy_ms
+            )
+
+    def _add(
+        self, known: dict[TagPath, Ints], parts: _Parts, path: Callable[[int], TagPath], after: int
+    ) -> dict[int, int]:
+        """Return how much of each group's time is in `known`, and take in the group's own."""
+        counted = {}
+        of_group = {path(g): (g, intervals) for g, intervals in parts.intervals.items()}
+        for key in {*known, *of_group}:
+            group, own = of_group.get(key, (-1, _NOTHING))
+            earlier, mine = known.get(key, _NOTHING), merge_intervals(own)
+            together = merge_intervals(np.concatenate([earlier, mine]))
+            if group >= 0:
+                added = _length(together) - _length(earlier)
+                counted[group] = parts.counted.get(group, _length(mine)) - added
+            late = together[together[:, 1] > after]
+            known[key] = late
+            if not len(late):
+                del known[key]
+        return counted
+
+    def _operations(self, chunk: Analysis, groups: PathGroups, settled: int) -> _Parts:
+        """Return the operations of each group that other chunks may have some beside."""
+        until = max((int(late[-1, 1]) for late in self._busy.values()), default=-(2**62))
+        ops = chunk.ops
+        shared: Mask = (ops.rows["start"] < until) | (ops.end > settled)
+        chosen = np.flatnonzero(shared & (ops.tag >= 0))
+        tag, members = ops.tag[chosen], []
+        while len(chosen):
+            intervals = np.stack([ops.rows["start"][chosen], ops.end[chosen]], axis=1)
+            members.append((groups.of[tag], intervals))
+            tag = chunk.tree.forest.parent[tag]
+            chosen, tag = chosen[tag >= 0], tag[tag >= 0]
+        return _Parts(_by_group(members), {})
+
+    def _spans(
+        self, chunk: Analysis, groups: PathGroups, path: Callable[[int], TagPath], settled: int
+    ) -> _Parts:
+        """Return the spans of the instances of each group that other chunks share."""
+        tree, device = chunk.tree, chunk.device
+        first, last = device.first.copy(), device.last.copy()
+        ends = tree.rows["start"] + tree.rows["dur"]
+        still_open = {}
+        for i in range(chunk.trace.carried):
+            key = (int(tree.rows["thread"][i]), path(int(groups.of[i])))
+            if key in self._open:
+                first[i] = min(int(first[i]), self._open[key])
+                last[i] = max(int(last[i]), self._open[key])
+        for i in np.flatnonzero(ends == ends.max(initial=0)).tolist():
+            if last[i] >= first[i]:
+                key = (int(tree.rows["thread"][i]), path(int(groups.of[i])))
+                still_open[key] = int(last[i])
+        self._open = still_open
+        until = max((int(late[-1, 1]) for late in self._span.values()), default=-(2**62))
+        carried = np.arange(len(tree)) < chunk.trace.carried
+        shared: Mask = (first < until) | (last > settled) | carried
+        has_work: Mask = last >= first
+        worked = np.flatnonzero(has_work & np.isin(groups.of, groups.of[has_work & shared]))
+        extended = _by_group([(groups.of[worked], np.stack([first[worked], last[worked]], axis=1))])
+        own = np.flatnonzero(device.kernels)
+        plain = _by_group([(groups.of[own], np.stack([device.first[own], device.last[own]], 1))])
+        counted = {g: _length(merge_intervals(plain.get(g, _NOTHING))) for g in extended}
+        return _Parts(extended, counted)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Intervals of groups, and how much of each its chunk has counted (default: all of it)."""
+
+    intervals: dict[int, Ints]
+    counted: dict[int, int]
+
+
+def _by_group(members: list[tuple[Codes, Ints]]) -> dict[int, Ints]:
+    """Collect intervals by group."""
+    if not members:
+        return {}
+    group = np.concatenate([of for of, _ in members])
+    intervals = np.concatenate([part for _, part in members])
+    return {int(group[of[0]]): intervals[of] for of in group_members(group)}
+
+
+def _settled_ns(chunk: Analysis) -> int:
+    """Return a time that nothing launched in later chunks begins before."""
+    ops = chunk.ops
+    times = [
+        *(rows["start"].max(initial=-(2**62)) for rows in (chunk.trace.launches, chunk.tree.rows)),
+        ops.rows["start"][ops.launch < 0].max(initial=-(2**62)),
+    ]
+    return int(max(times))
