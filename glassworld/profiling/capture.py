@@ -36,7 +36,7 @@ _HEAD_BYTES = 4096
 def profile(
     path: str | Path, mode: Mode = "full", blocks: tuple[int, int] | None = None
 ) -> Iterator[Capture]:
-    """Record what happens inside and write the trace to `path` (gzipped if it ends in .gz).
+    """Record what all threads do meanwhile; write it to `path` (gzipped if it ends in .gz).
 
     `blocks` (first, end) records only those blocks of the run. The file appears whole, also
     after an exception; only an `InputError`, or a run that ends before block
@@ -164,7 +164,25 @@ def _profiler(mode: Mode) -> Any:
     if mode == "tags":
         return _UserScopeProfile()
     device = "cuda" if torch.cuda.is_available() else None
-    return autograd_profiler.profile(use_device=device, profile_memory=True, use_kineto=True)
+    return autograd_profiler.profile(
+        use_device=device,
+        profile_memory=True,
+        use_kineto=True,
+        experimental_config=_all_threads(),
+    )
+
+
+def _all_threads() -> Any:
+    """Return the configuration that records every thread of the process, where torch can.
+
+    By default torch records the thread that starts the profiler and nothing else, silently.
+    """
+    from torch._C._profiler import _ExperimentalConfig
+
+    try:
+        return _ExperimentalConfig(profile_all_threads=True)
+    except TypeError:  # a version of torch before it
+        return None
 
 
 class _UserScopeProfile(autograd_profiler.profile):
@@ -175,7 +193,7 @@ class _UserScopeProfile(autograd_profiler.profile):
     """
 
     def __init__(self) -> None:
-        super().__init__(use_cpu=True, use_kineto=True)
+        super().__init__(use_cpu=True, use_kineto=True, experimental_config=_all_threads())
 
     def _start_trace(self) -> None:
         from torch._C._profiler import RecordScope

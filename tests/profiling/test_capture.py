@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,36 @@ def test_trace_describes_the_session_whose_blocks_it_recorded(tmp_path: Path) ->
     with glassworld.profile(path, "tags"):
         pass
     assert seed_in(path) is None
+
+
+def run_in_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def run_in_loop(work: Callable[[], object]) -> None:
+    async def main() -> None:
+        await asyncio.to_thread(work)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("run", [run_in_thread, run_in_loop])
+@pytest.mark.parametrize("mode", ["full", "tags"])
+@pytest.mark.parametrize("blocks", [None, (1, 2)])
+def test_profile_records_the_work_of_other_threads(
+    tmp_path: Path,
+    run: Callable[[Callable[[], object]], None],
+    mode: Any,
+    blocks: tuple[int, int] | None,
+) -> None:
+    world, path = tiny.world(), tmp_path / "t.json"
+    with glassworld.profile(path, mode, blocks):
+        run(lambda: world.generate(tiny.picture(), 6))
+    recorded = {n for n, _, p in read_annotations(path) if p == registry.BLOCK}
+    assert recorded == {f"2.3_Block_{block}" for block in range(*(blocks or (0, 2)))}
+    assert ("aten::" in path.read_text()) == (mode == "full")
 
 
 def test_mode_tags_records_no_operators(tmp_path: Path) -> None:
