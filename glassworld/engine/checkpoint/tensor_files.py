@@ -34,15 +34,22 @@ DAMAGED = (
 LARGEST_HEADER = 100 * 2**20
 """Bytes of the largest header that safetensors allows."""
 
+MOST_NESTED = 3
+"""Levels of dictionaries around the tensors that are searched."""
+
+OPTIMIZER = ("state", "param_groups")
+"""The names in an optimizer's state, which is no checkpoint of a network."""
+
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.(?:safetensors|bin)")
 
 
 def read_tensors(path: Path) -> Tensors:
     """Return all tensors of a checkpoint, memory-mapped where the format allows.
 
-    `path`: a .safetensors file, the .safetensors.index.json of several, or a .pth. Raises
+    `path`: a .safetensors file, the .safetensors.index.json of several, or a .pth: of the tensors,
+    or of a training's dictionary with one dictionary of tensors in it, such as "state_dict". Raises
     `CheckpointError` for a file that is missing, truncated, one shard of several, or a pickle of
-    anything but a plain dictionary of tensors.
+    anything else, or of several such dictionaries.
     """
     if path.name.endswith(INDEX):
         return {
@@ -158,12 +165,29 @@ def _read_pickle(path: Path) -> Tensors:
     except DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else "ended too early"
         raise CheckpointError(f"{path}: truncated or not a checkpoint ({reason})") from None
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout is torch.strided
-        for name, tensor in content.items()
-    ):
+    choices = dict(_tensor_dictionaries(content, "", MOST_NESTED))
+    if not choices:
         raise CheckpointError(f"{path}: not a plain dictionary of named tensors")
-    return content
+    if len(choices) > 1:
+        raise CheckpointError(
+            f"{path}: holds {len(choices)} dictionaries of tensors ({', '.join(sorted(choices))}); "
+            "save the one to load alone, best as safetensors"
+        )
+    return next(iter(choices.values()))
+
+
+def _tensor_dictionaries(content: object, name: str, levels: int) -> Iterator[tuple[str, Tensors]]:
+    """Yield every dictionary of named tensors in what a training saved, by its dotted name."""
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        return
+    if all(
+        isinstance(tensor, Tensor) and tensor.layout is torch.strided for tensor in content.values()
+    ):
+        if content or not name:
+            yield name, content
+    elif levels and not (set(OPTIMIZER) <= content.keys()):
+        for key, value in content.items():
+            yield from _tensor_dictionaries(value, f"{name}.{key}".lstrip("."), levels - 1)
 
 
 def _load_mapped(path: Path) -> object:

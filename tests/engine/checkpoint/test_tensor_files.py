@@ -113,3 +113,46 @@ def test_load_world_reads_a_transformer_of_pth(release: Path) -> None:
     (release / DIT_FILE).unlink()
     assert load(release).spec == spec
     assert load_world(release, device="cpu").spec == spec
+
+
+TENSORS = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(3)}
+OPTIMIZER = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4}]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TENSORS,
+        {"state_dict": TENSORS},
+        {"model": TENSORS, "step": 3, "optimizer": OPTIMIZER, "ema": {}},
+        {"ema": TENSORS, "args": {"lr": 1e-4}},
+        {"generator": {"state_dict": TENSORS}, "epoch": torch.tensor(3)},
+    ],
+)
+def test_read_tensors_finds_the_one_dictionary_of_tensors(
+    tmp_path: Path, content: dict[str, object]
+) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    read = read_tensors(tmp_path / "a.pth")
+    assert read.keys() == TENSORS.keys()
+    assert all(torch.equal(read[name], TENSORS[name]) for name in TENSORS)
+    assert read_shapes(tmp_path / "a.pth") == {"a.weight": (2, 3), "a.bias": (3,)}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"model": TENSORS, "ema": TENSORS}, r"holds 2 .*\(ema, model\)"),
+        ({"nets": {"a": TENSORS, "b": TENSORS}}, r"holds 2 .*\(nets.a, nets.b\)"),
+        ({"model": {}, "step": 3}, "not a plain dictionary"),
+        ({"optimizer": OPTIMIZER}, "not a plain dictionary"),
+        ({"a": {"b": {"c": {"d": TENSORS}}}}, "not a plain dictionary"),
+        ([TENSORS], "not a plain dictionary"),
+    ],
+)
+def test_read_tensors_names_the_choices_or_that_there_are_none(
+    tmp_path: Path, content: object, reason: str
+) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=reason):
+        read_tensors(tmp_path / "a.pth")
