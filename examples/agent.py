@@ -31,7 +31,7 @@ for block in range(12):
     blocks.append(info["frames"])
 
 # %% Write the session as a video.
-write_video("agent.mp4", np.concatenate(blocks), env.metadata["render_fps"])
+write_video("agent.mp4", np.concatenate(blocks), env.unwrapped.world.spec.frame_rate)
 print("agent.mp4")
 
 # %% Show the last frame of every block, in a notebook.

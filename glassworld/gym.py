@@ -3,12 +3,17 @@
     import gymnasium, glassworld.gym
     env = gymnasium.make("glassworld/World-v0")
 
-One step holds one action for a block of frames. A world has no goal: rewards are 0 and episodes
-never end. Wrap the environment to add a goal.
+    envs = gymnasium.make_vec("glassworld/World-v0", 4, vectorization_mode="async")
+
+One step holds one action for a block of frames. A world has no goal: rewards are 0 unless you give
+`reward=`, and episodes never end. Wrap the environment to end them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +24,7 @@ from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.locate import EMBEDDED
 from glassworld.engine.media.images import load_start_image
 from glassworld.errors import ActionError, InputError, MissingExtraError
+from glassworld.specs import TIME_FACTOR, WorldSpec
 
 if TYPE_CHECKING:
     from glassworld.engine.media.images import ImageSource
@@ -42,26 +48,42 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
     (vertical, horizontal in [-1, 1]; up and right are positive; a camera key moves by 0.1). Where
     keys cannot be combined, an action is the number of the key.
 
-    `reset(seed=...)` seeds the noise of all later frames. `reset(options={"image": ...})`, a path
-    or a PIL image, changes the start image.
+    `reset(seed=...)` seeds the noise of all later frames and, where no image was given, chooses
+    one of the embedded start images. `reset(options={"image": ...})`, in any form of
+    `ImageSource`, changes the start image.
+
+    `reward(frames, action)` returns the reward of a step from its block of frames. Without it,
+    rewards are 0, and `reset`'s info says so under "reward".
+
+    Render mode "rgb_array" renders the last frame of each block, at `render_fps` blocks a second,
+    so that `RecordVideo` shows real time. "rgb_array_list" returns every frame since the last
+    call, at `render_fps` frames a second.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012 - as in gymnasium
+    metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 12}  # noqa: RUF012 - as in gymnasium
 
     def __init__(
         self,
         world: World | None = None,
         image: ImageSource | None = None,
         render_mode: str | None = None,
+        reward: Callable[[Frame, Any], float] | None = None,
+        *,
+        picture: ImageSource | None = None,  # the former name of `image`
     ) -> None:
-        """Use `world` (default: the embedded world), starting from `image` (default: its first)."""
-        self.world = load_world() if world is None else world
+        """Use `world` (default: the embedded world), starting from `image`.
+
+        Without a world, all environments of a process share the weights of the embedded one.
+        """
+        self.world = _embedded_world() if world is None else world
         self.render_mode = render_mode
-        self.metadata = {**self.metadata, "render_fps": self.world.spec.frame_rate}
+        self.metadata = {**self.metadata, "render_fps": _render_fps(self.world.spec, render_mode)}
         self.action_space = _gym_action_space(self.world)
         shape = (self.world.spec.height, self.world.spec.width, 3)
         self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
-        self._image = image
+        self._image = picture if image is None else image
+        self._reward = reward
+        self._unrendered: list[Frame] = []
         self._session: Session | None = None
         self._frame: Frame = np.zeros(shape, np.uint8)
 
@@ -73,18 +95,24 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         Raises `InputError` if there is no start image.
         """
         super().reset(seed=seed)
-        image = (options or {}).get("image", self._image)
+        session_seed = int(self.np_random.integers(2**32))
+        options = options or {}
+        image = options.get("image", options.get("picture", self._image))
         if image is None:
-            image = _sample_image()
+            samples = _sample_images()
+            image = samples[self.np_random.integers(len(samples))]
         spec = self.world.spec
         pixels = load_start_image(image, spec.height, spec.width)
-        session_seed = int(self.np_random.integers(2**32))
         self._session = self.world.start(image, session_seed)
         self._frame = np.rint((pixels.transpose(1, 2, 0) * 0.5 + 0.5) * 255).astype(np.uint8)
-        return self._frame, {"frames": self._frame[None], "seed": session_seed}
+        self._unrendered = [self._frame]
+        info = {"frames": self._frame[None], "seed": session_seed}
+        if self._reward is None:
+            info["reward"] = "always 0; give reward=, a function of the frames and the action"
+        return self._frame, info
 
     def step(self, action: Any) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
-        """Hold `action` for one block; return the last frame, 0, False, False and the info.
+        """Hold `action` for one block; return the last frame, the reward, False, False, the info.
 
         Raises `ActionError` for an action outside the action space, `InputError` before `reset`.
         """
@@ -92,10 +120,16 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
             raise InputError("step: call reset() first")
         frames = self._session.step(self._to_action(action))
         self._frame = frames[-1]
-        return self._frame, 0.0, False, False, {"frames": frames}
+        if self.render_mode == "rgb_array_list":
+            self._unrendered += list(frames)
+        reward = 0.0 if self._reward is None else float(self._reward(frames, action))
+        return self._frame, reward, False, False, {"frames": frames}
 
-    def render(self) -> Frame | None:
-        """Return the newest frame in render mode "rgb_array", else None."""
+    def render(self) -> Frame | list[Frame] | None:
+        """Return the newest frame, or the list of those since the last call; None without mode."""
+        if self.render_mode == "rgb_array_list":
+            frames, self._unrendered = self._unrendered, []
+            return frames
         return self._frame if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
@@ -138,11 +172,24 @@ def _gym_action_space(world: World) -> gymnasium.Space:
     return spaces.Dict(parts)
 
 
-def _sample_image() -> ImageSource:
+@cache
+def _embedded_world() -> World:
+    """Load the embedded world once in a process."""
+    return load_world()
+
+
+def _render_fps(spec: WorldSpec, render_mode: str | None) -> float:
+    """Return how many renderings make a second: of every frame, or of one frame per block."""
+    if render_mode != "rgb_array":
+        return spec.frame_rate
+    return spec.frame_rate / (TIME_FACTOR * spec.frames_per_block)
+
+
+def _sample_images() -> list[Path]:
     samples = sorted((EMBEDDED / "pictures").glob("*.png"))
     if not samples:
         raise InputError("image: give a start image; this installation has no samples")
-    return samples[0]
+    return samples
 
 
 gymnasium.register("glassworld/World-v0", entry_point=WorldEnv)

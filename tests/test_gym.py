@@ -19,6 +19,7 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
+from glassworld.engine.runtime.threads import using_threads  # noqa: E402
 from glassworld.errors import ActionError, InputError  # noqa: E402
 from glassworld.gym import WorldEnv  # noqa: E402
 
@@ -32,6 +33,8 @@ def with_actions(**action: Any) -> dict[str, object]:
     """Return a change of the tiny world's transformer: the action sizes of another mode."""
     return {"action": replace(tiny.DIT.action, **action)}
 
+
+IDLE = {"keyboard": np.zeros(4, np.int8), "mouse": np.zeros(2, np.float32)}
 
 MODES = {
     "universal": {},
@@ -129,6 +132,67 @@ def test_step_before_reset_or_after_close_is_an_input_error(env: WorldEnv) -> No
     env.close()
     with pytest.raises(InputError, match="reset"):
         env.step(idle)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_make_vec_steps_environments_at_two_threads(mode: str, count: int) -> None:
+    world = tiny.world()
+    with using_threads(2):
+        world.start(tiny.picture()).step(world.space.press("w"))  # starts the threads
+        envs = gymnasium.make_vec(
+            "glassworld/World-v0", count, mode, world=world, image=tiny.picture()
+        )
+        try:
+            envs.reset(seed=1)
+            if mode == "async":
+                envs.step_async(envs.action_space.sample())
+                frames = envs.step_wait(timeout=60)[0]
+            else:
+                frames = envs.step(envs.action_space.sample())[0]
+                assert all(env.unwrapped.world is world for env in envs.envs)
+        finally:
+            envs.close(**({"terminate": True} if mode == "async" else {}))
+    assert frames.shape == (count, 32, 48, 3)
+
+
+def test_environments_share_the_embedded_weights_and_the_seed_chooses_the_image() -> None:
+    first, second = WorldEnv(), WorldEnv()
+    assert first.world is second.world
+    starts = [first.reset(seed=seed)[0] for seed in range(6)]
+    assert np.array_equal(second.reset(seed=3)[0], starts[3])
+    assert any(not np.array_equal(start, starts[0]) for start in starts)
+
+
+def test_rgb_array_list_renders_every_frame_once() -> None:
+    env = WorldEnv(tiny.world(), tiny.picture(), "rgb_array_list")
+    env.reset(seed=1)
+    (start,) = list(env.render() or [])
+    assert start.shape == (32, 48, 3)
+    _, _, _, _, info = env.step(IDLE)
+    np.testing.assert_array_equal(np.array(env.render()), info["frames"])
+    assert env.render() == []
+    assert env.metadata["render_fps"] == env.world.spec.frame_rate
+    blocks = WorldEnv(env.world, tiny.picture(), "rgb_array").metadata["render_fps"]
+    assert blocks == env.world.spec.frame_rate / 12
+
+
+def test_reward_is_that_of_the_hook_or_0_and_the_info_says_so(env: WorldEnv) -> None:
+    assert "always 0" in env.reset(seed=1)[1]["reward"]
+    assert env.step(IDLE)[1] == 0
+    rewarded = WorldEnv(env.world, tiny.picture(), reward=lambda frames, _: frames.mean())
+    assert "reward" not in rewarded.reset(seed=1)[1]
+    _, reward, _, _, info = rewarded.step(IDLE)
+    assert reward == info["frames"].mean()
+
+
+def test_former_names_of_the_image_are_taken(env: WorldEnv) -> None:
+    expected, _ = env.reset(seed=1)
+    former = WorldEnv(env.world, picture=tiny.picture())
+    np.testing.assert_array_equal(former.reset(seed=1)[0], expected)
+    former = WorldEnv(env.world)
+    frame, _ = former.reset(seed=1, options={"picture": tiny.picture()})
+    np.testing.assert_array_equal(frame, expected)
 
 
 @pytest.mark.slow  # twelve blocks of the embedded world
