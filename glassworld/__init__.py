@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glassworld.engine.actions.track import Action, ActionTrack
+    from glassworld.engine.batch import SessionBatch
     from glassworld.engine.checkpoint.load import load_world
     from glassworld.engine.rollout import Rollout
     from glassworld.engine.session import Session
@@ -29,6 +30,7 @@ __all__ = [
     "InputError",
     "Rollout",
     "Session",
+    "SessionBatch",
     "World",
     "__version__",
     "load_world",
@@ -42,6 +44,7 @@ _HOMES = {
     "InputError": "glassworld.errors",
     "Rollout": "glassworld.engine.rollout",
     "Session": "glassworld.engine.session",
+    "SessionBatch": "glassworld.engine.batch",
     "World": "glassworld.engine.world",
     "load_world": "glassworld.engine.checkpoint.load",
     "profile": "glassworld.profiling.capture",

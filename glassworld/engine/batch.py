@@ -8,6 +8,7 @@ alone, be saved and be rewound, and joins again with the next block generated to
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 
 import torch
 
@@ -47,7 +48,14 @@ def supports_batching(world: World) -> bool:
 
 
 class SessionBatch:
-    """Sessions that run side by side. Their storage lives as long as any of them is in it.
+    """Sessions that run side by side: one forward pass generates a block of each.
+
+        batch = glassworld.SessionBatch([world.start(image, seed) for seed in range(4)])
+        frames = batch.step([world.space.press("w")] * 4)  # a list, one array per session
+
+    Sessions of one world can join at the same block, and at any block once their windows are
+    full. Frames differ from those of a single session by rounding, at most 1 of 255. Their storage
+    lives as long as any of them is in it.
 
     Raises `InputError` if they cannot generate blocks together (see `can_join`), or if one is
     there twice: a session generates each of its blocks once.
@@ -66,6 +74,13 @@ class SessionBatch:
         """
         if len(actions) != len(self.sessions):
             raise InputError(f"{len(actions)} actions for {len(self.sessions)} sessions")
+        with ExitStack() as turns:
+            for session in self.sessions:
+                turns.enter_context(session.turn())
+            return self._step(actions, on_frames)
+
+    def _step(self, actions: Sequence[Action], on_frames: OnFrames | None) -> list[Frames]:
+        """Return every session's next frames, once no other thread steps any of them."""
         for session, action in zip(self.sessions, actions, strict=True):
             session.world.space.fill(action, session.next_frames)  # refused before any is held
         if not self._joined():

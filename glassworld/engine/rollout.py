@@ -32,7 +32,7 @@ class Timings:
     blocks: tuple[float, ...]  # per block, decoding included
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rollout:
     """A generated run."""
 
@@ -40,6 +40,11 @@ class Rollout:
     latents: Tensor  # [1, c, T, h, w] float32 on the CPU, initial latents included
     actions: ActionTrack  # the rows of the new frames, one per pixel frame
     timings: Timings
+
+    def __repr__(self) -> str:
+        count, height, width, _ = self.frames.shape
+        blocks = len(self.timings.blocks)
+        return f"Rollout({count} frames of {height}x{width}, {blocks} blocks)"
 
 
 def collect_blocks(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from threading import RLock
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -30,6 +32,27 @@ class Session:
 
     def __init__(self, world: World, state: SessionState) -> None:
         self.world, self.state = world, state
+        self._turn = RLock()
+
+    def __repr__(self) -> str:
+        return f"Session({self.world.name!r}, {self.state.progress})"
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "Session: cannot be pickled; keep its image, seed and actions, and replay them"
+        )
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Keep other threads from generating meanwhile; raise `InputError` if one does now."""
+        if not self._turn.acquire(blocking=False):
+            raise InputError(
+                "this session generates a block in another thread; step it from one at a time"
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @property
     def next_frames(self) -> int:
@@ -45,8 +68,9 @@ class Session:
         `[1, 1 or 4, H, W, 3]`.
         `on_frames` must not raise: go back to a saved state if it did.
         """
-        self.hold(action)
-        return self.advance(on_frames)[0]
+        with self.turn():
+            self.hold(action)
+            return self.advance(on_frames)[0]
 
     def hold(self, action: Action) -> None:
         """Set the action of the next block."""
@@ -56,7 +80,8 @@ class Session:
 
     def advance(self, on_frames: OnFrames | None = None) -> tuple[Frames, Tensor]:
         """Return the frames and latents of the next block, whose actions are set."""
-        block = self.world.pipeline.generate_block([self.state], on_frames=on_frames)
+        with self.turn():
+            block = self.world.pipeline.generate_block([self.state], on_frames=on_frames)
         return block.frames()[0].numpy(), block.latents
 
     def run(self, actions: Iterable[Action] | Action) -> Iterator[Frames]:
@@ -87,8 +112,13 @@ class Session:
                     return
                 yield
 
-        for block in stream_blocks(self.world.pipeline, self.state, held()):
-            yield block.frames()[0].numpy()
+        with closing(stream_blocks(self.world.pipeline, self.state, held())) as blocks:
+            while True:
+                with self.turn():
+                    block = next(blocks, None)
+                if block is None:
+                    break
+                yield block.frames()[0].numpy()
         if refused:
             raise refused[0]
 

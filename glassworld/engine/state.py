@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
 from glassworld.engine.conditioning import ActionHistory, ImageLatents
 from glassworld.engine.cuda_graphs import PassGraphs
 from glassworld.engine.sampling import NoiseSource
+from glassworld.errors import InputError
 from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
 from glassworld.models.vae.causal_conv import FeatureCache
 
 
-@dataclass
+@dataclass(repr=False)
 class NetworkState:
     """Caches and memories of one session, or of several along the batch axis."""
 
@@ -44,7 +45,7 @@ class NetworkState:
         ]
 
 
-@dataclass
+@dataclass(repr=False)
 class SessionState(NetworkState):
     """One session between two blocks.
 
@@ -63,6 +64,17 @@ class SessionState(NetworkState):
     block: int = 0
     prefilled: int = 0
     shift: int = 0
+
+    def __repr__(self) -> str:
+        return f"SessionState({self.progress}, {self.nbytes / 1e6:.1f} MB)"
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError("SessionState: cannot be pickled; copy it by copy()")
+
+    @property
+    def progress(self) -> str:
+        """How far the session is, for people."""
+        return f"{self.block} blocks, {self.generated} latent frames"
 
     @property
     def generated(self) -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 import numpy as np
 import torch
@@ -55,6 +55,15 @@ class World:
     def __repr__(self) -> str:
         return f"World({self.name!r}, {self.spec.height}x{self.spec.width}, {self.device})"
 
+    def __copy__(self) -> World:
+        return self  # nothing in it changes
+
+    def __deepcopy__(self, _: object) -> World:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError("World: cannot be pickled; call load_world in each process, or fork")
+
     @property
     def device(self) -> torch.device:
         """The device that holds the weights."""
@@ -72,6 +81,10 @@ class World:
 
         `seed`: the world's own by default. With `num_latent_frames` the session ends there and
         draws its noise as `generate` does; without, it can go on forever.
+
+        The same seed gives the same noise in the same order of drawing: `start(seed=s)` equals
+        `generate(seed=s, noise="blocks")`, and `start(seed=s, num_latent_frames=n)` equals
+        `generate(num_latent_frames=n, seed=s)`, under the same actions.
         """
         seed = checked_seed(seed, self.spec)
         if num_latent_frames is not None:
@@ -99,8 +112,8 @@ class World:
         an array or a file; the image and the actions then cover it too. `on_block` gets a report
         of each block and ends the run after it by returning False. `noise`: "run" draws all of it
         first, as the reference does; "blocks" draws it block by block as an open-ended session
-        does, to replay one to the same frames. Raises an `InputError` before the first block if
-        anything does not fit.
+        does: with it, and the same seed and actions, the frames are those of `start(image, seed)`.
+        Raises an `InputError` before the first block if anything does not fit.
         """
         began = time.perf_counter()
         _check_noise(noise)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -106,3 +109,51 @@ def test_run_takes_a_single_action_and_refuses_what_is_none(world: World) -> Non
     words: Any = ["w"]
     with pytest.raises(InputError, match="not an Action"):
         next(world.start(tiny.picture()).run(words))
+
+
+@pytest.mark.parametrize("of", ["world", "session", "state"])
+def test_pickle_is_one_clear_error(world: World, of: str) -> None:
+    session = world.start(tiny.picture())
+    session.step(FORWARD)
+    value = {"world": world, "session": session, "state": session.state}[of]
+    with pytest.raises(InputError, match="cannot be pickled"):
+        pickle.dumps(value)
+    assert copy.deepcopy(world) is copy.copy(world) is world
+
+
+def test_repr_is_short_and_tells_how_far_it_is(world: World) -> None:
+    session = world.start(tiny.picture())
+    session.step(FORWARD)
+    assert repr(session) == "Session('tiny', 1 blocks, 3 latent frames)"
+    assert repr(session.state).startswith("SessionState(1 blocks, 3 latent frames, ")
+    assert repr(world.generate(tiny.picture(), 6)) == "Rollout(21 frames of 32x48, 2 blocks)"
+    assert repr(world) == "World('tiny', 32x48, cpu)"
+
+
+def test_two_threads_cannot_step_one_session(world: World) -> None:
+    session = world.start(tiny.picture())
+    refused: list[str] = []
+
+    def meddle(_: object) -> None:
+        for step in (lambda: session.step(FORWARD), lambda: next(session.run(FORWARD))):
+            try:
+                pool.submit(step).result()
+            except InputError as error:
+                refused.append(str(error))
+
+    with ThreadPoolExecutor(1) as pool:
+        frames = session.step(FORWARD, meddle)
+        assert len(frames) == 9
+        assert len(refused) == 6  # of both for each of the three latent frames
+        assert all("in another thread" in reason for reason in refused)
+        assert len(pool.submit(session.step, FORWARD).result()) == 12  # one after another
+
+
+def test_seed_means_the_same_in_start_and_generate(world: World) -> None:
+    track = "w*21"
+    whole = world.generate(tiny.picture(), 6, seed=42, actions=track)
+    blocks = world.generate(tiny.picture(), 6, seed=42, actions=track, noise="blocks")
+    for run, length in ((whole, 6), (blocks, None)):
+        session = world.start(tiny.picture(), seed=42, num_latent_frames=length)
+        frames = np.concatenate([session.step(FORWARD) for _ in range(2)])
+        assert np.abs(frames.astype(int) - run.frames).max() <= 1
