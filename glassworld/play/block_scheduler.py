@@ -7,13 +7,14 @@ session gets the frames that it would get alone, except for the rounding of larg
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
 from typing import TypeVar
@@ -232,6 +233,14 @@ class BlockScheduler:
         engine_session = session.engine_session
         session.close()  # releases memory before the other sessions of its batch need some
         self._dissolve_batches([engine_session])
+        del engine_session
+        _trim_memory()
+
+
+def _trim_memory() -> None:
+    """Return freed memory to the system, where the C library can and would rather keep it."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager
