@@ -268,7 +268,7 @@ def _print_summary(
 def _report(console: Console, trace: Path) -> str:
     """Write the trace's report beside it, print its top and return its path or the reason."""
     from glassworld.trace import analyze
-    from glassworld.trace.report.html import page_path, write_page
+    from glassworld.trace.report.html.page import page_path, write_page
     from glassworld.trace.report.terminal import show_top
 
     try:

@@ -61,7 +61,7 @@ def report_command(
     """
     from rich.console import Console
 
-    from glassworld.trace.report.html import page_path, write_page
+    from glassworld.trace.report.html.page import page_path, write_page
     from glassworld.trace.report.json_export import write_json
     from glassworld.trace.report.terminal import show_report
 

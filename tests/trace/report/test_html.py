@@ -9,8 +9,8 @@ import pytest
 from glassworld.profiling.registry import REGISTRY
 from glassworld.trace import analyze
 from glassworld.trace.report import html
-from glassworld.trace.report.html import write_page
 from glassworld.trace.report.html.data import tag_look
+from glassworld.trace.report.html.page import write_page
 from glassworld.trace.report.sections import SECTIONS
 from tests.support.traces import CONFIG, GpuTrace, engine_run, write
 
