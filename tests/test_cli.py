@@ -229,6 +229,7 @@ def test_ctrl_c_ends_after_the_block_with_a_video_and_a_trace(
     assert len(blocks) < 200
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_before_the_asked_blocks_says_so_and_leaves_an_earlier_trace(
     tmp_path: Path, release: list[str]
 ) -> None:

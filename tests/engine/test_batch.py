@@ -29,7 +29,14 @@ def assert_same(made: Frames, expected: Frames) -> None:
     assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("changes", [{}, {"dit": {"window": 4}}, {"dit": {"window": 7, "sink": 2}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"dit": {"window": 4}}, marks=pytest.mark.slow),
+        {"dit": {"window": 7, "sink": 2}},
+    ],
+)
 def test_batch_from_the_first_block_equals_single_sessions(changes: dict[str, object]) -> None:
     world = tiny.world(**changes)
     expected = [alone(world, index, 5) for index in range(3)]
@@ -44,7 +51,12 @@ def test_batch_from_the_first_block_equals_single_sessions(changes: dict[str, ob
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"dit": {"window": 9}}, {"dit": {"window": 4}}, {"dit": {"window": 8, "sink": 1}}],
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"dit": {"window": 9}}, marks=pytest.mark.slow),
+        pytest.param({"dit": {"window": 4}}, marks=pytest.mark.slow),
+        {"dit": {"window": 8, "sink": 1}},
+    ],
 )
 def test_batch_of_sessions_of_different_age_equals_single_sessions(
     changes: dict[str, object],

@@ -18,6 +18,7 @@ from glassworld.errors import InputError
 from tests.support.release import write_release
 
 
+@pytest.mark.slow
 def test_small_attack_leaves_the_server_quick_and_clean(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
