@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,20 +12,11 @@ from glassworld.engine.acceleration.autotune import (
     choose_convolutions,
     convolution_inputs,
 )
-from glassworld.engine.actions.track import Action
 from glassworld.engine.pipeline import ExecutionPlan
-from glassworld.engine.session import Session
 from glassworld.models.ops.attention import attention, pointwise_attention
 from glassworld.models.vae.decoder import VAEDecoder
 from tests.support import tiny
-
-WALK = Action((1, 0, 0, 0), (0, 0.1))
-
-
-def assert_same_walk(made: Session, expected: Session, blocks: int) -> None:
-    for _ in range(blocks):
-        difference = made.step(WALK).astype(int) - expected.step(WALK)
-        assert np.abs(difference).max() <= 1
+from tests.support.same_frames import assert_same_frames
 
 
 def test_conv3d_and_folded_convolutions_are_the_same() -> None:
@@ -37,7 +27,7 @@ def test_conv3d_and_folded_convolutions_are_the_same() -> None:
     for layer in layers:
         layer.uses_conv3d = True
     assert layers
-    assert_same_walk(direct.start(tiny.picture()), folded.start(tiny.picture()), blocks=3)
+    assert_same_frames(direct.start(tiny.picture()), folded.start(tiny.picture()), blocks=3)
 
 
 def test_choose_convolutions_takes_the_faster() -> None:
@@ -59,7 +49,7 @@ def test_choose_attention_measures_and_keeps_the_frames() -> None:
     assert measured["self"].keys() == {"FLASH_ATTENTION", "MATH"}
     assert measured["mouse"].keys() == {"products", "sums"}
     assert all(ms > 0 for times in measured.values() for ms in times.values())
-    assert_same_walk(world.start(tiny.picture()), plain.start(tiny.picture()), 4)
+    assert_same_frames(world.start(tiny.picture()), plain.start(tiny.picture()), 4)
 
 
 @pytest.mark.parametrize("masked", [False, True])

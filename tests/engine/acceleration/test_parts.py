@@ -5,42 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
 import glassworld
 from glassworld.engine.acceleration.parts import accelerate, hint
-from glassworld.engine.actions.track import Action
-from glassworld.engine.pipeline import ExecutionPlan
-from glassworld.engine.session import Session
-from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.ops.quantized import QuantizedLinear
 from glassworld.models.transformer.layer import Layer
 from tests.support import tiny
-
-WALK = Action((1, 0, 0, 0), (0, 0.1))
-
+from tests.support.same_frames import WALK, assert_same_frames
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="no C++ compiler, which compiling for a CPU needs"
 )
-
-
-def assert_same_walk(made: Session, expected: Session, blocks: int) -> None:
-    for _ in range(blocks):
-        difference = made.step(WALK).astype(int) - expected.step(WALK)
-        assert np.abs(difference).max() <= 1
-
-
-def capturing() -> World:
-    """Return a world whose passes run from fixed inputs, as CUDA graphs do on a GPU."""
-    return replace(tiny.world(), plan=ExecutionPlan(cuda_graphs=True))
 
 
 def test_accelerate_leaves_kernels_and_graphs_out_on_a_cpu() -> None:
@@ -65,10 +46,10 @@ def test_compiled_layers_share_their_code_and_keep_their_tags(
         with pytest.raises(InputError, match="compiled already"):
             accelerate(world, ["int8"])
         made, expected = world.start(tiny.picture()), plain.start(tiny.picture())
-        assert_same_walk(made, expected, 3)
+        assert_same_frames(made, expected, 3)
         assert counters["stats"]["unique_graphs"] == 8
         with glassworld.profile(tmp_path / "t.json", mode="tags"):
-            assert_same_walk(made, expected, 1)
+            assert_same_frames(made, expected, 1)
     finally:
         torch.compiler.reset()
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
