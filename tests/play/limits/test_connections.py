@@ -72,16 +72,21 @@ def test_answers_that_nobody_reads_are_not_kept(
 def test_client_that_sends_nothing_loses_its_slot(
     live: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glassworld.play.client_socket.SILENCE_SECONDS", 0.5)
-    with RawSocket(live.port) as silent, live.client() as client:
+    monkeypatch.setattr("glassworld.play.client_socket.SILENCE_SECONDS", 2.0)
+    with live.client() as client, RawSocket(live.port) as silent:
         assert until(lambda: live.state.slots_taken == 2)
-        client.start()
-        numbers = [frame.number for frame in client.frames(RATE * 2)]
-        assert numbers == list(range(RATE * 2))
         for _ in range(5):
             silent.send_frames(PONG)  # is no message
-        assert until(lambda: live.state.slots_taken == 1)
+
+        def pings_and_is_alone() -> bool:
+            client.send("ping", id=0)
+            return live.state.slots_taken == 1
+
+        assert until(pings_and_is_alone)
         assert silent.ends(5)
+        client.start()
+        numbers = [frame.number for frame in client.frames(RATE)]
+        assert numbers == list(range(RATE))
 
 
 @pytest.mark.parametrize("sends", [False, True])
