@@ -92,6 +92,7 @@ def train(
 @with_load_flags()
 def evaluate_command(
     load: LoadOptions,
+    source: Annotated[str, typer.Option(help="What the world learned from.")] = "maze",
     json: Annotated[Path | None, typer.Option(help="Write the scores to this file.")] = None,
     strip: _Strip = None,
     video: _Video = None,
@@ -100,7 +101,7 @@ def evaluate_command(
         int, typer.Option(min=1, help="Number of one-minute sessions that measure drift.")
     ] = 4,
 ) -> None:
-    """Evaluate a world against the simulator it was trained on.
+    """Evaluate a world against the source it was trained on.
 
     Examples: `glassworld eval --json scores.json --video truth-and-model.mp4`
     """
@@ -120,23 +121,26 @@ def evaluate_command(
         side_by_side,
     )
     from glassworld.training.eval.tables import score_tables
-    from glassworld.training.sources.maze import VizdoomMaze
+    from glassworld.training.sources.registry import open_source
 
     world = load_from(load)
-    check_comparable(world.spec)
+    opened = open_source(source)
+    check_comparable(world.spec, opened)
     for path in filter(None, (json, strip, video)):
         writable_file(path)
     config = EvalConfig(starts=starts, drift_starts=minutes)
-    held_out = record_episodes(HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)).frames
+    held_out = record_episodes(
+        source, HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)
+    ).frames
     scores: dict[str, dict[str, object]] = {}
-    with VizdoomMaze() as simulator:
-        for name, score in evaluate_world(world, simulator, config, held_out):
+    with opened:
+        for name, score in evaluate_world(world, opened, config, held_out):
             scores[name] = score
             if json is not None:  # Written after each measurement, in case of an interruption.
                 with replacing(json) as path:
                     path.write_bytes(msgspec.json.format(msgspec.json.encode(scores)) + b"\n")
         if strip is not None or video is not None:
-            pairs = list(side_by_side(world, simulator, config))
+            pairs = list(side_by_side(world, opened, config))
     if strip is not None:
         with replacing(strip) as path:
             comparison_strip(pairs).save(path)

@@ -8,13 +8,9 @@ import torch
 from glassworld.engine.checkpoint.save import save_world
 from glassworld.engine.networks import Networks
 from glassworld.specs import WAN_MEAN, WAN_STD, WorldSpec
-from glassworld.training.data.segments import BLOCK
 from glassworld.training.objectives.transformer import DiTRecipe
 from glassworld.training.objectives.vae import VAE, rescale_latents
 from glassworld.training.objectives.world_model import ETA, WorldModel
-from glassworld.training.sources.maze import HEIGHT, WIDTH
-
-FRAME_RATE = 12
 
 
 def export_world(vae: VAE, model: WorldModel, recipe: DiTRecipe, folder: Path) -> None:
@@ -40,14 +36,14 @@ def _with_released_statistics(vae: VAE) -> VAE:
 def trained_spec(vae: VAE, model: WorldModel, recipe: DiTRecipe) -> WorldSpec:
     """Return the specification of the world that was trained."""
     return WorldSpec(
-        mode="universal",
+        mode=recipe.format.mode,
         dit=recipe.spec,
         vae=replace(vae.encoder.spec, mean=WAN_MEAN, std=WAN_STD),
         vision=model.vision.spec,
-        height=HEIGHT,
-        width=WIDTH,
-        frames_per_block=BLOCK,
+        height=recipe.format.height,
+        width=recipe.format.width,
+        frames_per_block=recipe.format.frames_per_block,
         denoising_steps=recipe.denoising_steps,
         eta=ETA,
-        frame_rate=FRAME_RATE,
+        frame_rate=recipe.format.frame_rate,
     )

@@ -69,13 +69,18 @@ def train_world(
     model = prepare_model(recipe, networks).to(torch_device)
     train_transformer(episodes, recipe.dit, folders.transformer, model, preview)
     export_world(vae, model, recipe.dit, folders.world)
-    save_start_images(folders.world / "pictures")
+    save_start_images(recipe.source, folders.world / "pictures")
 
 
 def collect_episodes(recipe: TrainingRecipe, folders: RunFolders) -> None:
     """Collect training and held-out episodes; draw a contact sheet."""
     config = CollectionConfig(
-        folders.episodes, TRAINING_SEED, recipe.shards, recipe.episodes, recipe.frames
+        folders.episodes,
+        TRAINING_SEED,
+        recipe.shards,
+        recipe.episodes,
+        recipe.frames,
+        recipe.source,
     )
     paths = collect_shards(config)
     collect_shards(replace(config, folder=folders.held_out, seed=HELD_OUT_SEED, shards=1))

@@ -21,6 +21,8 @@ class TrainingRecipe:
         Episodes per shard.
     frames
         Content frames per episode.
+    source
+        Name of the source to learn from.
     vae
         How to train the VAE.
     dit
@@ -30,6 +32,7 @@ class TrainingRecipe:
     shards: int
     episodes: int
     frames: int = 121
+    source: str = "maze"
     vae: VAERecipe = field(default_factory=VAERecipe)
     dit: DiTRecipe = field(default_factory=DiTRecipe)
 

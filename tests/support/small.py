@@ -34,7 +34,7 @@ def latent_episodes(episodes: int = 4) -> LatentEpisodes:
         torch.zeros(episodes, 64, 96, 3, dtype=torch.uint8),
         normal(episodes, 121, 4),
         normal(episodes, 121, 2),
-        normal(episodes, 121, 3),
+        normal(episodes, 121, 4),
     )
 
 
@@ -70,6 +70,6 @@ def write_random_shard(folder: Path, episodes: int, frames: int, height: int, wi
     """Write a shard of episodes with random frames and actions."""
     rng = np.random.default_rng(0)
     tensors = {"frames": rng.integers(0, 256, (episodes, frames, height, width, 3), np.uint8)}
-    for name, columns in (("keyboard", 4), ("mouse", 2), ("pose", 3)):
+    for name, columns in (("keyboard", 4), ("mouse", 2), ("pose", 4)):
         tensors[name] = rng.normal(size=(episodes, frames, columns)).astype(np.float32)
     save_file(tensors, folder / "shard-00000.safetensors")

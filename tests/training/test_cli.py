@@ -38,7 +38,7 @@ def test_eval_command_writes_scores_strip_and_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "HELD_OUT_EPISODES", 1)
-    small = partial(evaluate.EvalConfig, blocks=2, drift_blocks=2)
+    small = partial(evaluate.EvalConfig, seconds=2, drift_seconds=2)
     monkeypatch.setattr(evaluate, "EvalConfig", small)
     export_world(small_vae(), small_model(), SMALL, tmp_path)
     scores = _evaluate(tmp_path, "--world", str(tmp_path))

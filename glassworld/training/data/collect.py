@@ -13,11 +13,8 @@ from safetensors.numpy import save_file
 
 from glassworld.errors import InputError
 from glassworld.specs import TIME_FACTOR
-from glassworld.training.sources.maze import HEIGHT, WIDTH, Frame, VizdoomMaze
-from glassworld.training.sources.policies import POLICIES, InputSampler
-
-_CLEARANCE_OF_START_IMAGES = 100
-"""Smallest distance to the wall ahead, in map units."""
+from glassworld.training.sources.registry import open_source
+from glassworld.training.sources.source import Frame, Source
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,8 @@ class CollectionConfig:
         Episodes per file.
     frames
         Content frames per episode, 1 + 4n.
+    source
+        Name of the source.
 
     Raises
     ------
@@ -48,6 +47,7 @@ class CollectionConfig:
     shards: int
     episodes: int = 64
     frames: int = 121
+    source: str = "maze"
 
     def __post_init__(self) -> None:
         if self.frames % TIME_FACTOR != 1:
@@ -61,8 +61,9 @@ class CollectionConfig:
 class Episodes(NamedTuple):
     """Recorded episodes of one length.
 
-    frames: uint8 [E, N, H, W, 3]; keyboard: [E, N, 4]; mouse: [E, N, 2]; pose: [E, N, 3]. Row j of
-    the actions was held while frame j was rendered. Row 0 repeats row 1.
+    frames: uint8 [E, N, H, W, 3]; keyboard: [E, N, keys]; mouse: [E, N, 2], or [E, N, 0] in modes
+    without a mouse; pose: [E, N, P], see `Source.pose`. Row j of the actions was held while frame j
+    was rendered. Row 0 repeats row 1.
     """
 
     frames: Frame
@@ -85,39 +86,38 @@ def collect_shards(config: CollectionConfig) -> list[Path]:
     paths = [config.path(shard) for shard in range(config.shards)]
     missing = [shard for shard, path in enumerate(paths) if not is_complete(path)]
     for shard in track(missing, description=f"collecting episodes, seed {config.seed}"):
-        episodes = record_episodes(config.episodes, config.frames, (config.seed, shard))
+        episodes = record_episodes(
+            config.source, config.episodes, config.frames, (config.seed, shard)
+        )
         draft = paths[shard].with_suffix(".part")
         save_file(episodes._asdict(), draft)
         draft.replace(paths[shard])
     return paths
 
 
-def record_episodes(count: int, frames: int, seed: tuple[int, int]) -> Episodes:
-    """Record episodes of the scripted policies, each from a random position."""
+def record_episodes(name: str, count: int, frames: int, seed: tuple[int, int]) -> Episodes:
+    """Record episodes of a source's scripted policies, each from a random place."""
     rng = np.random.default_rng(seed)
-    with VizdoomMaze(seed=int(rng.integers(2**31))) as simulator:
-        episodes = [_record_episode(simulator, frames, rng) for _ in range(count)]
+    with open_source(name, int(rng.integers(2**31))) as source:
+        episodes = [_record_episode(source, frames, rng) for _ in range(count)]
     return Episodes(*(np.stack(field) for field in zip(*episodes, strict=True)))
 
 
-def _record_episode(simulator: VizdoomMaze, length: int, rng: np.random.Generator) -> Episodes:
+def _record_episode(source: Source, length: int, rng: np.random.Generator) -> Episodes:
     """Record one episode of a random policy. The arrays lack the first axis."""
-    shares = [share for _, share in POLICIES.values()]
-    name = rng.choice(list(POLICIES), p=shares)
-    policy = POLICIES[str(name)][0](InputSampler(rng, block_aligned=bool(rng.random() < 0.5)))
-
-    frames = [simulator.reset()]
-    poses = [simulator.pose]
-    keyboard: list[tuple[float, ...]] = []
-    mouse: list[tuple[float, float]] = []
+    frames = [source.reset()]
+    poses = [source.pose]
+    policy = source.policy(rng)
     held = next(policy)
+    keyboard: list[tuple[float, ...]] = []
+    mouse: list[tuple[float, ...]] = []
     while len(frames) < length:
         for _ in range(min(held.length * TIME_FACTOR, length - len(frames))):
-            frames.append(simulator.advance(held.keyboard, held.mouse))
-            poses.append(simulator.pose)
+            frames.append(source.advance(held.keyboard, held.mouse))
+            poses.append(source.pose)
             keyboard.append(held.keyboard)
-            mouse.append(held.mouse)
-        held = policy.send(simulator.clearance)
+            mouse.append(held.mouse or ())
+        held = next(policy)
     return Episodes(
         np.stack(frames),
         np.array([keyboard[0], *keyboard], np.float32),
@@ -152,23 +152,24 @@ def load_shard(path: Path) -> Episodes:
 def contact_sheet(episodes: Episodes, rows: int = 12, columns: int = 12) -> Image.Image:
     """Draw an overview: one episode per row, evenly spaced frames."""
     rows = min(rows, len(episodes.frames))
-    sheet = Image.new("RGB", (columns * WIDTH, rows * HEIGHT))
+    height, width = episodes.frames.shape[2:4]
+    sheet = Image.new("RGB", (columns * width, rows * height))
     indices = np.linspace(0, episodes.frames.shape[1] - 1, columns).astype(int)
     for row in range(rows):
         for column, index in enumerate(indices):
             frame = Image.fromarray(episodes.frames[row, index])
-            sheet.paste(frame, (column * WIDTH, row * HEIGHT))
+            sheet.paste(frame, (column * width, row * height))
     return sheet
 
 
-def save_start_images(folder: Path, count: int = 8, seed: int = 77) -> None:
-    """Write start images into `folder`: views of random positions with some room ahead."""
+def save_start_images(name: str, folder: Path, count: int = 8, seed: int = 77) -> None:
+    """Write start images of a source into `folder`, `maze-1.png` and so on."""
     folder.mkdir(parents=True, exist_ok=True)
     saved = 0
-    with VizdoomMaze(seed) as simulator:
+    with open_source(name, seed) as source:
         while saved < count:
-            image = simulator.reset()
-            if simulator.clearance < _CLEARANCE_OF_START_IMAGES:
+            image = source.reset()
+            if not source.is_good_start:
                 continue
-            Image.fromarray(image).save(folder / f"maze-{saved + 1}.png")
             saved += 1
+            Image.fromarray(image).save(folder / f"{name.replace(':', '-')}-{saved}.png")

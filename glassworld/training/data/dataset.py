@@ -26,11 +26,11 @@ class EpisodeDataset:
     frames
         uint8 [E, N, H, W, 3].
     keyboard
-        float32 [E, N, 4].
+        float32 [E, N, keys].
     mouse
-        float32 [E, N, 2].
+        float32 [E, N, 2], or [E, N, 0] in modes without a mouse.
     pose
-        float32 [E, N, 3].
+        float32 [E, N, P], see `Source.pose`.
 
     Raises
     ------

@@ -36,11 +36,11 @@ class LatentEpisodes(NamedTuple):
     start_images
         uint8 [E, H, W, 3].
     keyboard
-        [E, N, 4], one row per pixel frame, as are `mouse` and `pose`.
+        [E, N, keys], one row per pixel frame, as are `mouse` and `pose`.
     mouse
-        [E, N, 2].
+        [E, N, 2], or [E, N, 0] in modes without a mouse.
     pose
-        [E, N, 3].
+        [E, N, P], see `Source.pose`.
     """
 
     latents: Tensor

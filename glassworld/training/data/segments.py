@@ -19,8 +19,6 @@ FAR_SHARE = 0.5
 
 Their condition is the limit, as after minutes of play, and their start image is another one's.
 """
-MAZE_CENTER, MAZE_STD = (620.0, -175.0), 230.0
-"""Mean and standard deviation of the positions that the episodes visit, in map units."""
 SETTLED_FRAMES = 7
 """Latent frames without input after which the view and its latents no longer change."""
 
@@ -37,11 +35,11 @@ class Segment(NamedTuple):
     condition
         [B, 4 + C, F, h, w], mask and encoded condition.
     windows
-        The actions that each latent frame sees.
+        The actions that each latent frame sees; no mouse columns in modes without a mouse.
     start_images
         [B, 3, H, W] in [-1, 1].
     locations
-        [B, F, 4], see `encode_pose`.
+        [B, F, P], see `Source.pose`.
     """
 
     start: int
@@ -99,7 +97,7 @@ def draw_segment(
         _condition(episodes, rows, far, frames),
         action_windows(episodes.keyboard[rows], episodes.mouse[rows], frames),
         _start_pixels(episodes.start_images[torch.where(far, other_rows, rows)]),
-        encode_pose(episodes.pose[rows][:, TIME_FACTOR * frames]),
+        episodes.pose[rows][:, TIME_FACTOR * frames],
     )
 
 
@@ -122,7 +120,7 @@ def draw_at_rest(
     count = blocks * BLOCK
     frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count, device=rows.device)
     view = episodes.latents[rows, frame + SETTLED_FRAMES].float()
-    location = encode_pose(episodes.pose[rows, TIME_FACTOR * (frame + SETTLED_FRAMES)])
+    location = episodes.pose[rows, TIME_FACTOR * (frame + SETTLED_FRAMES)]
     keys, axes = episodes.keyboard.shape[-1], episodes.mouse.shape[-1]
     return Segment(
         NEAR_FRAMES,
@@ -158,7 +156,7 @@ def continue_segment(
     keyboard
         Actions from the first row on that the first frame sees, [B, N, keys].
     mouse
-        The same for the mouse, [B, N, 2].
+        The same for the mouse, [B, N, 2] or [B, N, 0].
     start_images
         uint8 [B, H, W, 3].
     blocks
@@ -174,7 +172,7 @@ def continue_segment(
         _condition(episodes, rows, rows == 0, frames),
         action_windows(keyboard, mouse, frames - NEAR_FRAMES + 3),
         _start_pixels(start_images),
-        history.new_zeros(batch_size, count, 4),
+        history.new_zeros(batch_size, count, episodes.pose.shape[-1]),
     )
 
 
@@ -182,16 +180,6 @@ def _random_episodes(episodes: LatentEpisodes, count: int, random: torch.Generat
     """Draw episode numbers, the same ones on every device."""
     rows = torch.randint(len(episodes.latents), (count,), generator=random)
     return rows.to(episodes.latents.device)
-
-
-def encode_pose(pose: Tensor) -> Tensor:
-    """Encode x, y and degrees [..., 3] as targets of a network [..., 4].
-
-    These are x and y with about unit standard deviation, cosine and sine of the heading.
-    """
-    position = (pose[..., :2] - pose.new_tensor(MAZE_CENTER)) / MAZE_STD
-    heading = pose[..., 2:].deg2rad()
-    return torch.cat([position, heading.cos(), heading.sin()], -1)
 
 
 def _start_pixels(images: Tensor) -> Tensor:

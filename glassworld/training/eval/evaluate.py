@@ -1,6 +1,7 @@
-"""Evaluate a world against the simulator it was trained on.
+"""Evaluate a world against the source it was trained on.
 
-From held-out start images the simulator and the model get the same actions.
+From held-out start images the source and the model get the same actions. Scores are given by
+second: a second is one block of three latent frames, or three blocks of one.
 """
 
 from collections import defaultdict
@@ -19,7 +20,7 @@ from glassworld.engine.actions.track import Action
 from glassworld.engine.session import Session
 from glassworld.engine.world import World
 from glassworld.errors import InputError
-from glassworld.specs import WorldSpec
+from glassworld.specs import TIME_FACTOR, WorldSpec
 from glassworld.training.data.dataset import to_pixels
 from glassworld.training.eval.metrics import (
     distance_to_real,
@@ -30,45 +31,12 @@ from glassworld.training.eval.metrics import (
     thumbnails,
     turn_pixels,
 )
-from glassworld.training.sources.maze import (
-    FIRST_BLOCK_FRAMES,
-    HEIGHT,
-    WIDTH,
-    Frame,
-    VizdoomMaze,
-)
+from glassworld.training.sources.source import LATENT_FRAMES_PER_SECOND, Frame, Source
 
-STILL = Action((0.0, 0.0, 0.0, 0.0), (0.0, 0.0))
-FORWARD = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.0))
-BACK = Action((0.0, 1.0, 0.0, 0.0), (0.0, 0.0))
-LEFT = Action((0.0, 0.0, 1.0, 0.0), (0.0, 0.0))
-RIGHT = Action((0.0, 0.0, 0.0, 1.0), (0.0, 0.0))
-TURN_LEFT = Action((0.0, 0.0, 0.0, 0.0), (0.0, -0.1))
-TURN_RIGHT = Action((0.0, 0.0, 0.0, 0.0), (0.0, 0.1))
-CURVE_LEFT = Action((1.0, 0.0, 0.0, 0.0), (0.0, -0.1))
-CURVE_RIGHT = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.1))
-
-OPPOSITE = {
-    STILL: FORWARD,
-    FORWARD: BACK,
-    BACK: FORWARD,
-    LEFT: RIGHT,
-    RIGHT: LEFT,
-    TURN_LEFT: TURN_RIGHT,
-    TURN_RIGHT: TURN_LEFT,
-    CURVE_LEFT: CURVE_RIGHT,
-    CURVE_RIGHT: CURVE_LEFT,
-}
-PAIRS = {
-    "turn": (TURN_LEFT, TURN_RIGHT),
-    "forward_back": (FORWARD, BACK),
-    "strafe": (LEFT, RIGHT),
-    "still_moving": (STILL, FORWARD),
-}
 SAME_VIEW_DB = 35.0
 """Images with a PSNR above this show one view: the player stood still, or faced a wall."""
-DRIFT_BLOCKS = 5
-"""Blocks at each end of a minute that are compared."""
+DRIFT_SECONDS = 5
+"""Seconds at each end of a minute that are compared."""
 ACTION_SEED_OFFSET, DRIFT_SEED_OFFSET = 5_000, 9_000
 VAE_CLIPS, VAE_FRAMES = 16, 61
 
@@ -81,25 +49,25 @@ class EvalConfig:
     ----------
     starts
         Number of held-out start images.
-    blocks
-        Blocks generated from each.
+    seconds
+        Seconds generated from each.
     drift_starts
         Number of long sessions of each kind.
-    drift_blocks
-        Their length in blocks.
+    drift_seconds
+        Their length in seconds.
     seed
         Seed of the start images, none of which was trained on.
     """
 
     starts: int = 24
-    blocks: int = 10
+    seconds: int = 10
     drift_starts: int = 4
-    drift_blocks: int = 60
+    drift_seconds: int = 60
     seed: int = 90_000
 
 
 class BlockScores(TypedDict):
-    """Means over the starts, one entry per block.
+    """Means over the starts, one entry per second.
 
     `_start_picture` is the baseline that repeats the start image, `_wrong_actions` the model under
     the opposite actions. `_moving` averages over the starts alone whose view has moved away from
@@ -117,54 +85,83 @@ class BlockScores(TypedDict):
     psnr_wrong_actions_moving: list[float | None]
 
 
-def check_comparable(spec: WorldSpec) -> None:
-    """Raise `InputError` unless a world has the frame size and the actions of the simulator."""
-    action = spec.dit.action
-    if (spec.height, spec.width) != (HEIGHT, WIDTH):
+def check_comparable(spec: WorldSpec, source: Source) -> None:
+    """Raise `InputError` unless a world has the frame size, the mode and the blocks of a source."""
+    format = source.format
+    if (spec.height, spec.width) != (format.height, format.width):
         raise InputError(
-            f"eval compares with a simulator of {WIDTH}x{HEIGHT} pixels; this world has "
+            f"eval compares with a source of {format.width}x{format.height} pixels; this world has "
             f"{spec.width}x{spec.height}"
         )
-    if (action.keyboard_dim, action.mouse_dim) != (4, 2):
-        raise InputError("eval needs a world with four keys and a mouse, as its simulator has")
+    if spec.mode != format.mode:
+        raise InputError(
+            f"eval compares with a source of mode {format.mode}; this world has mode {spec.mode}"
+        )
+    if spec.frames_per_block != format.frames_per_block:
+        raise InputError(
+            f"eval compares with a source of {format.frames_per_block} latent frames per block; "
+            f"this world has {spec.frames_per_block}"
+        )
 
 
-def simulate(simulator: VizdoomMaze, seed: int, actions: list[Action]) -> list[Frame]:
-    """Return the blocks of the simulator from the start of a seed."""
-    simulator.reset(seed)
-    return [simulator.step(action) for action in actions]
+def blocks_in(source: Source, seconds: int) -> int:
+    """Return the number of blocks in so many seconds."""
+    return seconds * LATENT_FRAMES_PER_SECOND // source.format.frames_per_block
 
 
-def rollout_blocks(world: World, start_image: Frame, actions: list[Action]) -> list[Frame]:
-    """Return the blocks of the model from a start image."""
+def play_script(
+    source: Source, seed: int, rng: np.random.Generator, seconds: int
+) -> tuple[list[Action], Frame]:
+    """Play the evaluation's actions of `rng` from the start of a seed.
+
+    Returns
+    -------
+    The actions, one per block, and the frames [N, H, W, 3].
+    """
+    source.reset(seed)
+    script = source.evaluation_actions(rng)
+    actions, blocks = [], []
+    for _ in range(blocks_in(source, seconds)):
+        actions.append(next(script))
+        blocks.append(source.step(actions[-1]))
+    return actions, np.concatenate(blocks)
+
+
+def simulate(source: Source, seed: int, actions: list[Action]) -> Frame:
+    """Return the frames [N, H, W, 3] of the source from the start of a seed."""
+    source.reset(seed)
+    return np.concatenate([source.step(action) for action in actions])
+
+
+def rollout_frames(world: World, start_image: Frame, actions: list[Action]) -> Frame:
+    """Return the frames [N, H, W, 3] of the model from a start image."""
     session: Session = world.start(Image.fromarray(start_image))
-    return [session.step(action) for action in actions]
+    return np.concatenate([session.step(action) for action in actions])
 
 
-def random_actions(rng: np.random.Generator, blocks: int) -> list[Action]:
-    """Draw one action per block, mostly walking and turning."""
-    choices = list(OPPOSITE)
-    weights = np.array([1, 3, 1, 1, 1, 2, 2, 2, 2], np.float64)
-    picks = rng.choice(len(choices), blocks, p=weights / weights.sum())
-    return [choices[pick] for pick in picks]
+def split_seconds(frames: Frame) -> list[Frame]:
+    """Split frames [N, H, W, 3] into seconds, without the start image in front of the first."""
+    length = TIME_FACTOR * LATENT_FRAMES_PER_SECOND
+    first = length - TIME_FACTOR + 1
+    cuts = range(first, len(frames), length)
+    return [part[1:] if not index else part for index, part in enumerate(np.split(frames, cuts))]
 
 
-def score_blocks(world: World, simulator: VizdoomMaze, config: EvalConfig) -> BlockScores:
-    """Score the model block by block, beside two baselines (see `BlockScores`)."""
+def score_blocks(world: World, source: Source, config: EvalConfig) -> BlockScores:
+    """Score the model second by second, beside two baselines (see `BlockScores`)."""
     rows: dict[str, list[list[float]]] = defaultdict(list)
-    for index in track(range(config.starts), description="scoring blocks"):
+    for index in track(range(config.starts), description="scoring seconds"):
         rng = np.random.default_rng((config.seed, index))
-        actions = random_actions(rng, config.blocks)
-        truth = simulate(simulator, config.seed + index, actions)
-        start_image = truth[0][0]
-        opposite = [OPPOSITE[action] for action in actions]
+        actions, truth = play_script(source, config.seed + index, rng, config.seconds)
+        start_image = truth[0]
+        mismatched = [source.mismatched(action) for action in actions]
         candidates = {
-            "": rollout_blocks(world, start_image, actions),
-            "_wrong_actions": rollout_blocks(world, start_image, opposite),
-            "_start_picture": [np.broadcast_to(start_image, block.shape) for block in truth],
+            "": rollout_frames(world, start_image, actions),
+            "_wrong_actions": rollout_frames(world, start_image, mismatched),
+            "_start_picture": np.broadcast_to(start_image, truth.shape),
         }
-        for suffix, blocks in candidates.items():
-            pairs = [_without_start_image(*pair) for pair in zip(blocks, truth, strict=True)]
+        for suffix, frames in candidates.items():
+            pairs = list(zip(split_seconds(frames), split_seconds(truth), strict=True))
             rows["psnr" + suffix].append([frame_psnr(*pair) for pair in pairs])
             rows["ssim" + suffix].append([ssim(*pair) for pair in pairs])
     means = {name: np.mean(values, 0).round(3).tolist() for name, values in rows.items()}
@@ -177,23 +174,18 @@ def score_blocks(world: World, simulator: VizdoomMaze, config: EvalConfig) -> Bl
     return BlockScores(**means)  # type: ignore[typeddict-item]
 
 
-def _without_start_image(block: Frame, truth: Frame) -> tuple[Frame, Frame]:
-    """Drop the first frame of the first block: it is the start image in both."""
-    return (block[1:], truth[1:]) if len(truth) == FIRST_BLOCK_FRAMES else (block, truth)
-
-
-def score_actions(world: World, simulator: VizdoomMaze, config: EvalConfig) -> dict[str, float]:
+def score_actions(world: World, source: Source, config: EvalConfig) -> dict[str, float]:
     """Score how well the model tells two actions apart.
 
-    After a still first block each action of a pair is held for one block. The model is right if its
-    block has a higher PSNR against the truth of its own action than against that of the other.
+    After a first second each action of a pair is held for a second. The model is right if its
+    frames have a higher PSNR against the truth of its own action than against that of the other.
 
     Parameters
     ----------
     world
         The world to evaluate.
-    simulator
-        The simulator that shows the truth.
+    source
+        The source that shows the truth, and names the pairs.
     config
         How much to evaluate.
 
@@ -202,34 +194,39 @@ def score_actions(world: World, simulator: VizdoomMaze, config: EvalConfig) -> d
     The share that is right by pair, and for turns the share with the right sign (`turn_sign`) and
     the mean size divided by the true one (`turn_size`).
     """
-    right: dict[str, list[bool]] = {name: [] for name in PAIRS}
+    right: dict[str, list[bool]] = {name: [] for name in source.action_pairs}
     turns: list[tuple[float, float]] = []
+    blocks = blocks_in(source, 1)
     for index in track(range(config.starts), description="telling actions apart"):
         seed = config.seed + ACTION_SEED_OFFSET + index
-        for name, pair in PAIRS.items():
-            simulated = [simulate(simulator, seed, [STILL, action]) for action in pair]
-            start_image = simulated[0][0][0]
-            truths = [second for _, second in simulated]
-            blocks = [rollout_blocks(world, start_image, [STILL, action])[1] for action in pair]
-            if name == "turn":
+        for name, pair in source.action_pairs.items():
+            scripts = [
+                [pair.before] * blocks + [action] * blocks for action in (pair.one, pair.other)
+            ]
+            simulated = [simulate(source, seed, script) for script in scripts]
+            truths = [split_seconds(frames)[1] for frames in simulated]
+            model = [rollout_frames(world, simulated[0][0], script) for script in scripts]
+            answers = [split_seconds(frames)[1] for frames in model]
+            if pair.turns:
                 turns += [
-                    (turn_pixels(block), turn_pixels(truth))
-                    for block, truth in zip(blocks, truths, strict=True)
+                    (turn_pixels(answer), turn_pixels(truth))
+                    for answer, truth in zip(answers, truths, strict=True)
                 ]
             if frame_psnr(*truths) > SAME_VIEW_DB:
                 continue
             for own in (0, 1):
-                own_psnr = frame_psnr(blocks[own], truths[own])
-                right[name].append(own_psnr > frame_psnr(blocks[own], truths[1 - own]))
+                own_psnr = frame_psnr(answers[own], truths[own])
+                right[name].append(own_psnr > frame_psnr(answers[own], truths[1 - own]))
     scores = {name: float(np.mean(values)) for name, values in right.items() if values}
-    scores["turn_sign"] = float(np.mean([turn * true_turn > 0 for turn, true_turn in turns]))
-    size, true_size = np.abs(turns).sum(0)
-    scores["turn_size"] = float(size / max(true_size, 1.0))
+    if turns:
+        scores["turn_sign"] = float(np.mean([turn * true_turn > 0 for turn, true_turn in turns]))
+        size, true_size = np.abs(turns).sum(0)
+        scores["turn_size"] = float(size / max(true_size, 1.0))
     return {name: round(value, 3) for name, value in scores.items()}
 
 
 def measure_drift(
-    world: World, simulator: VizdoomMaze, config: EvalConfig, real: Frame
+    world: World, source: Source, config: EvalConfig, real: Frame
 ) -> dict[str, dict[str, float]]:
     """Compare the first five seconds of a minute with the last five, with input and without.
 
@@ -237,16 +234,16 @@ def measure_drift(
     ----------
     world
         The world to evaluate.
-    simulator
-        The simulator that shows the truth.
+    source
+        The source that shows the truth.
     config
         How much to evaluate.
     real
-        Frames of the simulator [N, H, W, 3] to measure the distance to.
+        Frames of the source [N, H, W, 3] to measure the distance to.
 
     Returns
     -------
-    The metrics by kind of session. The prefix `true_` marks those of the simulator under the same
+    The metrics by kind of session. The prefix `true_` marks those of the source under the same
     actions, which may well lead to a plain wall.
     """
     real_thumbnails = thumbnails(real)
@@ -254,15 +251,18 @@ def measure_drift(
     for name in ("playing", "standing"):
         clips: dict[str, list[Frame]] = defaultdict(list)
         for index in track(range(config.drift_starts), description=f"one minute, {name}"):
-            rng = np.random.default_rng((config.seed, 1, index))
-            actions = random_actions(rng, config.drift_blocks)
+            seed = config.seed + DRIFT_SEED_OFFSET + index
             if name == "standing":
-                actions = [STILL] * config.drift_blocks
-            truth = simulate(simulator, config.seed + DRIFT_SEED_OFFSET + index, actions)
-            generated = rollout_blocks(world, truth[0][0], actions)
-            for prefix, blocks in (("", generated), ("true_", truth)):
-                clips[f"{prefix}first"].append(np.concatenate(blocks[:DRIFT_BLOCKS]))
-                clips[f"{prefix}last"].append(np.concatenate(blocks[-DRIFT_BLOCKS:]))
+                actions = [source.format.idle] * blocks_in(source, config.drift_seconds)
+                truth = simulate(source, seed, actions)
+            else:
+                rng = np.random.default_rng((config.seed, 1, index))
+                actions, truth = play_script(source, seed, rng, config.drift_seconds)
+            generated = rollout_frames(world, truth[0], actions)
+            for prefix, frames in (("", generated), ("true_", truth)):
+                length = DRIFT_SECONDS * TIME_FACTOR * LATENT_FRAMES_PER_SECOND
+                clips[f"{prefix}first"].append(frames[: length - TIME_FACTOR + 1])
+                clips[f"{prefix}last"].append(frames[-length:])
         scores[name] = _drift_metrics(clips, real_thumbnails)
         scores[name]["real_sharpness"] = round(sharpness(real), 3)
     return scores
@@ -294,7 +294,7 @@ def score_vae(world: World, clips: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def evaluate_world(
-    world: World, simulator: VizdoomMaze, config: EvalConfig, held_out: NDArray[np.uint8]
+    world: World, source: Source, config: EvalConfig, held_out: NDArray[np.uint8]
 ) -> Iterator[tuple[str, dict[str, object]]]:
     """Run all measurements and yield the name and the scores of each when it is done.
 
@@ -302,8 +302,8 @@ def evaluate_world(
     ----------
     world
         The world to evaluate.
-    simulator
-        The simulator that shows the truth.
+    source
+        The source that shows the truth.
     config
         How much to evaluate.
     held_out
@@ -311,20 +311,19 @@ def evaluate_world(
     """
     real = held_out.reshape(-1, *held_out.shape[2:])
     yield "vae", {**score_vae(world, held_out[:VAE_CLIPS, :VAE_FRAMES])}
-    yield "blocks", {**score_blocks(world, simulator, config)}
-    yield "actions", {**score_actions(world, simulator, config)}
-    yield "drift", {**measure_drift(world, simulator, config, real[::3])}
+    yield "blocks", {**score_blocks(world, source, config)}
+    yield "actions", {**score_actions(world, source, config)}
+    yield "drift", {**measure_drift(world, source, config, real[::3])}
 
 
 def side_by_side(
-    world: World, simulator: VizdoomMaze, config: EvalConfig, count: int = 3
+    world: World, source: Source, config: EvalConfig, count: int = 3
 ) -> Iterator[Frame]:
     """Yield uint8 [N, H, 2 W, 3] for each start: truth on the left, model on the right."""
     for index in range(count):
-        actions = random_actions(np.random.default_rng((config.seed, index)), config.blocks)
-        truth = simulate(simulator, config.seed + index, actions)
-        generated = rollout_blocks(world, truth[0][0], actions)
-        yield np.concatenate([np.concatenate(truth), np.concatenate(generated)], axis=2)
+        rng = np.random.default_rng((config.seed, index))
+        actions, truth = play_script(source, config.seed + index, rng, config.seconds)
+        yield np.concatenate([truth, rollout_frames(world, truth[0], actions)], axis=2)
 
 
 def comparison_strip(pairs: list[Frame], columns: int = 12) -> Image.Image:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from glassworld.engine.media.images import psnr
-from glassworld.training.sources.maze import Frame
+from glassworld.training.sources.source import Frame
 
 MAX_SHIFT = 14
 """Largest shift in pixels between two frames that the search for turns considers."""

@@ -25,6 +25,7 @@ from glassworld.training.objectives.world_model import (
     noise_like,
     predict,
 )
+from glassworld.training.sources.source import WorldFormat
 from glassworld.training.trainer import CosineSchedule, Trainer, autocast, generator
 
 WARMUP_STEPS = 100
@@ -40,6 +41,8 @@ class DiTRecipe:
 
     Parameters
     ----------
+    format
+        What the world looks like: its mode, its frames and its blocks.
     dim
         Width of the tokens.
     ffn_dim
@@ -89,6 +92,9 @@ class DiTRecipe:
         Seed of weights and batches.
     """
 
+    format: WorldFormat = field(
+        default_factory=lambda: WorldFormat("universal", frames_per_block=3)
+    )
     dim: int = 192
     ffn_dim: int = 1024
     layers: int = 10
@@ -119,7 +125,8 @@ class DiTRecipe:
         width = 64 * self.action_heads
         action = ActionModuleSpec(
             layers=tuple(range(self.action_layers)),
-            keyboard_dim=4,
+            keyboard_dim=len(self.format.space.keyboard),
+            mouse_dim=2 if self.format.space.has_mouse else 0,
             embed_width=32,
             keyboard_width=width,
             mouse_width=width,

@@ -7,26 +7,34 @@ runs 35 tics per second. One content frame is three tics: about 12 frames per se
 
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import chdir
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from glassworld.errors import ActionError, MissingExtraError
+from glassworld.engine.actions.track import Action
+from glassworld.errors import MissingExtraError
+from glassworld.training.sources.maze_policies import POLICIES, InputSampler
 from glassworld.training.sources.maze_textures import repaint
-
-if TYPE_CHECKING:
-    from glassworld.engine.actions.track import Action
-
-Frame = NDArray[np.uint8]
-Pose = tuple[float, float, float]
+from glassworld.training.sources.source import (
+    ActionPair,
+    Frame,
+    HeldInput,
+    Keyboard,
+    Mouse,
+    Source,
+    WorldFormat,
+)
 
 HEIGHT, WIDTH = 64, 96
 TICS_PER_FRAME = 3
-FIRST_BLOCK_FRAMES, BLOCK_FRAMES = 9, 12
+CENTER, STD = (620.0, -175.0), 230.0
+"""Mean and standard deviation of the positions that the episodes visit, in map units."""
+START_CLEARANCE = 100
+"""Smallest distance to the wall ahead in a start image, in map units."""
 DEGREES_PER_MOUSE_UNIT = 50.0
 """A mouse value of 0.1 turns by 5 degrees per frame, about 60 degrees per second."""
 MOUSE_LIMIT = 0.2
@@ -51,10 +59,37 @@ _QUIET = (
 )
 
 
-class VizdoomMaze:
+STILL = Action((0.0, 0.0, 0.0, 0.0), (0.0, 0.0))
+FORWARD = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.0))
+BACK = Action((0.0, 1.0, 0.0, 0.0), (0.0, 0.0))
+LEFT = Action((0.0, 0.0, 1.0, 0.0), (0.0, 0.0))
+RIGHT = Action((0.0, 0.0, 0.0, 1.0), (0.0, 0.0))
+TURN_LEFT = Action((0.0, 0.0, 0.0, 0.0), (0.0, -0.1))
+TURN_RIGHT = Action((0.0, 0.0, 0.0, 0.0), (0.0, 0.1))
+CURVE_LEFT = Action((1.0, 0.0, 0.0, 0.0), (0.0, -0.1))
+CURVE_RIGHT = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.1))
+
+OPPOSITE = {
+    STILL: FORWARD,
+    FORWARD: BACK,
+    BACK: FORWARD,
+    LEFT: RIGHT,
+    RIGHT: LEFT,
+    TURN_LEFT: TURN_RIGHT,
+    TURN_RIGHT: TURN_LEFT,
+    CURVE_LEFT: CURVE_RIGHT,
+    CURVE_RIGHT: CURVE_LEFT,
+}
+EVALUATION_SHARES = (1, 3, 1, 1, 1, 2, 2, 2, 2)
+"""How often the evaluation holds each of them."""
+
+
+class VizdoomMaze(Source):
     """A player in the maze. The same seed and actions give the same frames.
 
-    Creating one changes the working directory of the process for a moment (see `_start_game`).
+    W S A D walk. A mouse value of 0.1 turns by 5 degrees per frame, to the right if positive; its
+    vertical part has no effect. Creating one changes the working directory of the process for a
+    moment (see `_start_game`).
 
     Parameters
     ----------
@@ -67,75 +102,26 @@ class VizdoomMaze:
         ViZDoom is not installed.
     """
 
+    format = WorldFormat("universal", HEIGHT, WIDTH, frames_per_block=3)
+
     def __init__(self, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
         self._game = _start_game()
-        self._start_image: Frame | None = None
-        self._first = True
 
     def reset(self, seed: int | None = None) -> Frame:
-        """Start at a random position, at rest.
-
-        Parameters
-        ----------
-        seed
-            Starts the sequence of positions again, as a new environment of this seed would. None
-            continues the sequence.
-
-        Returns
-        -------
-        The start image: uint8 [64, 96, 3], RGB.
-        """
+        """Start at a random position, at rest (see `Source.reset`)."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         self._game.set_seed(int(self._rng.integers(2**31)))
         self._game.new_episode()
         self._walk_to_random_position()
-        self._first = True
-        self._start_image = self._render()
-        return self._start_image
+        return self.start_blocks(self._render())
 
-    def step(self, action: "Action") -> Frame:
-        """Hold an action for one block.
-
-        Returns
-        -------
-        uint8 [n, 64, 96, 3]. The first block after a reset has 9 frames, of which the first is the
-        start image. Later blocks have 12 frames, all rendered under the action.
-        """
-        start_image = self.reset() if self._start_image is None else self._start_image
-        frames = [start_image] if self._first else []
-        count = FIRST_BLOCK_FRAMES if self._first else BLOCK_FRAMES
-        self._first = False
-        mouse = action.mouse if action.mouse is not None else (0.0, 0.0)
-        while len(frames) < count:
-            frames.append(self.advance(action.keyboard, mouse))
-        return np.stack(frames)
-
-    def advance(self, keyboard: tuple[float, ...], mouse: tuple[float, float]) -> Frame:
-        """Hold an action for one content frame.
-
-        Parameters
-        ----------
-        keyboard
-            Forward, back, left, right, each 0 or 1.
-        mouse
-            (vertical, horizontal); positive horizontal turns right, vertical has no effect in this
-            world.
-
-        Returns
-        -------
-        The frame: uint8 [64, 96, 3], RGB.
-
-        Raises
-        ------
-        ActionError
-            The keyboard does not have 4 keys.
-        """
-        if len(keyboard) != 4:
-            raise ActionError(f"keyboard has {len(keyboard)} keys: this world takes 4")
+    def advance(self, keyboard: Keyboard, mouse: Mouse | None = None) -> Frame:
+        """Hold an action for one content frame (see `Source.advance`)."""
+        self.check_keyboard(keyboard)
         forward, back, left, right = keyboard
-        turn = float(np.clip(mouse[1], -MOUSE_LIMIT, MOUSE_LIMIT))
+        turn = float(np.clip(mouse[1] if mouse else 0.0, -MOUSE_LIMIT, MOUSE_LIMIT))
         self._game.make_action(
             [
                 FORWARD_THRUST * (forward - back),
@@ -147,10 +133,22 @@ class VizdoomMaze:
         return self._render()
 
     @property
-    def pose(self) -> Pose:
+    def location(self) -> tuple[float, float, float]:
         """Position x, y in map units and heading in degrees, counterclockwise."""
         x, y, angle = self._game.get_state().game_variables
         return float(x), float(y), float(angle)
+
+    @property
+    def pose(self) -> tuple[float, ...]:
+        """Position x, y with about unit standard deviation, cosine and sine of the heading."""
+        x, y, angle = self.location
+        heading = np.deg2rad(angle)
+        return (
+            (x - CENTER[0]) / STD,
+            (y - CENTER[1]) / STD,
+            float(np.cos(heading)),
+            float(np.sin(heading)),
+        )
 
     @property
     def clearance(self) -> float:
@@ -158,15 +156,44 @@ class VizdoomMaze:
         ahead = self._game.get_state().depth_buffer[_AHEAD]
         return float(ahead.min()) * _UNITS_PER_DEPTH
 
+    @property
+    def is_good_start(self) -> bool:
+        """Whether there is some room ahead."""
+        return self.clearance >= START_CLEARANCE
+
+    def policy(self, rng: np.random.Generator) -> Iterator[HeldInput]:
+        """Yield the inputs of one of the `POLICIES`, chosen by its share."""
+        shares = [share for _, share in POLICIES.values()]
+        name = str(rng.choice(list(POLICIES), p=shares))
+        policy = POLICIES[name][0](InputSampler(rng, block_aligned=bool(rng.random() < 0.5)))
+        held = next(policy)
+        while True:
+            yield held
+            held = policy.send(self.clearance)
+
+    def evaluation_actions(self, rng: np.random.Generator) -> Iterator[Action]:
+        """Yield random actions, mostly walking and turning."""
+        choices, shares = list(OPPOSITE), np.array(EVALUATION_SHARES, np.float64)
+        while True:
+            yield choices[int(rng.choice(len(choices), p=shares / shares.sum()))]
+
+    def mismatched(self, action: Action) -> Action:
+        """Return the opposite action; standing still becomes walking."""
+        return OPPOSITE[action]
+
+    @property
+    def action_pairs(self) -> Mapping[str, ActionPair]:
+        """Opposite actions, each after a second of standing still."""
+        return {
+            "turn": ActionPair(TURN_LEFT, TURN_RIGHT, STILL, turns=True),
+            "forward_back": ActionPair(FORWARD, BACK, STILL),
+            "strafe": ActionPair(LEFT, RIGHT, STILL),
+            "still_moving": ActionPair(STILL, FORWARD, STILL),
+        }
+
     def close(self) -> None:
         """Stop the Doom engine."""
         self._game.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _render(self) -> Frame:
         screen = Image.fromarray(self._game.get_state().screen_buffer)

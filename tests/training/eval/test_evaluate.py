@@ -18,20 +18,19 @@ from glassworld.errors import InputError
 from glassworld.training.eval.evaluate import (
     ACTION_SEED_OFFSET,
     DRIFT_SEED_OFFSET,
-    OPPOSITE,
-    STILL,
     EvalConfig,
     check_comparable,
     measure_drift,
     score_actions,
     score_blocks,
 )
-from glassworld.training.sources.maze import Frame, VizdoomMaze
+from glassworld.training.sources.maze import OPPOSITE, STILL, VizdoomMaze
+from glassworld.training.sources.source import Frame
 
 if TYPE_CHECKING:
     from glassworld.engine.world import World
 
-CONFIG = EvalConfig(starts=2, blocks=2, drift_starts=1, drift_blocks=6)
+CONFIG = EvalConfig(starts=2, seconds=2, drift_starts=1, drift_seconds=6)
 
 
 @dataclass
@@ -71,14 +70,17 @@ def worlds(simulator: VizdoomMaze) -> tuple[World, World]:
     return cast("World", same), cast("World", opposite)
 
 
-def test_check_comparable_refuses_other_frame_sizes_and_actions() -> None:
+def test_check_comparable_refuses_other_frame_sizes_modes_and_blocks(
+    simulator: VizdoomMaze,
+) -> None:
     spec = load_world("maze", device="cpu").spec
-    check_comparable(spec)
+    check_comparable(spec, simulator)
     with pytest.raises(InputError, match="96x64 pixels; this world has 640x352"):
-        check_comparable(replace(spec, height=352, width=640))
-    action = replace(spec.dit.action, keyboard_dim=7, mouse_dim=0)
-    with pytest.raises(InputError, match="four keys and a mouse"):
-        check_comparable(replace(spec, dit=replace(spec.dit, action=action)))
+        check_comparable(replace(spec, height=352, width=640), simulator)
+    with pytest.raises(InputError, match="mode universal; this world has mode gta_drive"):
+        check_comparable(replace(spec, mode="gta_drive"), simulator)
+    with pytest.raises(InputError, match="3 latent frames per block; this world has 1"):
+        check_comparable(replace(spec, frames_per_block=1), simulator)
 
 
 def test_score_blocks_of_the_simulator_is_perfect(
@@ -117,7 +119,7 @@ def test_measure_drift_of_the_simulator_is_zero(
     simulator: VizdoomMaze, worlds: tuple[World, World]
 ) -> None:
     simulator.reset(CONFIG.seed + DRIFT_SEED_OFFSET)
-    still = [simulator.step(STILL) for _ in range(CONFIG.drift_blocks)]
+    still = [simulator.step(STILL) for _ in range(CONFIG.drift_seconds)]
     scores = measure_drift(worlds[0], simulator, CONFIG, np.concatenate(still))
     for row in scores.values():
         for end in ("first", "last"):

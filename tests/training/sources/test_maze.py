@@ -39,9 +39,9 @@ def test_mouse_of_a_tenth_turns_five_degrees_per_frame_to_the_right(
     simulator: VizdoomMaze,
 ) -> None:
     simulator.reset(7)
-    before = simulator.pose[2]
+    before = simulator.location[2]
     simulator.step(TURN_RIGHT)
-    turned = (before - simulator.pose[2]) % 360
+    turned = (before - simulator.location[2]) % 360
     assert turned == pytest.approx(8 * 5, abs=0.2)
 
 

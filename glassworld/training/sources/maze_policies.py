@@ -1,23 +1,14 @@
 """Seeded scripted policies that cover the maze and every action.
 
 A policy is a generator. It receives the distance to the nearest wall ahead and yields the input to
-hold next and for how long. Lengths are in latent frames (four content frames each), because the
-model sees actions at that resolution.
+hold next and for how long.
 """
 
 from collections.abc import Callable, Generator
-from typing import NamedTuple
 
 import numpy as np
 
-
-class HeldInput(NamedTuple):
-    """Keys and mouse movement to hold for `length` latent frames."""
-
-    length: int
-    keyboard: tuple[float, float, float, float]
-    mouse: tuple[float, float]
-
+from glassworld.training.sources.source import HeldInput
 
 Policy = Generator[HeldInput, float, None]
 Keys = tuple[float, float, float, float]
@@ -126,8 +117,8 @@ def retrace(sampler: InputSampler) -> Policy:
         for _ in range(int(sampler.rng.integers(1, 4))):
             keys = choices[int(sampler.rng.integers(len(choices)))]
             turn = sampler.turn(0.0 if keys == STILL else 0.6)
-            path.append(HeldInput(sampler.length(), keys, sampler.mouse(turn)))
-            yield path[-1]
+            path.append((sampler.length(), keys, sampler.mouse(turn)))
+            yield HeldInput(*path[-1])
         for length, keys, (tilt, turn) in reversed(path):
             yield HeldInput(length, opposite[keys], (tilt, -turn))
 

@@ -1,0 +1,40 @@
+"""The sources by name. Their modules are imported when one is opened."""
+
+from collections.abc import Callable
+
+from glassworld.errors import InputError
+from glassworld.training.sources.source import Source
+
+
+def _open_maze(_: str, seed: int) -> Source:
+    from glassworld.training.sources.maze import VizdoomMaze
+
+    return VizdoomMaze(seed)
+
+
+_OPENERS: dict[str, Callable[[str, int], Source]] = {"maze": _open_maze}
+"""By the part of the name before a colon. Each takes the part after it and the seed."""
+
+SOURCE_NAMES = {"maze": "maze"}
+"""By the same keys: how the name is written, for messages."""
+
+
+def open_source(name: str, seed: int = 0) -> Source:
+    """Open a source by its name.
+
+    Parameters
+    ----------
+    name
+        A name of `SOURCE_NAMES`.
+    seed
+        Determines the places of all resets.
+
+    Raises
+    ------
+    InputError
+        There is no source of that name, or what it needs is missing.
+    """
+    kind, _, argument = name.partition(":")
+    if kind not in _OPENERS:
+        raise InputError(f"no source {name!r}; choose one of {', '.join(SOURCE_NAMES.values())}")
+    return _OPENERS[kind](argument, seed)
