@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from glassworld.engine.batch import SessionBatch
 from tests.support import tiny
@@ -21,6 +22,7 @@ def test_passes_from_fixed_inputs_equal_plain_ones() -> None:
     assert_same_frames(first, second, 4)
 
 
+@pytest.mark.slow
 def test_batched_passes_from_fixed_inputs_equal_plain_ones() -> None:
     captured, plain = capturing_world(), tiny.world()
     sessions = [captured.start(tiny.picture(), seed=seed) for seed in range(2)]

@@ -34,6 +34,7 @@ def _evaluate(folder: Path, *flags: str) -> dict[str, Any]:
     return measured
 
 
+@pytest.mark.slow
 def test_eval_command_writes_scores_strip_and_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from glassworld.bench.gpu.correctness import measure_correctness
 
 
+@pytest.mark.slow
 def test_a_cpu_agrees_with_itself() -> None:
     figures = measure_correctness("cpu")
     assert figures["latents_max_in_spreads"] == 0

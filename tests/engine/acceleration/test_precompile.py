@@ -64,6 +64,7 @@ def small_world() -> World:
     return tiny.world(dit=changes, height=16, width=32)
 
 
+@pytest.mark.slow
 def test_session_calls_no_kernels_but_the_precompiled(called: set[Variant]) -> None:
     world, plain = (small_world() for _ in range(2))
     use_kernels(world.networks)

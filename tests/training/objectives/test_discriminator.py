@@ -22,6 +22,7 @@ def _normal(seed: int) -> torch.Tensor:
     return torch.randn(8, 16, 6, 4, 6, generator=generator(3, seed))
 
 
+@pytest.mark.slow
 def test_generator_loss_teaches_what_the_discriminator_misses() -> None:
     """Generated clips have a fifth of the contrast: the generator learns to raise it."""
     torch.manual_seed(0)

@@ -30,6 +30,7 @@ def test_training_losses_include_first_blocks() -> None:
     assert model.dit.head.head.weight.grad is not None
 
 
+@pytest.mark.slow
 def test_train_transformer_uses_the_discriminator_in_some_of_the_last_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

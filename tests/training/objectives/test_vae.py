@@ -27,6 +27,7 @@ def test_rescale_latents_changes_latents_and_keeps_reconstructions() -> None:
         torch.testing.assert_close(vae.decoder(after), reconstruction, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_train_vae_with_an_anchor_moves_latents_less(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     write_random_shard(tmp_path, episodes=2, frames=5, height=32, width=32)
