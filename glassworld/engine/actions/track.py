@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +159,7 @@ class ActionSpace:
         without a key on either side, and for two at once where the mode knows one action at a time.
         """
         names = _split(keys) if isinstance(keys, str) else list(keys)
-        chosen = dict.fromkeys(self._control(name) for name in names)
+        chosen = dict.fromkeys(self.control(name) for name in names)
         columns = {control.column for control in chosen if control.column}
         if self.idle:
             if len(columns) > 1:
@@ -187,7 +187,20 @@ class ActionSpace:
             mouse = np.tile(np.array(action.mouse, np.float32), (frames, 1))
         return ActionTrack(keyboard, mouse).fitted(self, frames)
 
-    def _control(self, name: str) -> Control:
+    def strength(
+        self, control: Control, keyboard: Sequence[float] | Rows, mouse: Sequence[float] | Rows
+    ) -> float:
+        """Return how far a control is pressed, 0 to 1; the mouse may press it in part."""
+        if control.column:
+            return float(keyboard[self.keyboard.index(control.column)])
+        full = sum(step**2 for step in control.mouse)
+        if not full:
+            return 0.0
+        along = sum(float(moved) * step for moved, step in zip(mouse, control.mouse, strict=True))
+        return min(max(along / full, 0.0), 1.0)
+
+    def control(self, name: str) -> Control:
+        """Return the control of a letter or a name; raises `ActionError` for an unknown one."""
         wanted = name.lower()
         for control in self.controls:
             if wanted in (control.name, control.key):

@@ -176,11 +176,16 @@ def _prepare(image: Image.Image, height: int, width: int, name: str) -> npt.NDAr
         image = _to_rgb(ImageOps.exif_transpose(image))
     except (OSError, *DAMAGED) as error:
         raise ImageError(f"{name}: damaged or truncated: {error}") from None
+    pixels = np.asarray(crop_and_resize(image, height, width), np.float32)
+    return np.ascontiguousarray(((pixels / 255 - 0.5) / 0.5).transpose(2, 0, 1))
+
+
+def crop_and_resize(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Return the center of an RGB image, cropped to the shape `height` x `width` and resized."""
     # `crop` rounds the box's float edges to whole pixels, as the models' own preparation does;
     # `resize(box=...)` would not, and gives other pixels.
     image = image.crop(_crop_box(image.width, image.height, width, height))
-    pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
-    return np.ascontiguousarray(((pixels / 255 - 0.5) / 0.5).transpose(2, 0, 1))
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _crop_box(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from glassworld.engine.actions.track import ActionSpace, ActionTrack, Control
+from glassworld.engine.actions.track import ActionSpace, ActionTrack
 from glassworld.engine.media.images import Frames
 from glassworld.engine.variants.variant import CAMERA_STEP
 
@@ -54,7 +54,7 @@ def _panels(
     margin = max(2, key // 3)
     turns_both_ways = any(control.mouse[0] for control in space.controls)
     lit = {
-        control.key: _strength(control, space, keyboard, mouse)
+        control.key: space.strength(control, keyboard, mouse)
         for control in space.controls
         if (control.column and control.column != space.idle)
         or (any(control.mouse) and not turns_both_ways)
@@ -64,19 +64,6 @@ def _panels(
     if turns_both_ways:
         panel = _dial_panel(float(mouse[0]), float(mouse[1]), 2 * key)
         yield panel, height - margin - panel.height, width - margin - panel.width
-
-
-def _strength(
-    control: Control,
-    space: ActionSpace,
-    keyboard: npt.NDArray[np.float32],
-    mouse: npt.NDArray[np.float32],
-) -> float:
-    """Return how far a control is pressed, 0 to 1."""
-    if control.column:
-        return float(keyboard[space.keyboard.index(control.column)])
-    along = sum(float(moved) * full for moved, full in zip(mouse, control.mouse, strict=True))
-    return min(max(along / CAMERA_STEP**2, 0.0), 1.0)
 
 
 def _keys_panel(lit: dict[str, float], key: int) -> Image.Image:

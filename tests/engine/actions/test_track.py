@@ -102,6 +102,24 @@ def test_press_turns_keys_into_actions(
     assert action_space(mode).press(keys) == Action(keyboard, mouse)
 
 
+@pytest.mark.parametrize(
+    ("control", "mouse", "strength"),
+    [
+        ("forward", (0, 0), 0.7),
+        ("right", (0, 0.1), 1),
+        ("right", (0, 0.05), 0.5),
+        ("right", (0, 0.3), 1),
+        ("right", (0, -0.1), 0),
+        ("idle", (0, 0.1), 0),
+    ],
+)
+def test_strength_tells_how_far_a_control_is_pressed(
+    control: str, mouse: tuple[float, float], strength: float
+) -> None:
+    space = action_space("gta_drive")
+    assert space.strength(space.control(control), (0.7, 0), mouse) == pytest.approx(strength)
+
+
 def test_press_counts_a_repeated_key_once() -> None:
     assert action_space("universal").press(["i", "i"]).mouse == (0.1, 0.0)
 
