@@ -12,10 +12,16 @@ def _open_maze(_: str, seed: int) -> Source:
     return VizdoomMaze(seed)
 
 
-_OPENERS: dict[str, Callable[[str, int], Source]] = {"maze": _open_maze}
+def _open_drive(_: str, seed: int) -> Source:
+    from glassworld.training.sources.drive import DriveSource
+
+    return DriveSource(seed)
+
+
+_OPENERS: dict[str, Callable[[str, int], Source]] = {"maze": _open_maze, "drive": _open_drive}
 """By the part of the name before a colon. Each takes the part after it and the seed."""
 
-SOURCE_NAMES = {"maze": "maze"}
+SOURCE_NAMES = {"maze": "maze", "drive": "drive"}
 """By the same keys: how the name is written, for messages."""
 
 
