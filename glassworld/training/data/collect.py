@@ -1,7 +1,9 @@
 """Collect episodes from the simulator: reproducible shards that resume after an interruption."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,9 @@ from glassworld.errors import InputError
 from glassworld.specs import TIME_FACTOR
 from glassworld.training.sources.registry import open_source
 from glassworld.training.sources.source import Frame, Source
+
+MOST_ATTEMPTS = 20
+"""Episodes per wanted episode that a source may end too early."""
 
 
 @dataclass(frozen=True)
@@ -96,23 +101,49 @@ def collect_shards(config: CollectionConfig) -> list[Path]:
 
 
 def record_episodes(name: str, count: int, frames: int, seed: tuple[int, int]) -> Episodes:
-    """Record episodes of a source's scripted policies, each from a random place."""
+    """Record episodes of a source's scripted policies, each from a random place.
+
+    Episodes that the source ends before they have so many frames are left out.
+
+    Raises
+    ------
+    InputError
+        The source ends almost every episode too early.
+    """
     rng = np.random.default_rng(seed)
+    episodes: list[Episodes] = []
+    too_short: list[int] = []
     with open_source(name, int(rng.integers(2**31))) as source:
-        episodes = [_record_episode(source, frames, rng) for _ in range(count)]
+        while len(episodes) < count:
+            episode = _record_episode(source, frames, rng)
+            length = len(episode.frames)
+            if length == frames:
+                episodes.append(episode)
+                continue
+            too_short.append(length)
+            if len(too_short) >= MOST_ATTEMPTS * (len(episodes) + 1):
+                raise InputError(
+                    f"{name}: its episodes end too early, after {median(too_short):g} frames "
+                    f"(median of {len(too_short)}); training needs episodes of {frames}"
+                )
     return Episodes(*(np.stack(field) for field in zip(*episodes, strict=True)))
 
 
 def _record_episode(source: Source, length: int, rng: np.random.Generator) -> Episodes:
-    """Record one episode of a random policy. The arrays lack the first axis."""
+    """Record one episode of a random policy. The arrays lack the first axis.
+
+    It has `length` frames, or fewer if the source ends it.
+    """
     frames = [source.reset()]
     poses = [source.pose]
     policy = source.policy(rng)
     held = next(policy)
     keyboard: list[tuple[float, ...]] = []
     mouse: list[tuple[float, ...]] = []
-    while len(frames) < length:
+    while len(frames) < length and not source.ended:
         for _ in range(min(held.length * TIME_FACTOR, length - len(frames))):
+            if source.ended:
+                break
             frames.append(source.advance(held.keyboard, held.mouse))
             poses.append(source.pose)
             keyboard.append(held.keyboard)
@@ -165,6 +196,7 @@ def contact_sheet(episodes: Episodes, rows: int = 12, columns: int = 12) -> Imag
 def save_start_images(name: str, folder: Path, count: int = 8, seed: int = 77) -> None:
     """Write start images of a source into `folder`, `maze-1.png` and so on."""
     folder.mkdir(parents=True, exist_ok=True)
+    stem = re.sub(r"[^\w.-]+", "-", name.partition("@")[0])
     saved = 0
     with open_source(name, seed) as source:
         while saved < count:
@@ -172,4 +204,4 @@ def save_start_images(name: str, folder: Path, count: int = 8, seed: int = 77) -
             if not source.is_good_start:
                 continue
             saved += 1
-            Image.fromarray(image).save(folder / f"{name.replace(':', '-')}-{saved}.png")
+            Image.fromarray(image).save(folder / f"{stem}-{saved}.png")

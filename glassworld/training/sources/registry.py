@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from glassworld.errors import InputError
+from glassworld.errors import InputError, MissingExtraError
 from glassworld.training.sources.source import Source
 
 
@@ -18,10 +18,22 @@ def _open_drive(_: str, seed: int) -> Source:
     return DriveSource(seed)
 
 
-_OPENERS: dict[str, Callable[[str, int], Source]] = {"maze": _open_maze, "drive": _open_drive}
+def _open_gymnasium(argument: str, seed: int) -> Source:
+    try:
+        from glassworld.training.sources.gymnasium_env import open_gymnasium
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("gymnasium", "train") from error
+    return open_gymnasium(argument, seed)
+
+
+_OPENERS: dict[str, Callable[[str, int], Source]] = {
+    "maze": _open_maze,
+    "drive": _open_drive,
+    "gymnasium": _open_gymnasium,
+}
 """By the part of the name before a colon. Each takes the part after it and the seed."""
 
-SOURCE_NAMES = {"maze": "maze", "drive": "drive"}
+SOURCE_NAMES = {"maze": "maze", "drive": "drive", "gymnasium": "gymnasium:ID@MAPPING"}
 """By the same keys: how the name is written, for messages."""
 
 

@@ -157,6 +157,14 @@ class Source(ABC):
         return ()
 
     @property
+    def ended(self) -> bool:
+        """Whether the episode has ended: the view stands still, and the next `step` resets.
+
+        The data of an episode ends there; see `collect.record_episodes`.
+        """
+        return False
+
+    @property
     def is_good_start(self) -> bool:
         """Whether the current view makes a good start image for players."""
         return True

@@ -7,7 +7,14 @@ import pytest
 pytest.importorskip("vizdoom")
 
 from glassworld.errors import InputError
-from glassworld.training.data.collect import CollectionConfig, collect_shards, load_shard
+from glassworld.training.data.collect import (
+    CollectionConfig,
+    collect_shards,
+    load_shard,
+    record_episodes,
+    save_start_images,
+)
+from tests.support.square_env import MAPPING, register
 
 
 def test_collect_shards_interrupted_resumes_and_gives_the_same_files(tmp_path: Path) -> None:
@@ -33,3 +40,37 @@ def test_load_shard_damaged_is_refused_by_name(tmp_path: Path) -> None:
 def test_collection_config_refuses_lengths_that_are_not_1_plus_4n(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="1 \\+ 4n"):
         CollectionConfig(tmp_path, seed=0, shards=1, frames=120)
+
+
+@pytest.fixture
+def ending_source(tmp_path: Path) -> str:
+    """Return the name of a source whose episodes end when the square reaches the right edge."""
+    register()
+    mapping = tmp_path / "keys.yaml"
+    mapping.write_text(MAPPING)
+    return f"gymnasium:glassworld-tests/Ending-v0@{mapping}"
+
+
+def test_record_episodes_leaves_out_those_that_end_too_early(ending_source: str) -> None:
+    episodes = record_episodes(ending_source, 6, 33, (4, 0))
+    assert episodes.frames.shape == (6, 33, 64, 96, 3)
+    assert episodes.pose.shape == (6, 33, 0)
+    at_edge = (episodes.frames[:, :, :, -1] == 255).all(-1).any(-1)
+    assert not at_edge[:, :-1].any()
+    again = record_episodes(ending_source, 6, 33, (4, 0))
+    assert (again.frames == episodes.frames).all()
+    assert (again.mouse == episodes.mouse).all()
+
+
+def test_record_episodes_without_any_that_is_long_enough_says_how_long_they_are(
+    ending_source: str,
+) -> None:
+    with pytest.raises(InputError, match=r"Ending-v0.*end too early, after \d+ frames") as refusal:
+        record_episodes(ending_source, 1, 4001, (4, 0))
+    assert "training needs episodes of 4001" in str(refusal.value)
+
+
+def test_save_start_images_names_files_after_the_source(ending_source: str, tmp_path: Path) -> None:
+    save_start_images(ending_source, tmp_path / "images", count=2)
+    names = [path.name for path in sorted((tmp_path / "images").iterdir())]
+    assert names == [f"gymnasium-glassworld-tests-Ending-v0-{number}.png" for number in (1, 2)]
