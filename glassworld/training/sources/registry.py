@@ -18,6 +18,12 @@ def _open_drive(_: str, seed: int) -> Source:
     return DriveSource(seed)
 
 
+def _open_run(_: str, seed: int) -> Source:
+    from glassworld.training.sources.run import RunSource
+
+    return RunSource(seed)
+
+
 def _open_gymnasium(argument: str, seed: int) -> Source:
     try:
         from glassworld.training.sources.gymnasium_env import open_gymnasium
@@ -29,11 +35,17 @@ def _open_gymnasium(argument: str, seed: int) -> Source:
 _OPENERS: dict[str, Callable[[str, int], Source]] = {
     "maze": _open_maze,
     "drive": _open_drive,
+    "run": _open_run,
     "gymnasium": _open_gymnasium,
 }
 """By the part of the name before a colon. Each takes the part after it and the seed."""
 
-SOURCE_NAMES = {"maze": "maze", "drive": "drive", "gymnasium": "gymnasium:ID@MAPPING"}
+SOURCE_NAMES = {
+    "maze": "maze",
+    "drive": "drive",
+    "run": "run",
+    "gymnasium": "gymnasium:ID@MAPPING",
+}
 """By the same keys: how the name is written, for messages."""
 
 
