@@ -18,7 +18,7 @@ from glassworld.training.data.collect import (
     save_start_images,
 )
 from glassworld.training.data.dataset import EpisodeDataset
-from glassworld.training.data.latents import encode_episodes
+from glassworld.training.data.latents import LatentEpisodes, encode_episodes
 from glassworld.training.eval.samples import SampleWriter
 from glassworld.training.export import export_world
 from glassworld.training.objectives.transformer import train_transformer
@@ -64,9 +64,11 @@ def train_world(
     collect_episodes(recipe, folders)
     vae = prepare_vae(recipe, folders, networks, torch_device)
     encoder = vae.to(torch_device).encoder
-    episodes = encode_episodes(encoder, folders.episodes, folders.latents)
+    episodes = encode_episodes(
+        encoder, folders.episodes, folders.latents, recipe.dit.format.frames_per_block
+    )
     preview = SampleWriter(vae.cpu().decoder, episodes)
-    model = prepare_model(recipe, networks).to(torch_device)
+    model = prepare_model(recipe, episodes, networks).to(torch_device)
     train_transformer(episodes, recipe.dit, folders.transformer, model, preview)
     export_world(vae, model, recipe.dit, folders.world)
     save_start_images(recipe.source, folders.world / "pictures")
@@ -143,10 +145,17 @@ def _save_weights(vae: VAE, path: Path) -> None:
     draft.replace(path)
 
 
-def prepare_model(recipe: TrainingRecipe, start: Networks | None) -> WorldModel:
+def prepare_model(
+    recipe: TrainingRecipe, episodes: LatentEpisodes, start: Networks | None
+) -> WorldModel:
     """Create the transformer and its image tower, untrained or from the world `start`."""
     torch.manual_seed(recipe.dit.seed)
-    model = WorldModel(recipe.dit.spec, recipe.dit.vision)
+    model = WorldModel(
+        recipe.dit.spec,
+        recipe.dit.vision,
+        recipe.dit.format.frames_per_block,
+        episodes.pose.shape[-1],
+    )
     model.dit.gradient_checkpointing = recipe.dit.gradient_checkpointing
     if start is not None:
         warm_start_model(model, start)

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from glassworld.engine.sampling import FlowSchedule
 from glassworld.training.data.latents import LatentEpisodes
-from glassworld.training.data.segments import BLOCK, draw_segment
+from glassworld.training.data.segments import draw_segment
 from glassworld.training.objectives.transformer import DiTRecipe
 from glassworld.training.objectives.vae import VAE, VAERecipe
 from glassworld.training.objectives.world_model import WorldModel, add_training_noise, predict
@@ -21,13 +21,14 @@ SMALL = DiTRecipe(
 SMALL_VAE = VAERecipe(width=4)
 
 
-def latent_episodes(episodes: int = 4) -> LatentEpisodes:
+def latent_episodes(episodes: int = 4, frames_per_block: int = 3) -> LatentEpisodes:
     random = torch.Generator().manual_seed(1)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=random)
 
     return LatentEpisodes(
+        frames_per_block,
         normal(episodes, 31, 16, 8, 12).half(),
         normal(episodes, 9, 16, 8, 12).half(),
         normal(16, 8, 12).half(),
@@ -46,9 +47,9 @@ def latent_episodes_with_pause() -> LatentEpisodes:
     return episodes
 
 
-def small_model() -> WorldModel:
+def small_model(frames_per_block: int = 3) -> WorldModel:
     torch.manual_seed(0)
-    model = WorldModel(SMALL.spec, SMALL.vision)
+    model = WorldModel(SMALL.spec, SMALL.vision, frames_per_block)
     torch.nn.init.normal_(model.dit.head.head.weight, std=0.1)
     return model
 
@@ -58,7 +59,7 @@ def predicted_flow(model: WorldModel) -> torch.Tensor:
     segment = draw_segment(latent_episodes(), 2, 0, 3, generator(0, 0))
     noisy = add_training_noise(segment.latents, FlowSchedule(), generator(0, 1))
     with torch.no_grad():
-        return predict(model, segment, segment.latents[:, :, :-BLOCK], 0, noisy).flow
+        return predict(model, segment, segment.known, 0, noisy).flow
 
 
 def small_vae(residual_blocks: int = 1) -> VAE:

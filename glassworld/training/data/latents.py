@@ -1,7 +1,7 @@
 """Episodes as latents: encoded once, then read by every step of the transformer's training."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from rich.progress import track
@@ -20,13 +20,16 @@ CLIPS_AT_ONCE = {"cpu": 1, "cuda": 16}
 """Clips encoded together: the caches of a CPU hold one, a GPU needs many to be busy."""
 
 
-class LatentEpisodes(NamedTuple):
+@dataclass(frozen=True)
+class LatentEpisodes:
     """Episodes as the transformer sees them.
 
     The condition is the start image followed by gray frames, encoded.
 
     Attributes
     ----------
+    frames_per_block
+        Latent frames per block.
     latents
         float16 [E, T, C, h, w].
     condition
@@ -43,6 +46,7 @@ class LatentEpisodes(NamedTuple):
         [E, N, P], see `Source.pose`.
     """
 
+    frames_per_block: int
     latents: Tensor
     condition: Tensor
     condition_limit: Tensor
@@ -53,20 +57,47 @@ class LatentEpisodes(NamedTuple):
 
     def to(self, device: torch.device) -> "LatentEpisodes":
         """Copy to another device."""
-        return LatentEpisodes(*(part.to(device) for part in self))
+        return LatentEpisodes(self.frames_per_block, *(part.to(device) for part in self.tensors))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors, in the order of `TENSOR_NAMES`."""
+        return (
+            self.latents,
+            self.condition,
+            self.condition_limit,
+            self.start_images,
+            self.keyboard,
+            self.mouse,
+            self.pose,
+        )
 
     @property
     def blocks(self) -> int:
-        """Whole blocks of three latent frames in an episode."""
-        return self.latents.shape[1] // 3
+        """Whole blocks in an episode."""
+        return self.latents.shape[1] // self.frames_per_block
 
 
-TENSOR_NAMES = ("latents", "grey", "far", "pictures", "keyboard", "mouse", "pose")
-"""Names in the files, in the order of the fields of `LatentEpisodes`."""
+LIMIT_NAME = "far"
+TENSOR_NAMES = ("latents", "grey", LIMIT_NAME, "pictures", "keyboard", "mouse", "pose")
+"""Names in the files, in the order of the tensors of `LatentEpisodes`."""
 
 
-def encode_episodes(encoder: VAEEncoder, source: Path, folder: Path) -> LatentEpisodes:
+def encode_episodes(
+    encoder: VAEEncoder, source: Path, folder: Path, frames_per_block: int
+) -> LatentEpisodes:
     """Encode the shards in `source` whose latents in `folder` are missing or damaged.
+
+    Parameters
+    ----------
+    encoder
+        Encodes on its device.
+    source
+        Folder of the shards of episodes.
+    folder
+        Takes a file of latents for each of them.
+    frames_per_block
+        Latent frames per block of the world.
 
     Returns
     -------
@@ -78,13 +109,11 @@ def encode_episodes(encoder: VAEEncoder, source: Path, folder: Path) -> LatentEp
         if not is_complete(folder / shard.name, TENSOR_NAMES):
             encode_shard(encoder, shard, folder / shard.name)
     files = [load_file(folder / shard.name) for shard in shards]
-    limit = TENSOR_NAMES[LatentEpisodes._fields.index("condition_limit")]
-    return LatentEpisodes(
-        *(
-            files[0][name] if name == limit else torch.cat([file[name] for file in files])
-            for name in TENSOR_NAMES
-        )
+    tensors = (
+        files[0][name] if name == LIMIT_NAME else torch.cat([file[name] for file in files])
+        for name in TENSOR_NAMES
     )
+    return LatentEpisodes(frames_per_block, *tensors)
 
 
 @torch.no_grad()
@@ -96,7 +125,7 @@ def encode_shard(encoder: VAEEncoder, source: Path, target: Path) -> None:
     batches = frames.split(CLIPS_AT_ONCE[device.type])
     near = 1 + TIME_FACTOR * (NEAR_FRAMES - 1)
     receptive_field = 1 + TIME_FACTOR * (encoder.spec.encoder_receptive_field + 1)
-    latents = LatentEpisodes(
+    tensors = (
         torch.cat([_encode(encoder, to_pixels(batch.to(device))) for batch in batches]),
         torch.cat([_encode_condition(encoder, batch[:, :1].to(device), near) for batch in batches]),
         _encode_condition(encoder, frames[:1, :1].to(device), receptive_field)[0, -1].contiguous(),
@@ -106,7 +135,7 @@ def encode_shard(encoder: VAEEncoder, source: Path, target: Path) -> None:
         torch.from_numpy(episodes.pose),
     )
     draft = target.with_suffix(".part")
-    save_file(dict(zip(TENSOR_NAMES, latents, strict=True)), draft)
+    save_file(dict(zip(TENSOR_NAMES, tensors, strict=True)), draft)
     draft.replace(target)
 
 

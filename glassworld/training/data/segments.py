@@ -10,7 +10,6 @@ from glassworld.specs import TIME_FACTOR
 from glassworld.training.data.dataset import to_pixels
 from glassworld.training.data.latents import NEAR_FRAMES, LatentEpisodes
 
-BLOCK = 3
 MASK_CHANNELS = 4
 WINDOW_ROWS = 12
 """Rows of actions that a latent frame sees."""
@@ -40,6 +39,8 @@ class Segment(NamedTuple):
         [B, 3, H, W] in [-1, 1].
     locations
         [B, F, P], see `Source.pose`.
+    frames_per_block
+        Latent frames per block.
     """
 
     start: int
@@ -48,6 +49,7 @@ class Segment(NamedTuple):
     windows: ActionWindows
     start_images: Tensor
     locations: Tensor
+    frames_per_block: int
 
     def to(self, device: torch.device) -> "Segment":
         """Copy to another device."""
@@ -60,20 +62,27 @@ class Segment(NamedTuple):
             ActionWindows(self.windows.keyboard.to(device), mouse.to(device)),
             self.start_images.to(device),
             self.locations.to(device),
+            self.frames_per_block,
         )
+
+    @property
+    def known(self) -> Tensor:
+        """Latents of all blocks but the last: the true history."""
+        return self.latents[:, :, : -self.frames_per_block]
 
     def blocks(self, first: int, end: int) -> "Segment":
         """Return blocks `first` to `end` (exclusive)."""
-        part = slice(first * BLOCK, end * BLOCK)
+        part = slice(first * self.frames_per_block, end * self.frames_per_block)
         mouse = self.windows.mouse
         assert mouse is not None
         return Segment(
-            self.start + first * BLOCK,
+            self.start + first * self.frames_per_block,
             self.latents[:, :, part],
             self.condition[:, :, part],
             ActionWindows(self.windows.keyboard[:, part], mouse[:, part]),
             self.start_images,
             self.locations[:, part],
+            self.frames_per_block,
         )
 
 
@@ -89,7 +98,7 @@ def draw_segment(
     other_rows = _random_episodes(episodes, batch_size, random)
     far = torch.rand(batch_size, generator=random) < (FAR_SHARE if start_block else 0.0)
     far = far.to(rows.device)
-    start, count = start_block * BLOCK, blocks * BLOCK
+    start, count = start_block * episodes.frames_per_block, blocks * episodes.frames_per_block
     frames = torch.arange(start, start + count, device=rows.device)
     return Segment(
         start,
@@ -98,6 +107,7 @@ def draw_segment(
         action_windows(episodes.keyboard[rows], episodes.mouse[rows], frames),
         _start_pixels(episodes.start_images[torch.where(far, other_rows, rows)]),
         episodes.pose[rows][:, TIME_FACTOR * frames],
+        episodes.frames_per_block,
     )
 
 
@@ -117,7 +127,7 @@ def draw_at_rest(
     rows, frame = settled[torch.randint(len(settled), (batch_size,), generator=random)].unbind(1)
     other_rows = _random_episodes(episodes, batch_size, random)
     far = (torch.rand(batch_size, generator=random) < FAR_SHARE).to(rows.device)
-    count = blocks * BLOCK
+    count = blocks * episodes.frames_per_block
     frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count, device=rows.device)
     view = episodes.latents[rows, frame + SETTLED_FRAMES].float()
     location = episodes.pose[rows, TIME_FACTOR * (frame + SETTLED_FRAMES)]
@@ -132,6 +142,7 @@ def draw_at_rest(
         ),
         _start_pixels(episodes.start_images[torch.where(far, other_rows, rows)]),
         location[:, None].expand(-1, count, -1),
+        episodes.frames_per_block,
     )
 
 
@@ -162,10 +173,11 @@ def continue_segment(
     blocks
         Number of unknown blocks.
     """
-    batch_size, count = len(history), history.shape[2] + blocks * BLOCK
+    batch_size, unknown_frames = len(history), blocks * episodes.frames_per_block
+    count = history.shape[2] + unknown_frames
     frames = torch.arange(NEAR_FRAMES, NEAR_FRAMES + count, device=history.device)
     rows = torch.zeros_like(frames[:1]).expand(batch_size)
-    unknown = history.new_zeros(*history.shape[:2], blocks * BLOCK, *history.shape[3:])
+    unknown = history.new_zeros(*history.shape[:2], unknown_frames, *history.shape[3:])
     return Segment(
         NEAR_FRAMES,
         torch.cat([history, unknown], 2),
@@ -173,6 +185,7 @@ def continue_segment(
         action_windows(keyboard, mouse, frames - NEAR_FRAMES + 3),
         _start_pixels(start_images),
         history.new_zeros(batch_size, count, episodes.pose.shape[-1]),
+        episodes.frames_per_block,
     )
 
 

@@ -31,15 +31,15 @@ class SampleWriter:
         To take the segments from.
     count
         Number of segments.
-    blocks
-        Length of a segment.
+    frames
+        Length of a segment in latent frames.
     """
 
     def __init__(
-        self, decoder: VAEDecoder, episodes: LatentEpisodes, count: int = 4, blocks: int = 6
+        self, decoder: VAEDecoder, episodes: LatentEpisodes, count: int = 4, frames: int = 18
     ) -> None:
-        self.decoder, self.blocks = decoder, blocks
-        self.segment = draw_segment(episodes, count, 0, blocks, generator(SEED, 0))
+        self.decoder, self.blocks = decoder, frames // episodes.frames_per_block
+        self.segment = draw_segment(episodes, count, 0, self.blocks, generator(SEED, 0))
 
     @torch.no_grad()
     def __call__(self, model: WorldModel, steps: tuple[DenoisingStep, ...], folder: Path) -> None:

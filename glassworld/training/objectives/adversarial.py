@@ -38,8 +38,10 @@ class DiscriminatorRecipe:
         Weight of the adversarial loss in the loss of the transformer.
     gradient_penalty
         Weight of the penalty on its gradients.
-    rollout_blocks
-        Length of a rollout.
+    rollout_frames
+        Length of a rollout in latent frames.
+    rest_share
+        Share of the rollouts without input.
     width
         Channels of its convolutions.
     """
@@ -50,7 +52,8 @@ class DiscriminatorRecipe:
     rate: float = 2e-4
     weight: float = 0.02
     gradient_penalty: float = 1.0
-    rollout_blocks: int = 64
+    rollout_frames: int = 192
+    rest_share: float = 0.25
     width: int = 128
 
 
@@ -84,13 +87,17 @@ class AdversarialTrainer:
         self.recipe = recipe
         torch.manual_seed(0)
         channels = episodes.latents.shape[2]
-        self.discriminator = Discriminator(channels, width=recipe.width).to(model.device)
+        actions = episodes.keyboard.shape[-1] + episodes.mouse.shape[-1]
+        discriminator = Discriminator(channels, actions, width=recipe.width)
+        self.discriminator = discriminator.to(model.device)
         optimizer = torch.optim.Adam(self.discriminator.parameters(), betas=(0.0, 0.99))
         schedule = CosineSchedule(recipe.steps // recipe.every, recipe.rate)
         self.trainer = Trainer(folder, self.discriminator, schedule, optimizers=[optimizer])
         self.trainer.resume()
         random = generator(1, self.trainer.step)
-        self.pool = RolloutPool(episodes, model, batch_size, recipe.rollout_blocks, random)
+        self.pool = RolloutPool(
+            episodes, model, batch_size, recipe.rollout_frames, recipe.rest_share, random
+        )
 
     def save(self) -> None:
         """Write the discriminator's checkpoint; `loss` also does so every `SAVE_EVERY` steps."""

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glassworld.models.transformer.action import ActionWindows
-from glassworld.training.data.segments import BLOCK, WINDOW_ROWS
+from glassworld.training.data.segments import WINDOW_ROWS
 
-CLIP_BLOCKS = 2
-"""Blocks that are judged together, so that the second has to continue the first."""
+CLIP_FRAMES = 6
+"""Latent frames that are judged together, so that the later ones have to continue the others."""
 MOUSE_GAIN = 10.0
 """A mouse value is 0.1 per frame; keys are 0 or 1."""
 
@@ -68,7 +68,7 @@ class Discriminator(nn.Module):
         self, channels: int = 16, actions: int = 6, rows: int = WINDOW_ROWS, width: int = 128
     ) -> None:
         super().__init__()
-        frames, embedding = CLIP_BLOCKS * BLOCK, 64
+        frames, embedding = CLIP_FRAMES, 64
         self.tell = nn.Sequential(
             nn.Linear(frames * rows * actions, embedding),
             nn.SiLU(),

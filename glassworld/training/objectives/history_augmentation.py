@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glassworld.engine.sampling import DenoisingStep, FlowSchedule
 from glassworld.training.data.latents import LatentEpisodes
-from glassworld.training.data.segments import BLOCK, Segment, draw_at_rest, draw_segment
+from glassworld.training.data.segments import Segment, draw_at_rest, draw_segment
 from glassworld.training.objectives.world_model import (
     ModelRollout,
     WorldModel,
@@ -21,12 +21,12 @@ from glassworld.training.objectives.world_model import (
     predict,
 )
 
-TRAINED_BLOCKS = 3
-"""Noisy blocks per example; four at the start of an episode, whose first block has no history."""
-ROLLOUT_BLOCKS = range(2, 6)
-"""Length of rollouts: after more blocks the truth shows another place."""
-REST_BLOCKS = range(2, 13)
-"""Length of rollouts without input, where the truth stays the same."""
+TRAINED_FRAMES = 9
+"""Noisy latent frames per example; a block more at the start of an episode: it has no history."""
+ROLLOUT_FRAMES = (6, 15)
+"""Shortest and longest rollouts in latent frames: later the truth shows another place."""
+REST_FRAMES = (6, 36)
+"""The same for rollouts without input, where the truth stays the same."""
 
 
 @dataclass(frozen=True)
@@ -89,25 +89,29 @@ def draw_training_batch(
     """
     kind = float(torch.rand((), generator=random))
     if kind < mix.at_rest:
-        blocks = model.history + _choose(REST_BLOCKS, random) + 1
+        blocks = model.history + _choose_blocks(REST_FRAMES, episodes, random) + 1
         segment = draw_at_rest(episodes, batch_size, blocks, random)
         if segment is not None:
             return _roll_out(model, segment.to(model.device), model.history, steps, random)
     from_start = float(torch.rand((), generator=random)) < mix.from_start
     past = 0 if from_start else model.history
     if kind < mix.at_rest + mix.rollout:
-        blocks = past + _choose(ROLLOUT_BLOCKS, random) + 1
+        blocks = past + _choose_blocks(ROLLOUT_FRAMES, episodes, random) + 1
         segment = _draw_truth(episodes, batch_size, from_start, blocks, random)
         return _roll_out(model, segment.to(model.device), past, steps, random)
-    blocks = past + TRAINED_BLOCKS + int(from_start)
+    blocks = past + TRAINED_FRAMES // episodes.frames_per_block + int(from_start)
     segment = _draw_truth(episodes, batch_size, from_start, blocks, random).to(model.device)
     if kind < mix.at_rest + mix.rollout + mix.redrawn:
         return TrainingBatch(segment, redraw_history(model, segment, random), past)
-    return TrainingBatch(segment, segment.latents[:, :, :-BLOCK], past)
+    return TrainingBatch(segment, segment.known, past)
 
 
-def _choose(choices: range, random: torch.Generator) -> int:
-    return choices[int(torch.randint(len(choices), (), generator=random))]
+def _choose_blocks(
+    frames: tuple[int, int], episodes: LatentEpisodes, random: torch.Generator
+) -> int:
+    """Draw a number of blocks between two numbers of latent frames."""
+    low, high = (count // episodes.frames_per_block for count in frames)
+    return low + int(torch.randint(high - low + 1, (), generator=random))
 
 
 def _draw_truth(
@@ -135,7 +139,7 @@ def _roll_out(
     rollout.prefill(prefill)
     blocks = rollout.remaining + prefill
     rollout.generate(rollout.remaining - 1, random)
-    first = max(prefill, blocks - TRAINED_BLOCKS)
+    first = max(prefill, blocks - TRAINED_FRAMES // segment.frames_per_block)
     oldest = max(0, first - model.history)
     history = torch.cat(rollout.blocks[oldest:], 2)
     return TrainingBatch(segment.blocks(oldest, blocks), history, first - oldest)
@@ -149,8 +153,9 @@ def redraw_history(model: WorldModel, segment: Segment, random: torch.Generator)
     the first block stays the truth, because the model does not know what came before it.
     """
     first = 1 if segment.start else 0
-    past = segment.blocks(0, segment.latents.shape[2] // BLOCK - 1)
-    known, truth = past.latents[:, :, : first * BLOCK], past.latents[:, :, first * BLOCK :]
-    noisy = add_training_noise(truth, FlowSchedule(), random)
-    prediction = predict(model, past, past.latents[:, :, :-BLOCK], first, noisy)
+    size = segment.frames_per_block
+    past = segment.blocks(0, segment.latents.shape[2] // size - 1)
+    known, truth = past.latents[:, :, : first * size], past.latents[:, :, first * size :]
+    noisy = add_training_noise(truth, FlowSchedule(), random, size)
+    prediction = predict(model, past, past.known, first, noisy)
     return torch.cat([known, noisy.x0(prediction.flow)], 2)

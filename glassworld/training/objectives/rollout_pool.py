@@ -12,22 +12,18 @@ from glassworld.engine.sampling import DenoisingStep
 from glassworld.specs import TIME_FACTOR
 from glassworld.training.data.latents import LatentEpisodes
 from glassworld.training.data.segments import (
-    BLOCK,
     WINDOW_ROWS,
     continue_segment,
     draw_at_rest,
     draw_segment,
 )
-from glassworld.training.objectives.discriminator import CLIP_BLOCKS, LatentClip
+from glassworld.training.objectives.discriminator import CLIP_FRAMES, LatentClip
 from glassworld.training.objectives.world_model import (
     ModelRollout,
     NoisyLatents,
     WorldModel,
     predict,
 )
-
-REST_SHARE = 0.25
-"""Share of the rollouts without input."""
 
 
 class RolloutPool:
@@ -41,8 +37,10 @@ class RolloutPool:
         Continues the rollouts.
     batch_size
         Number of rollouts.
-    blocks
-        Length of a rollout.
+    frames
+        Length of a rollout in latent frames.
+    rest_share
+        Share of the rollouts without input.
     random
         Draws the first starts.
 
@@ -63,17 +61,19 @@ class RolloutPool:
         episodes: LatentEpisodes,
         model: WorldModel,
         batch_size: int,
-        blocks: int,
+        frames: int,
+        rest_share: float,
         random: torch.Generator,
     ) -> None:
-        self.episodes, self.model = episodes, model
-        self.restart_every = max(1, blocks // (CLIP_BLOCKS * batch_size))
+        self.episodes, self.model, self.rest_share = episodes, model, rest_share
+        self.clip_blocks = CLIP_FRAMES // episodes.frames_per_block
+        self.restart_every = max(1, frames // (CLIP_FRAMES * batch_size))
         self.keyboard = episodes.keyboard[:, 1:].flatten(0, 1)
         self.mouse = episodes.mouse[:, 1:].flatten(0, 1)
         channels, height, width = episodes.latents.shape[2:]
-        frames = model.history * BLOCK
+        past = model.history * episodes.frames_per_block
         like = episodes.keyboard
-        self.history = like.new_zeros(batch_size, channels, frames, height, width)
+        self.history = like.new_zeros(batch_size, channels, past, height, width)
         self.position = like.new_zeros(batch_size, dtype=torch.long)
         self.at_rest = like.new_zeros(batch_size, dtype=torch.bool)
         images = episodes.start_images
@@ -97,8 +97,8 @@ class RolloutPool:
         history = episodes.latents[episode, frame : frame + frames].float().transpose(0, 1)
         self.history[row] = history
         rest = None
-        if float(torch.rand((), generator=random)) < REST_SHARE:
-            rest = draw_at_rest(episodes, 1, frames // BLOCK, random)
+        if float(torch.rand((), generator=random)) < self.rest_share:
+            rest = draw_at_rest(episodes, 1, self.model.history, random)
         self.at_rest[row] = rest is not None
         if rest is not None:
             self.history[row] = rest.latents[0]
@@ -108,7 +108,7 @@ class RolloutPool:
 
         See `segments.action_windows` for which rows a frame sees.
         """
-        frames = self.history.shape[2] + CLIP_BLOCKS * BLOCK
+        frames = self.history.shape[2] + CLIP_FRAMES
         # Frame f sees the rows from 4f - 12 on; row 0 of each episode is left out here.
         first = TIME_FACTOR * self.position[:, None] - WINDOW_ROWS - 1
         rows = first + torch.arange(TIME_FACTOR * (frames + 2), device=first.device)
@@ -126,29 +126,32 @@ class RolloutPool:
             self._restart((self.advances // self.restart_every - 1) % len(self.history), random)
         self.advances += 1
         segment = continue_segment(
-            self.episodes, self.history, *self._actions(), self.start_images, CLIP_BLOCKS
+            self.episodes, self.history, *self._actions(), self.start_images, self.clip_blocks
         )
         segment = segment.to(self.model.device)
         past = self.model.history
         rollout = ModelRollout(self.model, segment, steps)
         rollout.prefill(past)
-        rollout.generate(CLIP_BLOCKS, random)
+        rollout.generate(self.clip_blocks, random)
         latents = torch.cat(rollout.blocks, 2)
         self.history = latents[:, :, -self.history.shape[2] :].to(self.history.device)
-        self.position += CLIP_BLOCKS * BLOCK
+        self.position += CLIP_FRAMES
 
-        noisy = _choose_step_inputs(rollout, steps, random)
-        flow = predict(self.model, segment, latents[:, :, :-BLOCK], past, noisy).flow
-        return LatentClip(noisy.x0(flow), segment.blocks(past, past + CLIP_BLOCKS).windows)
+        noisy = _choose_step_inputs(rollout, self.clip_blocks, steps, random)
+        known = latents[:, :, : -segment.frames_per_block]
+        flow = predict(self.model, segment, known, past, noisy).flow
+        return LatentClip(noisy.x0(flow), segment.blocks(past, past + self.clip_blocks).windows)
 
     def true_clips(self, random: torch.Generator) -> LatentClip:
         """Draw as many clips of the simulator, at rest in the rows where the rollouts rest."""
-        start = 1 + int(torch.randint(self.episodes.blocks - CLIP_BLOCKS, (), generator=random))
-        truth = draw_segment(self.episodes, len(self.history), start, CLIP_BLOCKS, random)
+        start = 1 + int(
+            torch.randint(self.episodes.blocks - self.clip_blocks, (), generator=random)
+        )
+        truth = draw_segment(self.episodes, len(self.history), start, self.clip_blocks, random)
         mouse = truth.windows.mouse
         assert mouse is not None
         if self.at_rest.any():
-            rest = draw_at_rest(self.episodes, int(self.at_rest.sum()), CLIP_BLOCKS, random)
+            rest = draw_at_rest(self.episodes, int(self.at_rest.sum()), self.clip_blocks, random)
             assert rest is not None
             truth.latents[self.at_rest] = rest.latents
             truth.windows.keyboard[self.at_rest] = 0
@@ -158,15 +161,18 @@ class RolloutPool:
 
 
 def _choose_step_inputs(
-    rollout: ModelRollout, steps: tuple[DenoisingStep, ...], random: torch.Generator
+    rollout: ModelRollout,
+    blocks: int,
+    steps: tuple[DenoisingStep, ...],
+    random: torch.Generator,
 ) -> NoisyLatents:
-    """Choose one denoising step per generated block and return the noisy latents it began with.
+    """Choose one denoising step for each of the last blocks; return the latents it began with.
 
     It is the last step for all blocks but the last block, a random step for the last block.
     """
-    inputs = rollout.step_inputs[-CLIP_BLOCKS:]
+    inputs = rollout.step_inputs[-blocks:]
     batch_size = len(inputs[0][0])
-    index = torch.full((batch_size, CLIP_BLOCKS), len(steps) - 1)
+    index = torch.full((batch_size, blocks), len(steps) - 1)
     index[:, -1] = torch.randint(len(steps), (batch_size,), generator=random)
     x = torch.cat(
         [
@@ -175,7 +181,7 @@ def _choose_step_inputs(
         ],
         2,
     )
-    index = index.repeat_interleave(BLOCK, 1)
+    index = index.repeat_interleave(rollout.segment.frames_per_block, 1)
     timesteps = torch.tensor([step.timestep for step in steps])[index]
     sigmas = torch.tensor([step.sigma for step in steps])[index]
     return NoisyLatents(x, timesteps.to(x.device), sigmas.to(x.device))

@@ -12,7 +12,7 @@ import torch
 from glassworld.engine.sampling import DenoisingStep, FlowSchedule
 from glassworld.specs import ActionModuleSpec, DiTSpec, VisionSpec
 from glassworld.training.data.latents import LatentEpisodes
-from glassworld.training.data.segments import BLOCK, draw_segment
+from glassworld.training.data.segments import draw_segment
 from glassworld.training.objectives.adversarial import AdversarialTrainer, DiscriminatorRecipe
 from glassworld.training.objectives.history_augmentation import (
     HistoryMix,
@@ -30,6 +30,8 @@ from glassworld.training.trainer import CosineSchedule, Trainer, autocast, gener
 
 WARMUP_STEPS = 100
 LOG_EVERY = 20
+FIRST_FRAMES = 3
+"""Latent frames of the examples at the start of an episode."""
 
 Preview = Callable[[WorldModel, tuple[DenoisingStep, ...], Path], None]
 """Called now and then with the model, the steps of the sampler and the folder of the run."""
@@ -70,8 +72,7 @@ class DiTRecipe:
     batch_size
         Examples per step from anywhere in an episode.
     first_blocks
-        Examples per step that are the first block of an episode: they see a start image and no
-        history.
+        Examples per step that are the first three latent frames of an episode.
     rate
         Highest learning rate.
     history_mix
@@ -206,8 +207,9 @@ def training_losses(
     )
     level = recipe.history_noise * torch.rand(recipe.batch_size, 1, 1, 1, 1, generator=random)
     noisy_history = batch.history + level.to(model.device) * noise_like(batch.history, random)
-    segment = draw_segment(episodes, recipe.first_blocks, 0, 1, random).to(model.device)
-    first_blocks = TrainingBatch(segment, segment.latents[:, :, :0], 0)
+    count = FIRST_FRAMES // episodes.frames_per_block
+    segment = draw_segment(episodes, recipe.first_blocks, 0, count, random).to(model.device)
+    first_blocks = TrainingBatch(segment, segment.known, 0)
     flow_loss, location_loss = _losses(model, batch._replace(history=noisy_history), random)
     first_flow_loss, first_location_loss = _losses(model, first_blocks, random)
     return flow_loss + first_flow_loss, location_loss + first_location_loss
@@ -218,8 +220,10 @@ def _losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the squared errors of the flow, at random noise levels, and of the locations."""
     segment, history, first = batch
-    truth = segment.latents[:, :, first * BLOCK :]
-    noisy = add_training_noise(truth, FlowSchedule(), random)
+    start = first * segment.frames_per_block
+    truth = segment.latents[:, :, start:]
+    noisy = add_training_noise(truth, FlowSchedule(), random, segment.frames_per_block)
     prediction = predict(model, segment, history, first, noisy)
-    location_error = prediction.locations - segment.locations[:, first * BLOCK :]
-    return noisy.loss(prediction.flow, truth), location_error.square().mean()
+    location_error = (prediction.locations - segment.locations[:, start:]).square()
+    location_loss = location_error.mean() if model.locate is not None else location_error.sum()
+    return noisy.loss(prediction.flow, truth), location_loss

@@ -24,7 +24,7 @@ from glassworld.models.transformer.dit import DiT
 from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
 from glassworld.models.vision import VisionTower
 from glassworld.specs import DiTSpec, VisionSpec
-from glassworld.training.data.segments import BLOCK, Segment
+from glassworld.training.data.segments import Segment
 
 ETA = 1.0
 """Share of the noise that the sampler draws again after a step: all, as in released models."""
@@ -41,16 +41,35 @@ class WorldModel(nn.Module):
     """The parts that are trained together: the transformer and its image tower.
 
     `locate` is an auxiliary head, used in training alone: from the middle of the transformer it
-    predicts where in the maze each frame was seen from. To predict this, the model has to know what
-    lies around the corner.
+    predicts where each frame was seen from. To predict this, the model has to know what lies around
+    the corner.
+
+    Parameters
+    ----------
+    dit
+        Shape of the transformer.
+    vision
+        Shape of the image tower.
+    frames_per_block
+        Latent frames per block.
+    pose_size
+        Numbers that the auxiliary head predicts; 0: no head.
     """
 
-    def __init__(self, dit: DiTSpec, vision: VisionSpec) -> None:
+    def __init__(
+        self, dit: DiTSpec, vision: VisionSpec, frames_per_block: int = 3, pose_size: int = 4
+    ) -> None:
         super().__init__()
+        self.frames_per_block = frames_per_block
         self.dit, self.vision = DiT(dit), VisionTower(vision)
-        self.locate = nn.Sequential(
-            nn.LayerNorm(dit.dim), nn.Linear(dit.dim, dit.dim), nn.SiLU(), nn.Linear(dit.dim, 4)
-        )
+        self.locate: nn.Sequential | None = None
+        if pose_size:
+            self.locate = nn.Sequential(
+                nn.LayerNorm(dit.dim),
+                nn.Linear(dit.dim, dit.dim),
+                nn.SiLU(),
+                nn.Linear(dit.dim, pose_size),
+            )
         nn.init.zeros_(self.dit.head.head.weight)
         for name, weight in self.dit.named_parameters():
             if name.endswith("mouse_mlp.0.weight"):
@@ -64,7 +83,7 @@ class WorldModel(nn.Module):
     @property
     def history(self) -> int:
         """Number of earlier blocks that a block sees."""
-        return self.dit.spec.window // BLOCK - 1
+        return self.dit.spec.window // self.frames_per_block - 1
 
     def context(self, start_images: Tensor) -> list[KeyValues]:
         """Return the keys and values of the start images [B, 3, H, W] for every layer."""
@@ -72,7 +91,7 @@ class WorldModel(nn.Module):
 
 
 class Prediction(NamedTuple):
-    """Outputs for noisy frames: their flow [B, C, F, h, w] and their locations [B, F, 4]."""
+    """Outputs for noisy frames: their flow [B, C, F, h, w] and their locations [B, F, P]."""
 
     flow: Tensor
     locations: Tensor
@@ -98,7 +117,9 @@ class NoisyLatents(NamedTuple):
         return error.square().mean()
 
 
-def block_visibility(clean: int, first: int, noisy: int, history: int) -> Tensor:
+def block_visibility(
+    clean: int, first: int, noisy: int, history: int, frames_per_block: int = 3
+) -> Tensor:
     """Return which frame (row) sees which (column), bool [F, F].
 
     Parameters
@@ -111,10 +132,12 @@ def block_visibility(clean: int, first: int, noisy: int, history: int) -> Tensor
         Number of noisy blocks, which follow the clean ones in the sequence.
     history
         Number of earlier blocks that a block sees.
+    frames_per_block
+        Latent frames per block.
     """
     block = torch.cat([torch.arange(clean), torch.arange(first, first + noisy)])
-    block = block.repeat_interleave(BLOCK)
-    is_noisy = torch.arange(len(block)) >= clean * BLOCK
+    block = block.repeat_interleave(frames_per_block)
+    is_noisy = torch.arange(len(block)) >= clean * frames_per_block
     query, key = block[:, None], block[None, :]
     recent = key >= query - history
     before = torch.where(is_noisy[:, None], key < query, key <= query)
@@ -139,42 +162,43 @@ def predict(
     noisy
         The noisy blocks, up to the last one of the segment.
     """
-    clean = history.shape[2] // BLOCK
-    count = noisy.x.shape[2] // BLOCK
+    size, clean_frames = segment.frames_per_block, history.shape[2]
+    count = noisy.x.shape[2] // size
     frames = torch.arange(segment.latents.shape[2], device=history.device)
-    index = torch.cat([frames[: clean * BLOCK], frames[first * BLOCK :]])
+    index = torch.cat([frames[:clean_frames], frames[first * size :]])
     mouse = segment.windows.mouse
     assert mouse is not None
     grid = (history.shape[-2] // 2, history.shape[-1] // 2)
-    visible = block_visibility(clean, first, count, model.history)
+    visible = block_visibility(clean_frames // size, first, count, model.history, size)
     x = torch.cat([history, noisy.x], 2)
     tokens: list[Tensor] = []
     middle = model.dit.blocks[(len(model.dit.blocks) - 1) // 2]
     with middle.register_forward_hook(lambda layer, inputs, output: tokens.append(output)):
         flow = model.dit(
             torch.cat([x, segment.condition[:, :, index]], 1),
-            torch.cat([noisy.timesteps.new_zeros(len(x), clean * BLOCK), noisy.timesteps], 1),
+            torch.cat([noisy.timesteps.new_zeros(len(x), clean_frames), noisy.timesteps], 1),
             model.dit.training_position(segment.start + index, grid, visible),
             ActionWindows(segment.windows.keyboard[:, index], mouse[:, index]),
             model.context(segment.start_images),
         )
     assert flow is not None
-    locations = model.locate(tokens[0][:, clean * BLOCK :].mean(2))
-    return Prediction(flow[:, :, clean * BLOCK :], locations)
+    features = tokens[0][:, clean_frames:].mean(2)
+    locations = features[..., :0] if model.locate is None else model.locate(features)
+    return Prediction(flow[:, :, clean_frames:], locations)
 
 
 def add_training_noise(
-    truth: Tensor, schedule: FlowSchedule, random: torch.Generator
+    truth: Tensor, schedule: FlowSchedule, random: torch.Generator, frames_per_block: int = 3
 ) -> NoisyLatents:
     """Add noise to each block at a random level of the schedule, without the faintest ones.
 
     The few levels of the sampler would be enough for its steps. Training all levels leaves the
     choice of the steps, and their number, to the sampler.
     """
-    batch_size, blocks = truth.shape[0], truth.shape[2] // BLOCK
+    batch_size, blocks = truth.shape[0], truth.shape[2] // frames_per_block
     table = torch.from_numpy(schedule.sigmas[: TRAINING_STEPS - FAINTEST_STEPS]).float()
     levels = table[torch.randint(len(table), (batch_size, blocks), generator=random)]
-    sigmas = levels.repeat_interleave(BLOCK, 1).to(truth.device)
+    sigmas = levels.repeat_interleave(frames_per_block, 1).to(truth.device)
     level = sigmas[:, None, :, None, None]
     noise = noise_like(truth, random)
     return NoisyLatents((1 - level) * truth + level * noise, 1000 * sigmas, sigmas)
@@ -207,7 +231,7 @@ class ModelRollout:
     Attributes
     ----------
     blocks
-        Latents [B, C, 3, h, w] of each block so far.
+        Latents [B, C, F, h, w] of each block so far.
     step_inputs
         The noisy latents that every denoising step of each generated block began with.
     """
@@ -227,7 +251,7 @@ class ModelRollout:
     @property
     def remaining(self) -> int:
         """Number of blocks of the segment that are still to be generated."""
-        return self.segment.latents.shape[2] // BLOCK - len(self.blocks)
+        return self.segment.latents.shape[2] // self.segment.frames_per_block - len(self.blocks)
 
     @torch.no_grad()
     def prefill(self, blocks: int) -> None:
@@ -263,7 +287,9 @@ class ModelRollout:
             torch.cat([x, part.condition], 1),
             torch.full((len(x), 1), timestep, device=x.device),
             # Positions count from the segment's first frame: the caches hold nothing before it.
-            self.model.dit.stream_position(part.start - self.segment.start, BLOCK, self.grid),
+            self.model.dit.stream_position(
+                part.start - self.segment.start, part.frames_per_block, self.grid
+            ),
             part.windows,
             self.context,
             self.caches,

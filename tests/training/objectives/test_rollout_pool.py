@@ -16,7 +16,7 @@ from tests.support.small import (
 
 def test_rollout_pool_continues_from_what_it_generated() -> None:
     model = small_model()
-    pool = RolloutPool(latent_episodes(), model, 3, 600, generator(0, 0))
+    pool = RolloutPool(latent_episodes(), model, 3, 1800, 0.25, generator(0, 0))
     before = pool.position.clone()
     for turn in range(3):
         clip = pool.advance(SMALL.sampler, generator(1, turn))
@@ -34,7 +34,7 @@ def test_rollout_pool_continues_from_what_it_generated() -> None:
 def test_rollout_pool_follows_the_actions_of_the_episode() -> None:
     """A rollout from latent frame f on sees the actions that the episode's frames saw."""
     episodes = latent_episodes()
-    pool = RolloutPool(episodes, small_model(), 2, 600, generator(0, 0))
+    pool = RolloutPool(episodes, small_model(), 2, 600, 0.25, generator(0, 0))
     for row in range(2):
         episode, frame = divmod(int(pool.position[row]) - 1, 30)
         pool.position[row] = episode * 30 + (frame + 1) % 15 + 3
@@ -49,7 +49,7 @@ def test_rollout_pool_follows_the_actions_of_the_episode() -> None:
 
 def test_rollout_pool_restarts_the_oldest_rollout() -> None:
     # Each rollout lasts for four advances of two blocks.
-    pool = RolloutPool(latent_episodes(), small_model(), 2, 8, generator(0, 0))
+    pool = RolloutPool(latent_episodes(), small_model(), 2, 24, 0.25, generator(0, 0))
     starts = [pool.position.clone()]
     for turn in range(5):
         pool.advance(SMALL.sampler, generator(1, turn))
@@ -59,7 +59,7 @@ def test_rollout_pool_restarts_the_oldest_rollout() -> None:
 
 
 def test_rollout_pool_rests_in_some_rows_and_so_do_its_true_clips() -> None:
-    pool = RolloutPool(latent_episodes_with_pause(), small_model(), 24, 600, generator(0, 2))
+    pool = RolloutPool(latent_episodes_with_pause(), small_model(), 24, 600, 0.25, generator(0, 2))
     assert 0 < pool.at_rest.sum() < 16
     clip = pool.advance(SMALL.sampler, generator(1, 0))
     assert not clip.windows.keyboard[pool.at_rest].any()
