@@ -12,6 +12,9 @@ from glassworld.load_flags import with_load_flags
 
 HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 
+SOURCES = "`maze`, `drive`"
+"""For help texts: the registry of sources is imported when a command runs."""
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
@@ -23,6 +26,7 @@ _Batch = Annotated[
         help="Batch size. 0 uses the preset (tuned for CPUs); use 256 on a GPU.",
     ),
 ]
+_Source = Annotated[str, typer.Option(metavar="NAME", help=f"What to learn from: {SOURCES}.")]
 _Strip = Annotated[Path | None, typer.Option(help="Write an image: rows of truth and model.")]
 _Video = Annotated[
     Path | None, typer.Option(help="Write an MP4: truth on the left, model on the right.")
@@ -40,9 +44,13 @@ def train(
         str,
         typer.Option(help="`smoke` tries every stage in a minute; `laptop` trains a world."),
     ] = "laptop",
+    source: _Source = "maze",
     output: Annotated[
-        Path, typer.Option(help="Folder for episodes, checkpoints, curves and the world.")
-    ] = Path("runs/maze"),
+        Path | None,
+        typer.Option(
+            help="Folder for episodes, checkpoints, curves and the world. Default: runs/SOURCE."
+        ),
+    ] = None,
     batch: _Batch = 0,
     gradient_checkpointing: Annotated[
         bool,
@@ -60,7 +68,7 @@ def train(
     You can interrupt it with Ctrl-C at any time (exit code 130). The same command continues. With
     `--world` it starts from the weights of that world.
 
-    Examples: `glassworld train --preset smoke`, `glassworld train --output runs/mine`
+    Examples: `glassworld train --preset smoke`, `glassworld train --source drive`
     """
     from dataclasses import replace
 
@@ -69,7 +77,8 @@ def train(
     from glassworld.training.pipeline import train_world
     from glassworld.training.recipes import RunFolders, preset_recipe
 
-    recipe = preset_recipe(preset)
+    recipe = replace(preset_recipe(preset), source=source)
+    folder = output or Path("runs") / source.replace(":", "-")
     dit = replace(recipe.dit, gradient_checkpointing=gradient_checkpointing)
     if batch:
         dit = replace(dit, batch_size=batch, first_blocks=max(batch, dit.first_blocks))
@@ -77,22 +86,22 @@ def train(
         torch.set_num_threads(threads)
     start = None if load.world is None and load.variant is None else load
     try:
-        train_world(replace(recipe, dit=dit), RunFolders(output), start, load.device)
+        train_world(replace(recipe, dit=dit), RunFolders(folder), start, load.device)
     except KeyboardInterrupt:
         typer.echo(
-            f"interrupted: finished stages and the last checkpoint in {output} are kept; "
+            f"interrupted: finished stages and the last checkpoint in {folder} are kept; "
             "the same command continues",
             err=True,
         )
         raise typer.Exit(INTERRUPTED) from None
-    typer.echo(f"The world is in {output / 'world'}.")
+    typer.echo(f"The world is in {folder / 'world'}.")
 
 
 @eval_app.command("evaluate")
 @with_load_flags()
 def evaluate_command(
     load: LoadOptions,
-    source: Annotated[str, typer.Option(help="What the world learned from.")] = "maze",
+    source: _Source = "maze",
     json: Annotated[Path | None, typer.Option(help="Write the scores to this file.")] = None,
     strip: _Strip = None,
     video: _Video = None,

@@ -25,6 +25,7 @@ from glassworld.training.objectives.transformer import train_transformer
 from glassworld.training.objectives.vae import VAE, normalize_latents, train_decoder, train_vae
 from glassworld.training.objectives.world_model import WorldModel
 from glassworld.training.recipes import RunFolders, TrainingRecipe
+from glassworld.training.sources.registry import open_source
 from glassworld.training.weights.warm_start import load_start, warm_start_model, warm_start_vae
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 1000
@@ -54,11 +55,13 @@ def train_world(
     Raises
     ------
     InputError
-        The device, the world to start from or the folder cannot be used. It is raised before the
-        first stage.
+        The source, the device, the world to start from or the folder cannot be used. It is raised
+        before the first stage.
     """
     torch_device = pick_device(device)
     keep_freed_memory()
+    with open_source(recipe.source) as source:
+        recipe = recipe.fitted(source)
     networks = None if start is None else load_start(start, recipe)
     writable_folder(folders.root)
     collect_episodes(recipe, folders)

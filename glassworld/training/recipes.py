@@ -1,12 +1,13 @@
 """Presets: the sizes and lengths of a whole training, from episodes to an exported world."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from glassworld.errors import InputError
 from glassworld.training.objectives.adversarial import DiscriminatorRecipe
 from glassworld.training.objectives.transformer import DiTRecipe
 from glassworld.training.objectives.vae import VAERecipe
+from glassworld.training.sources.source import Source
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,26 @@ class TrainingRecipe:
     vae: VAERecipe = field(default_factory=VAERecipe)
     dit: DiTRecipe = field(default_factory=DiTRecipe)
 
+    def fitted(self, source: Source) -> "TrainingRecipe":
+        """Return this recipe for the worlds of an opened source.
+
+        Blocks of one latent frame take fewer denoising steps, so that a CPU generates them in real
+        time. Where nothing rests, nothing is trained at rest.
+        """
+        dit = replace(self.dit, format=source.format)
+        if source.format.frames_per_block == 1:
+            dit = replace(dit, denoising_steps=SHORT_SAMPLER)
+        if not source.rests:
+            dit = replace(
+                dit,
+                history_mix=replace(dit.history_mix, at_rest=0.0),
+                discriminator=replace(dit.discriminator, rest_share=0.0),
+            )
+        return replace(self, dit=dit)
+
+
+SHORT_SAMPLER = (1000, 666, 333)
+"""Timesteps of the sampler for blocks of one latent frame."""
 
 PRESETS = {
     "smoke": TrainingRecipe(
