@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -207,6 +208,8 @@ def inference(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(command: Any, arguments: Sequence[str] | None, name: str) -> int:
+    if isinstance(sys.stdout, TextIOWrapper):  # redirected on Windows it knows 256 characters
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except InputError as error:

@@ -78,13 +78,17 @@ def _processor() -> Facts:
         "name": _processor_name(),
         "cores": os.cpu_count(),
         "usable cores": usable,
-        "load average": _try(lambda: round(os.getloadavg()[0], 2)),
+        "load average": _try(_load_average),
     }
+
+
+def _load_average() -> float | None:
+    return None if sys.platform == "win32" else round(os.getloadavg()[0], 2)
 
 
 def _processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
 
@@ -163,7 +167,7 @@ def _peak_rate_entries(path: Path) -> Facts:
     names = ("threads", "measured_at", "load_average")
     return {
         key: {name: rates.get(name, "unknown") for name in names}
-        for key, rates in json.loads(path.read_text()).items()
+        for key, rates in json.loads(path.read_bytes()).items()
     }
 
 

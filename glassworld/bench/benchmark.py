@@ -210,4 +210,4 @@ def write_plots(figures: Figures, folder: Path) -> None:
         plots["roofline.svg"] = roofline_plot(figures["roofline"], figures["ceilings"])
     for name, text in plots.items():
         with replacing(folder / name) as partial_file:
-            partial_file.write_text(text)
+            partial_file.write_text(text, encoding="utf-8")

@@ -51,7 +51,7 @@ def peak_rates(load: LoadOptions, json_file: _Json = None) -> None:
     console.print(f"stored in {path}")
     if json_file is not None:
         with replacing(json_file) as partial:
-            partial.write_text(json.dumps(rates, indent=1))
+            partial.write_text(json.dumps(rates, indent=1), encoding="utf-8")
 
 
 @app.command("run")

@@ -40,7 +40,7 @@ def cold_start(request: dict[str, Any], cache: Path | None = None) -> dict[str, 
     began = time.time()
     command = [sys.executable, "-m", __name__, json.dumps({**request, "began": began})]
     with (
-        tempfile.TemporaryFile("w+") as errors,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
         ) as process,
@@ -112,15 +112,19 @@ def _main() -> None:
     print(json.dumps({**_memory(session), "timeline_s": timeline.seconds}))
 
 
-def _memory(session: Session) -> dict[str, float]:
-    """Return the megabytes of the weights, of the session, and of the process at its peak."""
+def _memory(session: Session) -> dict[str, float | None]:
+    """Return the megabytes of the weights, of the session, and of the process at its peak.
+
+    The peak is None where the system does not tell.
+    """
     networks, device = session.world.networks, session.world.device.type
     parts = (networks.dit, networks.encoder, networks.decoder, networks.vision)
     weights = sum(weight.nbytes for part in parts for weight in part.parameters())
+    peak = _peak_bytes(device)
     figures = {
         "weights_mb": weights / 1e6,
         "session_mb": session.state.nbytes / 1e6,
-        "peak_memory_mb": _peak_bytes(device) / 1e6,
+        "peak_memory_mb": None if peak is None else peak / 1e6,
     }
     if device == "cuda":
         import torch
@@ -129,19 +133,29 @@ def _memory(session: Session) -> dict[str, float]:
     return figures
 
 
-def _peak_bytes(device: str) -> int:
-    """Return the peak memory of this process: of the GPU, or resident on a CPU."""
+def _peak_bytes(device: str) -> int | None:
+    """Return the peak memory of this process: of the GPU, or resident on a CPU.
+
+    None on Windows, which counts it elsewhere.
+    """
     if device == "cuda":
         import torch
 
         return torch.cuda.max_memory_reserved()
     status = Path("/proc/self/status")
     if status.is_file():  # `resource` would start from the peak of the parent
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        line = next(
+            line
+            for line in status.read_text(encoding="utf-8").splitlines()
+            if line.startswith("VmHWM")
+        )
         return 1024 * int(line.split()[1])
+    if sys.platform == "win32":
+        return None
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes elsewhere
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -79,9 +80,11 @@ def _now() -> str:
 
 def load_average() -> float | None:
     """Return how many processes wanted to run in the last minute; None where it is unknown."""
+    if sys.platform == "win32":
+        return None
     try:
         return round(os.getloadavg()[0], 2)
-    except (AttributeError, OSError):  # not on Windows
+    except OSError:
         return None
 
 
@@ -138,7 +141,7 @@ def store_peak_rates(device_name: str, measured: dict[str, Any]) -> Path:
     stored.pop(key, None)
     stored[f"{key}:{measured['threads']}"] = measured
     with replacing(path) as partial:
-        partial.write_text(json.dumps(stored, indent=1))
+        partial.write_text(json.dumps(stored, indent=1), encoding="utf-8")
     return path
 
 
@@ -164,7 +167,7 @@ def compare_with_stored(device_name: str, measured: dict[str, Any]) -> dict[str,
 
 def _read_stored(path: Path) -> dict[str, Any]:
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     return stored if isinstance(stored, dict) else {}

@@ -75,7 +75,7 @@ def save_baseline(figures: dict[str, Any], path: Path = BASELINE) -> None:
         "ratios": performance_ratios(figures),
     }
     with replacing(path) as partial:
-        partial.write_text(json.dumps(baseline, indent=1) + "\n")
+        partial.write_text(json.dumps(baseline, indent=1) + "\n", encoding="utf-8")
 
 
 def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
         raise InputError(
             f"{path}: no baseline; save one with `glassworld bench run --save-baseline`"
         )
-    baseline: dict[str, Any] = json.loads(path.read_text())
+    baseline: dict[str, Any] = json.loads(path.read_bytes())
     return baseline
 
 

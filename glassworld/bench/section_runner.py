@@ -100,4 +100,4 @@ class SectionRunner:
     def _write(self) -> None:
         if self._json_file is not None:
             with replacing(self._json_file) as partial:
-                partial.write_text(json.dumps(self.figures, indent=1))
+                partial.write_text(json.dumps(self.figures, indent=1), encoding="utf-8")

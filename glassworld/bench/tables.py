@@ -55,7 +55,8 @@ def _cold_start_rows(figures: Figures) -> Rows:
             rows[f"  compiled, {kind} cache"] = f"{seconds:.1f} s"
     rows["memory: weights"] = f"{figures['weights_mb']:.0f} MB"
     rows["memory: a session"] = f"{figures['session_mb']:.1f} MB"
-    rows["memory: peak of the process"] = f"{figures['peak_memory_mb']:.0f} MB"
+    peak = figures["peak_memory_mb"]
+    rows["memory: peak of the process"] = "not measured" if peak is None else f"{peak:.0f} MB"
     return rows
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +21,15 @@ from glassworld.play.connection import PlayerConnection
 from glassworld.play.server_state import LoadedWorld, ServerState
 
 STATIC = Path(__file__).resolve().parent / "static"
+
+MEDIA_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+"""By suffix of a page's file. `mimetypes` asks the registry of Windows, which other programs edit:
+a browser refuses scripts that come as text/plain."""
 
 POLICY_VIOLATION, INTERNAL_ERROR, TRY_AGAIN_LATER = 1008, 1011, 1013
 """WebSocket close codes."""
@@ -95,7 +103,7 @@ class _Endpoints:
         name = request.path_params["name"]
         if name not in self.page_files:
             return _not_found()
-        return Response(self.page_files[name], media_type=mimetypes.guess_type(name)[0])
+        return Response(self.page_files[name], media_type=MEDIA_TYPES[Path(name).suffix])
 
     async def start_image(self, request: Request) -> Response:
         images = {str(index): image for index, image in enumerate(self.state.images)}

@@ -13,9 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-if sys.platform != "win32":
-    import fcntl
-
 from glassworld.files import write_file
 from glassworld.play.capture import BlockCapture
 from glassworld.play.protocol import CapturedMessage, RecordingMessage
@@ -39,7 +36,7 @@ class ServerFolder:
     def __init__(self) -> None:
         _remove_stale_folders(Path(tempfile.gettempdir()))
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = (self.path / LOCK_NAME).open("w")
+        self._lock = (self.path / LOCK_NAME).open("w", encoding="utf-8")
         _try_lock(self._lock)
         self._lock.write(f"{os.getpid()}\n")
         self._lock.flush()
@@ -56,7 +53,7 @@ def _remove_stale_folders(parent: Path) -> None:
         with suppress(OSError, ValueError):
             if folder.is_symlink() or not _is_own(folder):
                 continue
-            with (folder / LOCK_NAME).open("r+") as lock:
+            with (folder / LOCK_NAME).open("r+", encoding="utf-8") as lock:
                 process = int(lock.read())  # still empty if the folder is being created
                 stale = process != os.getpid() and _try_lock(lock)
             if stale:
@@ -74,6 +71,8 @@ def _try_lock(file: IO[str]) -> bool:
     """
     if sys.platform == "win32":
         return False
+    import fcntl  # Windows has no such module
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -108,8 +107,9 @@ class DownloadStore:
         key = secrets.token_urlsafe(18)
         self._downloads[key] = Download(path, name, media_type)
         while self._is_too_full():
-            oldest = next(iter(self._downloads))
-            self._downloads.pop(oldest).path.unlink(missing_ok=True)
+            oldest = self._downloads.pop(next(iter(self._downloads)))
+            with suppress(PermissionError):  # Windows keeps a file that a player downloads
+                oldest.path.unlink(missing_ok=True)
         return f"/files/{key}"
 
     def _is_too_full(self) -> bool:

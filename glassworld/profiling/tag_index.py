@@ -78,7 +78,7 @@ def _named(path: Path) -> Iterator[tuple[str, int]]:
     """Yield each `tags.NAME` of a file with its line, in order."""
     uses = [
         (node.lineno, node.attr)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_bytes()))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and node.value.id == "tags"
@@ -88,5 +88,5 @@ def _named(path: Path) -> Iterator[tuple[str, int]]:
 
 if __name__ == "__main__":
     with replacing(PAGE) as temporary:
-        temporary.write_text(tag_index())
+        temporary.write_text(tag_index(), encoding="utf-8")
     print(PAGE)

@@ -134,7 +134,7 @@ class Trainer:
         draft.replace(self.state_path)
         if self._curve:
             self._plot()
-            with (self.folder / "curve.csv").open("w", newline="") as file:
+            with (self.folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
                 names = list(dict.fromkeys(name for row in self._curve for name in row))
                 table = csv.DictWriter(file, names)
                 table.writeheader()

@@ -118,7 +118,7 @@ def _run_section(name: str, options: GpuCheckOptions, budget: TimeBudget) -> Fig
         else:
             if process.returncode:
                 error = process.stderr.strip()[-SHOWN_OF_ERROR:] or f"exit {process.returncode}"
-        figures: Figures = json.loads(path.read_text()) if path.is_file() else {}
+        figures: Figures = json.loads(path.read_bytes()) if path.is_file() else {}
         return {name: {**figures, "error": error} if error else figures}
 
 
@@ -145,7 +145,7 @@ def measure_section(name: str, options: GpuCheckOptions) -> None:
 
 def _write(path: Path, figures: Figures) -> None:
     with replacing(path) as partial_file:  # the section may be ended at any moment
-        partial_file.write_text(json.dumps(figures))
+        partial_file.write_text(json.dumps(figures), encoding="utf-8")
 
 
 def _context(options: GpuCheckOptions, folder: Path) -> BenchContext:

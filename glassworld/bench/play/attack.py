@@ -78,7 +78,7 @@ def run_attack(options: AttackOptions) -> bool:
         )
     if options.json_file is not None:
         writable_file(options.json_file)
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         with serving(options.world, options.device, log) as server:
             figures = attack_server(server, options)
         log.seek(0)
@@ -89,7 +89,7 @@ def run_attack(options: AttackOptions) -> bool:
     _print(figures)
     if options.json_file is not None:
         with replacing(options.json_file) as partial:
-            partial.write_text(json.dumps(figures, indent=1) + "\n")
+            partial.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return all(figures["kept"].values())
 
 

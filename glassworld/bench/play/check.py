@@ -8,7 +8,6 @@ reading, and the resources left after many that come and go.
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
@@ -28,6 +27,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from glassworld.bench.peak_rates import load_average
 from glassworld.bench.play.client import NonReadingClient, PlayClient
 from glassworld.bench.section_runner import Figures
 from glassworld.errors import InputError
@@ -36,6 +36,8 @@ from glassworld.profiling.metadata import machine, versions
 
 WARM_UP = 5.0
 """Seconds of a session that are not measured."""
+
+PROCESSES = Path("/proc")
 
 PLAYERS = 4
 MAX_LEAK_MB = 32
@@ -69,7 +71,7 @@ def run_play_check(options: PlayCheckOptions) -> bool:
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
-        "load_before": os.getloadavg()[0],
+        "load_before": load_average(),
     }
     sections: dict[str, Callable[[PlayServer], Any]] = {
         "ready_seconds": lambda server: server.ready_seconds,
@@ -93,7 +95,7 @@ def run_play_check(options: PlayCheckOptions) -> bool:
 def _write(path: Path | None, figures: Figures) -> None:
     if path is not None:
         with replacing(path) as partial:
-            partial.write_text(json.dumps(figures, indent=1) + "\n")
+            partial.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 class PlayServer(NamedTuple):
@@ -116,14 +118,14 @@ class PlayServer(NamedTuple):
 
     def megabytes(self) -> float:
         """Return the server's resident memory."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        status = (PROCESSES / str(self.process.pid) / "status").read_text(encoding="utf-8")
         match = re.search(r"VmRSS:\s+(\d+)", status)
         assert match is not None
         return int(match[1]) / 1024
 
     def open_files(self) -> int:
         """Return how many files and sockets the server has open."""
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        return len(list((PROCESSES / str(self.process.pid) / "fd").iterdir()))
 
     def client(self) -> PlayClient:
         """Return a client, to connect by `with`."""
@@ -136,8 +138,13 @@ def serving(
 ) -> Iterator[PlayServer]:
     """Run a server until the end of the `with`; it is ready at the beginning.
 
-    Raises `InputError` if it does not start.
+    Raises `InputError` if it does not start, and where its memory and files cannot be counted.
     """
+    if not PROCESSES.is_dir():
+        raise InputError(
+            f"bench: {PROCESSES}, where Linux keeps a server's memory and open files, is missing; "
+            "measure live play on Linux"
+        )
     command = [sys.executable, "-m", "glassworld", "play", "--no-open", "--port", "0"]
     command += ["--device", device, *([] if world is None else ["--world", str(world)])]
     began = time.perf_counter()

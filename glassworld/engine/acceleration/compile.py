@@ -66,7 +66,7 @@ def compile_decoder(decoder: VAEDecoder, spec: WorldSpec, mode: str) -> str:
     with compiler_cache(folder, "vae_compile_mode: compiling failed here ({}); use none"):
         _compile_parts(decoder)
         _decode_until_settled(decoder, spec)
-    (folder / COMPLETE).write_text(json.dumps(facts, indent=1))
+    (folder / COMPLETE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     return ""
 
 

@@ -40,7 +40,7 @@ class InferenceConfig(NamedTuple):
 def read_config(path: Path) -> InferenceConfig:
     """Read an inference YAML; its `model_config` is looked for beside it first."""
     try:
-        inference = yaml.safe_load(path.read_text())
+        inference = yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
         raise SpecError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
@@ -60,7 +60,7 @@ def read_config(path: Path) -> InferenceConfig:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise SpecError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):

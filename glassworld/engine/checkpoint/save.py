@@ -81,8 +81,10 @@ def save_world(
                 draft / name,
             )
         (draft / CONFIG_FILE).parent.mkdir()
-        (draft / CONFIG_FILE).write_text(json.dumps(model, indent=1) + "\n")
-        (draft / INFERENCE_FILE).write_text(yaml.safe_dump(settings, sort_keys=False))
+        (draft / CONFIG_FILE).write_text(json.dumps(model, indent=1) + "\n", encoding="utf-8")
+        (draft / INFERENCE_FILE).write_text(
+            yaml.safe_dump(settings, sort_keys=False), encoding="utf-8"
+        )
 
 
 def _check_networks(spec: WorldSpec, networks: Networks) -> None:

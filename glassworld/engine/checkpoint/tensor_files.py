@@ -124,7 +124,7 @@ def _shards(index: Path) -> Iterator[tuple[Path, list[str]]]:
     if not index.is_file():
         raise CheckpointError(f"{index}: no such checkpoint file")
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
+        weight_map = json.loads(index.read_bytes())["weight_map"]
         by_file: dict[str, list[str]] = {}
         for name, file in weight_map.items():
             if Path(file).name != file:

@@ -43,8 +43,9 @@ def enlarge_device_memory() -> None:
 
     The transformer can then use what the decoder freed: a released world's peak falls by 1 GB.
     Call it before CUDA is set up, which reads the environment; a setting already there stays.
+    Torch can grow segments on Linux only, and warns elsewhere.
     """
-    if not any(name in os.environ for name in ALLOCATOR):
+    if sys.platform == "linux" and not any(name in os.environ for name in ALLOCATOR):
         os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
@@ -97,7 +98,7 @@ def _free_bytes(device: torch.device) -> int | None:
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
         return None
-    for line in meminfo.read_text().splitlines():
+    for line in meminfo.read_text(encoding="utf-8").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None

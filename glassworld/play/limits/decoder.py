@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import struct
 import sys
+from contextlib import suppress
 
 from PIL import Image
 
@@ -29,7 +29,7 @@ SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 """The first bytes of a PNG, a JPEG and a WebP."""
 
 _PIXELS = struct.Struct("<Q")
-_REFUSED = 2
+_REFUSED, _TIMED_OUT = 2, -1
 
 
 class ImageDecoder:
@@ -71,7 +71,7 @@ async def _run_process(data: bytes, *arguments: str) -> tuple[int, bytes]:
         async with asyncio.timeout(WALL_SECONDS):
             output, _ = await process.communicate(data)
     except TimeoutError:
-        return -signal.SIGKILL, b""
+        return _TIMED_OUT, b""
     finally:
         if process.returncode is None:
             process.kill()
@@ -86,7 +86,8 @@ def _limit_process() -> None:
 
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
+    with suppress(ValueError, OSError):  # macOS refuses any limit on address space
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
 
 
 def _decode_input(height: int, width: int) -> int:

@@ -71,7 +71,7 @@ def stored_peak_rates(config: Config) -> PeakRates | None:
     """
     key = f"{device_kind(config)}:{config.get('dtype', 'float32')}"
     try:
-        stored = json.loads(peak_rates_path().read_text())
+        stored = json.loads(peak_rates_path().read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(stored, dict):

@@ -39,8 +39,8 @@ def write_page(path: Path, analysis: Analysis) -> None:
     data = msgspec.json.encode(page_data(analysis)).decode().replace("<", "\\u003c")
     page = _TEMPLATE.format(
         title="glassworld trace report",
-        style=_family_colors() + (_FOLDER / "page.css").read_text(),
-        script="".join((_FOLDER / name).read_text() for name in _SCRIPTS),
+        style=_family_colors() + (_FOLDER / "page.css").read_text(encoding="utf-8"),
+        script="".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS),
         data=data,
     )
     with replacing(path) as partial:
