@@ -83,7 +83,9 @@ def _processor() -> Facts:
 
 
 def _load_average() -> float | None:
-    return None if sys.platform == "win32" else round(os.getloadavg()[0], 2)
+    if sys.platform == "win32":
+        return None
+    return round(os.getloadavg()[0], 2)
 
 
 def _processor_name() -> str:

@@ -408,5 +408,5 @@ def test_names_that_the_terminal_cannot_show_are_escaped(
     monkeypatch.setattr(sys, "stdout", narrow)
     assert main(["trace", "top", str(path)]) == 0
     narrow.flush()
-    printed = narrow.buffer.getvalue().decode("cp1252")  # type: ignore[attr-defined]
+    printed = narrow.buffer.getvalue().decode("cp1252")
     assert "\\u4e16" in printed

@@ -32,5 +32,6 @@ def test_enlarge_device_memory_keeps_a_setting_of_the_user(
 ) -> None:
     environment = dict(own)
     monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(sys, "platform", "linux")
     enlarge_device_memory()
     assert environment == (own or {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
