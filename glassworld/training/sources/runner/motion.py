@@ -96,7 +96,7 @@ def view_of(move: Move, frame: int) -> RunnerView:
     swing = move.swing * _SWING[frame]
     lane = move.before.lane + move.lane_change * _SIDESTEP[frame]
     offset = LANE * (lane - move.before.lane)
-    offset += 0.6 * (move.nudge + move.swing) * _SWING[frame]
+    offset += 0.4 * (move.nudge + move.swing) * _SWING[frame]
     bounces = move.travel in (Travel.HIT, Travel.BUMP)
     shake = 0.045 * _SHAKE[frame] if bounces else 0.0
     tilt = 0.35 * _SWING[frame] * (move.lane_change + move.nudge + move.swing)

@@ -12,10 +12,16 @@ from PIL import ImageDraw
 
 from glassworld.training.sources.runner.camera import SCALE, Camera
 from glassworld.training.sources.runner.figure import draw_runner, draw_shadow
-from glassworld.training.sources.runner.motion import RunnerView
+from glassworld.training.sources.runner.motion import CELL, RunnerView
 from glassworld.training.sources.runner.palette import SKIES
 from glassworld.training.sources.runner.panorama import draw_panorama, sky_image
 from glassworld.training.sources.runner.scenery import floor_quads, upright_quads
+
+_NEARER = CELL / 2
+"""How much nearer the runner counts when the order of drawing is chosen.
+
+The runner never is behind the wall beside it, whose middle may be half a cell nearer.
+"""
 
 
 def render(view: RunnerView) -> NDArray[np.uint8]:
@@ -29,7 +35,7 @@ def render(view: RunnerView) -> NDArray[np.uint8]:
     draw_shadow(draw, camera, view, sky.joint)
     standing = camera.project(upright_quads(view.state, view.fallen), sky.low)
     standing.sort(key=lambda polygon: -polygon.distance)
-    runner = camera.distance(view.x, view.z)
+    runner = camera.distance(view.x, view.z) - _NEARER
     behind = sum(polygon.distance >= runner for polygon in standing)
     for polygon in standing[:behind]:
         draw.polygon(polygon.outline, fill=polygon.color)

@@ -134,3 +134,15 @@ def test_every_frame_of_every_key_is_drawn() -> None:
         step = move(free_state(), key)
         for frame in range(1, MOVE_FRAMES + 1):
             assert render(view_of(step, frame)).shape == (64, 96, 3)
+
+
+@pytest.mark.parametrize(("lane", "key"), [(-1, "turnleft"), (1, "turnright"), (1, "rightside")])
+def test_wall_beside_the_runner_does_not_hide_it(lane: int, key: Key) -> None:
+    def vest_pixels(frame: np.ndarray) -> int:
+        return int((np.abs(frame[24:].astype(int) - RED) < 60).all(-1).sum())
+
+    state = replace(free_state(), lane=lane)
+    step = move(state, key)
+    upright = vest_pixels(render(first_view(state)))
+    for frame in range(1, MOVE_FRAMES + 1):
+        assert vest_pixels(render(view_of(step, frame))) > 0.6 * upright
