@@ -21,7 +21,7 @@ RIGHT = [
     ("zero-timestamps.json", 2.0, 10, 0.5, "launch", ["timestamp"]),
     ("gaudi.json", 4.0, 20, 1.0, "launch", []),
     ("jax-tpu.json", 1.0, 20, 0.8, "mixed", []),
-    ("legacy-autograd.json", 0.98, 10, 0.6, "mixed", []),
+    ("legacy-autograd.json", 0.98, 10, 0.6, "launch", []),
     ("not-available.json", 4.0, 20, 1.0, "launch", []),
     ("windows-paths.json", 4.0, 20, 1.0, "launch", []),
     ("trailing-comma.json", 4.0, 20, 1.0, "launch", []),

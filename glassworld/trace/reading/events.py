@@ -39,6 +39,7 @@ class Event(msgspec.Struct, gc=False):
     name: Any = ""
     pid: Any = None
     tid: Any = None
+    id: Any = None
     ts: float = _NO_TIME
     dur: float | None = None
     args: EventArgs | str | float | bool | list[Any] | None = None

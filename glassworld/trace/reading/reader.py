@@ -38,6 +38,7 @@ from glassworld.trace.reading.columns import (
 )
 from glassworld.trace.reading.columns import LAUNCH as LAUNCH_CALL
 from glassworld.trace.reading.events import Event, EventArgs, EventStream
+from glassworld.trace.reading.flows import FLOW, FORWARD_BACKWARD, Flows
 from glassworld.trace.reading.tag_scanner import TagStream
 
 _TABLES = {TAG: RANGE, OP: RANGE, PYTHON: RANGE, LAUNCH: LAUNCH_CALL, DEVICE: DEVICE_OP}
@@ -84,6 +85,7 @@ class TraceBuilder:
         self._unsorted = EventTable(_UNSORTED)
         self._near_zero: list[tuple[EventTable, npt.NDArray[np.void]]] = []
         self._names_of: dict[Any, str] = {}
+        self._flows: Flows | None = Flows()
 
     def add(self, events: list[Event]) -> None:
         """Sort events into their tables."""
@@ -102,6 +104,7 @@ class TraceBuilder:
                 self._add_ranges(code, of_code)
         others = [events[i] for i in np.flatnonzero(codes == -1)]
         self._add_memory([e for e in others if e.ph == "i" and e.name == "[memory]"])
+        self._add_flows(others)
         for event in others:
             if event.ph == "M" and isinstance(event.args, EventArgs) and event.args.name:
                 row = (event.pid, event.tid) if event.name == "thread_name" else event.pid
@@ -137,6 +140,20 @@ class TraceBuilder:
             of_code = [event for event, own in zip(events, codes, strict=True) if own == code]
             if of_code:
                 self._add_ranges(code, of_code)
+
+    def _add_flows(self, events: list[Event]) -> None:
+        """Keep the flow events, as long as no GPU operation has a correlation id."""
+        for phase in ("s", "f") if self._flows else ():
+            ends = [e for e in events if e.ph == phase and e.cat != FORWARD_BACKWARD]
+            if not ends or self._flows is None:
+                continue
+            rows = np.empty(len(ends), FLOW)
+            rows["name"] = [self.names[_hashable(e.name)] for e in ends]
+            rows["thread"] = self._threads(ends)
+            rows["category"] = [self._labels[str(e.cat or "")] for e in ends]
+            rows["id"] = [self._flows.number(e.id) for e in ends]
+            rows["at"] = to_nanoseconds([e.ts for e in ends], type(ends[0]) is not Event)
+            self._flows.add(phase, rows)
 
     def _append(
         self, table: EventTable, rows: npt.NDArray[np.void], near_zero: bool = False
@@ -209,6 +226,8 @@ class TraceBuilder:
         if code in (LAUNCH, DEVICE, UNKNOWN):
             args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
             rows["correlation"] = _to_ints([a.correlation for a in args], -1)
+            if code == DEVICE and (rows["correlation"] > 0).any():
+                self._flows = None
             if code != LAUNCH:
                 rows["stream"] = _to_small_ints([a.stream for a in args])
                 rows["device"] = _to_small_ints([a.device for a in args])
@@ -242,6 +261,10 @@ class TraceBuilder:
         """Return the complete columns."""
         self._add_near_zero()
         self._sort_by_process()
+        if self._flows:
+            self.tables[LAUNCH], self.tables[DEVICE] = self._flows.connect(
+                self.tables[LAUNCH], self.tables[DEVICE]
+            )
         skipped, left_out = (
             [f"{count} {what} were left out" for what, count in counts.items()]
             for counts in (self.skipped, self.left_out)

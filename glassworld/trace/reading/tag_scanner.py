@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from glassworld.trace.reading.categories import TAG, old_operator_code
 from glassworld.trace.reading.events import Event, EventStream
 from glassworld.trace.reading.source import event_boundaries
 
 _CATEGORY = b'"user_annotation"'
+_OLD_CATEGORY = b'"Operator"'  # of all operators in torch 1.8, and of its steps, which are tags
+_OLD_STEP = b'"ProfilerStep#'
 _END = re.compile(rb"\}\s*(?:,\s*\{|\]|$)")
 _MOST_BRACES = 4  # an event's arguments may stand before its category
 
@@ -23,26 +26,31 @@ class TagStream(EventStream):
         buffer = self.source.open_events()
         if self.source.head != b"[":
             self._keep_metadata(self.source.head + b"]}")
+        marks: tuple[bytes, ...] = ()
         while block := self.source.read():
             buffer = buffer + block if buffer else block
+            marks = marks or _marks(buffer)
             for end, start in event_boundaries(buffer, most=1):
-                yield self._tags(buffer, end)
+                yield self._tags(buffer, end, marks)
                 buffer = buffer[start:]
-        yield self._tags(buffer, len(buffer))
+        yield self._tags(buffer, len(buffer), marks or _marks(buffer))
 
-    def _tags(self, text: bytes, stop: int) -> list[Event]:
-        """Decode the tags in the first `stop` bytes of `text`."""
+    def _tags(self, text: bytes, stop: int, marks: tuple[bytes, ...]) -> list[Event]:
+        """Decode the tags in the first `stop` bytes of `text`, which hold one of `marks`."""
         events: list[Event] = []
-        at = text.find(_CATEGORY, 0, stop)
-        while at >= 0:
+        following = {mark: text.find(mark, 0, stop) for mark in marks}
+        while max(following.values()) >= 0:
+            at = min(at for at in following.values() if at >= 0)
             brace = _END.search(text, at, stop)
             end = brace.start() + 1 if brace else stop
             events += self._event_around(text, at, end)
-            at = text.find(_CATEGORY, end, stop)
+            for mark, earlier in following.items():
+                if 0 <= earlier < end:
+                    following[mark] = text.find(mark, end, stop)
         return events
 
     def _event_around(self, text: bytes, at: int, end: int) -> list[Event]:
-        """Decode the event that ends at `end` and has its category at `at`; none if unreadable."""
+        """Decode the tag that ends at `end` and has its mark at `at`; none if unreadable."""
         start = at
         for _ in range(_MOST_BRACES):
             start = text.rfind(b"{", 0, start)
@@ -50,6 +58,16 @@ class TagStream(EventStream):
                 break
             events = self._decode(b"[" + text[start:end] + b"]")
             if events:
-                return [event for event in events if event.cat == "user_annotation"]
+                return [event for event in events if _is_tag(event)]
         self.unreadable += 1
         return []
+
+
+def _marks(first_piece: bytes) -> tuple[bytes, ...]:
+    """Return the texts that tell a tag: in files of torch 1.8, also the names of its steps."""
+    return (_CATEGORY, _OLD_STEP) if _OLD_CATEGORY in first_piece else (_CATEGORY,)
+
+
+def _is_tag(event: Event) -> bool:
+    old_step = event.cat == "Operator" and old_operator_code(event.name) == TAG
+    return event.cat == "user_annotation" or old_step
