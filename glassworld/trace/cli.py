@@ -134,6 +134,9 @@ SECTION_HELP = {
     "steps": """Compare the denoising steps.
 
     Each step over all blocks; whether the first is slower, by how much and why.""",
+    "training": """Show the forward pass, backward pass and optimizer of each training step.
+
+    CPU time, GPU busy and idle time of each; the three parts add up to the step.""",
     "model": """Show the parts of the diffusion model.
 
     Embeddings, the kinds of attention, feed-forward and head: time and share.""",
@@ -167,7 +170,7 @@ def _add_section_command(name: str) -> None:
     app.command(name, help=SECTION_HELP[name] + example, rich_help_panel=PARTS)(command)
 
 
-for _name in ("stages", "slowest", "blocks", "steps", "model"):
+for _name in ("stages", "slowest", "blocks", "steps", "training", "model"):
     _add_section_command(_name)
 
 

@@ -1,10 +1,12 @@
 """Fixtures of the trace tests."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 
-from glassworld.trace.reading import source
+from glassworld.trace.reading import columns, source
+from glassworld.trace.timeline import chunks, merged
 from tests.support.traces import CONFIG, engine_run, write
 
 
@@ -22,6 +24,23 @@ def run(tmp_path):
 def small_pieces(monkeypatch):
     """Read traces a few kilobytes at a time."""
     monkeypatch.setattr(source, "PIECE_BYTES", 5_000)
+
+
+@pytest.fixture
+def small_chunks():
+    """Return a context in which a trace is read in small pieces and analyzed in small chunks."""
+
+    @contextmanager
+    def use(rows=60, kept=100):
+        with pytest.MonkeyPatch.context() as small:
+            small.setattr(source, "PIECE_BYTES", 2_000)
+            small.setattr(columns, "IN_MEMORY_ROWS", rows // 3)
+            small.setattr(columns, "SLICE_ROWS", rows // 2)
+            small.setattr(chunks, "CHUNK_ROWS", rows)
+            small.setattr(merged, "SAMPLED_ROWS", kept)
+            yield
+
+    return use
 
 
 @pytest.fixture

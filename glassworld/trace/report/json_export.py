@@ -80,7 +80,13 @@ def _instance_rows(analysis: Analysis, instances: Ints) -> list[dict[str, Any]]:
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
+    return {key: _round(value) for key, value in row.items()}
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _rounded(value)
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _sections_json(analysis: Analysis) -> dict[str, Any]:
@@ -104,6 +110,7 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
         "drift": blocks.block_drift(analysis),
         "steps": rows_json(blocks.step_times(analysis)),
         "first_steps": rows_json(blocks.first_step_comparisons(analysis)),
+        "training_steps": rows_json(analysis.training_steps),
         "transformer": rows_json(breakdown.transformer_shares(analysis)),
         "layers": rows_json(breakdown.layer_shares(analysis)),
         "operators": rows_json(model_operators(analysis)),

@@ -20,6 +20,7 @@ from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.report.cells import Name, end_of, number, percent, start_of
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.idle import IdleGap
+from glassworld.trace.timeline.training_steps import PARTS, StepPart, TrainingStep
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,20 @@ def _part(part: breakdown.TagShare) -> tuple[object, ...]:
 
 _PART = ("tag", "ms", "share", "count", "CPU ms")
 _PART_GPU = ("CPU ms",)  # without one, "ms" is CPU time already
+
+
+def _step_part(part: StepPart | TrainingStep) -> str:
+    """Return CPU time, GPU busy and GPU idle time; CPU time alone where nothing was launched."""
+    if not (part.cpu_ms or part.gpu_kernels):
+        return ""
+    gpu = (part.gpu_busy_ms, part.gpu_idle_ms) if part.gpu_kernels else ()
+    return " / ".join(number(value) for value in (part.cpu_ms, *gpu))
+
+
+def _training_remarks(analysis: Analysis) -> list[str]:
+    if not analysis.on_gpu or not analysis.training_steps:
+        return []
+    return ["Each cell: CPU time / GPU busy / GPU idle before its operations, in milliseconds."]
 
 
 def _block_remarks(analysis: Analysis) -> list[str]:
@@ -140,6 +155,15 @@ SECTIONS = (
             s.count,
         ),
         _step_remarks,
+    ),
+    Section(
+        "training",
+        "Training steps",
+        "no steps (ProfilerStep#N), optimizers or backward passes in this trace",
+        lambda analysis: analysis.training_steps,
+        ("step", "all", *PARTS),
+        lambda s: (s.name, *map(_step_part, (s, s.forward, s.backward, s.optimizer))),
+        _training_remarks,
     ),
     Section(
         "model",

@@ -37,6 +37,7 @@ from glassworld.trace.timeline.rows import (
     TagRow,
 )
 from glassworld.trace.timeline.tag_tree import PathGroups, TagTree, build_tree
+from glassworld.trace.timeline.training_steps import TrainingStep, find_steps
 
 INDEXED_PATTERNS = (
     (registry.DENOISING_STEP, "block"),
@@ -189,6 +190,12 @@ class Analysis:
         return analyze_in_memory(
             replace(self.trace, names=names, tag_rows=table, carried=0)
         ).patterns
+
+    @cached_property
+    def training_steps(self) -> list[TrainingStep]:
+        """The training steps with their forward pass, backward pass and optimizer."""
+        clock = find_steps(self.trace)
+        return clock.steps(clock.device_sums(self.trace, self.ops), self.origin_ns)
 
     @cached_property
     def longest_ops(self) -> list[LongOperation]:

@@ -13,23 +13,13 @@ import numpy as np
 
 from glassworld.trace.reading.columns import Codes, Ints, Mask
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.intervals import merge_intervals
 from glassworld.trace.timeline.rows import TagRow
 from glassworld.trace.timeline.stats import group_members
 from glassworld.trace.timeline.tag_tree import PathGroups
 
 TagPath = tuple[str, ...]
 _NOTHING = np.empty((0, 2), dtype=np.int64)
-
-
-def merge_intervals(intervals: Ints) -> Ints:
-    """Return the union of intervals (rows of start and end) as disjoint ones in order of time."""
-    if not len(intervals):
-        return _NOTHING
-    intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
-    latest = np.maximum.accumulate(intervals[:, 1])
-    first = np.flatnonzero(np.concatenate([[True], intervals[1:, 0] > latest[:-1]]))
-    last = np.concatenate([first[1:] - 1, [len(intervals) - 1]])
-    return np.stack([intervals[first, 0], latest[last]], axis=1)
 
 
 def _length(intervals: Ints) -> int:

@@ -137,3 +137,14 @@ def innermost_ranges(
         if not ended.any():
             return innermost
         innermost[ended] = forest.parent[innermost[ended]]
+
+
+def merge_intervals(intervals: Ints) -> Ints:
+    """Return the union of intervals (rows of start and end) as disjoint ones in order of time."""
+    if not len(intervals):
+        return np.empty((0, 2), dtype=np.int64)
+    intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
+    latest = np.maximum.accumulate(intervals[:, 1])
+    first = np.flatnonzero(np.concatenate([[True], intervals[1:, 0] > latest[:-1]]))
+    last = np.concatenate([first[1:] - 1, [len(intervals) - 1]])
+    return np.stack([intervals[first, 0], latest[last]], axis=1)

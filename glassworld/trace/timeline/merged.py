@@ -32,6 +32,7 @@ from glassworld.trace.timeline.rows import (
     TagRow,
 )
 from glassworld.trace.timeline.stats import group_excess
+from glassworld.trace.timeline.training_steps import PARTS, StepClock, TrainingStep, find_steps
 
 SAMPLED_ROWS = 500_000
 """Most tags whose instances are kept; launches and GPU operations count as `CALL_ROWS` each."""
@@ -123,6 +124,11 @@ class MergedAnalysis(Analysis):
         return list(self.sums.modules.values())
 
     @cached_property
+    def training_steps(self) -> list[TrainingStep]:
+        """The training steps with their forward pass, backward pass and optimizer."""
+        return self.sums.clock.steps(self.sums.step_sums, self.origin_ns)
+
+    @cached_property
     def longest_ops(self) -> list[LongOperation]:
         """The longest GPU operations, longest first."""
         return self.sums.longest_ops
@@ -131,8 +137,9 @@ class MergedAnalysis(Analysis):
 class AnalysisSums:
     """The parts of an analysis that can be added up over chunks."""
 
-    def __init__(self, names: int) -> None:
-        self.names = names
+    def __init__(self, names: int, clock: StepClock) -> None:
+        self.names, self.clock = names, clock
+        self.step_sums = np.zeros((3, len(PARTS) * len(clock)), dtype=np.int64)
         self.tags: dict[TagPath, TagRow] = {}
         self.dropped_path_instances = 0
         self.by_index: dict[tuple[str, str], dict[int, IndexTotals]] = {}
@@ -157,6 +164,7 @@ class AnalysisSums:
         _add_rows(self.patterns, patterns, MOST_PATHS)
         self._add_by_index(chunk)
         self._add_operators(chunk)
+        self.step_sums += self.clock.device_sums(chunk.trace, chunk.ops)
         before, coverage = self.coverage, chunk.coverage
         self.coverage = Coverage(
             before.gpu_ops + coverage.gpu_ops,
@@ -262,7 +270,7 @@ class _SampledChunk:
 
 def merge_chunks(trace: Trace, first: Analysis, others: Iterable[Trace]) -> MergedAnalysis:
     """Merge the analyses of the chunks of `trace`: that of the first, and those of the others."""
-    sums, instances, count = AnalysisSums(len(trace.names)), 0, 0
+    sums, instances, count = AnalysisSums(len(trace.names), find_steps(trace)), 0, 0
     sampled: list[_SampledChunk] = []
     for position, chunk in enumerate(_analyses(first, others)):
         sums.add(chunk)

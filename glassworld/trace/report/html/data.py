@@ -57,6 +57,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "blocks": rows_json(blocks.block_times(analysis)),
         "blockParts": _block_parts(),
         "steps": rows_json(blocks.step_times(analysis)),
+        "trainingSteps": rows_json(analysis.training_steps[:MOST_STEPS]),
         "heat": _heat(analysis),
         "transformer": _with_looks(rows_json(breakdown.transformer_shares(analysis)), "name"),
         "layers": rows_json(breakdown.layer_shares(analysis)),

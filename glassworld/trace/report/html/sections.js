@@ -98,6 +98,28 @@ const steps = () =>
       ),
     ),
   );
+const training = () =>
+  reportSection(
+    "training",
+    "the three parts of a step add up to it",
+    table(
+      ["step", "part", "CPU", ...(data.onGpu ? ["GPU busy", "GPU idle"] : [])],
+      data.trainingSteps.flatMap((step) =>
+        [
+          [step.name, "all", step],
+          ["", "forward", step.forward],
+          ["", "backward", step.backward],
+          ["", "optimizer", step.optimizer],
+        ].map(([name, part, times]) => [
+          name,
+          part,
+          ms(times.cpu_ms),
+          ...(data.onGpu ? [ms(times.gpu_busy_ms), ms(times.gpu_idle_ms)] : []),
+        ]),
+      ),
+      { tall: true },
+    ),
+  );
 const partBars = (parts) =>
   bars(
     parts.map((p) => ({
