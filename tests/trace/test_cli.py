@@ -60,7 +60,7 @@ def test_report_json_has_the_documented_fields(run, tmp_path):
     out = tmp_path / "out.json"
     result = invoke("report", run(), "--json", out)
     assert result.exit_code == 0, result.output
-    document = json.loads(out.read_text())
+    document = json.loads(out.read_text(encoding="utf-8"))
     tag = document["tags"][0]
     assert {"path", "name", "pattern", "instances", "cpu_ms", "self_cpu_ms"} <= set(tag)
     assert {"gpu_busy_ms", "gpu_span_ms", "gpu_kernels", "instances_detail"} <= set(tag)
@@ -83,7 +83,7 @@ def test_every_table_is_json_with_the_flag(run, command):
     assert shown.exit_code == 0
     rows = json.loads(invoke(command, path, "--json").output)
     assert isinstance(rows, list)
-    assert bool(rows) == (command not in ("gaps", "kernels", "advice", "memory"))
+    assert bool(rows) == (command not in ("gaps", "kernels", "advice", "memory", "training"))
     assert "Traceback" not in shown.output
 
 
@@ -138,7 +138,7 @@ def test_every_command_has_help_with_an_example():
 @pytest.mark.parametrize("command", TABLES)
 def test_bad_trace_is_one_clear_line(tmp_path, command):
     path = tmp_path / "bad.json"
-    path.write_text("hello")
+    path.write_text("hello", encoding="utf-8")
     result = invoke(command, path)
     assert isinstance(result.exception, TraceError)
     assert str(path) in str(result.exception)
@@ -158,4 +158,4 @@ def test_absurd_and_repeated_numbers_in_names_make_no_large_table(tmp_path, numb
     path, out = write(tmp_path / "absurd.json", events), tmp_path / "out.json"
     result = invoke("report", path, "--json", out)
     assert result.exit_code == 0, result.output
-    assert len(json.loads(out.read_text())["blocks"]) == rows
+    assert len(json.loads(out.read_text(encoding="utf-8"))["blocks"]) == rows

@@ -55,7 +55,7 @@ def test_read_peak_rates_of_another_machine_are_not_used(
 )
 def test_read_peak_rates_damaged_file_counts_as_none(run, store_peak_rates, tmp_path, content):
     store_peak_rates()
-    (tmp_path / "glassworld" / "ceilings.json").write_text(content)
+    (tmp_path / "glassworld" / "ceilings.json").write_text(content, encoding="utf-8")
     analysis = analyze(run(blocks=2))
     assert all(row.expected_ms is None for row in expected_table(analysis))
     assert any("glassworld bench peak-rates" in note for note in find_caveats(analysis))
@@ -68,7 +68,7 @@ def test_read_peak_rates_prefers_those_of_the_runs_threads(run, tmp_path):
         for threads in (1, 2, 8)
     }
     (tmp_path / "glassworld").mkdir()
-    (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored))
+    (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored), encoding="utf-8")
     for threads, used in ((1, 1), (2, 2), (3, 8)):
         path = run(f"{threads}.json", config=CONFIG | {"threads": threads}, blocks=2)
         analysis = analyze(path)

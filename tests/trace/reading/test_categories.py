@@ -66,7 +66,10 @@ def test_events_without_category_are_sorted_by_their_process(tmp_path, device, n
         events.append(uncategorized(2, 7, "dispatch", 1000 + 100 * i, 5))
         events.append(uncategorized(1, 4, f"fusion.{i}", 1010 + 100 * i, 40))
     path = tmp_path / "t.json"
-    path.write_text(json.dumps({"traceEvents": events + names if names_last else names + events}))
+    path.write_text(
+        json.dumps({"traceEvents": events + names if names_last else names + events}),
+        encoding="utf-8",
+    )
     analysis = analyze(path)
     assert analysis.coverage.gpu_ops == 10
     assert analysis.gpu
@@ -81,7 +84,7 @@ def test_old_autograd_export_is_read(tmp_path):
         events.append(uncategorized("CPU functions", 1, "mul", 100 * i, 80))
         events.append(uncategorized("CUDA functions", 0, "mul", 100 * i + 10, 60))
     path = tmp_path / "t.json"
-    path.write_text(json.dumps(events))
+    path.write_text(json.dumps(events), encoding="utf-8")
     analysis = analyze(path)
     assert analysis.coverage.gpu_ops == 10
     assert analysis.gpu

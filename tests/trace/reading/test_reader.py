@@ -35,7 +35,7 @@ def test_read_trace_bare_array_with_odd_ids_is_read(tmp_path):
         if event["cat"] == "cpu_op":
             del event["args"]
     path = tmp_path / "bare.json"
-    path.write_text(json.dumps(events))
+    path.write_text(json.dumps(events), encoding="utf-8")
     assert read_trace(path).events == len(events)
 
 
@@ -43,7 +43,7 @@ def test_read_trace_bare_array_with_odd_ids_is_read(tmp_path):
 def test_read_trace_keeps_nanoseconds(tmp_path, base):
     event = '{"ph":"X","cat":"user_annotation","name":"t","pid":1,"tid":1,"ts":%s,"dur":1.001}'
     path = tmp_path / "t.json"
-    path.write_text('{"traceEvents":[' + event % base + "]}")
+    path.write_text('{"traceEvents":[' + event % base + "]}", encoding="utf-8")
     tags = read_trace(path).tags
     assert tags["start"][0] == int(base.replace(".", ""))
     assert tags["dur"][0] == 1001
@@ -54,7 +54,7 @@ def test_read_trace_control_characters_and_nan_are_repaired(tmp_path):
     text = text.replace('"aten::linear"', '"aten::\x01li\tnear"', 1)
     text = text.replace('"args": {}', '"args": {"occupancy": nan, "bandwidth": -inf}', 3)
     path = tmp_path / "odd.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     trace = read_trace(path)
     assert trace.losses == []
     assert trace.events == len(engine_run(blocks=1))
@@ -78,7 +78,7 @@ def test_read_trace_impossible_time_does_not_stretch_the_trace(tmp_path, ts):
     events = engine_run(blocks=1)
     text = json.dumps({"traceEvents": events})
     path = tmp_path / "t.json"
-    path.write_text(text.replace(f'"ts": {events[9]["ts"]}', f'"ts": {ts}', 1))
+    path.write_text(text.replace(f'"ts": {events[9]["ts"]}', f'"ts": {ts}', 1), encoding="utf-8")
     trace = read_trace(path)
     assert trace.losses
     assert 0 < trace.end - trace.start < 1e9
@@ -90,7 +90,7 @@ def test_read_trace_broken_event_loses_only_itself(tmp_path, small_pieces):
     text = json.dumps({"traceEvents": events})
     at = text.index('"cat"', len(text) // 2)
     path = tmp_path / "broken.json"
-    path.write_text(text[:at] + '"cat" "oops' + text[at + 6 :])
+    path.write_text(text[:at] + '"cat" "oops' + text[at + 6 :], encoding="utf-8")
     trace = read_trace(path)
     assert 0 < len(events) - trace.events <= 2
     assert any("could not be read" in loss for loss in trace.losses)
@@ -155,7 +155,7 @@ def test_read_trace_not_available_and_commas_behind_the_last_event_are_no_damage
     text = text.replace('"args": {}', '"args": {"cbid": N/A, "shapes": [N/A, 1],}')
     text = text[: text.rindex("]")] + ',\n], "traceName": "a,]"}'
     path = tmp_path / "odd.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     trace = read_trace(path)
     assert trace.losses == []
     assert trace.events == len(events)
@@ -167,7 +167,7 @@ def test_read_trace_bad_escape_is_text(tmp_path, small_pieces, raw):
     events = engine_run(blocks=2)
     text = json.dumps({"traceEvents": events}).replace("aten::linear", raw)
     path = tmp_path / "odd.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     trace = read_trace(path)
     assert trace.losses == []
     assert trace.events == len(events)
@@ -179,7 +179,7 @@ def test_read_trace_valid_escapes_stay_escapes(tmp_path):
     names = ["a\\u", "\u00e9\t", 'say "x"\\']
     text = json.dumps([event | {"name": name} for name in names] + [event | {"name": "N"}])
     path = tmp_path / "odd.json"
-    path.write_text(text.replace('"N"', r'"\q"'))
+    path.write_text(text.replace('"N"', r'"\q"'), encoding="utf-8")
     assert read_trace(path).names == [*names, r"\q"]
 
 
@@ -188,7 +188,7 @@ def test_read_trace_broken_last_event_does_not_mean_a_missing_end(tmp_path):
     text = json.dumps({"traceEvents": events})
     at = text.rindex('"cat"')
     path = tmp_path / "odd.json"
-    path.write_text(text[:at] + '"cat" "oops' + text[at + 6 :])
+    path.write_text(text[:at] + '"cat" "oops' + text[at + 6 :], encoding="utf-8")
     trace = read_trace(path)
     assert trace.events == len(events) - 1
     assert trace.losses == ["1 events could not be read"]

@@ -13,7 +13,7 @@ needs_traces = pytest.mark.skipif(not TRACES.is_dir(), reason="shared/traces is 
 
 
 def test_docs_list_every_rule_with_its_threshold():
-    page = (ROOT / "docs" / "trace.md").read_text()
+    page = (ROOT / "docs" / "trace.md").read_text(encoding="utf-8")
     for rule in RULES:
         assert f"| {rule.name} | {rule.fires_when} | {rule.limit} |" in page
     assert len({rule.name for rule in RULES}) == len(RULES)
@@ -21,7 +21,9 @@ def test_docs_list_every_rule_with_its_threshold():
 
 def test_every_rule_has_a_test():
     """The tests beside this one plant what each rule looks for, and name it."""
-    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")
+    )
     assert [rule.name for rule in RULES if f'"{rule.name}"' not in source] == []
 
 

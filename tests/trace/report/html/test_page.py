@@ -168,13 +168,15 @@ def test_page_of_a_long_run_is_small_and_loads_nothing(tmp_path):
     trace = write(tmp_path / "long.json", engine_run(blocks=50, steps=tuple(range(1000, 0, -20))))
     path = tmp_path / "page.html"
     write_page(path, analyze(trace))
-    page = path.read_text()
+    page = path.read_text(encoding="utf-8")
     assert len(page.encode()) < 2_000_000
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", page)
 
 
 def test_scripts_of_the_page_match_no_tag_names():
-    scripts = "".join(path.read_text() for path in Path(html.__file__).parent.glob("*.js"))
+    scripts = "".join(
+        path.read_text(encoding="utf-8") for path in Path(html.__file__).parent.glob("*.js")
+    )
     parts = {part for pattern in REGISTRY for part in re.split(r"\{\w+\}", pattern)}
     assert [part for part in parts if len(part) > 4 and part in scripts] == []
 
