@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from glassworld.trace.cli import app
@@ -65,6 +66,15 @@ def analysis_json(analysis):
     with TemporaryDirectory() as folder:
         write_json(Path(folder, "analysis.json"), analysis)
         return json.loads(Path(folder, "analysis.json").read_bytes())
+
+
+def near(value):
+    """Return a value that equals another if the floats in both are nearly the same."""
+    if isinstance(value, dict):
+        return {key: near(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [near(inner) for inner in value]
+    return pytest.approx(value, abs=2e-6) if isinstance(value, float) else value
 
 
 class CpuTrace:

@@ -52,7 +52,7 @@ def store_peak_rates(tmp_path, monkeypatch):
         (tmp_path / "glassworld").mkdir(exist_ok=True)
         measured = {"matmul_gflops": matmul, "conv_gflops": conv, "copy_gbps": copy}
         stored = {f"{device}:float32": measured | ({"machine": machine} if machine else {})}
-        (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored))
+        (tmp_path / "glassworld" / "ceilings.json").write_text(json.dumps(stored), encoding="utf-8")
 
     return store
 

@@ -46,11 +46,10 @@ def _large(analysis: Analysis) -> list[str]:
 
 
 def _tags(analysis: Analysis) -> list[str]:
-    if not len(analysis.tree):
+    if not analysis.patterns:
         return ["no tags (user annotations) in this trace: only operators and kernels are shown"]
-    clipped = analysis.tree.forest.clipped
-    if clipped:
-        return [f"{clipped} tags outlast the tag they began in and are clipped to it in the tree"]
+    if analysis.clipped:
+        return [f"{analysis.clipped} tags outlast the tag they began in: they are cut to its end"]
     return []
 
 
@@ -64,13 +63,14 @@ def _gpu(analysis: Analysis) -> list[str]:
             f"{unlaunched} of {coverage.gpu_ops} GPU operations have no launch in the trace"
         )
     untagged = coverage.launched - coverage.attributed
-    if untagged and len(analysis.tree):
+    if untagged and analysis.patterns:
         caveats.append(f"{untagged} of {coverage.gpu_ops} GPU operations lie outside every tag")
     queued = analysis.idle.queued_ms
     if queued > QUEUED_SHARE * analysis.duration_ns / 1e6:
         caveats.append(
-            f"for {queued:,.0f} ms the GPU shows no operation though some had been launched: it "
-            "worked on what was launched before the trace began, or its queue was held up"
+            f"for {queued:,.{0 if queued >= 10 else 2}f} ms the GPU shows no operation though "
+            "some had been launched: it worked on what was launched before the trace began, or "
+            "its queue was held up"
         )
     gpu = analysis.gpu
     covered = gpu is not None and gpu.covered_ops > OVERLAP_SHARE * coverage.gpu_ops
@@ -113,7 +113,7 @@ def _gpu_use(analysis: Analysis) -> list[str]:
 
 
 def _compiled(analysis: Analysis) -> list[str]:
-    present = set(analysis.tree.patterns)
+    present = {row.pattern for row in analysis.patterns}
     expected = {
         tags.DIFFUSION_FORWARD: tags.LAYER,
         tags.LAYER: tags.SELF_ATTENTION,
@@ -124,7 +124,7 @@ def _compiled(analysis: Analysis) -> list[str]:
         for outer, inner in expected.items()
         if outer in present and inner not in present
     ]
-    if runs_compiled(analysis) and len(analysis.tree):
+    if runs_compiled(analysis) and analysis.patterns:
         caveats.append("compiled regions run here: tags inside them have vanished")
     return caveats
 

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import IO
 
 import numpy as np
@@ -106,6 +107,23 @@ class EventTable:
         """Return all rows at once."""
         return self._read(0, len(self))
 
+    def even_times(self, count: int) -> list[int]:
+        """Return times that split the rows into about `count` equal parts, as batches allow."""
+        batches = np.array(sorted(self._batches, key=lambda batch: batch[1])).reshape(-1, 3)
+        rows = np.cumsum(batches[:, 0])
+        if not len(rows):
+            return []
+        at = np.searchsorted(rows, rows[-1] * np.arange(1, count) / count)
+        return sorted(set(batches[at, 1].tolist()))
+
+    def in_time(self) -> Iterator[npt.NDArray[np.void]]:
+        """Yield all rows sorted by time, about `SLICE_ROWS` of them at once."""
+        times = self.even_times(-(-len(self) // SLICE_ROWS))
+        for start, end in pairwise([-(2**62), *times, 2**62]):
+            rows = self.between(start, end)
+            if len(rows):
+                yield rows[np.argsort(rows[self._time], kind="stable")]
+
     def between(self, start: int, end: int) -> npt.NDArray[np.void]:
         """Return the rows that begin at `start` or later, but before `end`; in order."""
         selected, at = [np.empty(0, self.dtype)], 0
@@ -137,7 +155,8 @@ class Trace:
     """The contents of a trace file, as columns.
 
     Names and threads are indices into `names` and `threads`; times are integer nanoseconds. In a
-    chunk of a trace, the first `carried` tags began in an earlier chunk and are cut to this one.
+    chunk of a trace, the first `pieces` tags are longer than a chunk and are cut to this one; the
+    first `carried` of them began in an earlier chunk.
     `losses` says in words what could not be read, `left_out` what was read and is not counted.
     """
 
@@ -159,6 +178,7 @@ class Trace:
     losses: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     carried: int = 0
+    pieces: int = 0
 
     @property
     def tables(self) -> tuple[EventTable, ...]:

@@ -41,9 +41,10 @@ def show_report(console: Console, analysis: Analysis) -> None:
 def _show_head(console: Console, analysis: Analysis) -> None:
     kind = "GPU busy" if analysis.on_gpu else "CPU"
     trace = analysis.trace
+    instances = len(analysis.tree) + analysis.dropped_instances
     console.print(
         f"[bold]{escape(trace.path)}[/bold]: {trace.events:,} events, "
-        f"{analysis.duration_ns / 1e6:,.1f} ms, {len(analysis.tree):,} tags; "
+        f"{analysis.duration_ns / 1e6:,.1f} ms, {instances:,} tags; "
         f"times are {kind} milliseconds",
         highlight=False,
     )

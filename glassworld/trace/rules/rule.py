@@ -99,7 +99,8 @@ class Rule:
         change = self.change
         if self.compiled_change and runs_compiled(analysis):
             change = self.compiled_change
-        if self.engine_change and not tags.REGISTRY.keys().isdisjoint(analysis.tree.patterns):
+        present = {row.pattern for row in analysis.patterns}
+        if self.engine_change and not tags.REGISTRY.keys().isdisjoint(present):
             change = f"{change}; here: {self.engine_change}"
         findings = []
         for evidence in self.evidence(analysis):

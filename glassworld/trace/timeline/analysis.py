@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.profiling import registry
-from glassworld.trace.reading.columns import RANGE, Codes, EventTable, Floats, Ints, Trace
+from glassworld.trace.reading.columns import (
+    MEMORY,
+    RANGE,
+    Codes,
+    EventTable,
+    Floats,
+    Ints,
+    Trace,
+)
 from glassworld.trace.timeline.attribution import (
     DeviceOps,
     DeviceTime,
@@ -20,7 +28,8 @@ from glassworld.trace.timeline.attribution import (
     stream_overlap,
     union_by_group,
 )
-from glassworld.trace.timeline.idle import IdleGap, IdleTotals, idle_gaps, queued_ms
+from glassworld.trace.timeline.first_runs import kernel_runs
+from glassworld.trace.timeline.idle import IdleGap, IdleTotals, longest_gaps, name_gaps, queued_ms
 from glassworld.trace.timeline.memory import TagMemory, run_memory, tag_memory
 from glassworld.trace.timeline.operator_totals import (
     KernelTotals,
@@ -168,7 +177,7 @@ class Analysis:
     @cached_property
     def gaps(self) -> list[IdleGap]:
         """The longest times in which no GPU operation ran, longest first."""
-        return idle_gaps(self.trace, self.tree, self.ops)
+        return name_gaps(self.trace, longest_gaps(self.trace, self.ops))
 
     @cached_property
     def idle(self) -> IdleTotals:
@@ -182,14 +191,14 @@ class Analysis:
 
     @cached_property
     def modules(self) -> list[TagRow]:
-        """One row per path of modules, parents before children; from the Python stacks."""
-        rows, names = module_ranges(self.trace)
-        if not names:
-            return []
-        table = EventTable.from_rows(rows)
-        return analyze_in_memory(
-            replace(self.trace, names=names, tag_rows=table, carried=0)
-        ).patterns
+        """One row per path of modules, parents before children; mostly of the Python stacks."""
+        trace = module_trace(self.trace)
+        return analyze_in_memory(trace).tags if trace else []
+
+    @property
+    def clipped(self) -> int:
+        """How many tags outlast the tag they began in."""
+        return self.tree.forest.clipped
 
     @cached_property
     def training_steps(self) -> list[TrainingStep]:
@@ -198,10 +207,15 @@ class Analysis:
         return clock.steps(clock.device_sums(self.trace, self.ops), self.origin_ns)
 
     @cached_property
+    def kernel_runs(self) -> npt.NDArray[np.void]:
+        """One row (dtype `KERNEL_RUNS`) per kernel: its first run, and sums over all."""
+        return kernel_runs(self.trace, self.ops)
+
+    @cached_property
     def longest_ops(self) -> list[LongOperation]:
         """The longest GPU operations, longest first."""
         longest = np.argsort(-self.ops.rows["dur"], kind="stable")[:MOST_LONG_OPS]
-        return [
+        return longest_first(
             LongOperation(
                 name=self.trace.names[int(self.ops.rows["name"][i])],
                 tag=self.tree.instance_name(int(self.ops.tag[i])) if self.ops.tag[i] >= 0 else "",
@@ -209,7 +223,7 @@ class Analysis:
                 ms=int(self.ops.rows["dur"][i]) / 1e6,
             )
             for i in longest.tolist()
-        ]
+        )
 
     @cached_property
     def pattern_parents(self) -> list[int]:
@@ -273,24 +287,44 @@ class Analysis:
             )
 
 
+def longest_first(ops: Iterable[LongOperation]) -> list[LongOperation]:
+    """Return the longest operations in order; of equal ones, the earlier first."""
+    return sorted(ops, key=lambda op: (-op.ms, op.start_ms, op.name, op.tag))[:MOST_LONG_OPS]
+
+
 def _total_ms(of: Codes | Ints, nanoseconds: Ints, count: int) -> Floats:
     return np.bincount(of, nanoseconds, minlength=count) / 1e6
 
 
-def module_ranges(trace: Trace) -> tuple[npt.NDArray[np.void], list[str]]:
-    """Return the calls of modules in the Python stacks (`nn.Module: Linear_3`), and their classes.
+def module_trace(trace: Trace) -> Trace | None:
+    """Return a trace whose tags are the calls of modules, by their class.
 
-    The rows' names are indices into the classes.
+    A call is a range such as `nn.Module: Linear_3`, mostly of the Python stacks. None where there
+    are no such ranges.
     """
     classes: dict[str, int] = {}
     class_of = np.full(len(trace.names) + 1, -1, dtype=np.int32)
     for i, name in enumerate(trace.names):
         if module := _MODULE.match(name):
-            class_of[i] = classes.setdefault(module[1], len(classes))
-    calls = [rows[class_of[rows["name"]] >= 0] for rows in trace.python.slices() if classes]
-    rows = np.concatenate([np.empty(0, RANGE), *calls])
-    rows["name"] = class_of[rows["name"]]
-    return rows, list(classes)
+            class_of[i] = classes.setdefault(module[1], len(trace.names) + len(classes))
+    if not classes:
+        return None
+    modules, no_ranges = EventTable(RANGE), EventTable(RANGE)
+    for table in (trace.python, trace.tag_rows, trace.ops):
+        for rows in table.slices():
+            calls = rows[class_of[rows["name"]] >= 0]
+            calls["name"] = class_of[calls["name"]]
+            modules.append(calls)
+    return replace(
+        trace,
+        names=[*trace.names, *classes],
+        tag_rows=modules,
+        ops=no_ranges,
+        python=no_ranges,
+        memory=EventTable(MEMORY),
+        carried=0,
+        pieces=0,
+    )
 
 
 def analyze_in_memory(trace: Trace) -> Analysis:

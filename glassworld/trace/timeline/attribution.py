@@ -26,8 +26,12 @@ from glassworld.trace.reading.columns import (
 from glassworld.trace.timeline.intervals import IntervalForest, innermost_ranges
 from glassworld.trace.timeline.tag_tree import TagTree
 
-TIMED_OP = np.dtype([*DEVICE_OP.descr, ("added", "<i8"), ("idle", "<i8")])
+TIMED_OP = np.dtype(
+    [*DEVICE_OP.descr, ("added", "<i8"), ("added_to_stream", "<i8"), ("idle", "<i8")]
+)
 """A GPU operation with the busy time it adds to those started before, and the idle time before."""
+
+_NEVER = -(2**62)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def attribute_ops(trace: Trace, tree: TagTree) -> DeviceOps:
     if rows.dtype == TIMED_OP:
         rows = rows[np.argsort(rows["start"], kind="stable")]
     else:
-        rows, _ = timed_ops(rows, trace.start)
+        rows = DeviceClock(trace.start).timed(rows)
     launch = match_launches(rows, trace.launches)
     launched = launch >= 0
     tag = np.full(len(rows), -1, dtype=np.int32)
@@ -102,20 +106,33 @@ def attribute_ops(trace: Trace, tree: TagTree) -> DeviceOps:
     return DeviceOps(rows, end, launch, tag, delay, rows["added"], rows["idle"])
 
 
-def timed_ops(rows: npt.NDArray[np.void], until: int) -> tuple[npt.NDArray[np.void], int]:
-    """Sort operations by start and find the busy time each adds, and the idle time before it.
+class DeviceClock:
+    """Finds what each operation adds to the busy time, of rows that come in order of time."""
 
-    Operations that ran earlier had all ended `until`. Returns also when all of these have ended.
-    """
-    timed = np.empty(len(rows), TIMED_OP)
-    order = np.argsort(rows["start"], kind="stable")
-    for name in DEVICE_OP.names or ():
-        timed[name] = rows[name][order]
-    end = timed["start"] + timed["dur"]
-    latest = np.maximum.accumulate(np.concatenate([[until], end]))
-    timed["added"] = np.maximum(0, end - np.maximum(timed["start"], latest[:-1]))
-    timed["idle"] = np.maximum(0, timed["start"] - latest[:-1])
-    return timed, int(latest[-1])
+    def __init__(self, start: int) -> None:
+        self._until = start
+        self._until_of_stream: dict[tuple[int, int], int] = {}
+
+    def timed(self, rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Return operations sorted by start, later than those before, with their added times."""
+        timed = np.empty(len(rows), TIMED_OP)
+        order = np.argsort(rows["start"], kind="stable")
+        for name in DEVICE_OP.names or ():
+            timed[name] = rows[name][order]
+        end = timed["start"] + timed["dur"]
+        latest = np.maximum.accumulate(np.concatenate([[self._until], end]))
+        timed["added"] = np.maximum(0, end - np.maximum(timed["start"], latest[:-1]))
+        timed["idle"] = np.maximum(0, timed["start"] - latest[:-1])
+        streams, lane = np.unique(timed[["device", "stream"]], return_inverse=True)
+        before = np.array([self._until_of_stream.get(s, _NEVER) for s in streams.tolist()])
+        timed["added_to_stream"] = _added_to_union(
+            timed["start"], end, lane.astype(np.int32), before
+        )
+        until = before.copy()
+        np.maximum.at(until, lane, end)
+        self._until_of_stream.update(zip(streams.tolist(), until.tolist(), strict=True))
+        self._until = int(latest[-1])
+        return timed
 
 
 def match_launches(ops: npt.NDArray[np.void], launches: npt.NDArray[np.void]) -> Codes:
@@ -140,8 +157,11 @@ def match_launches(ops: npt.NDArray[np.void], launches: npt.NDArray[np.void]) ->
     return launch
 
 
-def _added_to_union(start: Ints, end: Ints, group: Codes) -> Ints:
-    """Return what each interval adds to the union of its group's earlier ones; sorted by start."""
+def _added_to_union(start: Ints, end: Ints, group: Codes, covered: Ints | None = None) -> Ints:
+    """Return what each interval adds to the union of its group's earlier ones; sorted by start.
+
+    Each group's intervals before these ended by `covered`.
+    """
     if not len(start):
         return np.empty(0, dtype=np.int64)
     by_group = np.argsort(group, kind="stable")
@@ -153,6 +173,8 @@ def _added_to_union(start: Ints, end: Ints, group: Codes) -> Ints:
     before[0], before[1:] = starts[0], sorted_ends[latest[:-1]]
     first = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
     before[first] = starts[first]
+    if covered is not None:
+        before = np.maximum(before, covered[groups])
     added = np.empty(len(ends), dtype=np.int64)
     added[by_group] = np.maximum(0, ends - np.maximum(starts, before))
     return added
@@ -163,12 +185,8 @@ def stream_overlap(ops: DeviceOps) -> tuple[int, int]:
 
     The second number counts the operations that lie within others for all their time.
     """
-    rows = ops.rows
-    _, device = np.unique(rows["device"], return_inverse=True)
-    _, stream = np.unique(rows["stream"], return_inverse=True)
-    lane = (device * (stream.max(initial=0) + 1) + stream).astype(np.int32)
-    added = _added_to_union(rows["start"], ops.end, lane)
-    return int((rows["dur"] - added).sum()), int(((added == 0) & (rows["dur"] > 0)).sum())
+    dur, added = ops.rows["dur"], ops.rows["added_to_stream"]
+    return int((dur - added).sum()), int(((added == 0) & (dur > 0)).sum())
 
 
 def union_by_group(start: Ints, end: Ints, group: Codes, groups: int) -> Ints:

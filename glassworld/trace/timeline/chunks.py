@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.trace.reading.columns import EventTable, Ints, Trace
-from glassworld.trace.timeline.attribution import TIMED_OP, match_launches, timed_ops
+from glassworld.trace.timeline.attribution import TIMED_OP, DeviceClock, match_launches
 from glassworld.trace.timeline.intervals import nest_intervals
 
 CHUNK_ROWS = 1 << 18
@@ -36,10 +36,10 @@ def split_trace(trace: Trace) -> Iterator[Trace]:
         yield trace
         return
     longest = _longest(trace, count)
-    spanning, launched = _spanning(trace, longest), _by_launch(trace, count)
+    spanning, launched = _clipped(spanning_tags(trace)), _by_launch(trace, count)
     allocated: dict[int, Rows] = {}
     for start, end in pairwise([-(2**62), *cuts, 2**62]):
-        tags, carried = _tags(trace, longest, spanning, start, end)
+        tags, carried, pieces = _tags(trace, longest, spanning, start, end)
         ops = launched.between(start, end)[list(TIMED_OP.names or ())].astype(TIMED_OP)
         yield replace(
             trace,
@@ -50,6 +50,7 @@ def split_trace(trace: Trace) -> Iterator[Trace]:
             ops=EventTable.from_rows(trace.ops.between(start, end)),
             python=EventTable.from_rows(trace.python.between(start, end)),
             carried=carried,
+            pieces=pieces,
         )
 
 
@@ -88,10 +89,9 @@ def _in_time(trace: Trace, ranges: int) -> EventTable:
     """Return the GPU operations in order of their start, with what each adds to the busy time."""
     table = EventTable(TIMED_OP)
     edges = [trace.start + (trace.end + 1 - trace.start) * i // ranges for i in range(ranges + 1)]
-    until = trace.start
+    clock = DeviceClock(trace.start)
     for start, end in pairwise(edges):
-        rows, until = timed_ops(trace.device_rows.between(start, end), until)
-        table.append(rows)
+        table.append(clock.timed(trace.device_rows.between(start, end)))
     return table
 
 
@@ -128,17 +128,28 @@ def _longest(trace: Trace, count: int) -> int:
     return (trace.end - trace.start) // count
 
 
-def _spanning(trace: Trace, longest: int) -> Rows:
-    """Return the tags longer than a chunk, outer ones first, each clipped to its parent."""
+def spanning_tags(trace: Trace) -> Rows:
+    """Return the tags longer than a chunk: those that are split."""
+    longest = _longest(trace, math.ceil(_weight(trace) / CHUNK_ROWS))
     long = [tags[tags["dur"] > longest] for tags in trace.tag_rows.slices()]
-    rows = np.concatenate([np.empty(0, trace.tag_rows.dtype), *long])
-    forest = nest_intervals(rows)
-    rows["dur"] = forest.end - rows["start"]
-    return rows[np.lexsort((forest.depth, rows["start"]))]
+    return np.concatenate([np.empty(0, trace.tag_rows.dtype), *long])
 
 
-def _tags(trace: Trace, longest: int, spanning: Rows, start: int, end: int) -> tuple[Rows, int]:
-    """Return the tags of a chunk, pieces of spanning ones first, and how many began earlier."""
+def _clipped(spanning: Rows) -> Rows:
+    """Return the tags, outer ones first, each clipped to its parent."""
+    forest = nest_intervals(spanning)
+    clipped = spanning.copy()
+    clipped["dur"] = forest.end - spanning["start"]
+    return clipped[np.lexsort((forest.depth, clipped["start"]))]
+
+
+def _tags(
+    trace: Trace, longest: int, spanning: Rows, start: int, end: int
+) -> tuple[Rows, int, int]:
+    """Return the tags of a chunk, pieces of spanning ones first.
+
+    Also return how many of them began earlier, and how many are pieces.
+    """
     inside = trace.tag_rows.between(start, end)
     inside = inside[inside["dur"] <= longest]
     ends = spanning["start"] + spanning["dur"]
@@ -148,12 +159,13 @@ def _tags(trace: Trace, longest: int, spanning: Rows, start: int, end: int) -> t
     pieces["start"] = np.maximum(pieces["start"], start)
     pieces["dur"] = ends - pieces["start"]
     order: Ints = np.argsort(~carried, kind="stable")
-    return np.concatenate([pieces[order], inside]), int(carried.sum())
+    return np.concatenate([pieces[order], inside]), int(carried.sum()), len(pieces)
 
 
 def _memory(trace: Trace, allocated: dict[int, Rows], start: int, end: int) -> Rows:
     """Return the allocations of a chunk behind the last one of each device before it."""
     rows = trace.memory.between(start, end)
+    rows = rows[np.argsort(rows["at"], kind="stable")]
     with_earlier = np.concatenate([*allocated.values(), rows])
     for device in np.unique(rows["device"]).tolist():
         allocated[device] = rows[rows["device"] == device][-1:]

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import Ints, Mask, Trace
+from glassworld.trace.reading.columns import EventTable, Ints, Mask, Trace
 from glassworld.trace.timeline.attribution import DeviceOps
-from glassworld.trace.timeline.intervals import innermost_ranges
-from glassworld.trace.timeline.tag_tree import TagTree
 
 SHORTEST_GAP_NS = 10_000  # shorter gaps are the space between two kernels
 LAUNCHING_MS = 1.0  # in shorter gaps the CPU only launches one operation after another
@@ -67,11 +65,12 @@ class IdleTotals:
     @classmethod
     def from_gaps(cls, gaps: list[IdleGap], queued_ms: float) -> IdleTotals:
         """Sum up the gaps."""
-        totals = cls(queued_ms)
+        host: dict[str, HostWork] = {}
         for gap in gaps:
             if gap.host_works:
-                totals += cls(host={gap.culprit: HostWork(gap.ms, 1, gap.tag)})
-        return totals
+                work = host.get(gap.culprit, HostWork(0.0, 0, gap.tag))
+                host[gap.culprit] = HostWork(work.ms + gap.ms, work.gaps + 1, work.tag)
+        return cls(queued_ms, host)
 
     @property
     def host_ms(self) -> float:
@@ -84,27 +83,26 @@ class IdleTotals:
         culprit = max(self.host, key=lambda name: self.host[name].ms, default="")
         return culprit if culprit and self.host[culprit].ms > self.host_ms / 2 else ""
 
-    def __add__(self, other: IdleTotals) -> IdleTotals:
-        host = dict(self.host)
-        for culprit, more in other.host.items():
-            work = host.get(culprit, HostWork(0.0, 0, more.tag))
-            host[culprit] = HostWork(work.ms + more.ms, work.gaps + more.gaps, work.tag)
-        return IdleTotals(self.queued_ms + other.queued_ms, host)
 
+@dataclass(frozen=True)
+class UnnamedGap:
+    """A gap whose tag and culprit are still sought; nanoseconds of the trace's clock.
 
-@dataclass
-class _OpenGap:
-    """A gap whose culprit is still sought; nanoseconds of the trace's clock."""
+    `launched` is when the launch call behind it ended, on `thread` (-1: there is none); `next_op`
+    is the name of the operation behind it.
+    """
 
     start: int
     end: int
     next_op: int
-    thread: int = -1
-    launched: int = 0
-    queued: bool = False
-    shortest: int = 2**62
-    culprit: int = -1
-    overlap: int = 0
+    thread: int
+    launched: int
+    queued: bool
+
+    @property
+    def length(self) -> int:
+        """How long the GPU idled."""
+        return self.end - self.start
 
 
 @dataclass(frozen=True)
@@ -139,65 +137,113 @@ def queued_ms(trace: Trace, ops: DeviceOps) -> float:
     return float(length[gaps.queued & (length >= SHORTEST_GAP_NS)].sum()) / 1e6
 
 
-def idle_gaps(trace: Trace, tree: TagTree, ops: DeviceOps) -> list[IdleGap]:
+def longest_gaps(trace: Trace, ops: DeviceOps) -> list[UnnamedGap]:
     """Return the longest times before an operation in which none ran, longest first."""
-    gaps = _longest_gaps(trace, ops) if len(ops) else []
-    if gaps:
-        sought = [gap for gap in gaps if not gap.queued and gap.launched > gap.start]
-        shortest = min((gap.launched - gap.start for gap in sought), default=0)
-        for rows in (trace.tags, trace.launches, *trace.ops.slices(), *trace.python.slices()):
-            _find_culprits(sought, rows[rows["dur"] >= CULPRIT_SHARE * shortest])
-        elsewhere = [gap for gap in sought if gap.culprit < 0]
-        for gap in elsewhere:
-            gap.thread = -1
-        for rows in (trace.tags, *trace.ops.slices()) if elsewhere else ():
-            _find_culprits(elsewhere, rows[rows["dur"] >= CULPRIT_SHARE * shortest])
-    return [_close_gap(trace, tree, ops, gap) for gap in gaps]
-
-
-def _longest_gaps(trace: Trace, ops: DeviceOps) -> list[_OpenGap]:
     every = _all_gaps(trace, ops)
     length = every.end - every.start
     longest = np.argsort(-length, kind="stable")[:MOST_GAPS]
     gaps = []
     for i in longest[length[longest] >= SHORTEST_GAP_NS].tolist():
-        gap = _OpenGap(int(every.start[i]), int(every.end[i]), i, queued=bool(every.queued[i]))
-        if ops.launch[i] >= 0:
-            gap.thread = int(trace.launches["thread"][ops.launch[i]])
-            gap.launched = int(every.launched[i])
+        known = ops.launch[i] >= 0
+        gap = UnnamedGap(
+            start=int(every.start[i]),
+            end=int(every.end[i]),
+            next_op=int(ops.rows["name"][i]),
+            thread=int(trace.launches["thread"][ops.launch[i]]) if known else -1,
+            launched=int(every.launched[i]) if known else 0,
+            queued=bool(every.queued[i]),
+        )
         gaps.append(gap)
     return gaps
 
 
-def _find_culprits(gaps: list[_OpenGap], rows: npt.NDArray[np.void]) -> None:
-    """Let each gap take the shortest range of `rows` that fills most of it."""
-    if not len(rows):
-        return
-    ends = rows["start"] + rows["dur"]
-    for gap in gaps:
+def name_gaps(trace: Trace, gaps: list[UnnamedGap]) -> list[IdleGap]:
+    """Find the tag and the culprit of each gap among all ranges of the trace."""
+    search = _Search(gaps)
+    for rows in trace.tag_rows.slices():
+        search.look_for_tags(rows)
+    tables = (trace.tag_rows, trace.launch_rows, trace.ops, trace.python)
+    search.look_for_culprits(tables, anywhere=False)
+    search.look_for_culprits((trace.tag_rows, trace.ops), anywhere=True)
+    return [
+        IdleGap(
+            start_ms=(gap.start - trace.start) / 1e6,
+            ms=gap.length / 1e6,
+            tag=trace.names[search.tag[i]] if search.tag[i] >= 0 else "",
+            next_op=trace.names[gap.next_op],
+            culprit=trace.names[search.culprit[i]] if search.culprit[i] >= 0 else "",
+            culprit_ms=search.overlap[i] / 1e6,
+            queued=gap.queued,
+        )
+        for i, gap in enumerate(gaps)
+    ]
+
+
+class _Search:
+    """Looks for the innermost tag in the middle of each gap, and for the range to blame."""
+
+    def __init__(self, gaps: list[UnnamedGap]) -> None:
+        self._gaps = gaps
+        self.tag = [-1] * len(gaps)
+        self.culprit = [-1] * len(gaps)
+        self.overlap = [0] * len(gaps)
+        self._innermost = [(-(2**62), 0)] * len(gaps)
+        self._shortest = [2**62] * len(gaps)
+
+    def look_for_tags(self, rows: npt.NDArray[np.void]) -> None:
+        """Let each gap take the tag of its thread that begins last of those around its middle."""
+        middles = [(gap.start + max(gap.start, gap.launched)) // 2 for gap in self._gaps]
+        rows, ends = _touching(rows, middles, middles)
+        for i, (gap, middle) in enumerate(zip(self._gaps, middles, strict=True)):
+            around = (rows["start"] <= middle) & (ends >= middle) & (rows["thread"] == gap.thread)
+            for row in np.flatnonzero(around).tolist():
+                inner = (int(rows["start"][row]), -int(ends[row]))
+                if inner >= self._innermost[i]:
+                    self._innermost[i], self.tag[i] = inner, int(rows["name"][row])
+
+    def look_for_culprits(self, tables: tuple[EventTable, ...], anywhere: bool) -> None:
+        """Let each gap without a culprit take the shortest range that fills most of it.
+
+        It must be of the gap's thread, or be `anywhere`.
+        """
+        sought = [
+            i
+            for i, gap in enumerate(self._gaps)
+            if self.culprit[i] < 0 and not gap.queued and gap.launched > gap.start
+        ]
+        if not sought:
+            return
+        starts, ends = ([getattr(self._gaps[i], name) for i in sought] for name in _SOUGHT)
+        shortest = min(end - start for start, end in zip(starts, ends, strict=True))
+        for table in tables:
+            for part in table.slices():
+                long = part[part["dur"] >= CULPRIT_SHARE * shortest]
+                rows, row_ends = _touching(long, starts, ends)
+                for i in sought:
+                    self._blame(i, rows, row_ends, anywhere)
+
+    def _blame(self, i: int, rows: npt.NDArray[np.void], ends: Ints, anywhere: bool) -> None:
+        gap = self._gaps[i]
         overlap = np.minimum(ends, gap.launched) - np.maximum(rows["start"], gap.start)
-        least = CULPRIT_SHARE * (gap.launched - gap.start)
-        fills = overlap >= least
-        if gap.thread >= 0:
+        fills = overlap >= CULPRIT_SHARE * (gap.launched - gap.start)
+        if not anywhere and gap.thread >= 0:
             fills &= rows["thread"] == gap.thread
-        for i in np.flatnonzero(fills & (rows["dur"] < gap.shortest)):
-            if rows["dur"][i] < gap.shortest:
-                gap.shortest, gap.culprit = int(rows["dur"][i]), int(rows["name"][i])
-                gap.overlap = int(overlap[i])
+        for row in np.flatnonzero(fills & (rows["dur"] < self._shortest[i])).tolist():
+            if rows["dur"][row] < self._shortest[i]:
+                self._shortest[i], self.culprit[i] = int(rows["dur"][row]), int(rows["name"][row])
+                self.overlap[i] = int(overlap[row])
 
 
-def _close_gap(trace: Trace, tree: TagTree, ops: DeviceOps, gap: _OpenGap) -> IdleGap:
-    tag = -1
-    if gap.thread >= 0:
-        middle = np.array([(gap.start + max(gap.start, gap.launched)) // 2])
-        thread = np.array([gap.thread], dtype=np.int32)
-        tag = int(innermost_ranges(tree.rows, tree.forest, thread, middle)[0])
-    return IdleGap(
-        start_ms=(gap.start - trace.start) / 1e6,
-        ms=(gap.end - gap.start) / 1e6,
-        tag=tree.instance_name(tag) if tag >= 0 else "",
-        next_op=trace.names[int(ops.rows["name"][gap.next_op])],
-        culprit=trace.names[gap.culprit] if gap.culprit >= 0 else "",
-        culprit_ms=gap.overlap / 1e6,
-        queued=gap.queued,
-    )
+_SOUGHT = ("start", "launched")
+"""The part of a gap that a culprit must fill: up to the launch call that ended it."""
+
+
+def _touching(
+    rows: npt.NDArray[np.void], starts: list[int], ends: list[int]
+) -> tuple[npt.NDArray[np.void], Ints]:
+    """Return the rows that reach into one of the disjoint intervals at least, and their ends."""
+    row_ends = rows["start"] + rows["dur"]
+    begun = np.searchsorted(np.sort(starts), row_ends, "right")
+    over = np.searchsorted(np.sort(ends), rows["start"], "left")
+    touches = begun > over
+    return rows[touches], row_ends[touches]

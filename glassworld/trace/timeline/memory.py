@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import Trace
+from glassworld.trace.reading.columns import Ints, Trace
 from glassworld.trace.timeline.intervals import innermost_ranges, nest_intervals
 from glassworld.trace.timeline.rows import WHOLE_RUN
 from glassworld.trace.timeline.tag_tree import TagTree
@@ -38,22 +38,40 @@ def peak_bytes(trace: Trace) -> dict[int, int]:
     return highest
 
 
+@dataclass(frozen=True)
+class InstanceMemory:
+    """Bytes of one device for each tag instance that touched it: the most, and those kept."""
+
+    instances: Ints
+    peak: Ints
+    kept: Ints
+
+
+def instance_memory(trace: Trace, tree: TagTree) -> dict[int, InstanceMemory]:
+    """Return the memory of the tag instances that touched any, by device."""
+    by_device: dict[int, _Allocations] = {}
+    for rows in trace.memory.in_time():
+        for device in np.unique(rows["device"]).tolist():
+            allocations = by_device.setdefault(device, _Allocations(tree))
+            allocations.add(rows[rows["device"] == device])
+    return {device: allocations.touched() for device, allocations in by_device.items()}
+
+
 def tag_memory(trace: Trace, tree: TagTree) -> list[TagMemory]:
     """Return the memory of every pattern of tags that touched any, the highest peak first."""
-    by_device: dict[int, _InstanceMemory] = {}
-    for rows in trace.memory.slices():
-        for device in np.unique(rows["device"]).tolist():
-            instances = by_device.setdefault(device, _InstanceMemory(tree))
-            instances.add(rows[rows["device"] == device])
     memory = []
-    for device, instances in by_device.items():
-        for pattern, name in enumerate(tree.patterns):
-            touched = np.flatnonzero((tree.pattern == pattern) & (instances.peak >= 0))
-            if len(touched):
-                kept = np.median(instances.after[touched] - instances.before[touched])
-                peak = instances.peak[touched].max()
-                memory.append(TagMemory(name, device, float(peak) / 2**20, float(kept) / 2**20))
-    return sorted(memory, key=lambda row: -row.peak_mib)
+    for device, of in instance_memory(trace, tree).items():
+        pattern = tree.pattern[of.instances]
+        for number in np.unique(pattern).tolist():
+            mine = pattern == number
+            peak, kept = float(of.peak[mine].max()), float(np.median(of.kept[mine]))
+            memory.append(TagMemory(tree.patterns[number], device, peak / 2**20, kept / 2**20))
+    return by_peak(memory)
+
+
+def by_peak(memory: list[TagMemory]) -> list[TagMemory]:
+    """Return rows in order: the highest peak first."""
+    return sorted(memory, key=lambda row: (-row.peak_mib, row.device, row.tag))
 
 
 def run_memory(trace: Trace) -> list[TagMemory]:
@@ -64,7 +82,7 @@ def run_memory(trace: Trace) -> list[TagMemory]:
     memory: list[TagMemory] = []
     for device, peak in peak_bytes(trace).items():
         whole, kept = _MemoryOfNames(len(trace.names)), 0
-        for rows in trace.memory.slices():
+        for rows in trace.memory.in_time():
             whole.add(rows[rows["device"] == device], trace)
         kept = whole.last - (whole.first or 0)
         memory.append(TagMemory(WHOLE_RUN, device, peak / 2**20, kept / 2**20))
@@ -72,7 +90,7 @@ def run_memory(trace: Trace) -> list[TagMemory]:
             mean = whole.kept[name] / whole.calls[name]
             row = TagMemory(trace.names[name], device, whole.peak[name] / 2**20, mean / 2**20)
             memory.append(row)
-    return sorted(memory, key=lambda row: -row.peak_mib)
+    return by_peak(memory)
 
 
 class _MemoryOfNames:
@@ -83,33 +101,48 @@ class _MemoryOfNames:
         self.calls = np.zeros(names, np.int64)
         self.first: int | None = None
         self.last = 0
+        self._still_open: set[tuple[int, int, int, int]] = set()
 
     def add(self, rows: npt.NDArray[np.void], trace: Trace) -> None:
-        """Take in rows of the allocator's record, later than those before."""
+        """Take in rows of the allocator's record, in order and later than those before."""
         if not len(rows):
             return
-        rows = rows[np.argsort(rows["at"], kind="stable")]
         before = self.last if self.first is not None else int(rows["total"][0])
         self.first = before if self.first is None else self.first
         change = np.diff(rows["total"], prepend=before)
         self.last = int(rows["total"][-1])
         start, end = int(rows["at"][0]), int(rows["at"][-1])
-        for ops in trace.ops.slices():
-            near = ops[(ops["start"] <= end) & (ops["start"] + ops["dur"] >= start)]
-            forest = nest_intervals(near)
-            call = innermost_ranges(near, forest, rows["thread"], rows["at"])
-            inside = np.flatnonzero(call >= 0)
-            outermost = call[inside]
-            while (forest.depth[outermost] > 0).any():
-                deeper = forest.depth[outermost] > 0
-                outermost[deeper] = forest.parent[outermost[deeper]]
-            name = near["name"][outermost]
-            np.maximum.at(self.peak, name, rows["total"][inside])
-            np.add.at(self.kept, name, change[inside])
-            np.add.at(self.calls, near["name"][np.unique(outermost)], 1)
+        near = np.concatenate(
+            [np.empty(0, trace.ops.dtype)]
+            + [
+                ops[(ops["start"] <= end) & (ops["start"] + ops["dur"] >= start)]
+                for ops in trace.ops.slices()
+            ]
+        )
+        forest = nest_intervals(near)
+        call = innermost_ranges(near, forest, rows["thread"], rows["at"])
+        inside = np.flatnonzero(call >= 0)
+        outermost = call[inside]
+        while (forest.depth[outermost] > 0).any():
+            deeper = forest.depth[outermost] > 0
+            outermost[deeper] = forest.parent[outermost[deeper]]
+        name = near["name"][outermost]
+        np.maximum.at(self.peak, name, rows["total"][inside])
+        np.add.at(self.kept, name, change[inside])
+        self._count_calls(near[np.unique(outermost)], end)
+
+    def _count_calls(self, calls: npt.NDArray[np.void], until: int) -> None:
+        """Count the calls that earlier rows have not touched already."""
+        before = self._still_open
+        self._still_open = set()
+        for call in calls.tolist():
+            name, _, start, dur = call
+            self.calls[name] += call not in before
+            if start + dur >= until:
+                self._still_open.add(call)
 
 
-class _InstanceMemory:
+class _Allocations:
     """The bytes allocated on one device before, during (-1: no event) and after each instance."""
 
     def __init__(self, tree: TagTree) -> None:
@@ -120,8 +153,7 @@ class _InstanceMemory:
         self._last_total = 0
 
     def add(self, rows: npt.NDArray[np.void]) -> None:
-        """Take in rows of the allocator's record, later than those before."""
-        rows = rows[np.argsort(rows["at"], kind="stable")]
+        """Take in rows of the allocator's record, in order and later than those before."""
         totals = np.concatenate([[self._last_total], rows["total"]])
         first, last = int(rows["at"][0]), int(rows["at"][-1])
         low = np.searchsorted(rows["at"], self.start)
@@ -138,3 +170,9 @@ class _InstanceMemory:
             highest = np.maximum.reduceat(np.append(totals, 0), bounds)[::2]
             self.peak[touched] = np.maximum(self.peak[touched], highest)
         self._last_total = int(totals[-1])
+
+    def touched(self) -> InstanceMemory:
+        """Return the instances in which memory was allocated or released."""
+        instances = np.flatnonzero(self.peak >= 0)
+        kept = self.after[instances] - self.before[instances]
+        return InstanceMemory(instances, self.peak[instances], kept)

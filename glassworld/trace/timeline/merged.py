@@ -1,28 +1,54 @@
 """Analyze a trace of any size: a large one in chunks, whose sums are merged.
 
-Each chunk is analyzed in memory and added to the sums. Single instances are kept of a sample: the
-first chunk and those with the largest excesses and gaps, so that unusual ones can be named. Where
-the instances of all chunks fit, all are kept and nothing is lost.
+A trace whose instances all fit is analyzed at once. Else each chunk is analyzed in memory and added
+to the sums, which are exactly those of the whole. Single instances are kept of a sample: the first
+chunk and those with the largest excesses and gaps, so that unusual ones can be named.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from glassworld.trace.reading.columns import EventTable, Trace
 from glassworld.trace.reading.reader import ProgressCallback, read_trace
-from glassworld.trace.timeline.analysis import MOST_LONG_OPS, Analysis, analyze_in_memory
-from glassworld.trace.timeline.boundaries import SharedTime
-from glassworld.trace.timeline.chunks import split_trace
-from glassworld.trace.timeline.idle import MOST_GAPS, IdleGap, IdleTotals
-from glassworld.trace.timeline.memory import TagMemory, run_memory, tag_memory
-from glassworld.trace.timeline.operator_totals import KernelTotals, KeyedSums, OperatorTotals
+from glassworld.trace.timeline.analysis import (
+    Analysis,
+    analyze_in_memory,
+    longest_first,
+    module_trace,
+)
+from glassworld.trace.timeline.chunks import spanning_tags, split_trace
+from glassworld.trace.timeline.first_runs import KERNEL_RUNS, merge_runs
+from glassworld.trace.timeline.idle import (
+    MOST_GAPS,
+    IdleGap,
+    IdleTotals,
+    UnnamedGap,
+    longest_gaps,
+    name_gaps,
+    queued_ms,
+)
+from glassworld.trace.timeline.medians import GroupedMedians
+from glassworld.trace.timeline.memory import (
+    InstanceMemory,
+    TagMemory,
+    by_peak,
+    instance_memory,
+    run_memory,
+)
+from glassworld.trace.timeline.operator_totals import (
+    KernelTotals,
+    KeyedSums,
+    OperatorSums,
+    OperatorTotals,
+)
+from glassworld.trace.timeline.path_sums import PathSums
 from glassworld.trace.timeline.rows import (
     Coverage,
     GpuSummary,
@@ -32,23 +58,20 @@ from glassworld.trace.timeline.rows import (
     TagRow,
 )
 from glassworld.trace.timeline.stats import group_excess
-from glassworld.trace.timeline.training_steps import PARTS, StepClock, TrainingStep, find_steps
+from glassworld.trace.timeline.tag_tree import TagTree, build_tree
+from glassworld.trace.timeline.training_steps import PARTS, TrainingStep, find_steps
 
 SAMPLED_ROWS = 500_000
 """Most tags whose instances are kept; launches and GPU operations count as `CALL_ROWS` each."""
 
 CALL_ROWS = 4
 
-MOST_PATHS = 20_000
-"""Most paths of names that are summed up where not all instances are kept."""
-
-TagPath = tuple[str, ...]
-
 
 @dataclass(frozen=True)
 class MergedAnalysis(Analysis):
-    """An analysis whose sums are those of all chunks; see `Analysis`."""
+    """An analysis whose sums are those of all chunks of the trace `whole`; see `Analysis`."""
 
+    whole: Trace = field(kw_only=True)
     sums: AnalysisSums = field(kw_only=True)
 
     @property
@@ -56,15 +79,20 @@ class MergedAnalysis(Analysis):
         """True if anything ran on a GPU; if not, CPU time is the time that counts."""
         return self.sums.gpu is not None
 
-    @cached_property
+    @property
     def coverage(self) -> Coverage:
         """Counts of GPU operations: all, with a launch in the trace, with a tag."""
         return self.sums.coverage
 
+    @property
+    def clipped(self) -> int:
+        """How many tags outlast the tag they began in."""
+        return self.sums.clipped
+
     @cached_property
     def gpu(self) -> GpuSummary | None:
         """The GPU's work over the whole trace; None where nothing ran on one."""
-        return self.sums.gpu
+        return self.sums.gpu_summary()
 
     @cached_property
     def calls(self) -> dict[str, RuntimeCall]:
@@ -74,23 +102,23 @@ class MergedAnalysis(Analysis):
     @cached_property
     def operators(self) -> OperatorTotals:
         """Operators under every pattern group."""
-        sums = self.sums
-        return OperatorTotals(*sums.operators.groups_and_names(sums.names), *sums.operators.sums.T)
+        return self.sums.operators.totals()
 
     @cached_property
     def kernels(self) -> KernelTotals:
         """Kernels under every pattern group."""
-        sums = self.sums
-        return KernelTotals(*sums.kernels.groups_and_names(sums.names), *sums.kernels.sums.T)
+        sums = self.sums.kernels
+        return KernelTotals(*sums.groups_and_names(len(self.whole.names)), *sums.sums.T)
 
     def iter_tags(self) -> Iterator[TagRow]:
         """Yield the rows of `tags` one by one: there may be nearly as many as instances."""
-        yield from self.sums.tags.values() if self.dropped_instances else super().iter_tags()
+        numbers = {name: i for i, name in enumerate(self.whole.names)}
+        yield from self.sums.tags.rows(numbers)
 
     @property
     def dropped_path_instances(self) -> int:
         """Tag instances whose path of names has no row in `tags`: there were too many paths."""
-        return self.sums.dropped_path_instances if self.dropped_instances else 0
+        return self.sums.tags.dropped
 
     @cached_property
     def by_index(self) -> dict[tuple[str, str], dict[int, IndexTotals]]:
@@ -100,33 +128,38 @@ class MergedAnalysis(Analysis):
     @cached_property
     def patterns(self) -> list[TagRow]:
         """One row per path of patterns, parents before children."""
-        return list(self.sums.patterns.values())
+        return list(self.sums.patterns.rows(self.sums.pattern_numbers))
 
     @cached_property
     def gaps(self) -> list[IdleGap]:
         """The longest times in which no GPU operation ran, longest first."""
-        return self.sums.gaps
+        return name_gaps(self.whole, self.sums.gaps)
 
     @cached_property
     def idle(self) -> IdleTotals:
         """Sums over the gaps."""
-        return self.sums.idle
+        return IdleTotals.from_gaps(self.gaps, self.sums.queued_ms)
 
     @cached_property
     def memory(self) -> list[TagMemory]:
         """The memory of every pattern of tags that touched any, else of operators."""
-        rows = sorted(self.sums.memory.values(), key=lambda row: -row.peak_mib)
-        return rows or run_memory(self.trace)
+        return self.sums.memory.rows() or run_memory(self.whole)
 
     @cached_property
     def modules(self) -> list[TagRow]:
         """One row per path of modules, parents before children."""
-        return list(self.sums.modules.values())
+        trace = module_trace(self.whole)
+        return analyze_trace(trace).tags if trace else []
 
     @cached_property
     def training_steps(self) -> list[TrainingStep]:
         """The training steps with their forward pass, backward pass and optimizer."""
         return self.sums.clock.steps(self.sums.step_sums, self.origin_ns)
+
+    @cached_property
+    def kernel_runs(self) -> npt.NDArray[np.void]:
+        """One row (dtype `KERNEL_RUNS`) per kernel: its first run, and sums over all."""
+        return self.sums.kernel_runs
 
     @cached_property
     def longest_ops(self) -> list[LongOperation]:
@@ -137,54 +170,81 @@ class MergedAnalysis(Analysis):
 class AnalysisSums:
     """The parts of an analysis that can be added up over chunks."""
 
-    def __init__(self, names: int, clock: StepClock) -> None:
-        self.names, self.clock = names, clock
-        self.step_sums = np.zeros((3, len(PARTS) * len(clock)), dtype=np.int64)
-        self.tags: dict[TagPath, TagRow] = {}
-        self.dropped_path_instances = 0
+    def __init__(self, trace: Trace) -> None:
+        self.clock = find_steps(trace)
+        self.step_sums = np.zeros((3, len(PARTS) * len(self.clock)), dtype=np.int64)
+        self.tags, self.patterns = PathSums(), PathSums()
+        self.pattern_numbers: dict[str, int] = {}
         self.by_index: dict[tuple[str, str], dict[int, IndexTotals]] = {}
-        self.patterns: dict[TagPath, TagRow] = {}
-        self.operators, self.kernels = KeyedSums(7), KeyedSums(2)
+        self.operators, self.kernels = OperatorSums(len(trace.names)), KeyedSums(2)
         self.coverage = Coverage(0, 0, 0)
-        self._shared_by_name, self._shared = SharedTime(), SharedTime()
         self.gpu: GpuSummary | None = None
+        self._delays, self._durations = GroupedMedians(), GroupedMedians()
         self.calls: dict[str, RuntimeCall] = {}
-        self.gaps: list[IdleGap] = []
-        self.idle = IdleTotals()
-        self.memory: dict[tuple[str, int], TagMemory] = {}
+        self.gaps: list[UnnamedGap] = []
+        self.queued_ms = 0.0
+        self.clipped = 0
+        self.memory = _MemorySums()
         self.longest_ops: list[LongOperation] = []
-        self.modules: dict[TagPath, TagRow] = {}
+        self.kernel_runs = np.empty(0, KERNEL_RUNS)
+
+    def add_spanning(self, trace: Trace) -> None:
+        """Add what is of the tags longer than a chunk, which no chunk has whole."""
+        tree = build_tree(replace(trace, tag_rows=EventTable.from_rows(spanning_tags(trace))))
+        self.clipped += tree.forest.clipped
+        self.memory.add(instance_memory(trace, tree), tree)
 
     def add(self, chunk: Analysis) -> None:
-        """Add the sums of a chunk."""
-        tree = chunk.tree
-        tags = self._shared_by_name.correct(chunk, tree.by_name, tree.names, chunk.iter_tags())
-        self.dropped_path_instances += _add_rows(self.tags, tags, MOST_PATHS)
-        patterns = self._shared.correct(chunk, tree.by_pattern, tree.patterns, chunk.patterns)
-        _add_rows(self.patterns, patterns, MOST_PATHS)
+        """Add the sums of a chunk, later than those before."""
+        tree, ops = chunk.tree, chunk.ops
+        self.tags.add(chunk, tree.by_name, tree.names, chunk.iter_tags())
+        numbers = self.patterns.add(chunk, tree.by_pattern, tree.patterns, chunk.patterns)
+        first = np.full(len(tree.patterns), len(tree.names))
+        np.minimum.at(first, tree.pattern, tree.rows["name"])
+        for pattern, number in zip(tree.patterns, first.tolist(), strict=True):
+            known = self.pattern_numbers.get(pattern, number)
+            self.pattern_numbers[pattern] = min(known, number)
         self._add_by_index(chunk)
-        self._add_operators(chunk)
-        self.step_sums += self.clock.device_sums(chunk.trace, chunk.ops)
-        before, coverage = self.coverage, chunk.coverage
+        self.operators.add(chunk.trace, tree, ops, numbers)
+        kernels = chunk.kernels
+        keys = (numbers[kernels.group + 1] + 1) * len(tree.names) + kernels.name
+        self.kernels.add(keys, np.stack([kernels.calls, kernels.total], axis=1))
+        self.step_sums += self.clock.device_sums(chunk.trace, ops)
+        self._add_gpu(chunk)
+        self.clipped += tree.forest.clipped
+        self.memory.add(instance_memory(chunk.trace, tree), tree, chunk.trace.pieces)
+
+    def _add_gpu(self, chunk: Analysis) -> None:
+        before, coverage, ops = self.coverage, chunk.coverage, chunk.ops
         self.coverage = Coverage(
             before.gpu_ops + coverage.gpu_ops,
             before.launched + coverage.launched,
             before.attributed + coverage.attributed,
         )
-        self.gpu = _sum_gpu(self.gpu, before.launched, chunk.gpu, coverage.launched)
+        self.gpu = _sum_gpu(self.gpu, chunk.gpu)
+        delays = ops.delay[ops.launch >= 0]
+        self._delays.add(np.zeros_like(delays), delays)
+        self._durations.add(np.zeros_like(ops.end), ops.rows["dur"])
         for name, call in chunk.calls.items():
             total = self.calls.get(name, RuntimeCall(0, 0))
             self.calls[name] = RuntimeCall(total.count + call.count, total.ns + call.ns)
-        self.idle += chunk.idle
-        self.gaps = heapq.nlargest(MOST_GAPS, [*self.gaps, *chunk.gaps], key=lambda gap: gap.ms)
-        _add_rows(self.modules, chunk.modules, MOST_PATHS)
-        self.longest_ops = heapq.nlargest(
-            MOST_LONG_OPS, [*self.longest_ops, *chunk.longest_ops], key=lambda op: op.ms
+        self.queued_ms += queued_ms(chunk.trace, ops)
+        self.gaps = sorted(
+            [*self.gaps, *longest_gaps(chunk.trace, ops)], key=lambda gap: (-gap.length, gap.start)
+        )[:MOST_GAPS]
+        self.kernel_runs = merge_runs(np.concatenate([self.kernel_runs, chunk.kernel_runs]))
+        self.longest_ops = longest_first([*self.longest_ops, *chunk.longest_ops])
+
+    def gpu_summary(self) -> GpuSummary | None:
+        """Return the GPU's work in all chunks."""
+        if self.gpu is None:
+            return None
+        delay = self._delays.middle().get(0)
+        return replace(
+            self.gpu,
+            delay_ns=sum(delay) / 2 if delay else None,
+            op_duration_ns=sum(self._durations.middle()[0]) / 2,
         )
-        for row in tag_memory(chunk.trace, chunk.tree):
-            earlier = self.memory.get((row.tag, row.device), row)
-            peak = max(row.peak_mib, earlier.peak_mib)
-            self.memory[row.tag, row.device] = replace(earlier, peak_mib=peak)
 
     def _add_by_index(self, chunk: Analysis) -> None:
         for key, totals in chunk.by_index.items():
@@ -195,62 +255,49 @@ class AnalysisSums:
                     total.count + more.count, total.ms + more.ms, total.cpu_ms + more.cpu_ms
                 )
 
-    def _add_operators(self, chunk: Analysis) -> None:
-        index = {path: i for i, path in enumerate(self.patterns)}
-        paths = (index.get(row.path, -1) for row in chunk.patterns)
-        group = np.array([-1, *paths], dtype=np.int64)
-        for sums, table in ((self.operators, chunk.operators), (self.kernels, chunk.kernels)):
-            columns = [getattr(table, field.name) for field in fields(table)[2:]]
-            sums.add((group[table.group + 1] + 1) * self.names + table.name, np.stack(columns, 1))
+
+class _MemorySums:
+    """The memory of the instances of each pattern on each device, over chunks."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._peak: dict[int, int] = {}
+        self._kept = GroupedMedians()
+
+    def add(self, memory: dict[int, InstanceMemory], tree: TagTree, first: int = 0) -> None:
+        """Add the memory of the instances from the `first` on."""
+        for device, of in memory.items():
+            mine = of.instances >= first
+            pattern = tree.pattern[of.instances[mine]]
+            number = np.zeros(len(tree.patterns), dtype=np.int64)
+            for p in np.unique(pattern).tolist():
+                key = (tree.patterns[p], device)
+                number[p] = self._numbers.setdefault(key, len(self._numbers))
+                peak = int(of.peak[mine][pattern == p].max())
+                self._peak[int(number[p])] = max(self._peak.get(int(number[p]), peak), peak)
+            self._kept.add(number[pattern], of.kept[mine])
+
+    def rows(self) -> list[TagMemory]:
+        """Return the rows of `Analysis.memory`."""
+        kept = self._kept.middle()
+        return by_peak(
+            [
+                TagMemory(tag, device, self._peak[i] / 2**20, sum(kept[i]) / 2 / 2**20)
+                for (tag, device), i in self._numbers.items()
+            ]
+        )
 
 
-def _add_rows(sums: dict[TagPath, TagRow], rows: Iterable[TagRow], most: int) -> int:
-    """Add rows to those of the same path; return how many instances had no room for a new path."""
-    dropped = 0
-    for row in rows:
-        if row.path in sums:
-            sums[row.path] = _sum_rows(sums[row.path], row)
-        elif len(sums) < most:
-            sums[row.path] = row
-        else:
-            dropped += row.instances
-    return dropped
-
-
-_NUMBERS = [field.name for field in fields(TagRow) if field.type in ("int", "float")]
-
-
-def _sum_rows(a: TagRow, b: TagRow) -> TagRow:
-    """Add two rows of one path; the launch delay becomes a mean, weighted by the operations."""
-    numbers = {name: getattr(a, name) + getattr(b, name) for name in _NUMBERS}
-    delay = a.launch_delay_ms * a.gpu_kernels + b.launch_delay_ms * b.gpu_kernels
-    numbers["launch_delay_ms"] = delay / max(1, a.gpu_kernels + b.gpu_kernels)
-    return TagRow(
-        path=a.path,
-        name=a.name if a.name == b.name else a.path[-1],
-        pattern=a.pattern,
-        **numbers,
-    )
-
-
-def _sum_gpu(
-    a: GpuSummary | None, weight: int, b: GpuSummary | None, other: int
-) -> GpuSummary | None:
-    """Add two summaries; medians become a mean, weighted by the operations."""
+def _sum_gpu(a: GpuSummary | None, b: GpuSummary | None) -> GpuSummary | None:
+    """Add two summaries, but for their medians."""
     if a is None or b is None:
         return a or b
-    share = weight / (weight + other) if weight + other else 0.5
-    delays = [(a.delay_ns, share), (b.delay_ns, 1 - share)]
-    known = [delay * part for delay, part in delays if delay is not None]
-    return GpuSummary(
+    return replace(
+        min((a, b), key=lambda gpu: gpu.since),
         busy_ns=a.busy_ns + b.busy_ns,
         overlap_ns=a.overlap_ns + b.overlap_ns,
         covered_ops=a.covered_ops + b.covered_ops,
-        since=min(a.since, b.since),
         until=max(a.until, b.until),
-        first_delay_ns=min((a, b), key=lambda gpu: gpu.since).first_delay_ns,
-        delay_ns=sum(known) if known else None,
-        op_duration_ns=share * a.op_duration_ns + (1 - share) * b.op_duration_ns,
     )
 
 
@@ -268,25 +315,29 @@ class _SampledChunk:
         return len(self.trace.tags) + CALL_ROWS * calls
 
 
-def merge_chunks(trace: Trace, first: Analysis, others: Iterable[Trace]) -> MergedAnalysis:
-    """Merge the analyses of the chunks of `trace`: that of the first, and those of the others."""
-    sums, instances, count = AnalysisSums(len(trace.names), find_steps(trace)), 0, 0
+def merge_chunks(trace: Trace) -> MergedAnalysis:
+    """Merge the analyses of the chunks of `trace`."""
+    sums, instances = AnalysisSums(trace), 0
     sampled: list[_SampledChunk] = []
-    for position, chunk in enumerate(_analyses(first, others)):
+    for position, chunk in enumerate(map(analyze_in_memory, split_trace(trace))):
         sums.add(chunk)
-        count += 1
+        if chunk.trace is not trace and not position:
+            sums.add_spanning(trace)
         instances += len(chunk.tree) - chunk.trace.carried
         unusual = _unusual_ms(chunk) if position else float("inf")
         bare = replace(chunk.trace, memory=trace.memory, ops=trace.ops, python=trace.python)
         sampled = _most_unusual([*sampled, _SampledChunk(unusual, position, bare)])
-    sample = analyze_in_memory(trace if len(sampled) == count else _sample(trace, sampled))
+    sample = analyze_in_memory(_sample(trace, sampled))
     dropped = max(0, instances - len(sample.tree))
-    return MergedAnalysis(sample.trace, sample.tree, sample.ops, sample.device, dropped, sums=sums)
+    return MergedAnalysis(
+        sample.trace, sample.tree, sample.ops, sample.device, dropped, whole=trace, sums=sums
+    )
 
 
 def _unusual_ms(chunk: Analysis) -> float:
     """Return the longest unexplained gap, or the largest excess of a tag's self time if larger."""
-    gap = max((gap.ms for gap in chunk.gaps if not gap.queued), default=0.0)
+    gaps = longest_gaps(chunk.trace, chunk.ops)
+    gap = max((gap.length / 1e6 for gap in gaps if not gap.queued), default=0.0)
     tree = chunk.tree
     self_ms = chunk.self_ns(np.arange(len(tree))) / 1e6
     excess = group_excess(self_ms, tree.by_pattern.of, tree.dims["block"] != 0).excess
@@ -302,11 +353,6 @@ def _sample(trace: Trace, sampled: list[_SampledChunk]) -> Trace:
         launch_rows=EventTable.from_rows(np.concatenate([chunk.launches for chunk in chunks])),
         device_rows=EventTable.from_rows(np.concatenate([chunk.device_ops for chunk in chunks])),
     )
-
-
-def _analyses(first: Analysis, others: Iterable[Trace]) -> Iterable[Analysis]:
-    yield first
-    yield from map(analyze_in_memory, others)
 
 
 def _most_unusual(chunks: list[_SampledChunk]) -> list[_SampledChunk]:
@@ -326,7 +372,12 @@ def analyze(
     called with the bytes read so far; `tags_only` reads the tags' CPU times alone, several times
     faster. Raises `TraceError` if there is no trace to read.
     """
-    trace = read_trace(path, progress, tags_only)
-    chunks = split_trace(trace)
-    first = analyze_in_memory(next(chunks))
-    return first if first.trace is trace else merge_chunks(trace, first, chunks)
+    return analyze_trace(read_trace(path, progress, tags_only))
+
+
+def analyze_trace(trace: Trace) -> Analysis:
+    """Analyze a trace: in memory if all its instances fit, else in chunks."""
+    calls = len(trace.launch_rows) + len(trace.device_rows)
+    if len(trace.tag_rows) + CALL_ROWS * calls <= SAMPLED_ROWS:
+        return analyze_in_memory(trace)
+    return merge_chunks(trace)

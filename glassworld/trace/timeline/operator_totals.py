@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import Codes, EventTable, Ints, Trace
+from glassworld.trace.reading import columns
+from glassworld.trace.reading.columns import RANGE, Codes, Ints, Trace
 from glassworld.trace.timeline.attribution import DeviceOps
 from glassworld.trace.timeline.intervals import IntervalForest, innermost_ranges, nest_intervals
 from glassworld.trace.timeline.tag_tree import TagTree
@@ -66,28 +67,79 @@ class KeyedSums:
         return (self.keys // names - 1).astype(np.int32), (self.keys % names).astype(np.int32)
 
 
+class OperatorSums:
+    """Sums up operators in order of time, from one chunk of a trace to the next.
+
+    It remembers the calls that may still be open, because they may launch work or call other
+    operators in the next chunk.
+    """
+
+    def __init__(self, names: int) -> None:
+        self._names = names
+        self._sums = KeyedSums(7)
+        self._open = np.empty(0, RANGE)
+        self._open_keys = np.empty(0, dtype=np.int64)
+
+    def add(self, trace: Trace, tree: TagTree, ops: DeviceOps, numbers: Ints | None = None) -> None:
+        """Add a chunk later than those before. Its group `g` counts as `numbers[g + 1]`."""
+        launched = ops.launch >= 0
+        device_ns = np.bincount(
+            ops.launch[launched], ops.exclusive[launched], minlength=len(trace.launches)
+        ).astype(np.int64)
+        times = trace.ops.even_times(-(-len(trace.ops) // columns.SLICE_ROWS))
+        for start, end in pairwise([-(2**62), *times, 2**62]):
+            rows = trace.ops.between(start, end)
+            tag = innermost_ranges(tree.rows, tree.forest, rows["thread"], rows["start"])
+            groups = tree.by_pattern.of[tag] if len(tree) else tag
+            group = np.where(tag >= 0, groups, -1)
+            if numbers is not None:
+                group = numbers[group + 1]
+            called = trace.launches["start"]
+            calls = np.flatnonzero((called >= start) & (called < end) & (device_ns > 0))
+            keys = (group.astype(np.int64) + 1) * self._names + rows["name"]
+            self._add_rows(rows, keys, trace.launches[calls], device_ns[calls])
+
+    def _add_rows(
+        self, new: npt.NDArray[np.void], new_keys: Ints, calls: npt.NDArray[np.void], ns: Ints
+    ) -> None:
+        """Add operators, and the GPU time of the launch calls of the same time."""
+        carried = len(self._open)
+        rows = np.concatenate([self._open, new])
+        keys = np.concatenate([self._open_keys, new_keys])
+        forest = nest_intervals(rows, carried)
+        count = np.arange(len(rows)) >= carried
+        dur, first = rows["dur"] * count, forest.depth == 0
+        inside = forest.sum_into_parents((forest.end - rows["start"]) * count)
+        gpu, gpu_self = _gpu_time(rows, forest, calls, ns)
+        values = [count, dur, dur - inside, dur * first, gpu, gpu * first, gpu_self]
+        self._sums.add(keys, np.stack([value.astype(np.int64) for value in values], axis=1))
+        self._keep_open(rows, keys, forest)
+
+    def _keep_open(self, rows: npt.NDArray[np.void], keys: Ints, forest: IntervalForest) -> None:
+        """Remember the last call of each thread and those around it."""
+        in_order = rows["thread"][forest.order]
+        last = np.flatnonzero(np.diff(in_order, append=-1))
+        stack = forest.order[last]
+        kept = [stack]
+        while len(stack):
+            stack = forest.parent[stack].astype(np.int64)
+            stack = stack[stack >= 0]
+            kept.append(stack)
+        chosen = np.concatenate(kept)
+        chosen = chosen[np.argsort(forest.depth[chosen], kind="stable")]
+        self._open, self._open_keys = rows[chosen].copy(), keys[chosen]
+        self._open["dur"] = forest.end[chosen] - self._open["start"]
+
+    def totals(self) -> OperatorTotals:
+        """Return the sums of all chunks."""
+        return OperatorTotals(*self._sums.groups_and_names(self._names), *self._sums.sums.T)
+
+
 def operator_totals(trace: Trace, tree: TagTree, ops: DeviceOps) -> OperatorTotals:
     """Sum up every operator under every group of the tree (by pattern)."""
-    name_count = len(trace.names)
-    totals = KeyedSums(7)
-    device_ns = np.bincount(
-        ops.launch[ops.launch >= 0],
-        ops.exclusive[ops.launch >= 0],
-        minlength=len(trace.launches),
-    ).astype(np.int64)
-    for rows in slices_between_ranges(trace.ops):
-        forest = nest_intervals(rows)
-        tag = innermost_ranges(tree.rows, tree.forest, rows["thread"], rows["start"])
-        group = np.where(tag >= 0, tree.by_pattern.of[np.maximum(tag, 0)] if len(tree) else -1, -1)
-        dur = rows["dur"]
-        inside = forest.sum_into_parents(forest.end - rows["start"])
-        gpu, gpu_self = _gpu_time(rows, forest, trace.launches, device_ns)
-        first = forest.depth == 0
-        values = [np.ones_like(dur), dur, dur - inside, dur * first, gpu, gpu * first, gpu_self]
-        totals.add(
-            (group.astype(np.int64) + 1) * name_count + rows["name"], np.stack(values, axis=1)
-        )
-    return OperatorTotals(*totals.groups_and_names(name_count), *totals.sums.T)
+    sums = OperatorSums(len(trace.names))
+    sums.add(trace, tree, ops)
+    return sums.totals()
 
 
 def kernel_totals(trace: Trace, tree: TagTree, ops: DeviceOps) -> KernelTotals:
@@ -106,36 +158,15 @@ def kernel_totals(trace: Trace, tree: TagTree, ops: DeviceOps) -> KernelTotals:
 def _gpu_time(
     rows: npt.NDArray[np.void],
     forest: IntervalForest,
-    launches: npt.NDArray[np.void],
+    calls: npt.NDArray[np.void],
     device_ns: Ints,
 ) -> tuple[Ints, Ints]:
     """Return the GPU time of what each operator, or one it called, launched; and of itself."""
     gpu = np.zeros(len(rows), dtype=np.int64)
-    used = np.flatnonzero(device_ns)
-    caller = innermost_ranges(rows, forest, launches["thread"][used], launches["start"][used])
-    np.add.at(gpu, caller[caller >= 0], device_ns[used][caller >= 0])
+    caller = innermost_ranges(rows, forest, calls["thread"], calls["start"])
+    np.add.at(gpu, caller[caller >= 0], device_ns[caller >= 0])
     own = gpu.copy()
     for depth in range(int(forest.depth.max(initial=0)), 0, -1):
         level = np.flatnonzero(forest.depth == depth)
         np.add.at(gpu, forest.parent[level], gpu[level])
     return gpu, own
-
-
-def slices_between_ranges(table: EventTable) -> Iterator[npt.NDArray[np.void]]:
-    """Yield the table's rows in slices cut where no range is open, if there is such a place."""
-    rest = np.empty(0, table.dtype)
-    unread = len(table)
-    for part in table.slices():
-        unread -= len(part)
-        rows = np.concatenate([rest, part]) if len(rest) else part
-        at = _last_cut(rows) if unread else len(rows)
-        yield rows[:at]
-        rest = rows[at:]
-
-
-def _last_cut(rows: npt.NDArray[np.void]) -> int:
-    """Return the last index such that all rows before it end before those from it on begin."""
-    latest_end = np.maximum.accumulate(rows["start"] + rows["dur"])[:-1]
-    next_start = np.minimum.accumulate(rows["start"][::-1])[::-1][1:]
-    cuts = np.flatnonzero(latest_end <= next_start)
-    return int(cuts[-1]) + 1 if len(cuts) else len(rows)

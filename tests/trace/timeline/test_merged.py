@@ -11,7 +11,7 @@ from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline import chunks, merged
 from glassworld.trace.timeline.merged import MergedAnalysis
 from tests.support.paths import SHARED
-from tests.support.traces import CONFIG, GpuTrace, analysis_json, engine_run, write
+from tests.support.traces import CONFIG, GpuTrace, analysis_json, engine_run, near, write
 
 TRACES = SHARED / "traces"
 
@@ -23,7 +23,7 @@ needs_traces = pytest.mark.skipif(not TRACES.is_dir(), reason="shared/traces is 
 def in_chunks(monkeypatch):
     """Analyze a trace in chunks of about so many rows, sampling so many rows."""
 
-    def run(path, rows, kept=10**9):
+    def run(path, rows, kept=100):
         monkeypatch.setattr(columns, "IN_MEMORY_ROWS", rows // 3)
         monkeypatch.setattr(columns, "SLICE_ROWS", rows // 2)
         monkeypatch.setattr(chunks, "CHUNK_ROWS", rows)
@@ -70,7 +70,7 @@ def assert_same_sums(chunked, whole):
         rows = {row.path: asdict(row) for row in mine}
         assert set(rows) == {row.path for row in theirs}
         for row in theirs:
-            expected = asdict(row) | {"launch_delay_ms": pytest.approx(row.launch_delay_ms, rel=2)}
+            expected = asdict(row)
             for name in TIMES:
                 expected[name] = pytest.approx(expected[name], rel=1e-9, abs=1e-9)
             assert rows[row.path] == expected
@@ -91,9 +91,8 @@ def test_analyze_engine_run_in_chunks_has_the_same_sums(tmp_path, small_pieces, 
     whole = analyze(path)
     chunked = in_chunks(path, rows)
     document, expected = assert_same_sums(chunked, whole)
-    assert chunked.dropped_instances == 0
-    for key in ("instances_detail", "blocks", "expected"):
-        assert document[key] == expected[key]
+    assert len(chunked.tree) + chunked.dropped_instances == len(whole.tree)
+    assert document["expected"] == expected["expected"]
 
 
 @pytest.mark.parametrize("rows", [200, 900])
@@ -101,10 +100,6 @@ def test_analyze_gpu_run_in_chunks_finds_every_launch(tmp_path, small_pieces, in
     path = write(tmp_path / "gpu.json", gpu_run(60), config=None)
     whole = analyze(path)
     chunked = in_chunks(path, rows)
-    sums = {row.path: row for row in chunked.sums.tags.values()}
-    for row in whole.tags:
-        for name in ("gpu_busy_ms", "gpu_span_ms", "gpu_self_ms", "gpu_idle_ms"):
-            assert getattr(sums[row.path], name) == pytest.approx(getattr(row, name), abs=1e-6)
     assert_same_sums(chunked, whole)
     assert chunked.coverage.attributed == chunked.coverage.gpu_ops == 60 * 6
     assert chunked.gpu is not None
@@ -138,13 +133,9 @@ def test_analyze_real_trace_in_chunks_has_the_same_sums(in_chunks, name):
     path = TRACES / f"{name}.json.gz"
     whole = analyze(path)
     chunked = in_chunks(path, 3000)
-    assert chunked.coverage == whole.coverage
-    rows = {row.path: row for row in chunked.tags}
-    for row in whole.tags:
-        assert rows[row.path].gpu_kernels == row.gpu_kernels
-        assert rows[row.path].instances == row.instances
-        assert rows[row.path].cpu_ms == pytest.approx(row.cpu_ms)
-        assert rows[row.path].gpu_busy_ms == pytest.approx(row.gpu_busy_ms, abs=0.01)
+    document, expected = assert_same_sums(chunked, whole)
+    for key in ("operators", "slowest", "gaps", "bound", "training_steps"):
+        assert document[key] == near(expected[key])
 
 
 def test_analyze_in_chunks_keeps_the_configuration(tmp_path, small_pieces, in_chunks):

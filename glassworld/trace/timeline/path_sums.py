@@ -1,24 +1,94 @@
-"""Count GPU time once that two chunks of a large trace share.
+"""Sum up the rows of tags by path over the chunks of a trace.
 
 A chunk has the operations launched in it. Some run beside those of later chunks, and an instance
-that spans chunks has a piece in each, so the busy times and spans of chunks do not simply add up.
+that spans chunks has a piece in each, so the busy times and spans of chunks do not simply add up:
+what two chunks share is counted once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from glassworld.trace.reading.columns import Codes, Ints, Mask
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.intervals import merge_intervals
+from glassworld.trace.timeline.medians import GroupedMedians
 from glassworld.trace.timeline.rows import TagRow
 from glassworld.trace.timeline.stats import group_members
 from glassworld.trace.timeline.tag_tree import PathGroups
 
 TagPath = tuple[str, ...]
+
+MOST_PATHS = 20_000
+"""Most paths that are summed up."""
+
+_NUMBERS = [field.name for field in fields(TagRow) if field.type in ("int", "float")]
+
+
+class PathSums:
+    """The rows of each path, added up; `dropped` counts the instances that found no room."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._rows: dict[TagPath, TagRow] = {}
+        self._numbers: dict[TagPath, int] = {}
+        self._shared = SharedTime()
+        self._delays = GroupedMedians()
+
+    def add(
+        self, chunk: Analysis, groups: PathGroups, labels: list[str], rows: Iterable[TagRow]
+    ) -> Ints:
+        """Add the rows of a chunk, one per group in order.
+
+        Return the number of the path of each group behind that of no path, which is -1 as is that
+        of a path without room.
+        """
+        numbers = [-1]
+        for row in self._shared.correct(chunk, groups, labels, rows):
+            known = self._rows.get(row.path)
+            if known is None and len(self._rows) >= MOST_PATHS:
+                self.dropped += row.instances
+            else:
+                self._rows[row.path] = _sum_rows(known, row) if known else row
+                self._numbers.setdefault(row.path, len(self._numbers))
+            numbers.append(self._numbers.get(row.path, -1))
+        number = np.array(numbers, dtype=np.int64)
+        tagged = chunk.ops.tag >= 0
+        of = number[groups.of[chunk.ops.tag[tagged]] + 1] if len(groups) else number[:0]
+        self._delays.add(of[of >= 0], chunk.ops.delay[tagged][of >= 0])
+        return number
+
+    def rows(self, label_numbers: dict[str, int]) -> Iterator[TagRow]:
+        """Yield the sums in the order of an analysis at once: by depth, parent and label."""
+        delays = self._delays.middle()
+        position: dict[TagPath, int] = {(): 0}
+
+        def order(path: TagPath) -> tuple[int, int]:
+            return position.get(path[:-1], -1), label_numbers[path[-1]]
+
+        by_depth: dict[int, list[TagPath]] = {}
+        for path in self._rows:
+            by_depth.setdefault(len(path), []).append(path)
+        for depth in sorted(by_depth):
+            for path in sorted(by_depth[depth], key=order):
+                position[path] = len(position)
+                _, delay = delays.get(self._numbers[path], (0, 0))
+                yield replace(self._rows[path], launch_delay_ms=delay / 1e6)
+
+
+def _sum_rows(a: TagRow, b: TagRow) -> TagRow:
+    """Add two rows of one path, but for their median delays."""
+    return TagRow(
+        path=a.path,
+        name=a.name if a.name == b.name else a.path[-1],
+        pattern=a.pattern,
+        **{name: getattr(a, name) + getattr(b, name) for name in _NUMBERS},
+    )
+
+
 _NOTHING = np.empty((0, 2), dtype=np.int64)
 
 
