@@ -14,6 +14,7 @@ from glassworld.trace.analyzers.bottleneck import (
 )
 from glassworld.trace.analyzers.operators import kernel_rows
 from glassworld.trace.analyzers.roofline import roofline_by_tag
+from glassworld.trace.rules.first_runs import LAUNCH_ONCE, slow_launches
 from glassworld.trace.rules.rule import (
     OF_A_BLOCK,
     Evidence,
@@ -30,10 +31,6 @@ TIMES_USUAL = 4.0  # a stall, in units of the run's usual long gap
 MOST_IDLE = 0.5  # of the run's idle time, in one tag: then that tag is named
 USUAL_RANK = 10  # which of the longest gaps is the usual long one
 LARGE_TAG = 0.15  # the least share of the window for which distance from the roofline matters
-_LAUNCH_ONCE = (
-    "warm up once before the run: the first launch of a kernel loads its module or compiles it "
-    "(CUDA_MODULE_LOADING=EAGER loads all at the start)"
-)
 _COPYING = (
     "aten::cat",
     "aten::copy_",
@@ -61,8 +58,10 @@ def gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
         return
     gaps, scale = analysis.gaps, scale_ms(analysis)
     usual = gaps[min(USUAL_RANK, len(gaps) // 2)].ms if len(gaps) > 1 else 0.0
+    first_launches = slow_launches(analysis)[0]["first_gap"] - analysis.origin_ns
+    own_rule = set((first_launches / 1e6).tolist())
     for gap in gaps:
-        if gap.ms > TIMES_USUAL * usual and not gap.queued:
+        if gap.ms > TIMES_USUAL * usual and not gap.queued and gap.start_ms not in own_rule:
             tag = idle_tag(analysis, gap.ms, gap.tag) if gap.tag else WHOLE_RUN
             inside = f" in {gap.tag}" if tag == WHOLE_RUN and gap.tag else ""
             yield Evidence(
@@ -71,7 +70,7 @@ def gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
                 f"{gap.next_op[:60]}; the CPU was in {gap.culprit or 'nothing recorded'}",
                 gap.ms / scale,
                 gap.ms,
-                _LAUNCH_ONCE if launches(gap.culprit) else "",
+                LAUNCH_ONCE if launches(gap.culprit) else "",
             )
 
 
@@ -118,6 +117,8 @@ def late_launches(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the idle time of a GPU that the CPU launches too slowly for."""
     limit = find_bottleneck(analysis)
     if limit and limit.kind == "launch":
+        once_ms = float(slow_launches(analysis)[1].sum()) / 1e6  # has a rule of its own
+        idle_ms = limit.idle_ms - once_ms
         tag = idle_tag(analysis, MOST_IDLE * limit.idle_ms)
         idle = sum(row.gpu_idle_ms for row in analysis.patterns if tag == row.name)
         yield Evidence(
@@ -125,8 +126,8 @@ def late_launches(analysis: Analysis) -> Iterable[Evidence]:
             f"the GPU idles {limit.idle_share:.0%} of the time and operations start "
             f"{(limit.delay_ms or 0.0) * 1e3:.0f} us after their launch: the CPU cannot launch "
             "fast enough",
-            limit.idle_share,
-            limit.idle_ms if tag == WHOLE_RUN else min(limit.idle_ms, idle),
+            idle_ms * 1e6 / analysis.duration_ns,
+            idle_ms if tag == WHOLE_RUN else min(idle_ms, idle),
         )
 
 
