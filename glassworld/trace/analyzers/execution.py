@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from glassworld.profiling.registry import REGISTRY
-from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
+from glassworld.trace.analyzers.operators import NEARLY_ALL, kernel_rows, operator_rows
 from glassworld.trace.timeline.analysis import Analysis
 
 MOSTLY = 0.8  # of all tags' self time, in one kind of tag: then tags do not explain the run
-MOST_LAUNCHED = 0.5  # of the GPU's busy time, by operators: then they say what is slow
+MOST_LAUNCHED = 0.5  # of the time, by modules or operators: then they say what is slow
 _COMPILED = re.compile(r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction")
 
 
 @dataclass(frozen=True)
 class SlowPart:
-    """A kind of module, or an operator: its self time and its share of the self time of all.
+    """A class of modules, an operator or a kernel: its self time, its share of that of all.
 
-    `kind` is `module` or `operator`.
+    `kind` is `module`, `operator` or `kernel`.
     """
 
     name: str
@@ -54,37 +55,61 @@ def tags_explain(analysis: Analysis) -> bool:
 
 
 def slow_parts(analysis: Analysis) -> list[SlowPart]:
-    """Return modules by self time, the slowest first; without any, operators or else kernels.
+    """Return what is slow, the slowest first: modules by class, or operators, or kernels.
 
-    Modules are the `nn.Module` ranges of the trace's Python stacks, added up by class.
+    Modules count where their ranges (`nn.Module: ...`) cover half of the time, else operators
+    where these do; kernels where neither launched half of the GPU's work.
     """
-    return _slow_modules(analysis) or _slow_operators(analysis)
+    modules, operators = _slow_modules(analysis), _slow_operators(analysis)
+    whole = _whole_ms(analysis)
+    for parts in (modules, operators):
+        if parts and sum(part.self_ms for part in parts) >= MOST_LAUNCHED * whole:
+            return parts
+    if analysis.gpu:
+        kernels = kernel_rows(analysis)
+        return [SlowPart(k.name, "kernel", k.calls, k.ms, k.share) for k in kernels]
+    return operators or modules
+
+
+def covered_by_parts(analysis: Analysis) -> list[str]:
+    """Say how much of the time the slow modules or operators cover, if that is not nearly all."""
+    parts, whole = slow_parts(analysis), _whole_ms(analysis)
+    covered = sum(part.self_ms for part in parts)
+    if not parts or parts[0].kind == "kernel" or not covered < NEARLY_ALL * whole:
+        return []
+    what = "GPU's busy time" if analysis.on_gpu else "operators' time"
+    return [
+        f"These {parts[0].kind}s have {covered / whole:.0%} of the {what}, and shares are of that; "
+        f"the rest ran outside of any."
+    ]
+
+
+def _whole_ms(analysis: Analysis) -> float:
+    """Return the GPU's busy time; without a GPU, the operators' CPU time."""
+    if analysis.gpu:
+        return analysis.gpu.busy_ns / 1e6
+    return float(analysis.operators.outermost.sum()) / 1e6
 
 
 def _slow_modules(analysis: Analysis) -> list[SlowPart]:
+    rows = analysis.modules
     spent: defaultdict[str, float] = defaultdict(float)
     count: Counter[str] = Counter()
-    for row in analysis.modules:
+    for row in rows:
         spent[row.name] += max(0.0, analysis.self_ms(row))
         count[row.name] += row.instances
-    whole = sum(spent.values()) or 1.0
-    return [
-        SlowPart(name, "module", count[name], ms, ms / whole)
-        for name, ms in sorted(spent.items(), key=lambda item: -item[1])
-        if ms
-    ]
+    return _parts((name, "module", count[name], ms) for name, ms in spent.items())
 
 
 def _slow_operators(analysis: Analysis) -> list[SlowPart]:
-    """Return the operators; on a GPU the kernels, unless operators launched most of its work."""
-    rows = operator_rows(analysis)
-    spent = [(row.gpu_self_ms if analysis.on_gpu else row.self_cpu_ms, row) for row in rows]
-    whole = sum(ms for ms, _ in spent)
-    if analysis.gpu and whole * 1e6 < MOST_LAUNCHED * analysis.gpu.busy_ns:
-        kernels = kernel_rows(analysis)
-        return [SlowPart(k.name, "kernel", k.calls, k.ms, k.share) for k in kernels]
-    return [
-        SlowPart(row.name, "operator", row.calls, ms, ms / whole)
-        for ms, row in sorted(spent, key=lambda pair: -pair[0])
-        if ms
-    ]
+    return _parts(
+        (r.name, "operator", r.calls, r.gpu_self_ms if analysis.on_gpu else r.self_cpu_ms)
+        for r in operator_rows(analysis)
+    )
+
+
+def _parts(rows: Iterable[tuple[str, str, int, float]]) -> list[SlowPart]:
+    """Return those that took any time, the slowest first, with their shares of all."""
+    slow = sorted((row for row in rows if row[3] > 0), key=lambda row: -row[3])
+    whole = sum(ms for *_, ms in slow)
+    return [SlowPart(*row, share=row[3] / whole) for row in slow]

@@ -8,7 +8,7 @@ from typing import Any
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers import blocks, breakdown
-from glassworld.trace.analyzers.execution import slow_parts
+from glassworld.trace.analyzers.execution import covered_by_parts, slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table, reference_note
 from glassworld.trace.analyzers.operators import (
     launched_by_operators,
@@ -58,12 +58,6 @@ def _step_part(part: StepPart | TrainingStep) -> str:
         return ""
     gpu = (part.gpu_busy_ms, part.gpu_idle_ms) if part.gpu_kernels else ()
     return " / ".join(number(value) for value in (part.cpu_ms, *gpu))
-
-
-def _training_remarks(analysis: Analysis) -> list[str]:
-    if not analysis.on_gpu or not analysis.training_steps:
-        return []
-    return ["Each cell: CPU time / GPU busy / GPU idle before its operations, in milliseconds."]
 
 
 def _block_remarks(analysis: Analysis) -> list[str]:
@@ -120,6 +114,7 @@ SECTIONS = (
         slow_parts,
         ("name", "kind", "count", "self ms", "share of\nself time"),
         lambda p: (start_of(p.name, 70), p.kind, p.count, p.self_ms, percent(p.share)),
+        covered_by_parts,
         most=12,
     ),
     Section(
@@ -161,9 +156,8 @@ SECTIONS = (
         "Training steps",
         "no steps (ProfilerStep#N), optimizers or backward passes in this trace",
         lambda analysis: analysis.training_steps,
-        ("step", "all", *PARTS),
+        ("step, ms on the CPU\n/ GPU busy / GPU idle", "all", *PARTS),
         lambda s: (s.name, *map(_step_part, (s, s.forward, s.backward, s.optimizer))),
-        _training_remarks,
     ),
     Section(
         "model",
