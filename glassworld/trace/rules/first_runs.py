@@ -42,7 +42,7 @@ def _first_excess(first: Ints, total: Ints, runs: Ints) -> tuple[Mask, Floats]:
     usual = np.where(others >= LEAST_LATER, (total - first) / np.maximum(1, others), later)
     known = (others >= LEAST_LATER) | (int(others.sum()) >= LEAST_OPERATIONS)
     slow: Mask = known & (first > TIMES_LATER * usual)
-    return slow, first - usual
+    return slow, (first - usual).astype(np.float64)
 
 
 @rule(
