@@ -1,6 +1,6 @@
 """Every figure of a random small trace equals a slow computation in sets of microseconds."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS, find_bottleneck, gpu_use
-from glassworld.trace.analyzers.operators import kernel_rows
+from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.idle import SHORTEST_GAP_NS
 from glassworld.trace.timeline.merged import MergedAnalysis
@@ -282,7 +282,8 @@ def check_chunks(folder, threads, small_chunks):
     made = program(threads)
     add_rest(made)
     path = write(folder / "t.json", made.events, config=None)
-    whole = analysis_json(analyze(path))
+    complete = analyze(path)
+    whole = analysis_json(complete)
     with small_chunks(kept=10**9):
         assert analysis_json(analyze(path)) == whole
     with small_chunks():
@@ -293,6 +294,10 @@ def check_chunks(folder, threads, small_chunks):
         of["notes"] = [note for note in of["notes"] if "sums are of all" not in note]
         for tag in of["tags"]:
             del tag["instances_detail"]
+    for row in complete.patterns:
+        for rows_of in (operator_rows, kernel_rows):
+            rows = {r.name: near(asdict(r)) for r in rows_of(complete, row.pattern)}
+            assert {r.name: asdict(r) for r in rows_of(chunked, row.pattern)} == rows
     for key, value in whole.items():
         if not (sampled and key in SAMPLED):
             assert document[key] == near(value), key

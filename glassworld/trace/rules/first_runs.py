@@ -26,11 +26,11 @@ LAUNCH_ONCE = (
 def slow_launches(analysis: Analysis) -> tuple[npt.NDArray[np.void], Floats]:
     """Return the kernels whose first launch was far slower than later ones, and by how much.
 
-    It is in nanoseconds, and at most what the GPU idled before that first run.
+    It is in nanoseconds, and at most how long the GPU idled during that launch call.
     """
     runs = analysis.kernel_runs
     slow, excess = _first_excess(runs["first_call_ns"], runs["call_ns"], runs["runs"])
-    lost = np.minimum(excess, runs["first_idle_ns"])
+    lost = np.minimum(excess, runs["first_held_ns"])
     slow &= (lost > LEAST_EXCESS_NS) & (runs["first_call"] >= 0)
     return runs[slow], lost[slow]
 

@@ -58,10 +58,12 @@ def gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
         return
     gaps, scale = analysis.gaps, scale_ms(analysis)
     usual = gaps[min(USUAL_RANK, len(gaps) // 2)].ms if len(gaps) > 1 else 0.0
-    first_launches = slow_launches(analysis)[0]["first_gap"] - analysis.origin_ns
-    own_rule = set((first_launches / 1e6).tolist())
+    kernels, lost = slow_launches(analysis)  # which have a rule of their own
+    starts = ((kernels["first_gap"] - analysis.origin_ns) / 1e6).tolist()
+    once_ms = dict(zip(starts, (lost / 1e6).tolist(), strict=True))
     for gap in gaps:
-        if gap.ms > TIMES_USUAL * usual and not gap.queued and gap.start_ms not in own_rule:
+        explained = once_ms.get(gap.start_ms, 0.0) > gap.ms / 2
+        if gap.ms > TIMES_USUAL * usual and not gap.queued and not explained:
             tag = idle_tag(analysis, gap.ms, gap.tag) if gap.tag else WHOLE_RUN
             inside = f" in {gap.tag}" if tag == WHOLE_RUN and gap.tag else ""
             yield Evidence(

@@ -10,7 +10,7 @@ from glassworld.trace.timeline.attribution import DeviceOps
 
 _SUMS = ("runs", "call_ns", "dur_ns", "added_ns")
 
-_FIRST = ("first_call_ns", "first_gap", "first_idle_ns", "first_dur_ns", "first_added_ns")
+_FIRST = ("first_call_ns", "first_gap", "first_held_ns", "first_dur_ns", "first_added_ns")
 
 KERNEL_RUNS = np.dtype(
     [
@@ -23,8 +23,8 @@ KERNEL_RUNS = np.dtype(
 
 `call_ns` is the time of its launch calls, `dur_ns` its durations, `added_ns` the busy time it adds
 to operations that started before. `first` and `last` are when its first and its last run was
-launched. Of the first run: the name of the launch call (-1: none), its times, and the idle time
-right before it, which began at `first_gap`.
+launched. Of the first run: the name of the launch call (-1: none), its times, when the idle time
+before it began (`first_gap`), and how much of that the launch call took (`first_held_ns`).
 """
 
 Rows = npt.NDArray[np.void]
@@ -38,10 +38,13 @@ def kernel_runs(trace: Trace, ops: DeviceOps) -> Rows:
     rows["name"], rows["runs"] = ops.rows["name"], 1
     rows["dur_ns"] = rows["first_dur_ns"] = ops.rows["dur"]
     rows["added_ns"] = rows["first_added_ns"] = ops.exclusive
-    rows["first_idle_ns"], rows["first_gap"] = ops.idle, ops.rows["start"] - ops.idle
+    rows["first_held_ns"], rows["first_gap"] = ops.idle, ops.rows["start"] - ops.idle
     rows["first"], rows["first_call"] = ops.rows["start"], -1
     rows["first"][called], rows["first_call"][called] = calls["start"], calls["name"]
     rows["call_ns"][called] = rows["first_call_ns"][called] = calls["dur"]
+    held_from = np.maximum(calls["start"], rows["first_gap"][called])
+    held_until = np.minimum(calls["start"] + calls["dur"], ops.rows["start"][called])
+    rows["first_held_ns"][called] = np.maximum(0, held_until - held_from)
     rows["last"] = rows["first"]
     return merge_runs(rows)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import EventTable, Trace
+from glassworld.trace.reading.columns import Codes, EventTable, Trace
 from glassworld.trace.reading.reader import ProgressCallback, read_trace
 from glassworld.trace.timeline.analysis import (
     Analysis,
@@ -102,13 +102,20 @@ class MergedAnalysis(Analysis):
     @cached_property
     def operators(self) -> OperatorTotals:
         """Operators under every pattern group."""
-        return self.sums.operators.totals()
+        totals = self.sums.operators.totals()
+        return replace(totals, group=self._positions(totals.group))
 
     @cached_property
     def kernels(self) -> KernelTotals:
         """Kernels under every pattern group."""
         sums = self.sums.kernels
-        return KernelTotals(*sums.groups_and_names(len(self.whole.names)), *sums.sums.T)
+        group, name = sums.groups_and_names(len(self.whole.names))
+        return KernelTotals(self._positions(group), name, *sums.sums.T)
+
+    def _positions(self, numbers: Codes) -> Codes:
+        """Return the row of `patterns` for each number of a path; -1 for none."""
+        positions = self.sums.patterns.positions(self.sums.pattern_numbers)
+        return np.append(positions, -1)[numbers].astype(np.int32)
 
     def iter_tags(self) -> Iterator[TagRow]:
         """Yield the rows of `tags` one by one: there may be nearly as many as instances."""

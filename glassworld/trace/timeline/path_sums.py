@@ -62,21 +62,32 @@ class PathSums:
         return number
 
     def rows(self, label_numbers: dict[str, int]) -> Iterator[TagRow]:
-        """Yield the sums in the order of an analysis at once: by depth, parent and label."""
+        """Yield the sums in the order of an analysis at once."""
         delays = self._delays.middle()
-        position: dict[TagPath, int] = {(): 0}
+        for path in self._in_order(label_numbers):
+            _, delay = delays.get(self._numbers[path], (0, 0))
+            yield replace(self._rows[path], launch_delay_ms=delay / 1e6)
 
-        def order(path: TagPath) -> tuple[int, int]:
-            return position.get(path[:-1], -1), label_numbers[path[-1]]
+    def positions(self, label_numbers: dict[str, int]) -> Ints:
+        """Return the place in `rows` of each number that `add` returned."""
+        positions = np.zeros(len(self._rows), dtype=np.int64)
+        for position, path in enumerate(self._in_order(label_numbers)):
+            positions[self._numbers[path]] = position
+        return positions
 
+    def _in_order(self, label_numbers: dict[str, int]) -> list[TagPath]:
+        """Return the paths by depth, then by parent and label."""
+        position: dict[TagPath, int] = {}
         by_depth: dict[int, list[TagPath]] = {}
         for path in self._rows:
             by_depth.setdefault(len(path), []).append(path)
         for depth in sorted(by_depth):
-            for path in sorted(by_depth[depth], key=order):
+            for path in sorted(
+                by_depth[depth],
+                key=lambda path: (position.get(path[:-1], -1), label_numbers[path[-1]]),
+            ):
                 position[path] = len(position)
-                _, delay = delays.get(self._numbers[path], (0, 0))
-                yield replace(self._rows[path], launch_delay_ms=delay / 1e6)
+        return list(position)
 
 
 def _sum_rows(a: TagRow, b: TagRow) -> TagRow:
