@@ -34,6 +34,9 @@ _CATEGORIES = {
     "ac2g": 0,
     "fwdbwd": 0,
 }
+_ENDINGS = {("_runtime", "_driver"): LAUNCH, ("kernel", "memcpy", "memset"): DEVICE}
+"""What categories end with that vendors make up, such as `xpu_kernel`."""
+
 _DEVICE_PROCESS = re.compile(
     r"/device:|hardware|^(?:cuda functions|communication|hccl)\b"
     r"|\b(?:gpu|npu|tpu|hpu|xpu|mtia)\b",
@@ -52,9 +55,11 @@ class Categories(dict[Any, int]):
 
     def __missing__(self, category: Any) -> int:
         text = str(category).lower()
-        launch = text.endswith(("_runtime", "_driver"))
-        self[category] = LAUNCH if launch else _CATEGORIES.get(text, UNKNOWN)
-        return self[category]
+        code = _CATEGORIES.get(text, UNKNOWN)
+        if code == UNKNOWN:
+            code = next((of for ends, of in _ENDINGS.items() if text.endswith(ends)), UNKNOWN)
+        self[category] = code
+        return code
 
 
 def old_operator_code(name: Any) -> int:

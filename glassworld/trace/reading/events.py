@@ -29,6 +29,7 @@ class EventArgs(msgspec.Struct, gc=False):
 
 
 _NO_TIME = -1e18
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Event(msgspec.Struct, gc=False):
@@ -61,6 +62,7 @@ _EXACT = msgspec.json.Decoder(list[_ExactEvent])
 _SINGLE = msgspec.json.Decoder(_ExactEvent)
 _RAW = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
 _PIECES = msgspec.json.Decoder(list[msgspec.Raw])
+_NOT_CLOSED = "the file ends before its event list is closed"
 _CONTROL = bytes.maketrans(bytes(range(32)), b" " * 32)
 _REPAIRED = re.compile(
     rb'"(?:[^"\\]|\\.)*"'  # a string
@@ -68,7 +70,11 @@ _REPAIRED = re.compile(
     rb"|(?<=[:\[,])\s*[-+]?(?:nan|inf|infinity|n/a)(?=\s*[,\]}])",
     re.IGNORECASE | re.DOTALL,
 )
-_BAD_ESCAPE = re.compile(rb'(?<!\\)(?:\\\\)*\\(?!["\\/bfnrt]|u[0-9a-fA-F]{4})')
+_BAD_ESCAPE = re.compile(
+    rb'(?<!\\)(?:\\\\)*(?:\\(?!["\\/bfnrt]|u[0-9a-fA-F]{4})'
+    rb"|\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])"  # the first half of a pair alone
+    rb"|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F])"  # the second half alone
+)
 _BACKSLASH = re.compile(rb'(\\["\\])|\\')
 _CLOSING = re.compile(rb'\}\s*,?\s*\](?=\s*(?:\}|,\s*"|$))')
 
@@ -124,7 +130,7 @@ class EventStream:
             try:
                 parts = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
                 pieces = [bytes(piece) for piece in _PIECES.decode(parts["traceEvents"])]
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except _UNREADABLE:
                 continue
             self._keep_metadata(text, parts)
             events = self._decode(bytes(parts["traceEvents"]))
@@ -134,7 +140,7 @@ class EventStream:
     def _cut_short(self, buffer: bytes) -> list[Event]:
         """Decode what is left of a file that ends in the middle."""
         if not buffer.strip():
-            self.source.losses.append("the file ends before its event list is closed")
+            self.source.losses.append(_NOT_CLOSED)
             return []
         pieces = split_events(buffer)
         if end := self._end_of_events(pieces[-1]):  # only an event in it is broken
@@ -144,8 +150,13 @@ class EventStream:
             at = buffer.rfind(b"}", 0, at)
             events = self._decode(b"[" + buffer[: at + 1] + b"]") if at >= 0 else None
             if events is not None:
+                rest = buffer[at + 1 :].strip()
+                if rest in (b"", b","):  # the format of an array may leave out its end
+                    if self.source.head != b"[":
+                        self.source.losses.append(_NOT_CLOSED)
+                    return events
                 self.source.losses.append(
-                    f"the file ends in the middle: its last {len(buffer) - at - 1} bytes are lost"
+                    f"the file ends in the middle: its last {len(rest)} bytes are lost"
                 )
                 return events
         self.source.losses.append(
@@ -163,7 +174,7 @@ class EventStream:
             for attempt in _attempts(text + b"}" if self.source.head == b"[" else text):
                 try:
                     parts = msgspec.json.decode(attempt, type=dict[str, msgspec.Raw])
-                except (msgspec.MsgspecError, UnicodeDecodeError):
+                except _UNREADABLE:
                     continue
                 self._keep_metadata(attempt, parts)
                 return closing.start() + 1
@@ -176,7 +187,7 @@ class EventStream:
                 if self._raw:
                     return cast(list[Event], _RAW.decode(attempt))
                 events = self._decode_times(attempt)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except _UNREADABLE:
                 continue
             return events
         return None
@@ -201,7 +212,7 @@ class EventStream:
                 try:
                     events.append(self._decode_single(attempt))
                     break
-                except (msgspec.MsgspecError, UnicodeDecodeError):
+                except _UNREADABLE:
                     continue
             else:
                 self.unreadable += 1
@@ -217,7 +228,7 @@ class EventStream:
             try:
                 parts = msgspec.json.decode(attempt, type=dict[str, msgspec.Raw])
                 break
-            except msgspec.MsgspecError:
+            except _UNREADABLE:
                 continue
         if parts is None:
             self.source.losses.append("the metadata in front of the events is not valid JSON")

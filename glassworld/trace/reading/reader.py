@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,7 @@ class TraceBuilder:
         self.start, self.end = 2**62, -(2**62)
         self.skipped: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
+        self.without_duration = 0
         self._categories = Categories()
         self._labels = _Interner()
         self._unsorted = EventTable(_UNSORTED)
@@ -117,6 +119,7 @@ class TraceBuilder:
     def _add_ranges(self, code: int, events: list[Event]) -> None:
         exact = type(events[0]) is not Event  # all events of a list are of one kind
         starts = to_nanoseconds([e.ts for e in events], exact)
+        self.without_duration += sum(e.dur is None for e in events)
         durations = to_nanoseconds([e.dur or 0.0 for e in events], exact)
         possible = (np.abs(starts) < _FAR_NS) & (durations < _LONGEST_NS)
         if not possible.all():
@@ -178,7 +181,9 @@ class TraceBuilder:
             if "dur" in (r.dtype.names or ())
         ]
         gap = self.start - max(ends, default=0)
-        far = gap > max(_FAR_FROM_ZERO_NS, TIMES_WINDOW * (self.end - self.start))
+        far = any(
+            gap > max(least, times * (self.end - self.start)) for least, times in _FAR_FROM_ZERO
+        )
         for table, rows in self._near_zero:
             if far and self.start <= self.end:
                 self.left_out["events at timestamp 0, far from all others,"] += len(rows)
@@ -225,7 +230,7 @@ class TraceBuilder:
         rows["thread"] = self._threads(events)
         if code in (LAUNCH, DEVICE, UNKNOWN):
             args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
-            rows["correlation"] = _to_ints([a.correlation for a in args], -1)
+            rows["correlation"] = _to_identifiers([a.correlation for a in args])
             if code == DEVICE and (rows["correlation"] > 0).any():
                 self._flows = None
             if code != LAUNCH:
@@ -269,6 +274,8 @@ class TraceBuilder:
             [f"{count} {what} were left out" for what, count in counts.items()]
             for counts in (self.skipped, self.left_out)
         )
+        if self.without_duration:
+            left_out.append(f"{self.without_duration} events have no duration and count as 0 ms")
         empty = self.start > self.end
         return Trace(
             path=str(path),
@@ -316,8 +323,8 @@ _FAR_US = 4 * 10**15  # late in this century; int64 nanoseconds hold the sum of 
 _FAR_NS = _FAR_US * 1000
 _LONGEST_NS = 365 * 86_400 * 10**9  # nothing runs for a year
 _NEAR_ZERO_NS = 500  # where a clock that was never read stands
-_FAR_FROM_ZERO_NS = 60 * 10**9
-TIMES_WINDOW = 10  # how many windows away from 0 the other events are, if 0 is no time at all
+_FAR_FROM_ZERO = ((60 * 10**9, 10), (10**8, 100))
+"""How far the other events are from 0 if 0 is no time at all: nanoseconds, and their windows."""
 
 
 def to_nanoseconds(microseconds: list[Any], exact: bool) -> Ints:
@@ -352,6 +359,15 @@ def _to_ints(values: list[Any], otherwise: int) -> Ints:
         if numbers.dtype == np.int64 and -(2**62) < numbers.min() <= numbers.max() < 2**62:
             return numbers
     return np.array([_to_int(value, otherwise) for value in values], dtype=np.int64)
+
+
+def _to_identifiers(values: list[Any]) -> Ints:
+    """Convert correlation ids; -1 for none. Of a longer one than fits, the last 61 bits count."""
+    ids = _to_ints(values, -1)
+    for i in np.flatnonzero(ids == -1).tolist() if (ids == -1).any() else ():
+        if isinstance(values[i], int | str) and re.fullmatch(r"\d{19,}", str(values[i])):
+            ids[i] = int(values[i]) % 2**61
+    return ids
 
 
 def _to_int(value: Any, otherwise: int) -> int:

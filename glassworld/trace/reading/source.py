@@ -1,6 +1,6 @@
 """Read the bytes of a trace file, and cut them into pieces of whole events.
 
-The file may be plain, gzip, or the only one in a tar or zip archive.
+The file may be plain, gzip, or the only one in a tar or zip archive; its text UTF-8 or UTF-16.
 
 A trace is one JSON object with a `traceEvents` array of up to millions of events, or that array
 alone. Nothing here parses JSON: pieces are cut where one event object ends and another begins,
@@ -9,11 +9,13 @@ and the reader says whether a cut was good by decoding the piece.
 
 from __future__ import annotations
 
+import codecs
 import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +25,9 @@ PIECE_BYTES = 8 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _HEAD_LIMIT = 64 << 20  # metadata in front of the events is kilobytes; more is no trace
 _TAR_MARK = slice(257, 262)
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # of an archive with and without files
+_OTHER_COMPRESSION = {b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _ARRAY = re.compile(rb'"traceEvents"\s*:\s*\[')
 _EVENT_START = rb'\{\s*"(?:ph|name|cat|pid|tid|ts|dur)"\s*:'
 _BOUNDARY = re.compile(rb"\}\s*,\s*(?=" + _EVENT_START + rb")")
@@ -65,7 +70,12 @@ class TraceFile:
         """Yield the contents of a file, or of the only file in an archive."""
         start = file.read(_TAR_MARK.stop)
         file.seek(0)
-        if start.startswith(b"PK\x03\x04"):
+        for mark, kind in _OTHER_COMPRESSION.items():
+            if start.startswith(mark):
+                raise TraceError(
+                    f"{self.path}: is compressed with {kind}; decompress it, or use gzip"
+                )
+        if start.startswith(_ZIP):
             with zipfile.ZipFile(file) as archive:
                 names = [info.filename for info in archive.infolist() if not info.is_dir()]
                 with archive.open(self._only("zip", names)) as member:
@@ -75,8 +85,7 @@ class TraceFile:
         blocks = self._inflate(file) if compressed else iter(lambda: file.read(PIECE_BYTES), b"")
         first = next(blocks, b"")
         if first[_TAR_MARK] != b"ustar":
-            yield first
-            yield from blocks
+            yield from _as_utf8(first, blocks)
             return
         file.seek(0)
         with tarfile.open(fileobj=file, mode="r:*") as tar:
@@ -136,6 +145,19 @@ class TraceFile:
                     "(expected the JSON that torch.profiler exports)"
                 )
             buffer += block
+
+
+def _as_utf8(first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the blocks of a text; in UTF-8, if it begins with the byte-order mark of UTF-16."""
+    wide = _WIDE.get(first[:2])
+    if wide is None:
+        yield first
+        yield from blocks
+        return
+    decoder = codecs.getincrementaldecoder(wide)("replace")
+    for block in chain((first,), blocks):
+        yield decoder.decode(block).encode("utf-8", "replace")
+    yield decoder.decode(b"", final=True).encode("utf-8", "replace")
 
 
 def event_boundaries(buffer: bytes, most: int = 6) -> Iterator[tuple[int, int]]:

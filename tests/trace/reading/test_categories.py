@@ -44,6 +44,11 @@ def test_events_of_an_unknown_category_are_counted(tmp_path):
     assert analysis.trace.losses == []
 
 
+def test_kernels_of_a_made_up_category_are_read_without_arguments(tmp_path):
+    events = [e | {"args": {}} if e["cat"] == "xpu_kernel" else e for e in renamed("xpu_kernel")]
+    assert analyze(write(tmp_path / "t.json", events, config=None)).coverage.gpu_ops == 10
+
+
 def uncategorized(pid, tid, name, start, dur):
     return {"ph": "X", "pid": pid, "tid": tid, "name": name, "ts": start, "dur": dur, "args": {}}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
 from glassworld.trace.reading.reader import read_trace
-from tests.support.traces import CONFIG, JSON_VALUES, analysis_json, engine_run, write
+from tests.support.traces import CONFIG, JSON_VALUES, GpuTrace, analysis_json, engine_run, write
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
@@ -162,7 +162,9 @@ def test_read_trace_not_available_and_commas_behind_the_last_event_are_no_damage
     assert trace.metadata["traceName"] == "a,]"
 
 
-@pytest.mark.parametrize("raw", [r"torch\utils\_contextlib.py", r"C:\new\util", r"D:\\ok\x"])
+@pytest.mark.parametrize(
+    "raw", [r"torch\utils\_contextlib.py", r"C:\new\util", r"D:\\ok\x", r"a\ud800", r"\udc00b"]
+)
 def test_read_trace_bad_escape_is_text(tmp_path, small_pieces, raw):
     events = engine_run(blocks=2)
     text = json.dumps({"traceEvents": events}).replace("aten::linear", raw)
@@ -176,7 +178,7 @@ def test_read_trace_bad_escape_is_text(tmp_path, small_pieces, raw):
 
 def test_read_trace_valid_escapes_stay_escapes(tmp_path):
     event = {"ph": "X", "cat": "cpu_op", "pid": 1, "tid": 1, "ts": 1, "dur": 1}
-    names = ["a\\u", "\u00e9\t", 'say "x"\\']
+    names = ["a\\u", "\u00e9\t", 'say "x"\\', "\U0001f600"]
     text = json.dumps([event | {"name": name} for name in names] + [event | {"name": "N"}])
     path = tmp_path / "odd.json"
     path.write_text(text.replace('"N"', r'"\q"'), encoding="utf-8")
@@ -204,7 +206,7 @@ def test_read_trace_times_as_strings_are_read(tmp_path):
     assert other.losses == []
 
 
-@pytest.mark.parametrize("base", [5e12, 1_000.0])
+@pytest.mark.parametrize("base", [5e12, 1e6, 1_000.0])
 def test_read_trace_events_at_zero_far_from_all_others_are_left_out(tmp_path, base):
     events = []
     for i in range(20):
@@ -212,7 +214,7 @@ def test_read_trace_events_at_zero_far_from_all_others_are_left_out(tmp_path, ba
         start = 0.0 if i % 4 == 0 else base + 100 * i
         events.append(at | {"cat": "user_annotation" if i % 8 else "kernel", "ts": start})
     trace = read_trace(write(tmp_path / "t.json", events, config=None))
-    far = base > 1e6
+    far = base > 1e5
     assert trace.end - trace.start == (1_850_000 if far else 2_950_000)
     assert len(trace.tags) + len(trace.device_ops) == (15 if far else 20)
     assert [note for note in trace.left_out if "timestamp 0" in note and "5" in note] or not far
@@ -226,3 +228,43 @@ def test_read_trace_negative_durations_are_left_out_and_counted(tmp_path):
     trace = read_trace(write(tmp_path / "t.json", events))
     assert len(trace.ops) == len(operators) - 4
     assert [note for note in trace.left_out if "negative" in note and "4" in note]
+
+
+@pytest.mark.parametrize("end", ["", ",", ",\n", "\n"])
+@pytest.mark.parametrize("array", [True, False])
+def test_read_trace_missing_end_is_damage_unless_the_events_are_an_array(tmp_path, array, end):
+    events = engine_run(blocks=1)
+    text = json.dumps(events)[:-1] if array else json.dumps({"traceEvents": events})[:-2]
+    path = tmp_path / "open.json"
+    path.write_text(text + end, encoding="utf-8")
+    trace = read_trace(path)
+    assert trace.events == len(events)
+    missing = ["the file ends before its event list is closed"]
+    assert trace.losses == ([] if array else missing)
+
+
+def test_read_trace_ids_of_64_bits_find_their_launches(tmp_path):
+    gpu = GpuTrace()
+    for _ in range(5):
+        gpu.launch("gemm", 50)
+    for event in gpu.events:
+        event["args"]["correlation"] += 2**63
+    assert analyze(write(tmp_path / "t.json", gpu.events, config=None)).coverage.launched == 5
+
+
+def test_read_trace_deep_nesting_is_an_event_that_cannot_be_read(tmp_path):
+    events = engine_run(blocks=1)
+    text = json.dumps({"traceEvents": events}).replace("{}", "[" * 5000 + "]" * 5000, 1)
+    path = tmp_path / "deep.json"
+    path.write_text(text, encoding="utf-8")
+    assert read_trace(path).losses == ["1 events could not be read"]
+    path.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(TraceError, match="no events"):
+        read_trace(path)
+
+
+def test_read_trace_missing_durations_are_counted(tmp_path):
+    events = engine_run(blocks=1)
+    del events[3]["dur"]
+    trace = read_trace(write(tmp_path / "t.json", events))
+    assert trace.left_out == ["1 events have no duration and count as 0 ms"]

@@ -50,7 +50,9 @@ def test_only_trace_in_an_archive_is_read(tmp_path, archive):
     [
         (lambda p: tar(p / "ranks.tar.gz", 8), "a tar archive of 8 files"),
         (lambda p: zipped(p / "ranks.zip", 3), "a zip archive of 3 files"),
-        (lambda p: zipped(p / "none.zip", 0), "traceEvents"),
+        (lambda p: zipped(p / "none.zip", 0), "a zip archive of 0 files"),
+        (lambda p: tar(p / "t.tar.xz", 1, "w:xz"), "compressed with xz"),
+        (lambda p: tar(p / "t.tar.bz2", 1, "w:bz2"), "compressed with bzip2"),
     ],
 )
 def test_archive_of_several_files_is_one_clear_line(tmp_path, archive, words):
@@ -75,3 +77,11 @@ def test_byte_order_mark_is_no_damage(tmp_path):
         trace = read_trace(path)
         assert trace.events == len(EVENTS)
         assert trace.losses == []
+
+
+def test_text_in_utf_16_is_read(tmp_path, small_pieces):
+    path = tmp_path / "wide.json"
+    path.write_bytes(TEXT.decode().encode("utf-16"))
+    trace = read_trace(path)
+    assert trace.events == len(EVENTS)
+    assert trace.losses == []
