@@ -1,6 +1,7 @@
 """The commands."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -45,6 +46,20 @@ def test_report_is_written_though_its_reader_closes_the_pipe(run, tmp_path):
         assert running.stdout is not None
         running.stdout.close()
     assert page.stat().st_size > 10_000
+
+
+def test_report_of_any_names_is_written_where_the_terminal_knows_ascii_alone(tmp_path):
+    clock = CpuTrace()
+    with clock.tag("r\u00e9seau \u4e2d"):
+        clock.op("op\u00e9rateur", 100)
+    trace, out = write(tmp_path / "names.json", clock.events), tmp_path / "out.json"
+    command = [sys.executable, "-m", "glassworld", "trace", "report", trace, "--json", out]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run(command, capture_output=True, env=os.environ | ascii_only, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert rb"op\xe9rateur" in ran.stdout
+    assert json.loads(out.read_bytes())["tags"][0]["name"] == "r\u00e9seau \u4e2d"
+    assert "\u4e2d" in (tmp_path / "names_report.html").read_text(encoding="utf-8")
 
 
 def test_unknown_tag_is_one_clear_line(run, tmp_path):
