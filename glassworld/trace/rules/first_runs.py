@@ -62,11 +62,13 @@ def slow_first_launches(analysis: Analysis) -> Iterable[Evidence]:
         return
     names, most = analysis.trace.names, int(np.argmax(lost))
     ms = float(lost.sum()) / 1e6
+    once = "first launch of one kernel holds"
+    if len(kernels) > 1:
+        once = f"first launches of {len(kernels)} kernels hold"
     yield Evidence(
         WHOLE_RUN,
-        f"the first launches of {len(kernels)} kernels hold the GPU up for {ms:,.1f} ms, "
-        f"{lost[most] / 1e6:,.1f} of them in {names[kernels['first_call'][most]]} for "
-        f"{names[kernels['name'][most]][:60]}",
+        f"the {once} the GPU up for {ms:,.1f} ms, {lost[most] / 1e6:,.1f} of them in {names[kernels['first_call'][most]]} "
+        f"for {names[kernels['name'][most]][:60]}",
         ms * 1e6 / analysis.duration_ns,
         ms,
     )

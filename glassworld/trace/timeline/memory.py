@@ -87,8 +87,9 @@ def run_memory(trace: Trace) -> list[TagMemory]:
         kept = whole.last - (whole.first or 0)
         memory.append(TagMemory(WHOLE_RUN, device, peak / 2**20, kept / 2**20))
         for name in np.flatnonzero(whole.calls).tolist():
-            mean = whole.kept[name] / whole.calls[name]
-            row = TagMemory(trace.names[name], device, whole.peak[name] / 2**20, mean / 2**20)
+            mean = float(whole.kept[name] / whole.calls[name])
+            peak_mib = float(whole.peak[name]) / 2**20
+            row = TagMemory(trace.names[name], device, peak_mib, mean / 2**20)
             memory.append(row)
     return by_peak(memory)
 

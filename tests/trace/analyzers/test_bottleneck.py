@@ -73,9 +73,10 @@ def test_long_launch_call_is_idle_time_and_its_culprit(tmp_path):
     assert analysis.gaps[0].culprit == "cudaLaunchKernel"
     assert not analysis.gaps[0].queued
     assert analysis.idle.queued_ms == 0
-    [stall] = [finding for finding in advise(analysis) if finding.rule == "gpu-stall"]
-    assert "cudaLaunchKernel" in stall.what
-    assert "warm up" in stall.change
+    [finding] = advise(analysis)
+    assert finding.rule == "slow-first-launch"
+    assert "cudaLaunchKernel" in finding.what
+    assert "warm up" in finding.change
 
 
 def test_gpu_use_counts_the_time_before_the_first_operation(tmp_path):
