@@ -67,8 +67,8 @@ def slow_first_launches(analysis: Analysis) -> Iterable[Evidence]:
         once = f"first launches of {len(kernels)} kernels hold"
     yield Evidence(
         WHOLE_RUN,
-        f"the {once} the GPU up for {ms:,.1f} ms, {lost[most] / 1e6:,.1f} of them in {names[kernels['first_call'][most]]} "
-        f"for {names[kernels['name'][most]][:60]}",
+        f"the {once} the GPU up for {ms:,.1f} ms, {lost[most] / 1e6:,.1f} of them in "
+        f"{names[kernels['first_call'][most]]} for {names[kernels['name'][most]][:60]}",
         ms * 1e6 / analysis.duration_ns,
         ms,
     )
