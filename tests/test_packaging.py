@@ -12,7 +12,8 @@ import yaml
 from glassworld import __version__
 from tests.support.paths import ROOT
 
-JUNK = {"__pycache__", ".git", ".venv", "outputs", "runs", "data", ".hypothesis", ".mypy_cache"}
+CACHES = {"__pycache__", ".git", ".venv", ".hypothesis", ".mypy_cache", ".ruff_cache"}
+RESULTS = {"outputs", "runs", "data"}  # of this checkout's runs
 
 FORMATS = ("wheel", "sdist")
 
@@ -50,7 +51,9 @@ def test_sdist_holds_tests_and_docs_and_no_junk() -> None:
     files = packed("sdist")
     assert {"tests/test_packaging.py", "docs/play.md", "README.md", "inference.py"} <= files
     for file in files:
-        assert not JUNK & set(PurePosixPath(file).parts), file
+        parts = PurePosixPath(file).parts
+        assert not CACHES & set(parts), file
+        assert parts[0] not in RESULTS, file
         assert not file.startswith("."), file
 
 
