@@ -63,7 +63,8 @@ def check_writable(folder: Path, advice: str = ANOTHER) -> None:
     """
     with _refused(folder, advice):
         folder = folder.absolute()
-        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        parents = (path for path in (folder, *folder.parents) if path.exists())
+        nearest = next(parents, folder)  # none exists on a drive that Windows does not have
         probe = nearest / f".writable.{os.getpid()}"
         probe.touch()
         probe.unlink()

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from glassworld.cli import inference
 from glassworld.engine.runtime import memory
 from tests.support.bomb import png_claiming
+from tests.support.paths import A_FILE, UNWRITABLE
 from tests.support.release import TRANSFORMER, VAE, VISION, write_release
 
 
@@ -124,9 +125,12 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "blocks backwards": (["--enable_profile", "--profile_blocks", "3:1"], "A:B"),
     "blocks beyond": (["--enable_profile", "--profile_blocks", "50:51"], "blocks 0 to 49"),
     "no initial latents": (["--initial_latents", "nowhere.safetensors"], "no such file"),
-    "unwritable folder": (["--output_folder", "/proc/outputs"], "choose another output folder"),
-    "a folder in a file": (["--output_folder", "/dev/null/out"], "choose another output folder"),
-    "unwritable latents": (["--save_latents", "/proc/new/a.safetensors"], "/proc/new: cannot be"),
+    "unwritable folder": (
+        ["--output_folder", f"{UNWRITABLE}/outputs"],
+        "choose another output folder",
+    ),
+    "a folder in a file": (["--output_folder", f"{A_FILE}/out"], "choose another output folder"),
+    "unwritable latents": (["--save_latents", f"{UNWRITABLE}/new/a.safetensors"], "new: cannot be"),
     "latents in a folder's place": (["--save_latents", "."], "is a folder; name the file"),
     "no picture here": (["--img_path", "nope.png"], "nope.png: no such image"),
 }
@@ -222,7 +226,7 @@ def test_compiling_where_nothing_can_be_kept(
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{A_FILE}/cache")
     _refused([*release, *flags], "cannot be written to .*set XDG_CACHE_HOME", tmp_path, capsys)
 
 
@@ -243,8 +247,8 @@ UNREADABLE = {
         (["--actions", "nowhere.csv"], "no such action file"),
         (["--img_path", "nope.png"], "nope.png: no such "),
         (["--initial_latents", "nowhere.safetensors"], "no such file"),
-        (["--output_folder", "/proc/outputs"], "choose another output folder"),
-        (["--save_latents", "/proc/new/a.safetensors"], "/proc/new: cannot be"),
+        (["--output_folder", f"{UNWRITABLE}/outputs"], "choose another output folder"),
+        (["--save_latents", f"{UNWRITABLE}/new/a.safetensors"], "new: cannot be"),
     ],
 )
 def test_generate_checks_every_input_before_it_reads_weights(
@@ -267,7 +271,7 @@ def test_generate_checks_every_input_before_it_reads_weights(
         (["--world", "maze", "--variant", "gta_drive"], "says mode 'universal'"),
         (["--variant", "gta_drive"], "as world, such as Skywork/Matrix-Game-2.0"),
         (["--checkpoint_path", "a.safetensors"], "give pretrained_model_path too"),
-        (["--world", "/dev/null"], "is a file; name the folder of a world"),
+        (["--world", f"{A_FILE}"], "is a file; name the folder of a world"),
     ],
 )
 def test_generate_refuses_a_world_that_there_is_not(

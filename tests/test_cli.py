@@ -199,6 +199,8 @@ def test_only_the_asked_blocks_are_recorded(tmp_path: Path, release: list[str]) 
 
 def _stopped(release: list[str], folder: Path, *flags: str) -> str:
     """Return the messages of a long run that Ctrl-C ends in its first blocks."""
+    if sys.platform == "win32":
+        pytest.skip("Windows sends Ctrl-C to whole groups of processes")
     flags = (*flags, "--num_output_frames", "600", "--enable_profile", "--profile_mode", "tags")
     run = subprocess.Popen(
         [sys.executable, "inference.py", *release, *flags, "--output_folder", str(folder)],

@@ -11,7 +11,7 @@ import pytest
 
 from glassworld.engine.media.video import write_video
 from glassworld.errors import InputError
-from glassworld.files import DiskFullError, replacing, write_file
+from glassworld.files import DiskFullError, check_writable, replacing, write_file
 from tests.support.disk import fill, small_disk
 
 
@@ -32,6 +32,14 @@ def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> N
 def test_missing_folder_is_an_input_error_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file or directory"):
         write_file(tmp_path / "none" / "a.json", b"new")
+
+
+def test_folder_on_a_drive_that_is_not_there_is_an_input_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(InputError, match="No such file or directory"):
+        check_writable(tmp_path / "none")
 
 
 def write_bytes(folder: Path, frames: np.ndarray) -> None:

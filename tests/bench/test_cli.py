@@ -10,6 +10,7 @@ import pytest
 from glassworld.bench.benchmark import Benchmark
 from glassworld.bench.section_runner import BenchSection, Figures
 from glassworld.cli import main
+from tests.support.paths import A_FILE
 
 CONFIG = {"world": "maze", "device": "cpu", "dtype": "float32"}
 
@@ -66,5 +67,5 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
     sections: list[BenchSection], capsys: pytest.CaptureFixture[str]
 ) -> None:
     sections[:] = [BenchSection("world", pytest.fail)]
-    assert main(["bench", "run", "--json", "/dev/null/more/f.json"]) == 2
-    assert capsys.readouterr().err.startswith("error: /dev/null/more")
+    assert main(["bench", "run", "--json", f"{A_FILE}/more/f.json"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {A_FILE / 'more'}")

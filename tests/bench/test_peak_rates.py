@@ -19,6 +19,7 @@ from glassworld.bench.peak_rates import (
 from glassworld.bench.tables import SECTIONS, measurement_line
 from glassworld.cli import main
 from tests.support.bench import use_small_peak_rates
+from tests.support.paths import A_FILE, ROOT
 
 SHOWN = {
     "matmul_gflops": 80.0,
@@ -91,9 +92,9 @@ def test_peak_rates_command_prints_stores_and_writes_them(
 @pytest.mark.parametrize(
     ("cache", "flags", "message"),
     [
-        ("/dev/null/cache", [], "peak rates are stored there; set XDG_CACHE_HOME"),
-        ("", ["--json", "/dev/null/more/c.json"], "choose another output folder"),
-        ("", ["--json", "/dev"], "is a folder; name the file to write"),
+        (f"{A_FILE}/cache", [], "peak rates are stored there; set XDG_CACHE_HOME"),
+        ("", ["--json", f"{A_FILE}/more/c.json"], "choose another output folder"),
+        ("", ["--json", f"{ROOT}"], "is a folder; name the file to write"),
     ],
 )
 def test_peak_rates_that_cannot_be_written_are_not_measured(
@@ -108,7 +109,7 @@ def test_peak_rates_that_cannot_be_written_are_not_measured(
         monkeypatch.setenv("XDG_CACHE_HOME", cache)
     assert main(["bench", "peak-rates", *flags]) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith("error: /dev")
+    assert printed.err.startswith(f"error: {ROOT}")
     assert message in printed.err
     assert not printed.out
     assert not list(tmp_path.rglob("ceilings.json"))

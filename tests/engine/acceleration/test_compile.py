@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from glassworld.engine.acceleration.compile import compile_decoder
 from glassworld.engine.acceleration.parts import accelerate
 from glassworld.errors import InputError
 from tests.support import tiny
+from tests.support.paths import A_FILE
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None, reason="no C++ compiler, which compiling for a CPU needs"
@@ -72,10 +74,11 @@ def test_cache_folder_that_others_can_write_to_is_refused(cache: Path) -> None:
 
 
 def test_unwritable_cache_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{A_FILE}/cache")
     world = tiny.world()
     assert compile_decoder(tiny.vae_decoder(world), world.spec, "auto") == ""
-    said = "^/dev/null/cache/glassworld/compiled/.* cannot be written to .* set XDG_CACHE_HOME"
+    folder = re.escape(f"{A_FILE / 'cache' / 'glassworld' / 'compiled'}")
+    said = f"^{folder}.* cannot be written to .* set XDG_CACHE_HOME"
     with pytest.raises(InputError, match=said):
         compile_decoder(tiny.vae_decoder(world), world.spec, "force")
     with pytest.raises(InputError, match=said):

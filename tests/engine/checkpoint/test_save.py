@@ -19,6 +19,7 @@ from glassworld.errors import InputError
 from glassworld.models.ops.quantized import quantize_layers
 from glassworld.models.vae.tiny_decoder import TinyDecoder
 from tests.support import tiny
+from tests.support.paths import UNWRITABLE
 
 FILES = [
     "config/config.json",
@@ -114,7 +115,7 @@ def test_save_into_a_folder_of_other_files_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"thesis\.tex: is a file; name a folder"):
         tiny.world().save(tmp_path / "thesis.tex")
     with pytest.raises(InputError, match="cannot be written to"):
-        tiny.world().save(Path("/proc/world"))
+        tiny.world().save(UNWRITABLE / "world")
 
 
 def test_save_of_quantized_weights_is_an_error(tmp_path: Path) -> None:
