@@ -59,6 +59,13 @@ def train(
             help="Save memory in the transformer; steps take a third longer.",
         ),
     ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="Take this long in all, and end with a world. Default: the preset's lengths.",
+        ),
+    ] = None,
     threads: Annotated[
         int, typer.Option(min=0, metavar="N", help="CPU threads. 0 lets torch choose.")
     ] = 0,
@@ -86,7 +93,7 @@ def train(
         torch.set_num_threads(threads)
     start = None if load.world is None and load.variant is None else load
     try:
-        train_world(replace(recipe, dit=dit), RunFolders(folder), start, load.device)
+        train_world(replace(recipe, dit=dit), RunFolders(folder), start, load.device, minutes)
     except KeyboardInterrupt:
         typer.echo(
             f"interrupted: finished stages and the last checkpoint in {folder} are kept; "
@@ -125,10 +132,10 @@ def evaluate_command(
     from glassworld.training.eval.evaluate import (
         EvalConfig,
         check_comparable,
-        comparison_strip,
         evaluate_world,
         side_by_side,
     )
+    from glassworld.training.eval.samples import comparison_strip
     from glassworld.training.eval.tables import score_tables
     from glassworld.training.sources.registry import open_source
 
@@ -154,7 +161,8 @@ def evaluate_command(
         with replacing(strip) as path:
             comparison_strip(pairs).save(path)
     if video is not None:
-        write_video(video, np.concatenate(pairs), world.spec.frame_rate)
+        frames = np.concatenate([np.concatenate(pair, axis=2) for pair in pairs])
+        write_video(video, frames, world.spec.frame_rate)
     console = Console()
     for table in score_tables(scores):
         console.print(table)

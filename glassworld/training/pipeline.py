@@ -26,9 +26,12 @@ from glassworld.training.objectives.vae import VAE, normalize_latents, train_dec
 from glassworld.training.objectives.world_model import WorldModel
 from glassworld.training.recipes import RunFolders, TrainingRecipe
 from glassworld.training.sources.registry import open_source
+from glassworld.training.stage_budget import StageBudget
 from glassworld.training.weights.warm_start import load_start, warm_start_model, warm_start_vae
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 1000
+TIMED_SHARDS, TIMED_EPISODES = 128, 8
+"""Largest collection under a time limit, and the episodes of its small shards: 2.3 GB in all."""
 ANCHOR_WEIGHT = 0.02
 """Of the squared distance of the latents to those of the world that the training starts from."""
 
@@ -38,6 +41,7 @@ def train_world(
     folders: RunFolders,
     start: LoadOptions | None = None,
     device: str = "cpu",
+    minutes: float | None = None,
 ) -> None:
     """Run all stages, from collecting episodes to the exported world.
 
@@ -51,33 +55,46 @@ def train_world(
         Names a world whose weights to start from.
     device
         `cpu`, `cuda` or `cuda:N`.
+    minutes
+        Length of the whole training, over all interruptions. The lengths of the recipe then only
+        say which share of a stage each part takes. None: the recipe's lengths.
 
     Raises
     ------
     InputError
-        The source, the device, the world to start from or the folder cannot be used. It is raised
-        before the first stage.
+        The source, the device, the minutes, the world to start from or the folder cannot be used.
+        It is raised before the first stage.
     """
     torch_device = pick_device(device)
     keep_freed_memory()
+    budget = StageBudget(folders.root / "clock.json", minutes)
     with open_source(recipe.source) as source:
         recipe = recipe.fitted(source)
+    if minutes is not None:
+        recipe = replace(recipe, shards=TIMED_SHARDS, episodes=TIMED_EPISODES)
     networks = None if start is None else load_start(start, recipe)
     writable_folder(folders.root)
-    collect_episodes(recipe, folders)
-    vae = prepare_vae(recipe, folders, networks, torch_device)
-    encoder = vae.to(torch_device).encoder
-    episodes = encode_episodes(
-        encoder, folders.episodes, folders.latents, recipe.dit.format.frames_per_block
+    collect_episodes(recipe, folders, budget)
+    vae = prepare_vae(recipe, folders, networks, torch_device, budget)
+    with budget.stage("latents"):
+        episodes = encode_episodes(
+            vae.to(torch_device).encoder,
+            folders.episodes,
+            folders.latents,
+            recipe.dit.format.frames_per_block,
+        )
+    preview = SampleWriter(
+        vae.cpu().decoder, episodes, folders.root, frame_rate=recipe.dit.format.frame_rate
     )
-    preview = SampleWriter(vae.cpu().decoder, episodes)
     model = prepare_model(recipe, episodes, networks).to(torch_device)
-    train_transformer(episodes, recipe.dit, folders.transformer, model, preview)
+    with budget.stage("transformer") as seconds:
+        train_transformer(episodes, recipe.dit, folders.transformer, model, preview, seconds)
     export_world(vae, model, recipe.dit, folders.world)
     save_start_images(recipe.source, folders.world / "pictures")
+    preview(model, recipe.dit.sampler, folders.transformer)
 
 
-def collect_episodes(recipe: TrainingRecipe, folders: RunFolders) -> None:
+def collect_episodes(recipe: TrainingRecipe, folders: RunFolders, budget: StageBudget) -> None:
     """Collect training and held-out episodes; draw a contact sheet."""
     config = CollectionConfig(
         folders.episodes,
@@ -87,13 +104,19 @@ def collect_episodes(recipe: TrainingRecipe, folders: RunFolders) -> None:
         recipe.frames,
         recipe.source,
     )
-    paths = collect_shards(config)
-    collect_shards(replace(config, folder=folders.held_out, seed=HELD_OUT_SEED, shards=1))
+    with budget.stage("episodes") as seconds:
+        left = None if seconds is None else seconds - budget.spent.get("episodes", 0.0)
+        paths = collect_shards(config, torch.get_num_threads(), left)
+        collect_shards(replace(config, folder=folders.held_out, seed=HELD_OUT_SEED, shards=1))
     contact_sheet(load_shard(paths[0])).save(folders.root / "contact-sheet.png")
 
 
 def prepare_vae(
-    recipe: TrainingRecipe, folders: RunFolders, start: Networks | None, device: torch.device
+    recipe: TrainingRecipe,
+    folders: RunFolders,
+    start: Networks | None,
+    device: torch.device,
+    budget: StageBudget,
 ) -> VAE:
     """Train the VAE and then its decoder alone, or load what was trained before.
 
@@ -110,8 +133,10 @@ def prepare_vae(
         vae.load_state_dict(torch.load(trained, weights_only=True))
         return vae.eval()
     dataset = EpisodeDataset(folders.episodes)
-    _train_both(vae, dataset, recipe, folders, start, device)
-    train_decoder(dataset, recipe.vae, folders.decoder, vae.to(device))
+    with budget.stage("VAE") as seconds:
+        _train_both(vae, dataset, recipe, folders, start, device, seconds)
+    with budget.stage("decoder") as seconds:
+        train_decoder(dataset, recipe.vae, folders.decoder, vae.to(device), seconds)
     _save_weights(vae.cpu(), trained)
     return vae.eval()
 
@@ -123,6 +148,7 @@ def _train_both(
     folders: RunFolders,
     start: Networks | None,
     device: torch.device,
+    seconds: float | None,
 ) -> None:
     """Train encoder and decoder together and normalize the latents."""
     vae_recipe, normalized = recipe.vae, folders.vae / "normalised.pt"
@@ -137,7 +163,7 @@ def _train_both(
             clip_steps=vae_recipe.long_steps,
             anchor_weight=ANCHOR_WEIGHT,
         )
-    train_vae(dataset, vae_recipe, folders.vae, vae.to(device)).cpu()
+    train_vae(dataset, vae_recipe, folders.vae, vae.to(device), seconds).cpu()
     normalize_latents(vae, EpisodeDataset(folders.episodes, limit=1).frames)
     _save_weights(vae, normalized)
 

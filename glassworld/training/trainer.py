@@ -1,14 +1,17 @@
 """The training loop: checkpoints to resume from, loss curves, learning rates and optimizers."""
 
 import csv
+import io
 import math
 import pickle
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,8 +22,12 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from glassworld.errors import CheckpointError
+from glassworld.files import write_file
 from glassworld.training.muon import Muon, has_fast_bfloat16
 
+SAVE_EVERY_SECONDS = 45.0
+REPORT_EVERY_SECONDS = 60.0
+"""Between the lines that are printed where the output is no terminal."""
 EMA_WARMUP_STEPS = 10
 MAX_GRADIENT_NORM = 1.0
 _DAMAGE = (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError)
@@ -29,6 +36,9 @@ _DAMAGE = (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.Unpickl
 @dataclass(frozen=True)
 class CosineSchedule:
     """Learning rates: a linear warmup, then half a cosine down to `floor`.
+
+    With `seconds` the training takes that long, however many steps fit in. The lengths in steps
+    then only say which share of the time each part takes.
 
     Parameters
     ----------
@@ -40,18 +50,21 @@ class CosineSchedule:
         Steps of the linear rise.
     floor
         The last rate as a share of the highest.
+    seconds
+        Length of the training; None: it takes `steps`.
     """
 
     steps: int
     rate: float
     warmup_steps: int = 50
     floor: float = 0.02
+    seconds: float | None = None
 
     def at(self, step: int) -> float:
         """Return the learning rate of a step."""
         if step < self.warmup_steps:
             return self.rate * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        done = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
         return self.rate * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2)
 
 
@@ -88,13 +101,21 @@ class Trainer:
         self.ema_decay = ema_decay
         self.optimizers = optimizers or optimizers_for(model)
         self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         self._curve: list[dict[str, float]] = []
 
     @property
     def state_path(self) -> Path:
         """Path of the checkpoint."""
         return self.folder / "state.pt"
+
+    @property
+    def position(self) -> int:
+        """How far the training is, in steps of the schedule: equals `step` without a time limit."""
+        if self.schedule.seconds is None:
+            return self.step
+        done = min(1.0, self.seconds / self.schedule.seconds)
+        return int(done * self.schedule.steps)
 
     def resume(self) -> None:
         """Continue from the last checkpoint, if there is one.
@@ -117,21 +138,28 @@ class Trainer:
             ) from error
         for name, value in state["average"].items():
             self.ema[name].copy_(value)
-        self.step = int(state["step"])
+        self.step, self.seconds = int(state["step"]), float(state.get("seconds", 0.0))
         self._curve = state["curve"]
 
     def save(self) -> None:
-        """Write the checkpoint and the curves, each file whole or not at all."""
-        draft = self.state_path.with_suffix(".part")
+        """Write the checkpoint and the curves, each file whole or not at all.
+
+        Raises
+        ------
+        DiskFullError
+            The disk has no room. The last checkpoint stays.
+        """
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.ema,
             "step": self.step,
+            "seconds": self.seconds,
             "curve": self._curve,
         }
-        torch.save(state, draft)
-        draft.replace(self.state_path)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_file(self.state_path, content.getvalue())
         if self._curve:
             self._plot()
             with (self.folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
@@ -140,10 +168,17 @@ class Trainer:
                 table.writeheader()
                 table.writerows(self._curve)
 
-    def steps(self, label: str, until: int | None = None, save_every: int = 100) -> Iterator[int]:
+    def steps(self, label: str, until: int | None = None) -> Iterator[int]:
         """Iterate over the remaining steps with a progress bar; call `update` once for each.
 
-        Saves every `save_every` steps and at the end.
+        Saves every `SAVE_EVERY_SECONDS` and at the end. At least one step is taken.
+
+        Parameters
+        ----------
+        label
+            Name of the stage for the progress bar.
+        until
+            Position at which to stop; None: the end of the schedule.
         """
         until = self.schedule.steps if until is None else until
         columns = (
@@ -152,20 +187,39 @@ class Trainer:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns) as progress:
-            bar = progress.add_task(label, total=until, completed=self.step)
-            while self.step < until:
+        console = Console()
+        saved = reported = last = time.monotonic()
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+            bar = progress.add_task(label, total=until, completed=self.position)
+            while self.position < until:
                 yield self.step
-                progress.update(bar, completed=self.step)
-                if self.step % save_every == 0:
+                now = time.monotonic()
+                self.seconds, last = self.seconds + now - last, now
+                progress.update(bar, completed=self.position)
+                if now - reported >= REPORT_EVERY_SECONDS and not console.is_terminal:
+                    console.print(self._progress_line(label, until))
+                    reported = now
+                if now - saved >= SAVE_EVERY_SECONDS:
                     self.save()
+                    saved = time.monotonic()
         self.save()
+
+    def _progress_line(self, label: str, until: int) -> str:
+        """Say how far the training is, for outputs that are no terminal."""
+        left = self.seconds * (until - self.position) / max(1, self.position)
+        values = ", ".join(
+            f"{name} {value:.4g}"
+            for name, value in (self._curve[-1] if self._curve else {}).items()
+            if name != "step"
+        )
+        share = self.position / until
+        return f"{label}: step {self.step}, {share:.0%}, {left / 60:.0f} min left; {values}"
 
     def update(self, loss: Tensor) -> None:
         """Take one optimizer step down the gradient of `loss` and update the averaged weights."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.schedule.at(self.step)
+                group["lr"] = self.schedule.at(self.position)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)

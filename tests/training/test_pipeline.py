@@ -1,5 +1,6 @@
 """The whole training: it makes a world that plays, and repeats no finished stage."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,9 +72,27 @@ def test_train_world_makes_a_world_and_repeats_no_finished_stage(tmp_path: Path)
     discriminator = torch.load(folders.transformer / "critic" / "state.pt", weights_only=True)
     assert discriminator["step"] == 2
 
+    page = (tmp_path / "samples.html").read_text()
+    assert page.count("data:image/") == 6  # animation, strip, three curves, contact sheet
+    with Image.open(tmp_path / "samples.webp") as animation:
+        assert animation.size == (4 * 96, 2 * 64)
+        animation.seek(68)
+
     encoded = (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns
     train_world(TINY, folders)
     assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == encoded
+
+
+def test_train_world_with_minutes_ends_with_a_world_of_the_source(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path)
+    recipe = replace(TINY, source="drive")
+    train_world(recipe, folders, minutes=0.02)
+    world = load_world(folders.world)
+    assert (world.spec.mode, world.spec.frames_per_block) == ("gta_drive", 1)
+    start_image = next((folders.world / "pictures").glob("drive-*.png"))
+    assert world.generate(start_image, num_latent_frames=3).frames.shape == (9, 64, 96, 3)
+    clock = json.loads((tmp_path / "clock.json").read_text())
+    assert list(clock) == ["episodes", "VAE", "decoder", "latents", "transformer"]
 
 
 @pytest.mark.slow

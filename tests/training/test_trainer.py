@@ -16,7 +16,7 @@ def _train_line(folder: Path, until: int) -> Trainer:
     model = torch.nn.Linear(3, 1)
     trainer = Trainer(folder, model, CosineSchedule(steps=6, rate=0.1, warmup_steps=2))
     trainer.resume()
-    for step in trainer.steps("line", until, save_every=1):
+    for step in trainer.steps("line", until):
         x = torch.randn(8, 3, generator=generator(0, step))
         loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
         trainer.update(loss)
@@ -38,7 +38,23 @@ def test_trainer_interrupted_gives_the_same_weights_and_curve(tmp_path: Path) ->
 def test_trainer_checkpoint_keeps_its_keys(tmp_path: Path) -> None:
     _train_line(tmp_path, 1)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert set(state) == {"model", "optimizers", "average", "step", "curve"}
+    assert set(state) == {"model", "optimizers", "average", "step", "seconds", "curve"}
+
+
+def test_trainer_with_a_time_limit_ends_and_resumes_where_it_was(tmp_path: Path) -> None:
+    def train(seconds: float) -> Trainer:
+        schedule = CosineSchedule(1000, 0.1, seconds=seconds)
+        trainer = Trainer(tmp_path, torch.nn.Linear(3, 1), schedule)
+        trainer.resume()
+        for _ in trainer.steps("line"):
+            trainer.update(trainer.model(torch.ones(2, 3)).square().mean())
+        return trainer
+
+    first = train(0.2)
+    assert first.position == 1000
+    assert first.step > 1
+    assert train(0.2).step == first.step
+    assert train(0.4).step > first.step
 
 
 def test_trainer_with_a_damaged_checkpoint_refuses_and_keeps_the_file(tmp_path: Path) -> None:

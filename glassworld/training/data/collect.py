@@ -1,7 +1,13 @@
 """Collect episodes from the simulator: reproducible shards that resume after an interruption."""
 
+import multiprocessing
 import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -14,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from glassworld.errors import InputError
+from glassworld.files import replacing
 from glassworld.specs import TIME_FACTOR
 from glassworld.training.sources.registry import open_source
 from glassworld.training.sources.source import Frame, Source
@@ -77,27 +84,60 @@ class Episodes(NamedTuple):
     pose: NDArray[np.float32]
 
 
-def collect_shards(config: CollectionConfig) -> list[Path]:
+def collect_shards(
+    config: CollectionConfig, workers: int = 1, seconds: float | None = None
+) -> list[Path]:
     """Write the shards that are missing or damaged.
 
     A shard depends on the seed and its number alone. So an interrupted collection resumes, and
     gives the same files.
 
+    Parameters
+    ----------
+    config
+        What to collect.
+    workers
+        Processes that collect at the same time.
+    seconds
+        Start no further shards after so long, once there is one. None: no limit.
+
     Returns
     -------
-    The paths of all shards.
+    The paths of the shards there are.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
     paths = [config.path(shard) for shard in range(config.shards)]
-    missing = [shard for shard, path in enumerate(paths) if not is_complete(path)]
-    for shard in track(missing, description=f"collecting episodes, seed {config.seed}"):
-        episodes = record_episodes(
-            config.source, config.episodes, config.frames, (config.seed, shard)
-        )
-        draft = paths[shard].with_suffix(".part")
+    complete = {shard for shard, path in enumerate(paths) if is_complete(path)}
+    missing = [shard for shard in range(config.shards) if shard not in complete]
+    workers = max(1, min(workers, len(missing)))
+    waves = [missing[start : start + workers] for start in range(0, len(missing), workers)]
+    started = time.monotonic()
+    with _mapper(workers) as run:
+        for wave in track(waves, description=f"collecting episodes, seed {config.seed}"):
+            if seconds is not None and complete and time.monotonic() - started >= seconds:
+                break
+            complete.update(run(partial(_write_shard, config), wave))
+    return [paths[shard] for shard in sorted(complete)]
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator[Callable[..., Iterable[int]]]:
+    """Yield a `map` over processes, or the ordinary one for a single worker."""
+    if workers == 1:
+        yield map
+        return
+    # A new interpreter per worker: torch's threads do not survive a fork.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as executor:
+        yield executor.map
+
+
+def _write_shard(config: CollectionConfig, shard: int) -> int:
+    """Write a shard, whole or not at all; return its number."""
+    seed = (config.seed, shard)
+    episodes = record_episodes(config.source, config.episodes, config.frames, seed)
+    with replacing(config.path(shard)) as draft:
         save_file(episodes._asdict(), draft)
-        draft.replace(paths[shard])
-    return paths
+    return shard
 
 
 def record_episodes(name: str, count: int, frames: int, seed: tuple[int, int]) -> Episodes:

@@ -27,6 +27,7 @@ from glassworld.training.eval.metrics import (
     frame_psnr,
     motion,
     sharpness,
+    split_seconds,
     ssim,
     thumbnails,
     turn_pixels,
@@ -137,14 +138,6 @@ def rollout_frames(world: World, start_image: Frame, actions: list[Action]) -> F
     """Return the frames [N, H, W, 3] of the model from a start image."""
     session: Session = world.start(Image.fromarray(start_image))
     return np.concatenate([session.step(action) for action in actions])
-
-
-def split_seconds(frames: Frame) -> list[Frame]:
-    """Split frames [N, H, W, 3] into seconds, without the start image in front of the first."""
-    length = TIME_FACTOR * LATENT_FRAMES_PER_SECOND
-    first = length - TIME_FACTOR + 1
-    cuts = range(first, len(frames), length)
-    return [part[1:] if not index else part for index, part in enumerate(np.split(frames, cuts))]
 
 
 def score_blocks(world: World, source: Source, config: EvalConfig) -> BlockScores:
@@ -318,20 +311,9 @@ def evaluate_world(
 
 def side_by_side(
     world: World, source: Source, config: EvalConfig, count: int = 3
-) -> Iterator[Frame]:
-    """Yield uint8 [N, H, 2 W, 3] for each start: truth on the left, model on the right."""
+) -> Iterator[tuple[Frame, Frame]]:
+    """Yield the frames [N, H, W, 3] of the truth and of the model for each start."""
     for index in range(count):
         rng = np.random.default_rng((config.seed, index))
         actions, truth = play_script(source, config.seed + index, rng, config.seconds)
-        yield np.concatenate([truth, rollout_frames(world, truth[0], actions)], axis=2)
-
-
-def comparison_strip(pairs: list[Frame], columns: int = 12) -> Image.Image:
-    """Draw a row of truth and a row of the model for each start, evenly spaced frames."""
-    rows = []
-    for pair in pairs:
-        indices = np.linspace(0, len(pair) - 1, columns).astype(int)
-        width = pair.shape[2] // 2
-        for half in (pair[:, :, :width], pair[:, :, width:]):
-            rows.append(np.concatenate(list(half[indices]), axis=1))
-    return Image.fromarray(np.concatenate(rows))
+        yield truth, rollout_frames(world, truth[0], actions)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from glassworld.engine.media.images import psnr
-from glassworld.training.sources.source import Frame
+from glassworld.specs import TIME_FACTOR
+from glassworld.training.sources.source import LATENT_FRAMES_PER_SECOND, Frame
 
 MAX_SHIFT = 14
 """Largest shift in pixels between two frames that the search for turns considers."""
@@ -35,6 +36,14 @@ def ssim(frames: Frame, truth: Frame, window: int = 7) -> float:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     score = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     return float((score / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
+
+
+def split_seconds(frames: Frame) -> list[Frame]:
+    """Split frames [N, H, W, 3] into seconds, without the start image in front of the first."""
+    length = TIME_FACTOR * LATENT_FRAMES_PER_SECOND
+    first = length - TIME_FACTOR + 1
+    cuts = range(first, len(frames), length)
+    return [part[1:] if not index else part for index, part in enumerate(np.split(frames, cuts))]
 
 
 def turn_pixels(frames: Frame) -> float:

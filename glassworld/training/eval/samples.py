@@ -1,27 +1,38 @@
-"""Images of what a model in training can do: truth above, model below, from the same start."""
+"""Samples of what a model in training can do, and a page that shows them beside the curves."""
 
+import base64
+import html
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from glassworld.engine.sampling import DenoisingStep
-from glassworld.files import replacing
+from glassworld.files import replacing, write_file
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.training.data.latents import LatentEpisodes
 from glassworld.training.data.segments import draw_segment
+from glassworld.training.eval.metrics import frame_psnr, split_seconds
 from glassworld.training.objectives.world_model import ModelRollout, WorldModel
+from glassworld.training.sources.source import Frame
 from glassworld.training.trainer import generator
 
 COLUMNS = 12
 SEED = 7
+PAGE = "samples.html"
+SCALE = 3
+"""How much larger the page shows frames."""
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
+img { image-rendering: pixelated; max-width: 100% }
+table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right }
+"""
 
 
 class SampleWriter:
-    """Generates the same segments at each call and writes `samples.png`.
+    """Generates the same segments at each call and shows them in `samples.html`.
 
     Parameters
     ----------
@@ -29,32 +40,117 @@ class SampleWriter:
         Decoder of the latents.
     episodes
         To take the segments from.
+    root
+        Folder of the run, which takes the page.
     count
         Number of segments.
     frames
         Length of a segment in latent frames.
+    frame_rate
+        Content frames per second.
     """
 
     def __init__(
-        self, decoder: VAEDecoder, episodes: LatentEpisodes, count: int = 4, frames: int = 18
+        self,
+        decoder: VAEDecoder,
+        episodes: LatentEpisodes,
+        root: Path,
+        count: int = 4,
+        frames: int = 18,
+        frame_rate: int = 12,
     ) -> None:
-        self.decoder, self.blocks = decoder, frames // episodes.frames_per_block
+        self.decoder, self.root, self.frame_rate = decoder, root, frame_rate
+        self.blocks = frames // episodes.frames_per_block
         self.segment = draw_segment(episodes, count, 0, self.blocks, generator(SEED, 0))
 
     @torch.no_grad()
     def __call__(self, model: WorldModel, steps: tuple[DenoisingStep, ...], folder: Path) -> None:
-        """Generate the segments with the model and write the image into `folder`."""
+        """Generate the segments with the model, write `samples.png` into `folder` and the page."""
         rollout = ModelRollout(model, self.segment.to(model.device), steps)
         rollout.generate(self.blocks, generator(SEED, 1))
-        rows = []
-        for truth, sample in zip(self.segment.latents, torch.cat(rollout.blocks, 2), strict=True):
-            rows += [self._row(truth), self._row(sample.to(truth.device))]
+        samples = torch.cat(rollout.blocks, 2).to(self.segment.latents.device)
+        pairs = [
+            (self._decode(truth), self._decode(sample))
+            for truth, sample in zip(self.segment.latents, samples, strict=True)
+        ]
         with replacing(folder / "samples.png") as path:
-            Image.fromarray(np.concatenate(rows)).save(path, "PNG")
+            comparison_strip(pairs).save(path, "PNG")
+        write_animation(self.root / "samples.webp", pairs, self.frame_rate)
+        write_samples_page(self.root, pairs)
 
-    def _row(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Decode latents [C, F, h, w] and join evenly spaced frames."""
+    def _decode(self, latents: Tensor) -> Frame:
+        """Decode latents [C, F, h, w] to frames [N, H, W, 3]."""
         pixels = self.decoder(latents[None]).permute(0, 2, 3, 4, 1)
-        frames = self.decoder.to_bytes(pixels)[0].numpy()
-        indices = np.linspace(0, len(frames) - 1, COLUMNS).astype(int)
-        return np.concatenate(list(frames[indices]), axis=1)
+        frames: Frame = self.decoder.to_bytes(pixels)[0].numpy()
+        return frames
+
+
+def comparison_strip(pairs: list[tuple[Frame, Frame]], columns: int = COLUMNS) -> Image.Image:
+    """Draw a row of truth and a row of the model for each pair, evenly spaced frames."""
+    rows = []
+    for pair in pairs:
+        for frames in pair:
+            indices = np.linspace(0, len(frames) - 1, columns).astype(int)
+            rows.append(np.concatenate(list(frames[indices]), axis=1))
+    return Image.fromarray(np.concatenate(rows))
+
+
+def write_animation(path: Path, pairs: list[tuple[Frame, Frame]], frame_rate: int) -> None:
+    """Write an animated image: truth above, model below, the pairs side by side."""
+    rows = [np.concatenate(frames, axis=2) for frames in zip(*pairs, strict=True)]
+    images = [Image.fromarray(frame) for frame in np.concatenate(rows, axis=1)]
+    with replacing(path) as draft:
+        images[0].save(
+            draft,
+            "WEBP",
+            save_all=True,
+            append_images=images[1:],
+            duration=round(1000 / frame_rate),
+            loop=0,
+            lossless=True,
+        )
+
+
+def write_samples_page(root: Path, pairs: list[tuple[Frame, Frame]]) -> None:
+    """Write `samples.html`: truth and model side by side, PSNR by second, curves, the data.
+
+    Parameters
+    ----------
+    root
+        Folder of the run. Images that it does not have yet are left out.
+    pairs
+        Frames of the truth and of the model, both decoded from latents.
+    """
+    seconds = [
+        np.mean([frame_psnr(*parts) for parts in second])
+        for second in zip(
+            *(list(zip(*map(split_seconds, pair), strict=True)) for pair in pairs), strict=True
+        )
+    ]
+    header = "".join(f"<th>{index + 1}</th>" for index in range(len(seconds)))
+    cells = "".join(f"<td>{value:.1f}</td>" for value in seconds)
+    parts = [
+        f"<h1>{html.escape(root.resolve().name)}</h1>",
+        "<p>Truth above, model below. Both come from the VAE's decoder.</p>",
+        _figure(root / "samples.webp", "The model continues start images under recorded actions"),
+        f"<table><tr><th>second</th>{header}</tr><tr><th>PSNR, dB</th>{cells}</tr></table>",
+        _figure(root / "transformer" / "samples.png", "The same by time, truth above, model below"),
+        _figure(root / "transformer" / "curve.png", "Losses of the transformer"),
+        _figure(root / "vae" / "curve.png", "PSNR and KL of the VAE"),
+        _figure(root / "vae" / "decoder" / "curve.png", "PSNR of the decoder alone"),
+        _figure(root / "contact-sheet.png", "Collected episodes, one per row"),
+    ]
+    page = f"<!doctype html><meta charset=utf-8><title>Samples</title><style>{_STYLE}</style>"
+    write_file(root / PAGE, (page + "\n".join(parts) + "\n").encode())
+
+
+def _figure(path: Path, caption: str) -> str:
+    """Embed an image in the page, frames enlarged; nothing if there is no image."""
+    if not path.exists():
+        return ""
+    with Image.open(path) as image:
+        width = image.width if path.stem == "curve" else image.width * SCALE
+    data = base64.b64encode(path.read_bytes()).decode()
+    kind = path.suffix.removeprefix(".")
+    source = f"data:image/{kind};base64,{data}"
+    return f'<h2>{html.escape(caption)}</h2><img width={width} src="{source}" alt="">'

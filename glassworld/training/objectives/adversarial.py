@@ -74,6 +74,8 @@ class AdversarialTrainer:
         Number of rollouts.
     folder
         Folder of the discriminator's checkpoint.
+    steps
+        Steps of the discriminator to expect; None: those of the recipe.
     """
 
     def __init__(
@@ -83,15 +85,18 @@ class AdversarialTrainer:
         recipe: DiscriminatorRecipe,
         batch_size: int,
         folder: Path,
+        steps: int | None = None,
     ) -> None:
         self.recipe = recipe
+        steps = steps or recipe.steps // recipe.every
+        self.warmup_steps = min(recipe.warmup_steps, steps // 2)
         torch.manual_seed(0)
         channels = episodes.latents.shape[2]
         actions = episodes.keyboard.shape[-1] + episodes.mouse.shape[-1]
         discriminator = Discriminator(channels, actions, width=recipe.width)
         self.discriminator = discriminator.to(model.device)
         optimizer = torch.optim.Adam(self.discriminator.parameters(), betas=(0.0, 0.99))
-        schedule = CosineSchedule(recipe.steps // recipe.every, recipe.rate)
+        schedule = CosineSchedule(steps, recipe.rate)
         self.trainer = Trainer(folder, self.discriminator, schedule, optimizers=[optimizer])
         self.trainer.resume()
         random = generator(1, self.trainer.step)
@@ -115,5 +120,5 @@ class AdversarialTrainer:
             self.trainer.log(critic=loss.item())
         if self.trainer.step % SAVE_EVERY == 0:
             self.save()
-        is_active = self.trainer.step > self.recipe.warmup_steps
+        is_active = self.trainer.step > self.warmup_steps
         return self.recipe.weight * is_active * generator_loss(self.discriminator, real, generated)

@@ -166,17 +166,40 @@ def train_transformer(
     folder: Path,
     model: WorldModel,
     preview: Preview,
+    seconds: float | None = None,
 ) -> None:
-    """Train the model; resumes from `folder`, leaves the averaged weights in `model`."""
+    """Train the model; resumes from `folder`, leaves the averaged weights in `model`.
+
+    Parameters
+    ----------
+    episodes
+        To learn from.
+    recipe
+        How to train.
+    folder
+        Takes the checkpoint, the curves and the discriminator.
+    model
+        To train.
+    preview
+        Shows what the model can do.
+    seconds
+        Length of the training; None: as many steps as the recipe says.
+    """
     episodes = episodes.to(model.device)
-    schedule = CosineSchedule(recipe.steps, recipe.rate, WARMUP_STEPS)
+    schedule = CosineSchedule(recipe.steps, recipe.rate, WARMUP_STEPS, seconds=seconds)
     trainer = Trainer(folder, model, schedule, recipe.ema_decay)
     trainer.resume()
     adversarial: AdversarialTrainer | None = None
     for step in trainer.steps("transformer"):
-        if adversarial is None and recipe.steps - step <= recipe.discriminator.steps:
+        if adversarial is None and recipe.steps - trainer.position <= recipe.discriminator.steps:
+            expected = None if seconds is None else _expected_steps(trainer, recipe.discriminator)
             adversarial = AdversarialTrainer(
-                episodes, model, recipe.discriminator, recipe.batch_size, folder / "critic"
+                episodes,
+                model,
+                recipe.discriminator,
+                recipe.batch_size,
+                folder / "critic",
+                expected,
             )
         random = generator(recipe.seed, step)
         with autocast(model.device):
@@ -192,6 +215,12 @@ def train_transformer(
     if adversarial is not None:
         adversarial.save()
     model.load_state_dict(trainer.ema)
+
+
+def _expected_steps(trainer: Trainer, recipe: DiscriminatorRecipe) -> int:
+    """Estimate the steps of the discriminator from the speed so far; its steps take twice long."""
+    speed = trainer.step / max(1, trainer.position)
+    return max(2, int(speed * recipe.steps / recipe.every / 2))
 
 
 def training_losses(

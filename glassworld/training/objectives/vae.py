@@ -162,8 +162,14 @@ def normalize_latents(vae: VAE, frames: Tensor) -> None:
     rescale_latents(vae, latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4)))
 
 
-def train_vae(dataset: EpisodeDataset, recipe: VAERecipe, folder: Path, vae: VAE) -> VAE:
-    """Train encoder and decoder together; resumes from `folder`.
+def train_vae(
+    dataset: EpisodeDataset,
+    recipe: VAERecipe,
+    folder: Path,
+    vae: VAE,
+    seconds: float | None = None,
+) -> VAE:
+    """Train encoder and decoder together; resumes from `folder`, stops after so many seconds.
 
     With an `anchor_weight` the latents stay near those of the encoder that `vae` came with, so
     that a transformer trained on those remains useful.
@@ -173,13 +179,14 @@ def train_vae(dataset: EpisodeDataset, recipe: VAERecipe, folder: Path, vae: VAE
     The same `vae`, with the averaged weights.
     """
     anchor = deepcopy(vae.encoder).requires_grad_(False)
-    schedule = CosineSchedule(recipe.image_steps + recipe.clip_steps, recipe.rate)
+    steps = recipe.image_steps + recipe.clip_steps
+    schedule = CosineSchedule(steps, recipe.rate, seconds=seconds)
     trainer = Trainer(folder, vae, schedule)
     trainer.resume()
     device = vae.decoder.conv2.weight.device
     for step in trainer.steps("VAE"):
         random = generator(recipe.seed, step)
-        pixels = dataset.clips(*_batch_shape(recipe, step), random).to(device)
+        pixels = dataset.clips(*_batch_shape(recipe, trainer.position, step), random).to(device)
         with autocast(device):
             rebuilt, latents, kl = vae(pixels, random)
             loss = _reconstruction_loss(rebuilt, pixels, recipe) + recipe.kl_weight * kl
@@ -194,9 +201,15 @@ def train_vae(dataset: EpisodeDataset, recipe: VAERecipe, folder: Path, vae: VAE
     return vae.eval()
 
 
-def train_decoder(dataset: EpisodeDataset, recipe: VAERecipe, folder: Path, vae: VAE) -> None:
-    """Train the decoder alone; resumes from `folder`, leaves the averaged weights in `vae`."""
-    schedule = CosineSchedule(recipe.decoder_steps, recipe.rate)
+def train_decoder(
+    dataset: EpisodeDataset,
+    recipe: VAERecipe,
+    folder: Path,
+    vae: VAE,
+    seconds: float | None = None,
+) -> None:
+    """Train the decoder alone, as `train_vae`; leaves the averaged weights in `vae`."""
+    schedule = CosineSchedule(recipe.decoder_steps, recipe.rate, seconds=seconds)
     trainer = Trainer(folder, vae.decoder, schedule, DECODER_EMA_DECAY)
     trainer.resume()
     device = vae.decoder.conv2.weight.device
@@ -214,12 +227,12 @@ def train_decoder(dataset: EpisodeDataset, recipe: VAERecipe, folder: Path, vae:
     vae.decoder.load_state_dict(trainer.ema)
 
 
-def _batch_shape(recipe: VAERecipe, step: int) -> tuple[int, int]:
+def _batch_shape(recipe: VAERecipe, position: int, step: int) -> tuple[int, int]:
     """Return how many clips of how many frames a step takes. An image is a clip of one frame."""
-    remaining = recipe.image_steps + recipe.clip_steps - step
+    remaining = recipe.image_steps + recipe.clip_steps - position
     if remaining <= recipe.long_steps:
         return recipe.long_batch_size, recipe.long_frames
-    if step < recipe.image_steps or step % 20 < 10:
+    if position < recipe.image_steps or step % 20 < 10:
         return recipe.image_batch_size, 1
     return recipe.clip_batch_size, recipe.clip_frames
 

@@ -1,5 +1,6 @@
 """Collected shards: reproducible, resumable, checked when read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,20 @@ def test_collect_shards_interrupted_resumes_and_gives_the_same_files(tmp_path: P
     collect_shards(config)
     assert second.read_bytes() == before
     assert first.stat().st_mtime_ns == written
+
+
+def test_collect_shards_by_two_processes_gives_the_same_files(tmp_path: Path) -> None:
+    config = CollectionConfig(tmp_path / "one", 3, shards=2, episodes=1, frames=5, source="drive")
+    one = collect_shards(config)
+    two = collect_shards(replace(config, folder=tmp_path / "two"), workers=2)
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_collect_shards_without_time_left_collects_one(tmp_path: Path) -> None:
+    config = CollectionConfig(tmp_path, 3, shards=3, episodes=1, frames=5, source="drive")
+    assert len(collect_shards(config, seconds=0.0)) == 1
+    assert len(collect_shards(config, seconds=0.0)) == 1
+    assert len(collect_shards(config)) == 3
 
 
 def test_load_shard_damaged_is_refused_by_name(tmp_path: Path) -> None:
