@@ -24,9 +24,9 @@ LANE = 2.0
 """Distance between the middles of two lanes."""
 JUMP_HEIGHT = 1.9
 CAMERA_HEIGHT, CAMERA_DISTANCE = 3.0, 4.8
-_CAMERA_FOLLOWS = 0.65
+_CAMERA_FOLLOWS = 0.5
 """How far the camera follows the runner to the side."""
-_CAMERA_RISES, _CAMERA_SINKS = 0.35, 0.5
+_CAMERA_RISES, _CAMERA_SINKS = 0.2, 0.3
 
 _RUN = (0.0, 0.25, 0.5, 0.75, 1.0)
 _BOUNCE = (0.0, 0.25, 0.4, 0.15, 0.0)
@@ -35,7 +35,7 @@ _RISE = (0.0, 0.4375, 0.75, 0.9375, 1.0)  # 1 - (1 - t)^2: half a parabola
 _DROP = (1.0, 0.6, 0.15, 0.0, 0.0)
 _SWING = (0.0, 0.6, 1.0, 0.5, 0.0)
 _SHAKE = (0.0, 0.4, 1.0, -0.6, 0.0)
-_SWING_ANGLE = math.radians(20)
+_SWING_ANGLE = math.radians(15)
 
 
 class RunnerView(NamedTuple):
@@ -175,7 +175,7 @@ def _turning(move: Move, frame: int, offset: float) -> tuple[float, float, float
         (1 - ahead) ** 2 * a + 2 * ahead * (1 - ahead) * b + ahead**2 * c
         for a, b, c in zip(begin, corner, end, strict=True)
     ]
-    eased = share * share * (3 - 2 * share)
+    eased = (share + share * share * (3 - 2 * share)) / 2
     near, far = _CAMERA_FOLLOWS * lane, CELL * ENTRY_CELL - CAMERA_DISTANCE
     eye = [
         near + eased * (side * far - near),
