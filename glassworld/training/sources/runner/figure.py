@@ -51,9 +51,11 @@ def draw_runner(draw: ImageDraw.ImageDraw, camera: Camera, view: RunnerView) -> 
         shape(((x - 0.17, foot), (x - 0.17, 0.9), (x + 0.17, 0.9), (x + 0.17, foot)), NAVY)
     hand = 1.75 if in_air else 0.85
     for side, swing in ((-1, right), (1, left)):
-        x, end = side * 0.56, hand + 0.5 * swing * (not in_air)
+        x, end = side * 0.64, hand + 0.5 * swing * (not in_air)
         shape(((x - 0.13, 1.4), (x - 0.13, end), (x + 0.13, end), (x + 0.13, 1.4)), SKIN)
-    shape(((-0.4, 0.75), (-0.52, 1.5), (0.52, 1.5), (0.4, 0.75)), RED)
+    for edge, color in ((0.09, NAVY), (0.0, RED)):  # an outline, because hurdles are red too
+        low, high, waist, chest = 0.75 - edge, 1.5 + edge, 0.4 + edge, 0.52 + edge
+        shape(((-waist, low), (-chest, high), (chest, high), (waist, low)), color)
     shape(((-0.26, 0.85), (-0.26, 1.35), (0.26, 1.35), (0.26, 0.85)), YELLOW)
     middle, size = place(0.0, 1.78), 0.32 * min(wide, scale)
     box = (middle[0] - size, middle[1] - size, middle[0] + size, middle[1] + size)

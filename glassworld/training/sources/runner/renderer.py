@@ -12,15 +12,15 @@ from PIL import ImageDraw
 
 from glassworld.training.sources.runner.camera import SCALE, Camera
 from glassworld.training.sources.runner.figure import draw_runner, draw_shadow
-from glassworld.training.sources.runner.motion import CELL, RunnerView
+from glassworld.training.sources.runner.motion import RunnerView
 from glassworld.training.sources.runner.palette import SKIES
 from glassworld.training.sources.runner.panorama import draw_panorama, sky_image
 from glassworld.training.sources.runner.scenery import floor_quads, upright_quads
 
-_NEARER = CELL / 2
+_NEARER = 1.3
 """How much nearer the runner counts when the order of drawing is chosen.
 
-The runner never is behind the wall beside it, whose middle may be half a cell nearer.
+Less than half a cell: a beam that the runner has passed hides it, the wall beside it does not.
 """
 
 
