@@ -172,8 +172,10 @@ class RunSource(Source):
 
     @property
     def is_good_start(self) -> bool:
-        """Whether there is some way to go."""
-        return self.state.cell + 5 < self.state.corridor.length
+        """Whether there is some way to go, and no beam before the camera hides the runner."""
+        rows = self.state.corridor.rows
+        just_passed = any(row.cell == self.state.cell - 1 for row in rows)
+        return self.state.cell + 5 < self.state.corridor.length and not just_passed
 
     def policy(self, rng: np.random.Generator) -> Iterator[HeldInput]:
         """Yield the inputs of one of the `POLICIES`, chosen by its share."""

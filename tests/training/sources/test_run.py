@@ -165,3 +165,17 @@ def test_policy_yields_one_key_of_the_mode_for_one_move() -> None:
         assert held.mouse is None
         assert sum(held.keyboard) == 1
         source.step(Action(held.keyboard))
+
+
+def test_good_starts_have_a_way_to_go_and_show_the_runner() -> None:
+    source = RunSource(8)
+    good = []
+    for _ in range(40):
+        source.reset()
+        good.append(source.is_good_start)
+        if source.is_good_start:
+            assert source.state.corridor.length - source.state.cell > 5
+            passed = source.state.cell - 1
+            assert all(row.cell != passed for row in source.state.corridor.rows)
+    assert any(good)
+    assert not all(good)
