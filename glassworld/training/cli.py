@@ -12,7 +12,7 @@ from glassworld.load_flags import with_load_flags
 
 HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 
-SOURCES = "`maze`, `drive`"
+SOURCES = "`maze`, `drive`, `run` or `gymnasium:ID@MAPPING`"
 """For help texts: the registry of sources is imported when a command runs."""
 
 INTERRUPTED = 130
@@ -108,7 +108,10 @@ def train(
 @with_load_flags()
 def evaluate_command(
     load: LoadOptions,
-    source: _Source = "maze",
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What to compare with. Default: by the world's mode."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the scores to this file.")] = None,
     strip: _Strip = None,
     video: _Video = None,
@@ -137,9 +140,10 @@ def evaluate_command(
     )
     from glassworld.training.eval.samples import comparison_strip
     from glassworld.training.eval.tables import score_tables
-    from glassworld.training.sources.registry import open_source
+    from glassworld.training.sources.registry import SOURCE_OF_MODE, open_source
 
     world = load_from(load)
+    source = source or SOURCE_OF_MODE[world.spec.mode]
     opened = open_source(source)
     check_comparable(world.spec, opened)
     for path in filter(None, (json, strip, video)):

@@ -1,6 +1,7 @@
 """The commands `glassworld train` and `glassworld eval`."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from glassworld.cli import main
 from glassworld.training import cli, pipeline
 from glassworld.training.eval import evaluate
 from glassworld.training.export import export_world
+from glassworld.training.objectives.world_model import WorldModel
+from glassworld.training.sources.source import WorldFormat
 from tests.support.small import SMALL, small_model, small_vae
 
 
@@ -44,6 +47,22 @@ def test_eval_command_writes_scores_strip_and_video(
     export_world(small_vae(), small_model(), SMALL, tmp_path)
     scores = _evaluate(tmp_path, "--world", str(tmp_path))
     assert len(scores["blocks"]["psnr"]) == 2
+
+
+def test_eval_command_compares_a_world_with_the_source_of_its_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "HELD_OUT_EPISODES", 1)
+    small = partial(evaluate.EvalConfig, seconds=1, drift_seconds=1)
+    monkeypatch.setattr(evaluate, "EvalConfig", small)
+    recipe = replace(SMALL, format=WorldFormat("gta_drive"))
+    model = WorldModel(recipe.spec, recipe.vision, recipe.format.frames_per_block)
+    export_world(small_vae(), model, recipe, tmp_path)
+    scores = _evaluate(tmp_path, "--world", str(tmp_path))
+    assert set(scores["actions"]) >= {"turn_sign", "turn_size"}
+    assert len(scores["blocks"]["psnr_gain"]) == 1
+    assert main(["eval", "--world", str(tmp_path), "--source", "maze"]) == 2
+    assert "mode universal; this world has mode gta_drive" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -72,7 +72,8 @@ class BlockScores(TypedDict):
 
     `_start_picture` is the baseline that repeats the start image, `_wrong_actions` the model under
     the opposite actions. `_moving` averages over the starts alone whose view has moved away from
-    the start image; None where none has.
+    the start image; None where none has. `psnr_gain` is the gain over repeating the start image,
+    `psnr_gain_95` half the width of its 95 % confidence interval over the starts.
     """
 
     psnr: list[float]
@@ -84,6 +85,8 @@ class BlockScores(TypedDict):
     psnr_moving: list[float | None]
     psnr_start_picture_moving: list[float | None]
     psnr_wrong_actions_moving: list[float | None]
+    psnr_gain: list[float]
+    psnr_gain_95: list[float]
 
 
 def check_comparable(spec: WorldSpec, source: Source) -> None:
@@ -164,6 +167,9 @@ def score_blocks(world: World, source: Source, config: EvalConfig) -> BlockScore
             round(float(column[mask].mean()), 3) if mask.any() else None
             for column, mask in zip(np.array(rows[name]).T, moved.T, strict=True)
         ]
+    gain = np.array(rows["psnr"]) - np.array(rows["psnr_start_picture"])
+    means["psnr_gain"] = gain.mean(0).round(3).tolist()
+    means["psnr_gain_95"] = (1.96 * gain.std(0) / len(gain) ** 0.5).round(3).tolist()
     return BlockScores(**means)  # type: ignore[typeddict-item]
 
 

@@ -11,6 +11,8 @@ BLOCK_COLUMNS = {
     "psnr": "PSNR, dB",
     "psnr_start_picture": "repeated",
     "psnr_wrong_actions": "mismatched",
+    "psnr_gain": "gain",
+    "psnr_gain_95": "±",
     "psnr_moving": "moving",
     "psnr_start_picture_moving": "repeated",
     "psnr_wrong_actions_moving": "mismatched",
@@ -20,6 +22,7 @@ BLOCK_COLUMNS = {
 }
 BLOCK_CAPTION = (
     "repeated: the start image, repeated; mismatched: the world under the opposite actions; "
+    "gain: PSNR gain over the repeated image, with half its 95 % interval; "
     "moving: PSNR over the starts whose view moves"
 )
 DRIFT_COLUMNS = ("distance", "sharpness", "motion")
@@ -34,8 +37,8 @@ def score_tables(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
 
 
 def _block_table(blocks: Mapping[str, list[float | None]]) -> Table:
-    table = Table(title="Against the simulator, by block", title_justify="left")
-    table.add_column("block", justify="right")
+    table = Table(title="Against the source, by second", title_justify="left")
+    table.add_column("second", justify="right")
     for title in BLOCK_COLUMNS.values():
         table.add_column(title, justify="right")
     for index, row in enumerate(zip(*(blocks[name] for name in BLOCK_COLUMNS), strict=True)):

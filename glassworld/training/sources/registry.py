@@ -49,6 +49,10 @@ SOURCE_NAMES = {
 """By the same keys: how the name is written, for messages."""
 
 
+SOURCE_OF_MODE = {"universal": "maze", "gta_drive": "drive", "templerun": "run"}
+"""The source that worlds of a mode are compared with if nothing else is named."""
+
+
 def open_source(name: str, seed: int = 0) -> Source:
     """Open a source by its name.
 
