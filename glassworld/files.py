@@ -27,6 +27,19 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 @contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Raise `DiskFullError`, naming `path`, for an error that means that the disk has no room."""
+    try:
+        yield
+    except OSError as error:
+        if disk_is_full(error):
+            raise DiskFullError(
+                f"{path}: cannot be written: the disk is full; free some space or {ANOTHER}"
+            ) from error
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its suffix; it becomes `path` at the end.
 
@@ -35,13 +48,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        yield temporary
-        temporary.replace(path)
+        with naming_full_disk(path):
+            yield temporary
+            temporary.replace(path)
     except OSError as error:
-        if disk_is_full(error):
-            raise DiskFullError(
-                f"{path}: cannot be written: the disk is full; free some space or {ANOTHER}"
-            ) from error
         if error.filename and Path(error.filename) == temporary:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from error
         raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -24,16 +25,15 @@ from glassworld.engine.checkpoint.load import check_choices, load_from
 from glassworld.engine.checkpoint.locate import EMBEDDED, LocatedWorld, locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.media.images import load_start_image
-from glassworld.engine.media.latents import read_latents, save_latents
+from glassworld.engine.media.latents import LatentsWriter, read_latents
 from glassworld.engine.media.overlay import draw_keys
-from glassworld.engine.media.video import write_video
-from glassworld.engine.rollout import BlockReport, Rollout
-from glassworld.engine.runtime.memory import check_room
+from glassworld.engine.media.video import VideoWriter
+from glassworld.engine.rollout import BlockReport
 from glassworld.engine.runtime.threads import threads_beside_others, using_threads
 from glassworld.engine.variants.registry import action_space
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
-from glassworld.files import check_file, writable_file, writable_folder
+from glassworld.files import DiskFullError, check_file, writable_file, writable_folder
 from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import Capture, check_mode, profile
 from glassworld.profiling.tags import tag
@@ -73,7 +73,6 @@ def generate_video(options: GenerateOptions) -> bool:
     """
     console = Console()
     _check_flags(options)
-    latents, folder = options.save_latents, options.output_folder
     located = locate_world(options.load)
     inputs = _check_inputs(options, located)
     with _memory_errors(), console.status("loading the world"):
@@ -82,38 +81,135 @@ def generate_video(options: GenerateOptions) -> bool:
         console.print(note, highlight=False, soft_wrap=True)
     if options.load.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
-    writable_folder(folder)  # not before: bad input creates no folder
-    if latents is not None:
-        writable_file(latents)
+    writable_folder(options.output_folder)  # not before: bad input creates no folder
+    if options.save_latents is not None:
+        writable_file(options.save_latents)
     capture = None
     with ExitStack() as stack:
         stack.enter_context(_memory_errors())
         if inputs.noise.mode == "blocks":  # a replay rounds as the live session did
             stack.enter_context(using_threads(threads_beside_others()))
-        if options.enable_profile:
-            mode = cast("Mode", options.profile_mode or "full")
-            capture = stack.enter_context(profile(folder / TRACE, mode, inputs.recorded))
+        latents = None
+        if options.save_latents is not None:
+            latents = stack.enter_context(LatentsWriter(options.save_latents))
+        with ExitStack() as profiled:
+            if options.enable_profile:
+                mode = cast("Mode", options.profile_mode or "full")
+                trace = options.output_folder / TRACE
+                capture = profiled.enter_context(profile(trace, mode, inputs.recorded))
+            run = _generate(console, options, inputs, world, latents, capture)
+        if run.failure is not None:
+            raise run.failure
+    _print_summary(console, options, run, capture)
+    return run.blocks == run.total
+
+
+@dataclass
+class _Run:
+    """How far a run is, how long it took, and why it cannot go on."""
+
+    total: int  # blocks
+    blocks: int = 0
+    first_block: float = 0.0  # seconds from the start image to the first frames
+    later_frames: int = 0  # without the first block's
+    later_seconds: float = 0.0  # to generate them, decoding included
+    failure: DiskFullError | None = None
+
+    def add(self, report: BlockReport, seconds: float) -> None:
+        """Count a block, `seconds` after the run began."""
+        if self.blocks:
+            self.later_frames += len(report.frames)
+            self.later_seconds += report.seconds
+        else:
+            self.first_block = seconds
+        self.blocks += 1
+
+
+def _generate(
+    console: Console,
+    options: GenerateOptions,
+    inputs: _Inputs,
+    world: World,
+    latents: LatentsWriter | None,
+    capture: Capture | None,
+) -> _Run:
+    """Generate and write block by block, until the last one, Ctrl-C or a full disk.
+
+    The videos of the blocks until then are kept, unless it is they that the disk does not hold.
+    """
+    began, run = time.perf_counter(), _Run(inputs.blocks)
+    with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt(console))
         progress = stack.enter_context(BlockProgress(console))
-
-        def on_block(report: BlockReport) -> bool:
-            progress.block(report)
-            return not interrupt.asked
-
-        rollout = world.generate(
+        videos = _Videos(options.output_folder, world, stack.enter_context(ExitStack()))
+        reports = world.stream(
             inputs.image,
             inputs.latent_frames,
             inputs.noise.seed if options.seed is None else options.seed,
             inputs.actions,
             inputs.initial,
-            on_block,
             inputs.noise.mode,
         )
-        _export(rollout, world, folder, progress)
+        with closing(reports):  # its tag ends before those of the videos begin
+            for report in reports:
+                run.add(report, time.perf_counter() - began)
+                progress.block(report)
+                # A trace shows the world alone, and then the videos.
+                videos.add(report, later=capture is not None and capture.running)
+                try:
+                    _save_latents(latents, report, inputs.initial)
+                except DiskFullError as error:
+                    run.failure = error
+                if interrupt.asked or run.failure is not None:
+                    break
+        progress.stage("writing videos")
+        videos.finish()
+    return run
+
+
+def _save_latents(
+    latents: LatentsWriter | None, report: BlockReport, initial: Tensor | None
+) -> None:
+    """Write a block's latents, if wanted, the first one's after those it goes on from."""
     if latents is not None:
-        save_latents(latents, rollout.latents)
-    _print_summary(console, options, world.spec, rollout, capture)
-    return len(rollout.timings.blocks) == inputs.blocks
+        if report.index == 0 and initial is not None:
+            latents.write(initial.float())
+        latents.write(report.latents)
+
+
+class _Videos:
+    """The videos of a run, without keys and with them, written as its blocks come.
+
+    They appear with `finish`; if `files` is closed by an exception before, nothing is written.
+    """
+
+    def __init__(self, folder: Path, world: World, files: ExitStack) -> None:
+        self._space, self._files = world.space, files
+        self._plain, self._with_keys = (
+            files.enter_context(VideoWriter(folder / name, world.spec.frame_rate))
+            for name in (VIDEO, KEYS_VIDEO)
+        )
+        self._waiting: list[BlockReport] = []
+
+    def add(self, report: BlockReport, later: bool) -> None:
+        """Write a block's frames after those that wait, or let them wait too."""
+        self._waiting.append(report)
+        if not later:
+            self._write()
+
+    def finish(self) -> None:
+        """Write the frames that wait, and finish the files."""
+        self._write(self._files.close)
+
+    def _write(self, finish: Callable[[], None] = lambda: None) -> None:
+        with tag(tags.VIDEO_POSTPROCESSING):
+            drawn = [draw_keys(each.frames, each.actions, self._space) for each in self._waiting]
+        with tag(tags.VIDEO_EXPORT):
+            for report, with_keys in zip(self._waiting, drawn, strict=True):
+                self._plain.write(report.frames)
+                self._with_keys.write(with_keys)
+            finish()
+        self._waiting.clear()
 
 
 def _check_flags(options: GenerateOptions) -> None:
@@ -171,7 +267,6 @@ def _check_inputs(options: GenerateOptions, located: LocatedWorld) -> _Inputs:
             f"num_output_frames {frames}: that is {pixels} pixel frames; "
             f"ask for fewer, a run has at most {MAX_FRAMES}"
         )
-    check_room(spec, pixels)
     if actions is not None:
         actions = actions.fitted(space, pixels)
     blocks = frames // spec.frames_per_block
@@ -215,22 +310,10 @@ def _block_range(text: str | None, blocks: int) -> tuple[int, int] | None:
     return first, end
 
 
-def _export(rollout: Rollout, world: World, folder: Path, progress: BlockProgress) -> None:
-    rate = world.spec.frame_rate
-    with tag(tags.VIDEO_POSTPROCESSING):
-        progress.stage("drawing keys")
-        with_keys = draw_keys(rollout.frames, rollout.actions, world.space)
-    with tag(tags.VIDEO_EXPORT):
-        progress.stage("writing videos")
-        write_video(folder / VIDEO, rollout.frames, rate)
-        write_video(folder / KEYS_VIDEO, with_keys, rate)
-
-
 def _print_summary(
     console: Console,
     options: GenerateOptions,
-    spec: WorldSpec,
-    rollout: Rollout,
+    run: _Run,
     capture: Capture | None,
 ) -> None:
     """Print where the files are, how fast the run was, and what to look at next."""
@@ -241,6 +324,8 @@ def _print_summary(
         console.print(f"{name:<12} {text}", highlight=False, soft_wrap=True, markup=False)
 
     report = _report(console, folder / TRACE) if traced else ""
+    if run.blocks < run.total:
+        line("ended", f"after block {run.blocks} of {run.total}; the videos until then are kept")
     line("video", folder / VIDEO)
     line("with keys", folder / KEYS_VIDEO)
     if options.save_latents is not None:
@@ -251,11 +336,9 @@ def _print_summary(
     elif capture is not None:
         earlier = f"; {folder / TRACE} is from an earlier run" if (folder / TRACE).exists() else ""
         line("trace", f"none: the run ended before blocks {options.profile_blocks}{earlier}")
-    first, blocks = rollout.timings.first_block, rollout.timings.blocks
-    line("first block", f"{first:.2f} s from the start image to the first frames")
-    if len(blocks) > 1:
-        frames = len(rollout.frames) - spec.pixel_frames(spec.frames_per_block)
-        rate = frames / sum(blocks[1:])
+    line("first block", f"{run.first_block:.2f} s from the start image to the first frames")
+    if run.later_frames:
+        rate = run.later_frames / run.later_seconds
         speed = f"{rate:.1f} frames per second after the first block, decoding included"
         line("speed", f"{speed}, while profiling" if traced else speed)
     if traced:

@@ -9,13 +9,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import mypy
 import pytest
+import torch
 
 from glassworld.bench.cold_start import _peak_bytes
 from glassworld.bench.peak_rates import load_average
@@ -23,11 +24,13 @@ from glassworld.bench.play import check
 from glassworld.cli import main
 from glassworld.engine.acceleration.compile import _make_private
 from glassworld.engine.runtime import memory
+from glassworld.engine.runtime.device import Precision
 from glassworld.errors import InputError
 from glassworld.info import collect_info
 from glassworld.play.block_scheduler import _trim_memory
 from glassworld.play.downloads import PREFIX, DownloadStore, ServerFolder
 from glassworld.play.limits import decoder
+from tests.support import tiny
 from tests.support.paths import ROOT
 from tests.support.traces import CpuTrace, write
 
@@ -272,10 +275,11 @@ def test_memory_settings_of_glibc_are_left_alone_elsewhere(
     assert not any(variable in os.environ for variable in memory.ALLOCATOR)
 
 
-def test_unknown_free_memory_refuses_no_run(system: Callable[[str], None]) -> None:
+def test_unknown_free_memory_refuses_no_world(system: Callable[[str], None]) -> None:
+    cpu = torch.device("cpu")
+    spec = replace(tiny.SPEC, dit=replace(tiny.DIT, window=10**12))
     system("darwin")
-    spec: Any = SimpleNamespace(height=10**6, width=10**6)
-    memory.check_room(spec, 10**9)
+    memory.check_memory(spec, tiny.world().networks, cpu, Precision.of(cpu, None))
 
 
 @pytest.mark.parametrize("failure", [TypeError, OSError])

@@ -50,6 +50,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
             "World.generate",
             "self image num_latent_frames seed actions initial_latents on_block noise",
         ),
+        ("World.stream", "self image num_latent_frames seed actions initial_latents noise"),
         ("World.start", "self image seed num_latent_frames"),
         ("Session.step", "self action on_frames"),
         ("SessionBatch", "sessions"),

@@ -1,4 +1,4 @@
-"""A run from its first block to its last, and the reports on the way."""
+"""A run from its first block to its last: block by block, or collected."""
 
 from __future__ import annotations
 
@@ -7,21 +7,32 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from glassworld.engine.actions.track import ActionTrack
 from glassworld.engine.media.images import Frames
 from glassworld.engine.pipeline import BlockOutput
+from glassworld.specs import WorldSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BlockReport:
-    """The report that `World.generate` gives its caller after each block."""
+    """One block of a run: its frames, its latents and its actions.
+
+    `World.stream` yields one after each block, and `World.generate` gives it to `on_block`.
+    """
 
     index: int
     total: int
     frames: Frames  # uint8 [n, H, W, 3]
-    seconds: float  # since the block before it, decoding included
+    latents: Tensor  # [1, c, f, h, w] float32 on the CPU
+    actions: ActionTrack  # one row per pixel frame
+    seconds: float  # to generate it, decoding included
+
+    def __repr__(self) -> str:
+        return f"BlockReport({self.index + 1} of {self.total}, {len(self.frames)} frames)"
 
 
 @dataclass(frozen=True)
@@ -47,25 +58,55 @@ class Rollout:
         return f"Rollout({count} frames of {height}x{width}, {blocks} blocks)"
 
 
+def report_blocks(
+    blocks: Generator[BlockOutput], total: int, track: ActionTrack, frame: int
+) -> Generator[BlockReport]:
+    """Yield a report of each block; `frame` is the row of `track` of the first one's first frame.
+
+    The time that the caller takes over a report counts for no block.
+    """
+    with closing(blocks):
+        start = time.perf_counter()
+        for index, block in enumerate(blocks):
+            frames, latents = block.frames()[0].numpy(), block.latents.float().cpu()
+            seconds = time.perf_counter() - start
+            actions = track.rows(frame, frame + len(frames))
+            yield BlockReport(index, total, frames, latents, actions, seconds)
+            frame += len(frames)
+            start = time.perf_counter()
+
+
 def collect_blocks(
-    blocks: Generator[BlockOutput],
-    total: int,
+    reports: Generator[BlockReport],
+    spec: WorldSpec,
+    track: ActionTrack,
+    initial: Tensor | None,
     began: float,
     on_block: Callable[[BlockReport], bool | None] | None,
-) -> tuple[list[Frames], list[Tensor], Timings]:
-    """Take up to `total` blocks as they come; return their frames, latents and times."""
-    frames: list[Frames] = []
-    latents: list[Tensor] = []
+) -> Rollout:
+    """Return the rollout of all blocks, or of those until `on_block` returned False.
+
+    `track`: the rows of all frames, those of the `initial` latents first. `began`: when the caller
+    asked for the run.
+    """
+    given = 0 if initial is None else spec.pixel_frames(initial.shape[2])
+    # Filled block by block: to join the blocks at the end would take the memory twice.
+    frames = np.empty((len(track) - given, spec.height, spec.width, 3), np.uint8)
+    latents = [] if initial is None else [initial.float().cpu()]
     seconds: list[float] = []
-    first_block, end = 0.0, time.perf_counter()
-    with closing(blocks):
-        for index, block in enumerate(blocks):
-            frames.append(block.frames()[0].numpy())
-            latents.append(block.latents.float().cpu())
-            start, end = end, time.perf_counter()
-            seconds.append(end - start)
-            first_block = first_block or end - began
-            report = BlockReport(index, total, frames[-1], seconds[-1])
+    first_block, count = 0.0, 0
+    with closing(reports):
+        for report in reports:
+            frames[count : count + len(report.frames)] = report.frames
+            count += len(report.frames)
+            latents.append(report.latents)
+            seconds.append(report.seconds)
+            first_block = first_block or time.perf_counter() - began
             if on_block is not None and on_block(report) is False:
                 break
-    return frames, latents, Timings(first_block, tuple(seconds))
+    return Rollout(
+        frames=frames[:count],
+        latents=torch.cat(latents, 2),
+        actions=track.rows(given, given + count),
+        timings=Timings(first_block, tuple(seconds)),
+    )

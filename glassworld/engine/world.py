@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, NamedTuple, NoReturn, get_args
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from glassworld.engine.actions.files import ActionSource, load_actions
 from glassworld.engine.actions.track import Action, ActionSpace, ActionTrack, benchmark_actions
@@ -20,10 +20,10 @@ from glassworld.engine.media.latents import LatentsSource, read_latents
 from glassworld.engine.networks import Networks
 from glassworld.engine.overlap import stream_blocks
 from glassworld.engine.pipeline import ExecutionPlan, Pipeline
-from glassworld.engine.rollout import BlockReport, Rollout, collect_blocks
+from glassworld.engine.rollout import BlockReport, Rollout, collect_blocks, report_blocks
 from glassworld.engine.run_config import describe
 from glassworld.engine.sampling import NoiseMode
-from glassworld.engine.session import Session, open_session, prepare_inputs
+from glassworld.engine.session import PreparedInputs, Session, open_session, prepare_inputs
 from glassworld.engine.variants.registry import action_space
 from glassworld.errors import InputError
 from glassworld.profiling import registry as tags
@@ -107,18 +107,50 @@ class World:
     ) -> Rollout:
         """Generate `num_latent_frames` new latent frames, `1 + 4 (n - 1)` pixel frames.
 
-        `actions`: one row per pixel frame, in any form of `ActionSource`; the benchmark's random
-        ones by default. `initial_latents` `[1, c, T, h, w]`: the video to go on from, as a tensor,
-        an array or a file; the image and the actions then cover it too. `on_block` gets a report
-        of each block and ends the run after it by returning False. `noise`: "run" draws all of it
-        first, as the reference does; "blocks" draws it block by block as an open-ended session
-        does: with it, and the same seed and actions, the frames are those of `start(image, seed)`.
-        Raises an `InputError` before the first block if anything does not fit.
+        Holds all frames in memory; `stream` does not. `actions`: one row per pixel frame, in any
+        form of `ActionSource`; the benchmark's random ones by default. `initial_latents`
+        `[1, c, T, h, w]`: the video to go on from, as a tensor, an array or a file; the image and
+        the actions then cover it too. `on_block` gets a report of each block and ends the run
+        after it by returning False. `noise`: "run" draws all of it first, as the reference does;
+        "blocks" draws it block by block as an open-ended session does: with it, and the same seed
+        and actions, the frames are those of `start(image, seed)`. Raises an `InputError` before
+        the first block if anything does not fit.
         """
         began = time.perf_counter()
+        run = self._prepare(image, num_latent_frames, seed, actions, initial_latents, noise)
+        return collect_blocks(self._blocks(run), self.spec, run.track, run.initial, began, on_block)
+
+    def stream(
+        self,
+        image: ImageSource,
+        num_latent_frames: int = 150,
+        seed: int | None = None,
+        actions: ActionSource | None = None,
+        initial_latents: LatentsSource | None = None,
+        noise: NoiseMode = "run",
+    ) -> Generator[BlockReport]:
+        """Yield the blocks of the run that `generate` with these arguments returns whole.
+
+        Nothing of a block is kept, so memory does not grow with the frames. Of `noise` "run", all
+        noise is drawn first and kept: as many numbers as the latents have. Close the generator to
+        end a run early. Raises an `InputError` at once if anything does not fit.
+        """
+        return self._blocks(
+            self._prepare(image, num_latent_frames, seed, actions, initial_latents, noise)
+        )
+
+    def _prepare(
+        self,
+        image: ImageSource,
+        num_latent_frames: int,
+        seed: int | None,
+        actions: ActionSource | None,
+        initial_latents: LatentsSource | None,
+        noise: NoiseMode,
+    ) -> _Run:
+        """Check the arguments of a run and prepare all that its first block needs."""
         _check_noise(noise)
         num_latent_frames = checked_length(num_latent_frames, self.spec)
-        blocks = num_latent_frames // self.spec.frames_per_block
         initial = read_latents(initial_latents, self.spec)
         total = num_latent_frames + (0 if initial is None else initial.shape[2])
         rows = self.spec.pixel_frames(total)
@@ -130,23 +162,21 @@ class World:
             inputs = prepare_inputs(
                 self, image, seed, drawn_first, lambda: self._actions(actions, rows, seed)
             )
-        with tag(tags.PIPELINE_INFERENCE):
-            session = open_session(self, inputs, config)
-            if initial is not None:
-                self.pipeline.prefill(initial, session.state)
-            outputs = stream_blocks(
-                self.pipeline, session.state, range(blocks), ahead=noise == "run"
-            )
-            frames, latents, timings = collect_blocks(outputs, blocks, began, on_block)
-        clip = torch.cat(latents if initial is None else [initial.float().cpu(), *latents], 2)
-        end = self.spec.pixel_frames(clip.shape[2])
         assert inputs.track is not None
-        return Rollout(
-            frames=np.concatenate(frames),
-            latents=clip,
-            actions=inputs.track.rows(end - sum(map(len, frames)), end),
-            timings=timings,
-        )
+        blocks = num_latent_frames // self.spec.frames_per_block
+        return _Run(inputs, inputs.track, initial, blocks, config, noise)
+
+    def _blocks(self, run: _Run) -> Generator[BlockReport]:
+        """Generate a run's blocks as they are asked for."""
+        with tag(tags.PIPELINE_INFERENCE):
+            session = open_session(self, run.inputs, run.config)
+            if run.initial is not None:
+                self.pipeline.prefill(run.initial, session.state)
+            frame = self.spec.pixel_frames(session.state.start)
+            outputs = stream_blocks(
+                self.pipeline, session.state, range(run.blocks), ahead=run.noise == "run"
+            )
+            yield from report_blocks(outputs, run.blocks, run.track, frame)
 
     def save(self, folder: str | Path) -> None:
         """Write the world into a folder that `load_world` reads, to the same frames.
@@ -164,6 +194,17 @@ class World:
         if isinstance(actions, Action):
             return self.space.fill(actions, rows)
         return load_actions(actions, self.space).fitted(self.space, rows)
+
+
+class _Run(NamedTuple):
+    """A run whose arguments fit and whose first block is prepared."""
+
+    inputs: PreparedInputs
+    track: ActionTrack  # the rows of all its frames, those of the initial latents first
+    initial: Tensor | None
+    blocks: int
+    config: dict[str, Any]
+    noise: NoiseMode
 
 
 def _check_noise(noise: str) -> None:

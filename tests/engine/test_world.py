@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -10,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from glassworld.engine.actions.track import Action, benchmark_actions
-from glassworld.engine.media.latents import save_latents
+from glassworld.engine.actions.track import Action, benchmark_actions, join_tracks
 from glassworld.engine.rollout import BlockReport
 from glassworld.engine.world import World
 from glassworld.errors import InputError
@@ -72,7 +74,7 @@ def test_generate_works_for_other_specs(changes: dict[str, object]) -> None:
 
 def test_generate_with_initial_latents_extends_them(world: World, tmp_path: Path) -> None:
     begun = world.generate(tiny.picture(), 6, seed=1)
-    save_latents(tmp_path / "begun.safetensors", begun.latents)
+    save_file({"latents": begun.latents}, tmp_path / "begun.safetensors")
     more = world.generate(tiny.picture(), 6, seed=1, initial_latents=tmp_path / "begun.safetensors")
     assert torch.equal(more.latents[:, :, :6], begun.latents)
     assert more.latents.shape[2] == 12
@@ -99,6 +101,31 @@ def test_on_block_can_end_the_run(world: World) -> None:
     assert [report.index for report in heard] == [0, 1]
     assert len(rollout.frames) == len(rollout.actions) == 21
     assert rollout.latents.shape[2] == 6
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_stream_yields_the_blocks_that_generate_collects(world: World, extended: bool) -> None:
+    initial = world.generate(tiny.picture(), 3, seed=5).latents if extended else None
+    whole = world.generate(tiny.picture(), 9, 5, initial_latents=initial)
+    blocks = list(world.stream(tiny.picture(), 9, 5, initial_latents=initial))
+    assert [(block.index, block.total) for block in blocks] == [(0, 3), (1, 3), (2, 3)]
+    assert np.array_equal(np.concatenate([block.frames for block in blocks]), whole.frames)
+    latents = torch.cat([block.latents for block in blocks], 2)
+    assert torch.equal(latents, whole.latents[:, :, -9:])
+    assert join_tracks(block.actions for block in blocks) == whole.actions
+
+
+def test_stream_keeps_no_block(world: World) -> None:
+    blocks = world.stream(tiny.picture(), 12)
+    frames = weakref.ref(next(blocks).frames)
+    next(blocks)
+    gc.collect()
+    assert frames() is None
+
+
+def test_stream_refuses_bad_arguments_before_the_first_block(world: World) -> None:
+    with pytest.raises(InputError, match="multiple of the 3"):
+        world.stream(tiny.picture(), 4)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +223,7 @@ def test_generate_refuses_initial_latents_of_other_dtypes(
     world: World, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     path = tmp_path / "latents.safetensors"
-    save_latents(path, torch.zeros(1, 16, 3, 4, 6).to(dtype))
+    save_file({"latents": torch.zeros(1, 16, 3, 4, 6).to(dtype)}, path)
     with pytest.raises(InputError, match=rf"latents.safetensors: holds {dtype}; must be one of"):
         world.generate(tiny.picture(), 3, initial_latents=path)
 

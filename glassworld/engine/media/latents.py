@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from glassworld.errors import InputError
-from glassworld.files import replacing
+from glassworld.files import naming_full_disk, replacing
 from glassworld.specs import WorldSpec
 
 NAME = "latents"
@@ -25,10 +27,53 @@ LatentsSource = Tensor | npt.NDArray[Any] | str | Path
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def save_latents(path: str | Path, latents: Tensor) -> None:
-    """Write latents `[1, c, T, h, w]`; the file appears whole or not at all."""
-    with replacing(Path(path)) as partial:
-        save_file({NAME: latents.contiguous()}, partial)
+class LatentsWriter:
+    """A file of latents, written block by block: `with LatentsWriter(path) as file: ...`.
+
+    The blocks wait on disk, because the file has all frames of a channel together. It appears
+    whole when the `with` ends; after an exception nothing is written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._frame_shape: tuple[int, ...] = ()  # channels, rows, columns
+        self._frames = 0
+
+    def __enter__(self) -> Self:
+        # Unbuffered, so that a full disk fails the write itself and nothing later.
+        self._blocks = tempfile.TemporaryFile(dir=self._path.parent, buffering=0)
+        return self
+
+    def write(self, latents: Tensor) -> None:
+        """Append float32 latents `[1, c, f, h, w]`; raise `DiskFullError` if there is no room."""
+        frames = latents[0].transpose(0, 1).contiguous().numpy()
+        self._frame_shape = frames.shape[1:]
+        self._frames += len(frames)
+        rest = memoryview(frames.tobytes())
+        with naming_full_disk(self._path):
+            while rest:
+                rest = rest[self._blocks.write(rest) :]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._blocks:
+            if kind is None:
+                with replacing(self._path) as partial, partial.open("wb") as file:
+                    self._write_file(file)
+
+    def _write_file(self, file: BinaryIO) -> None:
+        """Write the safetensors file: the length of its header, the header, channel by channel."""
+        channels, rows, columns = self._frame_shape
+        plane = 4 * rows * columns
+        size = plane * channels * self._frames
+        shape = [1, channels, self._frames, rows, columns]
+        entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}
+        header = json.dumps({NAME: entry}, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        file.write(struct.pack("<Q", len(header)) + header)
+        for channel in range(channels):
+            for frame in range(self._frames):
+                self._blocks.seek((frame * channels + channel) * plane)
+                file.write(self._blocks.read(plane))
 
 
 def read_latents(source: LatentsSource | None, spec: WorldSpec) -> Tensor | None:
@@ -41,7 +86,7 @@ def read_latents(source: LatentsSource | None, spec: WorldSpec) -> Tensor | None
     elif isinstance(source, np.ndarray):
         latents = _from_array(source)
     elif isinstance(source, str | os.PathLike):
-        name, latents = os.fspath(source), _load(Path(source))
+        name, latents = os.fspath(source), load_latents(Path(source))
     else:
         kind = type(source).__name__
         raise InputError(f"{name}: give a tensor, a NumPy array or a path, not {kind}")
@@ -77,7 +122,8 @@ def _from_array(array: npt.NDArray[Any]) -> Tensor:
         raise InputError(f"initial_latents: holds {array.dtype}; must be float32") from None
 
 
-def _load(path: Path) -> Tensor:
+def load_latents(path: Path) -> Tensor:
+    """Return the latents in a file, of any shape; raise `InputError` if it has none."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; initial latents are a safetensors file")
     try:

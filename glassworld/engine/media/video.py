@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from glassworld.engine.media.images import Frames
-from glassworld.files import replacing
+from glassworld.files import naming_full_disk, replacing
 
 QUALITY = "17"
 """x264's constant rate factor: visually lossless, so that the video shows the model's faults."""
@@ -47,9 +47,10 @@ class VideoWriter:
             self._shape = frames.shape[1:]
         elif frames.shape[1:] != self._shape:
             raise ValueError(f"frames: {frames.shape[1:]} after frames of {self._shape}")
-        for frame in _even(frames):
-            encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            self._container.mux(self._stream.encode(encoded))
+        with naming_full_disk(self._path):  # here: it may be one of several files in progress
+            for frame in _even(frames):
+                encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                self._container.mux(self._stream.encode(encoded))
 
     def _open_stream(self, height: int, width: int) -> None:
         self._stream = self._container.add_stream("libx264", rate=self._fps)

@@ -80,17 +80,6 @@ def check_memory(
         )
 
 
-def check_room(spec: WorldSpec, frames: int) -> None:
-    """Raise `InputError` if memory cannot hold so many pixel frames, with and without keys."""
-    needed = 2 * 3 * frames * spec.height * spec.width
-    free = _free_bytes(torch.device("cpu"))
-    if free is not None and needed > free:
-        raise InputError(
-            f"num_output_frames: {frames} pixel frames need {needed / 1e9:.1f} GB, "
-            f"{free / 1e9:.1f} GB are free; ask for fewer and go on from their latents"
-        )
-
-
 def _free_bytes(device: torch.device) -> int | None:
     """Return the free memory of a device; None where the system does not tell."""
     if device.type == "cuda":

@@ -13,9 +13,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from glassworld.engine.checkpoint.load import load_world
-from glassworld.engine.runtime.memory import check_room
 from glassworld.errors import CheckpointError, InputError, SpecError
-from tests.support import tiny
 from tests.support.laid_out import CLIP_FILE, CONFIG, DIT_FILE, INFERENCE, lay_out, load
 
 INFINITY, NAN = float("inf"), float("nan")
@@ -251,9 +249,3 @@ def test_too_little_memory_is_said_beforehand(
     monkeypatch.setattr("glassworld.engine.runtime.memory._free_bytes", lambda device: 1000)
     with pytest.raises(InputError, match=r"needs .* GB .* 0\.0 GB are free"):
         load(release)
-
-
-def test_a_run_that_no_memory_holds_is_said_beforehand() -> None:
-    check_room(tiny.SPEC, 9)
-    with pytest.raises(InputError, match=r"1000000000000 pixel frames need 9216000\.0 GB"):
-        check_room(tiny.SPEC, 10**12)

@@ -1,0 +1,106 @@
+"""`glassworld generate` writes what it generates block by block, and keeps none of it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from glassworld import generate
+from glassworld.cli import main
+from glassworld.engine.checkpoint.load import load_world
+from glassworld.engine.media.overlay import draw_keys
+from glassworld.engine.media.video import write_video
+from tests.support.disk import fill, small_disk
+from tests.support.release import write_release
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_release(tmp_path_factory.mktemp("release"))
+
+
+def run(release: list[str], folder: Path, *flags: object) -> int:
+    return main(["generate", *release, "--output-folder", str(folder), *map(str, flags)])
+
+
+def read_video(path: Path) -> NDArray[np.uint8]:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+class Watched:
+    """Counts the blocks whose frames are alive whenever keys are drawn."""
+
+    def __init__(self) -> None:
+        self.blocks: list[weakref.ref[NDArray[np.uint8]]] = []
+        self.alive: list[int] = []
+
+    def __call__(self, frames: NDArray[np.uint8], *others: Any) -> NDArray[np.uint8]:
+        self.blocks.append(weakref.ref(frames))
+        gc.collect()
+        self.alive.append(sum(block() is not None for block in self.blocks))
+        return draw_keys(frames, *others)
+
+
+def test_run_keeps_no_more_than_two_blocks_of_frames(
+    tmp_path: Path, release: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched()
+    monkeypatch.setattr(generate, "draw_keys", watched)
+    assert run(release, tmp_path, "--num-output-frames", 18) == 0
+    assert len(watched.alive) == 6
+    assert max(watched.alive) <= 2
+
+
+def test_files_of_a_run_hold_what_the_library_generates(tmp_path: Path, release: list[str]) -> None:
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    flags = ["--num-output-frames", 6, "--seed", 7]
+    assert run(release, tmp_path, *flags, "--save-latents", first) == 0
+    flags += ["--initial-latents", first, "--save-latents", second]
+    assert run(release, tmp_path, *flags) == 0
+    world = load_world(config_path=release[1], pretrained_model_path=release[3])
+    image = release[release.index("--img_path") + 1]
+    rollout = world.generate(image, 6, 7, initial_latents=first)
+    np.testing.assert_allclose(load_file(second)["latents"], rollout.latents, atol=1e-5)
+    with_keys = draw_keys(rollout.frames, rollout.actions, world.space)
+    for name, frames in (("demo.mp4", rollout.frames), ("demo_icon.mp4", with_keys)):
+        write_video(tmp_path / "expected.mp4", frames, world.spec.frame_rate)
+        video, expected = read_video(tmp_path / name), read_video(tmp_path / "expected.mp4")
+        assert video.shape == frames.shape
+        assert np.abs(video.astype(int) - expected).mean() < 1
+
+
+def test_disk_that_does_not_hold_the_videos_is_one_line_and_leaves_nothing(
+    tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", 200) as disk:
+        fill(disk)
+        assert run(release, disk, "--num-output-frames", 9) == 2
+        assert [path.name for path in disk.iterdir()] == ["filler"]
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert "mp4: cannot be written: the disk is full" in said
+
+
+def test_disk_that_does_not_hold_the_latents_keeps_the_videos(
+    tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with small_disk(tmp_path / "disk", 16) as disk:  # two blocks of 4.6 KB, not their file
+        latents = disk / "latents.safetensors"
+        flags = ["--num-output-frames", 18, "--save-latents", latents]
+        assert run(release, tmp_path / "out", *flags, "--enable-profile") == 2
+        assert list(disk.iterdir()) == []
+    assert f"error: {latents}: cannot be written: the disk is full" in capsys.readouterr().err
+    frames = len(read_video(tmp_path / "out" / "demo.mp4"))
+    assert frames == len(read_video(tmp_path / "out" / "demo_icon.mp4"))
+    assert 9 <= frames < 69
+    assert (tmp_path / "out" / "profile_trace.json").is_file()
