@@ -22,15 +22,15 @@ from glassworld.engine.actions.files import (
 )
 from glassworld.engine.actions.track import ActionTrack
 from glassworld.engine.checkpoint.load import check_choices, load_from
-from glassworld.engine.checkpoint.locate import EMBEDDED, LocatedWorld, locate_world
+from glassworld.engine.checkpoint.locate import EMBEDDED, LocatedWorld, is_on_hub, locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
-from glassworld.engine.media.images import load_start_image
-from glassworld.engine.media.latents import LatentsWriter, read_latents
+from glassworld.engine.media.images import MIN_SIDE, load_start_image
+from glassworld.engine.media.latents import LatentsWriter, load_latents, read_latents
 from glassworld.engine.media.overlay import draw_keys
 from glassworld.engine.media.video import VideoWriter
 from glassworld.engine.rollout import BlockReport
 from glassworld.engine.runtime.threads import threads_beside_others, using_threads
-from glassworld.engine.variants.registry import action_space
+from glassworld.engine.variants.registry import VARIANTS, action_space
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
 from glassworld.files import DiskFullError, check_file, writable_file, writable_folder
@@ -69,10 +69,12 @@ def generate_video(options: GenerateOptions) -> bool:
     """Generate the videos and print a summary; return False if Ctrl-C ended the run early.
 
     Raises `InputError` for bad input: flags, paths, image, actions and latents before any
-    weights are read, and the weights before the first block.
+    weights are downloaded or read, and the weights before the first block.
     """
     console = Console()
     _check_flags(options)
+    if is_on_hub(options.load):
+        _check_files(options)
     located = locate_world(options.load)
     inputs = _check_inputs(options, located)
     with _memory_errors(), console.status("loading the world"):
@@ -226,6 +228,28 @@ def _check_flags(options: GenerateOptions) -> None:
     for path in (folder / VIDEO, folder / KEYS_VIDEO, options.save_latents):
         if path is not None:
             check_file(path)
+
+
+def _check_files(options: GenerateOptions) -> None:
+    """Read the inputs of a run whose world is unknown still; raises `InputError`.
+
+    Actions must fit the variant, or any of them where none is named.
+    """
+    if options.img_path is not None:
+        load_start_image(options.img_path, MIN_SIDE, MIN_SIDE)
+    if options.initial_latents is not None:
+        load_latents(options.initial_latents)
+    if options.actions is not None:
+        named = options.load.variant
+        variants = [VARIANTS[named]] if named in VARIANTS else list(VARIANTS.values())
+        refused: list[ActionError] = []
+        for variant in variants:
+            try:
+                load_actions(options.actions, variant.space)
+            except ActionError as error:
+                refused.append(error)
+        if len(refused) == len(variants):
+            raise refused[0]
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from safetensors.numpy import load_file
 
 from glassworld import generate
 from glassworld.cli import main
+from glassworld.engine.checkpoint import locate
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.media.overlay import draw_keys
 from glassworld.engine.media.video import write_video
+from glassworld.errors import InputError
 from tests.support.disk import fill, small_disk
 from tests.support.release import write_release
 
@@ -104,3 +106,37 @@ def test_disk_that_does_not_hold_the_latents_keeps_the_videos(
     assert frames == len(read_video(tmp_path / "out" / "demo_icon.mp4"))
     assert 9 <= frames < 69
     assert (tmp_path / "out" / "profile_trace.json").is_file()
+
+
+BAD_INPUTS = {
+    "image": (["--img-path", "none.png"], "none.png: no such image"),
+    "latents": (["--initial-latents", "none.safetensors"], "none.safetensors: no such file"),
+    "folder": (["--output-folder", "/proc/none"], "/proc/none: cannot be written to"),
+    "latents to save": (["--save-latents", "/proc/none/a"], "/proc/none: cannot be written to"),
+    "actions of no variant": (["--actions", "w*12 x*3"], "unknown key 'x'"),
+    "actions of another variant": (
+        ["--variant", "gta_drive", "--actions", "camera_right*9"],
+        "unknown key 'camera_right'",
+    ),
+    "missing actions": (["--actions", "none.csv"], "none.csv: no such action file"),
+}
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_bad_input_is_refused_before_the_hub_is_asked(
+    flags: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ask(name: str) -> list[str]:
+        raise InputError(f"{name}: the hub was asked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(locate, "list_files", ask)
+    assert main(["generate", "--world", "somebody/world", *flags]) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+    fitting = ["--variant", "templerun", "--actions", "a*9"]
+    assert main(["generate", "--world", "somebody/world", *fitting]) == 2
+    assert "the hub was asked" in capsys.readouterr().err

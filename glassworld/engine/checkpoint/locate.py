@@ -95,6 +95,14 @@ def embedded_worlds() -> list[str]:
     return sorted(path.parent.name for path in WORLDS.glob(f"*/{INFERENCE_FILE}"))
 
 
+def is_on_hub(options: LoadOptions) -> bool:
+    """Return whether `locate_world` asks the hub for the world, and may download gigabytes."""
+    named = options.pretrained_model_path or options.world
+    if named is None or str(named) in embedded_worlds() or Path(named).exists():
+        return False
+    return is_hub_name(str(named))
+
+
 def locate_world(options: LoadOptions) -> LocatedWorld:
     """Find the world that `options` name; raises `InputError` if there is none."""
     if options.variant is not None and options.variant not in VARIANTS:
