@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 import tempfile
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -175,13 +177,20 @@ def _profiler(mode: Mode) -> Any:
 def _all_threads() -> Any:
     """Return the configuration that records every thread of the process, where torch can.
 
-    By default torch records the thread that starts the profiler and nothing else, silently.
+    By default torch records the thread that starts the profiler and nothing else, silently; a
+    version of torch that knows nothing else is the subject of a warning.
     """
     from torch._C._profiler import _ExperimentalConfig
 
     try:
         return _ExperimentalConfig(profile_all_threads=True)
     except TypeError:  # a version of torch before it
+        name = threading.current_thread().name
+        warnings.warn(
+            f"torch {torch.__version__} records one thread: this profile holds the work of "
+            f"{name} alone. Do the work in it, or install a newer torch",
+            stacklevel=2,
+        )
         return None
 
 

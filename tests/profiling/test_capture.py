@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,33 @@ def run_in_loop(work: Callable[[], object]) -> None:
         await asyncio.to_thread(work)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("mode", ["full", "tags"])
+def test_torch_that_records_one_thread_is_a_warning_that_names_it(
+    mode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OlderConfig:
+        def __init__(self) -> None: ...
+
+    monkeypatch.setattr("torch._C._profiler._ExperimentalConfig", OlderConfig)
+    path, caught = tmp_path / "t.json", list[str]()
+
+    def work() -> None:
+        with (
+            warnings.catch_warnings(record=True, action="always") as heard,
+            glassworld.profile(path, mode),
+            tag("Mine"),
+        ):
+            pass
+        caught.extend(str(warning.message) for warning in heard)
+
+    thread = threading.Thread(target=work, name="recorder")
+    thread.start()
+    thread.join()
+    (message,) = caught
+    assert "records one thread: this profile holds the work of recorder alone" in message
+    assert "Mine" in path.read_text()
 
 
 @pytest.mark.parametrize("run", [run_in_thread, run_in_loop])
