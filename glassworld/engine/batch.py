@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 
 import torch
 
@@ -16,20 +17,26 @@ from glassworld.engine.actions.track import Action
 from glassworld.engine.media.images import Frames
 from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.session import Session
-from glassworld.engine.state import NetworkState, SessionState
+from glassworld.engine.state import BatchState, SessionState
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 
-BatchKey = tuple[int, int, bool]
 
-
-def batch_key(session: Session) -> BatchKey:
+def batch_key(session: Session) -> tuple[int, ...]:
     """Return a key: sessions of the same key can generate their next blocks together.
 
-    Those of one world can once their windows are full, before that at the same block only.
+    Those of one world can. Where kernels or captured graphs write all sessions' keys and values
+    at once, they can once their windows are full, before that at the same block only.
     """
     world, state = session.world, session.state
+    if mixes_ages(world):
+        return (id(world),)
     return id(world), min(state.start, world.spec.dit.window), state.decoder.first
+
+
+def mixes_ages(world: World) -> bool:
+    """Return whether sessions of a world can run at once at different points of their windows."""
+    return supports_batching(world) and world.networks.dit.takes_batch_slots
 
 
 def can_join(sessions: Sequence[Session]) -> bool:
@@ -53,9 +60,10 @@ class SessionBatch:
         batch = glassworld.SessionBatch([world.start(image, seed) for seed in range(4)])
         frames = batch.step([world.space.press("w")] * 4)  # a list, one array per session
 
-    Sessions of one world can join at the same block, and at any block once their windows are
-    full. Frames differ from those of a single session by rounding, at most 1 of 255. Their storage
-    lives as long as any of them is in it.
+    Sessions of one world can join at any block; with kernels, graphs or compiled parts, at the
+    same block until their windows are full. Frames differ from those of a single session by
+    rounding, at most 1 of 255. Sessions of several ages run fastest in the order of their ages.
+    Their storage lives as long as any of them is in it.
 
     Raises `InputError` if they cannot generate blocks together (see `can_join`), or if one is
     there twice: a session generates each of its blocks once.
@@ -70,7 +78,8 @@ class SessionBatch:
     def step(self, actions: Sequence[Action], on_frames: OnFrames | None = None) -> list[Frames]:
         """Return every session's next frames `[n, H, W, 3]`, each under its own action.
 
-        `on_frames` as in `Session.step`, with the pixels `[b, n, H, W, 3]` of all sessions.
+        `on_frames` as in `Session.step`, with the pixels `[m, n, H, W, 3]` of some sessions and
+        their indices, a range: all sessions at once, unless the first block of some is among them.
         """
         if len(actions) != len(self.sessions):
             raise InputError(f"{len(actions)} actions for {len(self.sessions)} sessions")
@@ -88,9 +97,9 @@ class SessionBatch:
         for session, action in zip(self.sessions, actions, strict=True):
             session.hold(action)
         pipeline = self.sessions[0].world.pipeline
-        block = pipeline.generate_block(self._states, self._network_state, on_frames)
-        self._share_decoder()
-        return list(block.frames().numpy())
+        block = pipeline.generate_block(self._states, self._state, on_frames)
+        self._share_decoders()
+        return [frames.numpy() for frames in block.frames()]
 
     def part(self, staying: Collection[Session] = ()) -> None:
         """Give the sessions storage of their own, except those that are `staying`."""
@@ -100,45 +109,56 @@ class SessionBatch:
 
     def _holds(self, session: Session) -> bool:
         """Return whether the caches of a session are still a row of this storage."""
-        return any(session.state.caches is row.caches for row in self._rows)
+        return any(session.state.caches is row for row in self._rows)
 
     def _joined(self) -> bool:
-        """Return whether no session was rewound, joined others or went on alone meanwhile."""
-        slots = {session.state.start + session.state.shift for session in self.sessions}
-        # A decoder's layer that began to remember while its session was alone does so elsewhere.
-        layers = self._network_state.decoder.frames.keys()
-        decoders = [session.state.decoder.frames.keys() for session in self.sessions]
-        same = len(slots) == 1 and all(names == layers for names in decoders)
+        """Return whether the storage holds all sessions, in as few parts as they allow.
+
+        It does not once one was rewound, joined others or went on alone; nor when a window has
+        become full or a clip's first frames have been decoded.
+        """
+        window = self.sessions[0].world.spec.dit.window
+        states = [session.state for session in self.sessions]
+        slots = {state.start + state.shift for state in states if state.start >= window}
+        stages = [(stage, len(list(same))) for stage, same in groupby(map(_decoder_stage, states))]
+        parts = [(part.memory.stage(), len(part.sessions)) for part in self._state.decoders]
+        same = len(slots) <= 1 and stages == parts and can_join(self.sessions)
         return same and all(map(self._holds, self.sessions))
 
     @torch.inference_mode()
     def _join(self) -> None:
-        """Bring the sessions into one storage, with the same slots to be written next."""
+        """Bring the sessions into one storage, with the same slots to be written next if full."""
         if not can_join(self.sessions):
             raise InputError(
                 "these sessions cannot generate a block together: they must be of one world and, "
-                "until their windows are full, at the same block"
+                "with kernels, graphs or compiled parts, at the same block until their windows are "
+                "full"
             )
         states = self._states = [session.state for session in self.sessions]
-        sink = self.sessions[0].world.spec.dit.sink
-        for state in states[1:]:
-            _roll(state, states[0].start + states[0].shift - state.start, sink)
-        self._network_state = NetworkState.cat(states)
-        self._rows = self._network_state.rows(len(states))
-        for state, row in zip(states, self._rows, strict=True):
-            state.caches, state.decoder = row.caches, row.decoder
+        dit = self.sessions[0].world.spec.dit
+        full = [state for state in states if state.start >= dit.window]
+        for state in full[1:]:
+            _roll(state, full[0].start + full[0].shift - state.start, dit.sink)
+        self._state = BatchState.cat(states)
+        self._rows = self._state.split_caches(len(states))
+        for state, caches in zip(states, self._rows, strict=True):
+            state.caches = caches
             state.graphs = None
+        self._share_decoders()
 
-    def _share_decoder(self) -> None:
+    def _share_decoders(self) -> None:
         """Give each session its row of the decoder's memory, which grows with its first frames."""
-        decoder = self._network_state.decoder
-        rows = decoder.split(len(self._states))
-        for state, row in zip(self._states, rows, strict=True):
-            state.decoder = row
+        memories = self._state.split_decoders()
+        for state, memory in zip(self._states, memories, strict=True):
+            state.decoder = memory
+
+
+def _decoder_stage(state: SessionState) -> tuple[bool, frozenset[str]]:
+    return state.decoder.stage()
 
 
 def _roll(state: SessionState, shift: int, sink: int) -> None:
-    """Roll a session's rings to `shift`; they are full unless it stays the same."""
+    """Roll a session's full rings to `shift`."""
     if shift != state.shift:
         state.caches = [cache.roll(shift - state.shift, sink) for cache in state.caches]
         state.shift = shift

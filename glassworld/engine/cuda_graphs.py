@@ -16,7 +16,7 @@ from torch import Tensor
 from glassworld.errors import InputError
 from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.dit import DiT
-from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, LayerCache
+from glassworld.models.transformer.kv_cache import BatchSlots, CacheSlots, KeyValues, LayerCache
 from glassworld.models.transformer.layer import BlockPosition
 from glassworld.models.transformer.rope import RotaryTable
 from glassworld.models.vae.causal_conv import FeatureCache
@@ -95,8 +95,11 @@ class PassGraphs:
         output: bool,
     ) -> Result:
         """Run `dit(...)`; its result is valid until the next pass."""
-        place = inputs.place.self_slots
-        key = (place, inputs.place.action_slots, output)
+        place, action_place = inputs.place.self_slots, inputs.place.action_slots
+        # A batch of sessions at different points of their windows is refused before.
+        assert not isinstance(place, BatchSlots)
+        assert not isinstance(action_place, BatchSlots)
+        key = (place, action_place, output)
         growing = place is None or place.filled < dit.spec.window
         if growing or key not in self._seen:
             self._seen.add(key)
@@ -107,9 +110,7 @@ class PassGraphs:
         if key not in self._passes:
             fixed = replace(
                 self._input,
-                place=replace(
-                    self._input.place, self_slots=place, action_slots=inputs.place.action_slots
-                ),
+                place=replace(self._input.place, self_slots=place, action_slots=action_place),
             )
             call = self._capture(lambda: _forward(dit, fixed, context, caches, output))
             self._passes[key] = call

@@ -49,20 +49,28 @@ class ExecutionPlan:
         return sdpa_kernel(list(self.attention_backends), set_priority=True)
 
 
+PartCopies = list[list[HostCopy]]
+"""The latent frames, uint8 `[sessions, n, H, W, 3]`, of each part of a batch."""
+
+
 class BlockOutput(NamedTuple):
     """A block of `b` sessions, whose frames may still be on their way to the host."""
 
     latents: Tensor  # [b, c, f, h, w], on the device
-    copies: list[HostCopy] | Future[list[HostCopy]]  # of latent frames uint8 [b, n, H, W, 3]
+    copies: PartCopies | Future[PartCopies]
 
-    def frames(self) -> Tensor:
-        """Wait for the block's frames and return them: uint8 `[b, pixel frames, H, W, 3]`."""
-        copies = self.copies.result() if isinstance(self.copies, Future) else self.copies
-        return cat([copy.wait() for copy in copies], 1)
+    def frames(self) -> list[Tensor]:
+        """Wait for the block's frames and return each session's: uint8 `[n, H, W, 3]`."""
+        parts = self.copies.result() if isinstance(self.copies, Future) else self.copies
+        return [frames for copies in parts for frames in cat([copy.wait() for copy in copies], 1)]
 
 
-OnFrames = Callable[[HostCopy], None]
-"""Called with each latent frame's pixels once they are decoded, on a GPU once that is queued."""
+OnFrames = Callable[[HostCopy, range], None]
+"""Called with each latent frame's pixels once they are decoded, on a GPU once that is queued.
+
+The pixels are `[sessions, 1 or 4, H, W, 3]`, the range says which sessions of the batch they are
+of: a session's first latent frame is decoded apart from later ones of others.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,8 +134,8 @@ class Pipeline:
     ) -> BlockOutput:
         """Generate the next block of every session in `states`, which hold its actions already.
 
-        `network_state` holds the caches of all sessions in their order, who stand at the same
-        point of their windows (see `SessionBatch`); by default those of the only session.
+        `network_state` holds the caches of all sessions in their order (see `SessionBatch`); by
+        default those of the only session.
         `at_once`: latent frames to decode in one call, each followed by `on_frames`. With
         `executor` decoding runs there, beside the update of the caches and later blocks.
         """
@@ -194,16 +202,19 @@ class Pipeline:
         network_state: NetworkState,
         at_once: int,
         on_frames: OnFrames | None,
-    ) -> list[HostCopy]:
+    ) -> PartCopies:
         """Decode the block, `at_once` latent frames in a call, and copy the pixels to the host."""
         graphs, decoder = network_state.graphs, self.networks.decoder
         frame = decoder.decode_frame if graphs is None else partial(graphs.frame, decoder)
         x = latents.to(self.networks.decoder_dtype)
-        copies = []
-        for pixels in decoder.stream(x, network_state.decoder, frame, at_once):
-            copies.append(HostCopy(pixels))
-            if on_frames is not None:
-                on_frames(copies[-1])
+        parts = network_state.decoder_parts
+        streams = [decoder.stream(x[part.rows], part.memory, frame, at_once) for part in parts]
+        copies: PartCopies = [[] for _ in parts]
+        for _ in range(0, x.shape[2], at_once):
+            for part, stream, own in zip(parts, streams, copies, strict=True):
+                own.append(HostCopy(next(stream)))
+                if on_frames is not None:
+                    on_frames(own[-1], part.sessions)
         return copies
 
     def _update_cache(

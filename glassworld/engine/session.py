@@ -16,6 +16,7 @@ from glassworld.engine.conditioning import ActionHistory, ImageLatents
 from glassworld.engine.media.images import Frames, ImageSource, load_start_image
 from glassworld.engine.overlap import stream_blocks
 from glassworld.engine.pipeline import OnFrames
+from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.sampling import NoiseSource
 from glassworld.engine.state import SessionState
 from glassworld.errors import InputError
@@ -60,7 +61,7 @@ class Session:
         spec, generated = self.world.spec, self.state.generated
         return spec.pixel_frames(generated + spec.frames_per_block) - spec.pixel_frames(generated)
 
-    def step(self, action: Action, on_frames: OnFrames | None = None) -> Frames:
+    def step(self, action: Action, on_frames: Callable[[HostCopy], None] | None = None) -> Frames:
         """Return the frames `[n, H, W, 3]` of the next block, generated under `action`.
 
         `on_frames` gets each latent frame's pixels as soon as they are decoded, on a GPU as soon
@@ -70,7 +71,9 @@ class Session:
         """
         with self.turn():
             self.hold(action)
-            return self.advance(on_frames)[0]
+            if on_frames is None:
+                return self.advance()[0]
+            return self.advance(lambda frames, _: on_frames(frames))[0]
 
     def hold(self, action: Action) -> None:
         """Set the action of the next block."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from itertools import groupby
+from typing import Any, NamedTuple, NoReturn
 
 from torch import Tensor
 
@@ -16,32 +18,69 @@ from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
 from glassworld.models.vae.causal_conv import FeatureCache
 
 
+class DecoderPart(NamedTuple):
+    """Neighbors in a batch whose next latent frames are decoded in one call."""
+
+    sessions: range  # their indices
+    memory: FeatureCache
+
+    @property
+    def rows(self) -> slice:
+        """Their rows of the batch axis."""
+        return slice(self.sessions.start, self.sessions.stop)
+
+
 @dataclass(repr=False)
-class NetworkState:
+class NetworkState(ABC):
     """Caches and memories of one session, or of several along the batch axis."""
 
     caches: list[LayerCache]
     context: list[KeyValues]
-    decoder: FeatureCache
     graphs: PassGraphs | None = field(default=None, kw_only=True)  # captured over these tensors
 
+    @property
+    @abstractmethod
+    def decoder_parts(self) -> list[DecoderPart]:
+        """The decoder's memories, one for each call."""
+
+
+@dataclass(repr=False)
+class BatchState(NetworkState):
+    """The caches and memories of several sessions, in storage of their own."""
+
+    decoders: list[DecoderPart]
+
+    @property
+    def decoder_parts(self) -> list[DecoderPart]:
+        """The decoder's memories, one for each call."""
+        return self.decoders
+
     @staticmethod
-    def cat(states: Sequence[NetworkState]) -> NetworkState:
-        """Concatenate the states of several sessions, in storage of its own."""
-        return NetworkState(
+    def cat(states: Sequence[SessionState]) -> BatchState:
+        """Concatenate the states of several sessions along the batch axis."""
+        decoders: list[DecoderPart] = []
+        for _, same in groupby((state.decoder for state in states), FeatureCache.stage):
+            memories = list(same)
+            first = decoders[-1].sessions.stop if decoders else 0
+            sessions = range(first, first + len(memories))
+            decoders.append(DecoderPart(sessions, FeatureCache.cat(memories)))
+        return BatchState(
             [LayerCache.cat(same) for same in zip(*(s.caches for s in states), strict=True)],
             [KeyValues.cat(same) for same in zip(*(s.context for s in states), strict=True)],
-            FeatureCache.cat([state.decoder for state in states]),
+            decoders,
         )
 
-    def rows(self, count: int) -> list[NetworkState]:
-        """Return the state of each of `count` sessions, in the same storage."""
-        caches = zip(*(cache.split(count) for cache in self.caches), strict=True)
-        context = zip(*(keys.split(count) for keys in self.context), strict=True)
-        decoders = self.decoder.split(count)
+    def split_caches(self, count: int) -> list[list[LayerCache]]:
+        """Return the caches of each of `count` sessions, in the same storage."""
+        layers = (cache.split(count) for cache in self.caches)
+        return [list(session) for session in zip(*layers, strict=True)]
+
+    def split_decoders(self) -> list[FeatureCache]:
+        """Return the decoder's memory of each session, in the same storage."""
         return [
-            NetworkState(list(layers), list(keys), decoder)
-            for layers, keys, decoder in zip(caches, context, decoders, strict=True)
+            memory
+            for sessions, memories in self.decoders
+            for memory in memories.split(len(sessions))
         ]
 
 
@@ -55,6 +94,7 @@ class SessionState(NetworkState):
     rolled; `config` describes the run in traces.
     """
 
+    decoder: FeatureCache
     image: ImageLatents
     actions: ActionHistory
     noise: NoiseSource
@@ -70,6 +110,11 @@ class SessionState(NetworkState):
 
     def __reduce__(self) -> NoReturn:
         raise InputError("SessionState: cannot be pickled; copy it by copy()")
+
+    @property
+    def decoder_parts(self) -> list[DecoderPart]:
+        """The decoder's memory, of one call."""
+        return [DecoderPart(range(1), self.decoder)]
 
     @property
     def progress(self) -> str:

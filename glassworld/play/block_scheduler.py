@@ -168,7 +168,7 @@ class BlockScheduler:
             if waiting.future.set_running_or_notify_cancel():
                 ready.append(waiting)
         with _failures_go_to(ready):
-            for _, batch in groupby(sorted(ready, key=_batch_key), _batch_key):
+            for _, batch in groupby(sorted(ready, key=_batch_order), _batch_key):
                 if self._closing:
                     raise CancelledError
                 self._generate(list(batch))
@@ -200,9 +200,9 @@ class BlockScheduler:
         for request in requests:
             request.start()
 
-        def send_chunks(frames: HostCopy) -> None:
-            for row, request in enumerate(requests):
-                request.send_chunk(frames, row)
+        def send_chunks(frames: HostCopy, sessions: range) -> None:
+            for row, index in enumerate(sessions):
+                requests[index].send_chunk(frames, row)
 
         timer = StageTimer(partial(synchronize, requests[0].session.world.device))
         started, stop_timer = time.perf_counter(), listen(timer)
@@ -261,3 +261,8 @@ def _batch_key(request: BlockRequest) -> tuple[int, ...]:
     session = request.session
     alone = session.is_capturing or not supports_batching(session.world)
     return (id(session),) if alone else (0, *batch_key(session.engine_session))
+
+
+def _batch_order(request: BlockRequest) -> tuple[tuple[int, ...], int]:
+    """Return a key that sorts requests by batch, then sessions of the same age side by side."""
+    return _batch_key(request), request.session.next_block

@@ -110,7 +110,7 @@ class LiveSession:
 
     def step(self, actions: Sequence[Action], on_frames: OnFrames) -> list[Frames]:
         """Generate the next block alone, with the interface of `SessionBatch.step`."""
-        return [self.engine_session.step(actions[0], on_frames)]
+        return [self.engine_session.step(actions[0], lambda frames: on_frames(frames, range(1)))]
 
     def finish_block(
         self,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from glassworld.engine.acceleration.parts import use_kernels
 from glassworld.engine.actions.track import Action
-from glassworld.engine.batch import SessionBatch, can_join
+from glassworld.engine.batch import SessionBatch, can_join, mixes_ages
 from glassworld.engine.media.images import Frames
+from glassworld.engine.pipeline import ExecutionPlan
+from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.session import Session
 from glassworld.engine.world import World
 from glassworld.errors import InputError
@@ -142,14 +147,71 @@ def test_part_frees_the_storage_of_the_others() -> None:
         assert tensor.untyped_storage().nbytes() <= tensor.nbytes + 64
 
 
-def test_batch_refuses_sessions_that_do_not_fit() -> None:
+MIXED = [
+    ({}, (0, 2)),  # the first block of one
+    ({"dit": {"window": 9}}, (2, 1, 5)),  # growing, growing, full; in time all are
+    ({"dit": {"window": 7, "sink": 2}}, (4, 0, 1, 4)),
+    ({"frames_per_block": 1}, (0, 1, 3)),  # a decoder whose layers begin to remember
+]
+
+
+@pytest.mark.parametrize(("changes", "ages"), MIXED)
+def test_sessions_of_any_ages_equal_single_sessions(
+    changes: dict[str, object], ages: tuple[int, ...]
+) -> None:
+    world, blocks = tiny.world(**changes), 4
+    actions = [WALKS[index % len(WALKS)] for index in range(len(ages))]
+    sessions, expected = [], []
+    for index, age in enumerate(ages):
+        single = world.start(tiny.picture(40 + 8 * index, 70), seed=index)
+        for _ in range(age):
+            single.step(actions[index])
+        sessions.append(Session(world, single.save()))
+        expected.append([single.step(actions[index]) for _ in range(blocks)])
+    batch = SessionBatch(sessions)
+    for block in range(blocks):
+        for index, frames in enumerate(batch.step(actions)):
+            assert_same(frames, expected[index][block])
+
+
+def test_on_frames_names_the_sessions_whose_frames_it_gets() -> None:
     world = tiny.world()
+    old, young = walk(world, 0), walk(world, 1)
+    old.step(WALKS[0])
+    chunks: dict[int, list[Frames]] = {0: [], 1: []}
+
+    def on_frames(frames: HostCopy, sessions: range) -> None:
+        for index, own in zip(sessions, frames.wait().numpy(), strict=True):
+            chunks[index].append(own)
+
+    batch = SessionBatch([old, young])
+    for lengths in ([[4, 4, 4], [1, 4, 4]], [[4, 4, 4], [4, 4, 4]]):
+        for index, frames in enumerate(batch.step(WALKS[:2], on_frames)):
+            assert [len(chunk) for chunk in chunks[index]] == lengths[index]
+            assert np.array_equal(np.concatenate(chunks[index]), frames)
+            chunks[index].clear()
+
+
+def test_batch_refuses_sessions_that_do_not_fit() -> None:
+    world = replace(tiny.world(), plan=ExecutionPlan(cuda_graphs=True))
     young, old = walk(world, 0), walk(world, 1)
     old.step(WALKS[1])
     assert not can_join([young, old])
-    with pytest.raises(InputError, match="cannot generate a block together"):
+    with pytest.raises(InputError, match=r"cannot generate a block together: .* graphs"):
         SessionBatch([young, old])
     assert not can_join([young, walk(tiny.world(), 0)])
+    batch = SessionBatch([young, walk(world, 2)])
+    young.step(WALKS[0])
+    with pytest.raises(InputError, match="at the same block"):
+        batch.step(WALKS[:2])
+
+
+def test_layers_by_kernels_do_not_mix_ages() -> None:
+    pytest.importorskip("triton")
+    world = tiny.world()
+    assert mixes_ages(world)
+    use_kernels(world.networks)
+    assert not mixes_ages(world)
 
 
 def test_batch_refuses_a_session_twice() -> None:

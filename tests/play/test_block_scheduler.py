@@ -113,6 +113,14 @@ async def playing(world: World, count: int) -> AsyncIterator[Players]:
         players.device_thread.close()
 
 
+def world_of_equal_ages() -> World:
+    """Return a world whose layers, like those by kernels, batch growing sessions of one age."""
+    world = tiny.world()
+    for layer in world.networks.dit.blocks:
+        setattr(layer, "takes_batch_slots", False)  # noqa: B010 - mypy knows no such attribute
+    return world
+
+
 def in_one_batch(*results: BlockResult) -> bool:
     return len({result.started for result in results}) == 1
 
@@ -174,8 +182,28 @@ def test_players_who_join_rewind_or_leave_do_not_affect_the_others() -> None:
     asyncio.run(play())
 
 
-def test_sessions_that_cannot_form_a_batch_are_generated_one_by_one(tmp_path: Path) -> None:
+def test_a_new_player_joins_the_batch_of_older_ones() -> None:
     world = tiny.world()
+    expected = [generate_alone(world, index, blocks) for index, blocks in enumerate((3, 2, 3))]
+
+    async def play() -> None:
+        async with playing(world, 3) as players:
+            await players.generate(0, 2)
+            for block in range(2):
+                requests = players.request_together(0, 1, 2)
+                results = await asyncio.gather(*(request.result for request in requests))
+                assert in_one_batch(*results)
+                for index, request, result in zip((0, 1, 2), requests, results, strict=True):
+                    assert_same(result.frames, expected[index][block + (index != 1)])
+                    chunks = await chunks_of(request)
+                    frames = [chunk.frames.wait()[chunk.row].numpy() for chunk in chunks]
+                    assert np.array_equal(np.concatenate(frames), result.frames)
+
+    asyncio.run(play())
+
+
+def test_sessions_that_cannot_form_a_batch_are_generated_one_by_one(tmp_path: Path) -> None:
+    world = world_of_equal_ages()
 
     async def play() -> None:
         async with playing(world, 3) as players:
@@ -196,7 +224,7 @@ def test_sessions_that_cannot_form_a_batch_are_generated_one_by_one(tmp_path: Pa
 
 
 def test_a_failure_reaches_all_of_the_batch_and_nobody_else() -> None:
-    world = tiny.world()
+    world = world_of_equal_ages()
 
     async def play() -> None:
         async with playing(world, 3) as players:

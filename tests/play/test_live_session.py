@@ -23,7 +23,7 @@ def session() -> LiveSession:
 
 def play_block(session: LiveSession) -> BlockResult:
     session.prepare_block()
-    (frames,) = session.step([INPUT.action], lambda frames: None)
+    (frames,) = session.step([INPUT.action], lambda *_: None)
     return session.finish_block(INPUT, frames, 1.0, 0.5, [])
 
 

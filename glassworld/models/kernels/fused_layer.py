@@ -31,7 +31,7 @@ from glassworld.models.ops.linear import PackedLinear
 from glassworld.models.ops.quantized import QuantizedLinear, QuantizedTensor
 from glassworld.models.transformer.action import ActionInputs, ActionModule, ActionWindows
 from glassworld.models.transformer.dit import DiT
-from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
+from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, LayerCache
 from glassworld.models.transformer.layer import BlockPosition, Layer
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
@@ -68,6 +68,8 @@ class FusedLayer(Layer):
     It leaves its last residual sum to the next layer, whose first kernel reads and writes the same
     rows; the last layer leaves none.
     """
+
+    takes_batch_slots = False  # a kernel writes the keys of all sessions to the same slots
 
     def __init__(self, plain: Layer, last: bool) -> None:
         nn.Module.__init__(self)
@@ -131,7 +133,7 @@ class FusedLayer(Layer):
     ) -> Tensor:
         """Return self-attention's output, before its gate; adds up `x` in place."""
         attend, ring, slots = self.self_attn, cache.self_attention, position.self_slots
-        assert slots is not None
+        assert isinstance(slots, CacheSlots)
         h = residual_norm(x, shift, self.eps, takes_float8(attend.qkv))
         norms = (attend.norm_q.weight, attend.norm_k.weight)
         qkv = apply_linear(attend.qkv, h).flatten(1, 2)
@@ -157,15 +159,14 @@ class FusedLayer(Layer):
         self, x: Tensor | ResidualSum, time: Tensor, position: BlockPosition, cache: LayerCache
     ) -> None:
         """Write the keys and values of `x` to the cache, for a layer whose output is not needed."""
-        stream, attend = ResidualSum.of(x), self.self_attn
-        assert position.self_slots is not None
+        stream, attend, slots = ResidualSum.of(x), self.self_attn, position.self_slots
+        assert isinstance(slots, CacheSlots)
         with tag(tags.SELF_ATTENTION), torch.cuda.device_of(stream.x):
             h = residual_norm(stream, self.row_modulations(stream.x, time)[0], self.eps)
             assert isinstance(h, Tensor)
             kv = attend.kv(h).flatten(1, 2)
             norms = (attend.norm_q.weight, attend.norm_k.weight)
-            target = (cache.self_attention, position.self_slots)
-            qkv_rope(kv, norms, attend.norm_q.eps, position.rotary, *target)
+            qkv_rope(kv, norms, attend.norm_q.eps, position.rotary, cache.self_attention, slots)
 
 
 def fused_action_module(
@@ -173,7 +174,7 @@ def fused_action_module(
 ) -> Tensor:
     """Add `y` and the mouse attention to `x` in place; return the keyboard attention's output."""
     windows, rotary, slots, _ = inputs
-    assert slots is not None
+    assert isinstance(slots, CacheSlots)
     assert cache.keyboard is not None
     if windows.mouse is not None and module.has_mouse:
         assert cache.mouse is not None

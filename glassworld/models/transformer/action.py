@@ -17,7 +17,7 @@ from glassworld.models.ops.attention import AttentionFunction, attention
 from glassworld.models.ops.linear import PackedLinear, mlp_layers
 from glassworld.models.ops.norms import rms_norm
 from glassworld.models.transformer.attention import QKV, RMSNorm, cached_attention
-from glassworld.models.transformer.kv_cache import CacheSlots, LayerCache
+from glassworld.models.transformer.kv_cache import BatchSlots, CacheSlots, LayerCache
 from glassworld.models.transformer.rope import RotaryTable
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import tag
@@ -36,7 +36,7 @@ class ActionInputs(NamedTuple):
 
     windows: ActionWindows
     rotary: RotaryTable  # [f, d / 2]; for several sessions [b, 1, 1, f, d / 2]
-    slots: CacheSlots | None  # of the ring caches; None in training
+    slots: CacheSlots | BatchSlots | None  # of the ring caches; None in training
     visible: Tensor | None  # training: [f, f], which frame sees which
 
 

@@ -18,7 +18,7 @@ from glassworld.models.ops.attention import (
 from glassworld.models.ops.linear import PackedLinear
 from glassworld.models.ops.norms import rms_norm
 from glassworld.models.ops.quantized import QuantizedLinear
-from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, RingKVCache
+from glassworld.models.transformer.kv_cache import BatchSlots, CacheSlots, KeyValues, RingKVCache
 from glassworld.models.transformer.masks import MaskBlock
 from glassworld.models.transformer.rope import RotaryTable
 
@@ -48,13 +48,23 @@ def block_masked_attention(qkv: QKV, mask_blocks: Sequence[MaskBlock]) -> Tensor
 def cached_attention(
     qkv: QKV,
     cache: RingKVCache | None,
-    slots: CacheSlots | None,
+    slots: CacheSlots | BatchSlots | None,
     mask: Tensor | None = None,
     attend: AttentionFunction = attention,
 ) -> Tensor:
-    """Write keys and values to the cache and attend to all of it; without one, under `mask`."""
+    """Write keys and values to the cache and attend to all of it; without one, under `mask`.
+
+    Sessions that stand at different points of their windows attend group by group: nothing is
+    padded or masked, and each sees what it would see alone.
+    """
     q, k, v = qkv
-    if cache is not None and slots is not None:
+    if cache is not None and isinstance(slots, BatchSlots):
+        groups = [
+            attend(q[rows], *cache.rows(rows).update(k[rows], v[rows], same), mask)
+            for rows, same in slots.parts(len(q))
+        ]
+        return torch.cat(groups)
+    if cache is not None and isinstance(slots, CacheSlots):
         k, v = cache.update(k, v, slots)
     return attend(q, k, v, mask)
 

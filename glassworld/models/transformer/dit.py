@@ -93,6 +93,11 @@ class DiT(nn.Module):
         )
         self.head = DiTHead(spec)
 
+    @property
+    def takes_batch_slots(self) -> bool:
+        """Whether sessions at different points of their windows can share a pass."""
+        return all(layer.takes_batch_slots for layer in cast(Iterable[Layer], self.blocks))
+
     def context_kv(self, visual_context: Tensor) -> list[KeyValues]:
         """Return each layer's keys and values of the visual context `[b, n, context_dim]`."""
         with tag(tags.VISUAL_EMBEDDING):

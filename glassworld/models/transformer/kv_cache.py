@@ -7,8 +7,9 @@ frames that are never evicted, are pinned in front. The slots to write are integ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -54,6 +55,35 @@ class CacheSlots:
         return CacheSlots(tuple(spans), min(start + frames, window))
 
 
+@dataclass(frozen=True)
+class BatchSlots:
+    """The slots of sessions that stand at different points of their windows.
+
+    `groups`: how many neighbors in the batch share the same slots, and those slots.
+    """
+
+    groups: tuple[tuple[int, CacheSlots], ...]
+
+    @staticmethod
+    def join(sessions: Sequence[CacheSlots | BatchSlots | None]) -> CacheSlots | BatchSlots:
+        """Join the slots of several sessions: those of one if all are the same."""
+        groups = [
+            (len(list(same)), slots)
+            for slots, same in groupby(sessions)
+            if isinstance(slots, CacheSlots)
+        ]
+        return groups[0][1] if len(groups) == 1 else BatchSlots(tuple(groups))
+
+    def parts(self, rows: int) -> Iterator[tuple[slice, CacheSlots]]:
+        """Yield each group's rows of a batch axis of `rows`, a multiple of the sessions."""
+        per_session = rows // sum(count for count, _ in self.groups)
+        first = 0
+        for count, slots in self.groups:
+            end = first + count * per_session
+            yield slice(first, end), slots
+            first = end
+
+
 @dataclass
 class RingKVCache:
     """Rings `k` and `v`, `[b, heads, slots * per_frame, d]`, written in place.
@@ -86,10 +116,22 @@ class RingKVCache:
             self.v[:, :, ring] = v[:, :, block]
         return self.filled(slots)
 
+    def write(self, k: Tensor, v: Tensor, slots: CacheSlots | BatchSlots) -> None:
+        """Write a block's keys and values, those of each session to its own slots."""
+        if isinstance(slots, CacheSlots):
+            self.update(k, v, slots)
+            return
+        for rows, same in slots.parts(len(k)):
+            self.rows(rows).update(k[rows], v[rows], same)
+
     def filled(self, slots: CacheSlots) -> tuple[Tensor, Tensor]:
         """Return the keys and values of every filled slot."""
         end = slots.filled * self.per_frame
         return self.k[:, :, :end], self.v[:, :, :end]
+
+    def rows(self, rows: slice) -> RingKVCache:
+        """Return the rings of some rows of the batch axis, in the same storage."""
+        return RingKVCache(self.k[rows], self.v[rows], self.per_frame)
 
     @staticmethod
     def cat(caches: Sequence[RingKVCache]) -> RingKVCache:

@@ -21,7 +21,7 @@ from glassworld.models.transformer.attention import (
     block_masked_attention,
     cached_attention,
 )
-from glassworld.models.transformer.kv_cache import CacheSlots, KeyValues, LayerCache
+from glassworld.models.transformer.kv_cache import BatchSlots, CacheSlots, KeyValues, LayerCache
 from glassworld.models.transformer.masks import MaskBlock
 from glassworld.models.transformer.rope import RotaryTable
 from glassworld.profiling import registry as tags
@@ -51,21 +51,21 @@ class BlockPosition:
 
     rotary: RotaryTable  # [tokens, d / 2]; for several sessions [b, 1, tokens, d / 2]
     action_rotary: RotaryTable
-    self_slots: CacheSlots | None = None  # of self-attention's cache; None in training
-    action_slots: CacheSlots | None = None
+    self_slots: CacheSlots | BatchSlots | None = None  # of self-attention; None in training
+    action_slots: CacheSlots | BatchSlots | None = None
     visible: Tensor | None = None  # training: [f, f], which frame sees which one's actions
     mask_blocks: tuple[MaskBlock, ...] | None = None  # training: the block-causal mask
 
     @staticmethod
     def cat(positions: Sequence[BlockPosition]) -> BlockPosition:
-        """Join those of several sessions whose blocks go to the same slots of their caches."""
+        """Join those of several sessions, wherever in their windows each of them stands."""
         first = positions[0]
         if len(positions) == 1:
             return first
-        assert all(position.self_slots == first.self_slots for position in positions)
-        assert all(position.action_slots == first.action_slots for position in positions)
         return replace(
             first,
+            self_slots=BatchSlots.join([position.self_slots for position in positions]),
+            action_slots=BatchSlots.join([position.action_slots for position in positions]),
             rotary=RotaryTable.cat([position.rotary for position in positions], 1),
             action_rotary=RotaryTable.cat([position.action_rotary for position in positions], 2),
         )
@@ -73,6 +73,8 @@ class BlockPosition:
 
 class Layer(nn.Module):
     """Self-attention, cross-attention, actions, feed-forward."""
+
+    takes_batch_slots = True  # whether its sessions may stand at different points of their windows
 
     def __init__(self, spec: DiTSpec, has_actions: bool) -> None:
         super().__init__()
@@ -152,4 +154,4 @@ class Layer(nn.Module):
         with tag(tags.SELF_ATTENTION):
             y = modulate(x, modulation.shift, modulation.scale, self.eps).flatten(1, 2)
             k, v = self.self_attn.project_kv(y, position.rotary)
-            cache.self_attention.update(k, v, position.self_slots)
+            cache.self_attention.write(k, v, position.self_slots)

@@ -51,9 +51,13 @@ class FeatureCache:
         """Return a copy in storage of its own."""
         return FeatureCache(self.first, {name: end.clone() for name, end in self.frames.items()})
 
+    def stage(self) -> tuple[bool, frozenset[str]]:
+        """Return a key that is equal for caches which can be concatenated."""
+        return self.first, frozenset(self.frames)
+
     @staticmethod
     def cat(caches: Sequence[FeatureCache]) -> FeatureCache:
-        """Concatenate the caches of several sessions along the batch axis."""
+        """Concatenate the caches of sessions at the same stage along the batch axis."""
         frames = {
             name: torch.cat([cache.frames[name] for cache in caches]) for name in caches[0].frames
         }
