@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from glassworld.engine.media.overlay import draw_keys
 from glassworld.engine.media.video import write_video
 from glassworld.errors import InputError
 from tests.support.disk import fill, small_disk
+from tests.support.paths import ROOT
 from tests.support.release import write_release
 
 
@@ -140,3 +144,24 @@ def test_bad_input_is_refused_before_the_hub_is_asked(
     fitting = ["--variant", "templerun", "--actions", "a*9"]
     assert main(["generate", "--world", "somebody/world", *fitting]) == 2
     assert "the hub was asked" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_folder_of_any_name_works_in_the_c_locale(tmp_path: Path, release: list[str]) -> None:
+    folder, latents = tmp_path / "vidéos 東京", tmp_path / "vidéos 東京" / "潜.safetensors"
+    flags = ["--output-folder", str(folder), "--save-latents", str(latents), "--enable-profile"]
+    command = [sys.executable, "-m", "glassworld", "generate", "--num-output-frames", "3"]
+    result = subprocess.run(
+        [*command, *release, *flags],
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"},
+        cwd=ROOT,
+        capture_output=True,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert {path.name for path in folder.iterdir()} == {
+        "demo.mp4",
+        "demo_icon.mp4",
+        "profile_trace.json",
+        "profile_trace_report.html",
+        "潜.safetensors",
+    }
