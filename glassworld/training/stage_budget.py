@@ -38,7 +38,7 @@ class StageBudget:
             raise InputError(f"minutes is {minutes:g}: it must be positive")
         self.path, self.minutes = path, minutes
         try:
-            self.spent: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+            self.spent: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}
         except ValueError as error:
             raise InputError(f"{path}: damaged; delete it to measure the stages again") from error
 
