@@ -132,12 +132,17 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterable[int]]]:
 
 
 def _write_shard(config: CollectionConfig, shard: int) -> int:
-    """Write a shard, whole or not at all; return its number."""
+    """Collect and write a shard; return its number."""
     seed = (config.seed, shard)
     episodes = record_episodes(config.source, config.episodes, config.frames, seed)
-    with replacing(config.path(shard)) as draft:
-        save_file(episodes._asdict(), draft)
+    save_shard(config.path(shard), episodes)
     return shard
+
+
+def save_shard(path: Path, episodes: Episodes) -> None:
+    """Write a shard, whole or not at all."""
+    with replacing(path) as draft:
+        save_file(episodes._asdict(), draft)
 
 
 def record_episodes(name: str, count: int, frames: int, seed: tuple[int, int]) -> Episodes:

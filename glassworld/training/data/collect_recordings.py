@@ -1,0 +1,170 @@
+"""Cut recorded videos into shards of episodes, as collected episodes are."""
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from glassworld.engine.actions.track import ActionTrack
+from glassworld.errors import InputError
+from glassworld.files import write_file
+from glassworld.training.data.collect import Episodes, is_complete, load_shard, save_shard
+from glassworld.training.sources.recordings import RecordedVideo
+from glassworld.training.sources.source import Frame, WorldFormat
+
+HELD_OUT_SHARE = 1 / 16
+"""Of all episodes, the last ones; at least one."""
+
+MOST_EPISODES, MOST_BYTES = 64, 2**28
+"""Of a shard: episodes, and bytes of their frames."""
+
+MANIFEST = "recordings.json"
+"""Beside the shards: which recordings they are of."""
+
+
+class _Excerpt(NamedTuple):
+    """An episode of a video, and the shard that it belongs to."""
+
+    shard: Path
+    video: RecordedVideo
+    number: int
+
+
+def collect_recordings(
+    recordings: list[RecordedVideo],
+    format: WorldFormat,
+    length: int,
+    folder: Path,
+    held_out: Path,
+    most: int,
+) -> None:
+    """Write the shards that are missing or damaged. Videos are decoded frame by frame.
+
+    If a video turns out to be damaged, the episodes before are kept and the rest is skipped and
+    named.
+
+    Parameters
+    ----------
+    recordings
+        The videos to learn from.
+    format
+        Size of the frames.
+    length
+        Content frames per episode.
+    folder
+        Takes the shards for training.
+    held_out
+        Takes the shards with the last of the episodes, a sixteenth.
+    most
+        Episodes to use at most, the first ones.
+
+    Raises
+    ------
+    InputError
+        There are fewer than two episodes, or `folder` holds shards of other recordings.
+    """
+    numbered = [(video, number) for video in recordings for number in range(video.episodes(length))]
+    if len(numbered) > most:
+        print(f"recordings: the preset takes {most} of {len(numbered)} episodes, the first ones")
+        numbered = numbered[:most]
+    if len(numbered) < 2:
+        raise InputError("recordings: 1 episode; at least 2 are needed, since one is held out")
+    _check_manifest(recordings, format, length, folder)
+    end = len(numbered) - max(1, round(len(numbered) * HELD_OUT_SHARE))
+    episode_bytes = format.height * format.width * 3 * length
+    shard_size = max(1, min(MOST_EPISODES, MOST_BYTES // episode_bytes))
+    missing = [
+        *_missing_episodes(folder, numbered[:end], shard_size),
+        *_missing_episodes(held_out, numbered[end:], shard_size),
+    ]
+    episodes = _read_episodes(missing, format, length)
+    read = track(episodes, "reading recordings", total=len(missing))
+    for shard, group in groupby(read, lambda pair: pair[0]):
+        fields = zip(*(episode for _, episode in group), strict=True)
+        save_shard(shard, Episodes(*map(np.stack, fields)))
+    for part in (folder, held_out):
+        if not any(map(is_complete, part.glob("shard-*.safetensors"))):
+            raise InputError(f"{part}: no episode is left; replace the damaged recordings")
+
+
+def _missing_episodes(
+    folder: Path, numbered: list[tuple[RecordedVideo, int]], shard_size: int
+) -> Iterator[_Excerpt]:
+    """Yield the episodes of the shards that are not in the folder yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(range(0, len(numbered), shard_size)):
+        shard = folder / f"shard-{number:05d}.safetensors"
+        if not is_complete(shard):
+            for video, episode in numbered[start : start + shard_size]:
+                yield _Excerpt(shard, video, episode)
+
+
+def _check_manifest(
+    recordings: list[RecordedVideo], format: WorldFormat, length: int, folder: Path
+) -> None:
+    """Write which recordings the shards are of; raise `InputError` if they are of others."""
+    files = [(str(video.path.resolve()), video.path.stat().st_size) for video in recordings]
+    size = (format.mode, format.height, format.width, length)
+    content = json.dumps({"format": size, "videos": files}, indent=1).encode()
+    manifest = folder / MANIFEST
+    folder.mkdir(parents=True, exist_ok=True)
+    if manifest.exists() or any(folder.glob("shard-*.safetensors")):
+        if not manifest.exists() or manifest.read_bytes() != content:
+            raise InputError(
+                f"{folder}: holds episodes of something else than these recordings; choose "
+                "another --output"
+            )
+    else:
+        write_file(manifest, content)
+
+
+def _read_episodes(
+    excerpts: list[_Excerpt], format: WorldFormat, length: int
+) -> Iterator[tuple[Path, Episodes]]:
+    """Decode each video once; yield the shard and the arrays, without first axis, of episodes."""
+    for _, group in groupby(excerpts, lambda excerpt: excerpt.video.path):
+        wanted = list(group)
+        video = wanted[0].video
+        starts = [excerpt.number * (length - 1) for excerpt in wanted]
+        clips = _take_clips(video.decode(format.height, format.width), starts, length)
+        for excerpt, start in zip(wanted, starts, strict=True):
+            try:
+                frames = next(clips)
+            except InputError as problem:
+                print(f"skipped the rest of {video.path.name}: {problem}")
+                break
+            yield excerpt.shard, _episode(frames, video.track.rows(start, start + length))
+
+
+def _take_clips(frames: Iterator[Frame], starts: list[int], length: int) -> Iterator[Frame]:
+    """Yield the clips of `length` frames that begin at `starts`; neighbors share a frame."""
+    newest, position = np.empty(0, np.uint8), -1
+    for start in starts:
+        clip = [newest] if position == start else []
+        while position < start + length - 1:
+            newest, position = next(frames), position + 1
+            if position >= start:
+                clip.append(newest)
+        yield np.stack(clip)
+
+
+def _episode(frames: Frame, actions: ActionTrack) -> Episodes:
+    """Return the arrays of one episode. Its first row of actions repeats the second."""
+    mouse = np.empty((len(frames), 0), np.float32) if actions.mouse is None else actions.mouse
+    keyboard, mouse = actions.keyboard.copy(), mouse.copy()
+    keyboard[0], mouse[0] = keyboard[1], mouse[1]
+    return Episodes(frames, keyboard, mouse, np.empty((len(frames), 0), np.float32))
+
+
+def save_recorded_start_images(shards: Path, folder: Path, count: int = 8) -> None:
+    """Write the first frames of episodes from all over the recordings as start images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = sorted(shards.glob("shard-*.safetensors"))
+    images = [image for path in paths for image in load_shard(path).frames[:, 0]]
+    for number, index in enumerate(np.linspace(0, len(images) - 1, min(count, len(images)))):
+        Image.fromarray(images[round(index)]).save(folder / f"recording-{number + 1}.png")

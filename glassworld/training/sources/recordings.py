@@ -1,0 +1,297 @@
+"""Recorded videos: each beside a file of the actions that its player gave, with the same stem.
+
+    recordings/walk-1.mp4    recordings/walk-1.csv
+    recordings/walk-2.mkv    recordings/walk-2.json
+
+An action file has one row per frame of its video; `docs/actions.md` shows the formats. Video and
+actions are brought to the frame rate of the world: a content frame is the nearest frame of the
+video. What was pressed at any time since the content frame before counts as pressed, and the mouse
+moves by the mean.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from glassworld.engine.actions.files import SUFFIXES, load_actions
+from glassworld.engine.actions.track import ActionSpace, ActionTrack
+from glassworld.engine.media.images import crop_and_resize
+from glassworld.engine.variants.registry import ACTION_SPACES, action_space
+from glassworld.errors import ActionError, InputError
+from glassworld.training.sources.source import Frame, WorldFormat
+
+SLOWEST = 0.95
+"""Of the world's frame rate: a slower video would have to repeat frames."""
+
+
+class Timeline(NamedTuple):
+    """When a video shows its frames.
+
+    Attributes
+    ----------
+    seconds
+        Of each frame, in the order shown; the first is 0.
+    stamps
+        Time stamps in the file, in the same order; None where it has none.
+    """
+
+    seconds: NDArray[np.float64]
+    stamps: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True)
+class RecordedVideo:
+    """A video and its actions at the frame rate of the world.
+
+    Parameters
+    ----------
+    path
+        The video.
+    timeline
+        When it shows its frames.
+    shown
+        Number of the video's frame for each content frame, not decreasing.
+    track
+        Actions with one row per content frame: what was held until it was shown.
+    """
+
+    path: Path
+    timeline: Timeline
+    shown: NDArray[np.intp]
+    track: ActionTrack
+
+    def episodes(self, length: int) -> int:
+        """Return the number of episodes of `length` content frames; neighbors share a frame."""
+        return (len(self.shown) - 1) // (length - 1)
+
+    def decode(self, height: int, width: int) -> Iterator[Frame]:
+        """Yield the content frames, uint8 [height, width, 3], one after another.
+
+        Raises
+        ------
+        InputError
+            The video is damaged. The frames before are good.
+        """
+        position = 0
+        for number, frame in self._decode_all():
+            if position == len(self.shown):
+                return
+            if self.shown[position] > number:
+                continue
+            if self.shown[position] < number:
+                break
+            fitted = np.asarray(crop_and_resize(frame.to_image(), height, width))
+            while position < len(self.shown) and self.shown[position] == number:
+                yield fitted
+                position += 1
+        if position < len(self.shown):
+            raise InputError(f"damaged after {self._seconds(position):.1f} s")
+
+    def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield the frames that can be decoded, with their numbers."""
+        stamps = self.timeline.stamps
+        try:
+            with av.open(str(self.path)) as container:
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                for count, frame in enumerate(container.decode(stream)):
+                    if stamps is None:
+                        yield count, frame
+                    elif frame.pts is not None:
+                        yield int(np.searchsorted(stamps, frame.pts)), frame
+        except av.FFmpegError:
+            return
+
+    def _seconds(self, position: int) -> float:
+        return float(self.timeline.seconds[self.shown[position]])
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """Return all files of a folder but hidden ones and action files, sorted.
+
+    Raises
+    ------
+    InputError
+        There is no such folder, or nothing is in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of recordings")
+    videos = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.suffix.lower() not in SUFFIXES and path.name[0] != "."
+    ]
+    if not videos:
+        raise InputError(f"{folder}: holds no videos; put each beside its actions, a.mp4 and a.csv")
+    return videos
+
+
+def recordings_mode(folder: Path, wanted: str | None = None) -> str:
+    """Return the mode that most action files of a folder fit.
+
+    Parameters
+    ----------
+    folder
+        The recordings.
+    wanted
+        Mode of the world to be trained. None takes the mode of the recordings.
+
+    Raises
+    ------
+    InputError
+        The recordings are of another mode than the world, or fit several modes equally well, or
+        there is no action file.
+    """
+    if wanted is not None:
+        action_space(wanted)
+    fitting: Counter[str] = Counter()
+    for video in find_videos(folder):
+        for path in _action_files(video):
+            fitting.update(mode for mode, space in ACTION_SPACES.items() if _fits(path, space))
+    if not fitting:
+        return wanted or next(iter(ACTION_SPACES))  # `read_recordings` names each file's problem
+    best = [mode for mode in fitting if fitting[mode] == max(fitting.values())]
+    if wanted is not None and wanted not in best:
+        raise InputError(
+            f"{folder}: recordings of mode {best[0]}, but the world's mode is {wanted}; choose "
+            f"another world, or recordings of {wanted}"
+        )
+    if wanted is None and len(best) > 1:
+        raise InputError(
+            f"{folder}: the actions fit {' and '.join(best)}; name one of them with --mode"
+        )
+    return wanted or best[0]
+
+
+def _fits(path: Path, space: ActionSpace) -> bool:
+    try:
+        load_actions(path, space)
+    except ActionError:
+        return False
+    return True
+
+
+def _action_files(video: Path) -> list[Path]:
+    files = (video.with_suffix(suffix) for suffix in SUFFIXES)
+    return [path for path in files if path.is_file()]
+
+
+def read_recordings(folder: Path, format: WorldFormat, length: int) -> list[RecordedVideo]:
+    """Check the recordings of a folder without decoding them; name and skip what does not fit.
+
+    Parameters
+    ----------
+    folder
+        Videos and action files.
+    format
+        Mode and frame rate of the world.
+    length
+        Content frames per episode.
+
+    Raises
+    ------
+    InputError
+        Nothing is left.
+    """
+    videos = find_videos(folder)
+    recordings = []
+    for video in videos:
+        try:
+            recordings.append(_read_recording(video, format, length))
+        except InputError as problem:
+            print(f"skipped {video.name}: {problem}")
+    if not recordings:
+        raise InputError(f"{folder}: none of {len(videos)} videos can be used; see above")
+    minutes = sum(recording.timeline.seconds[-1] for recording in recordings) / 60
+    episodes = sum(recording.episodes(length) for recording in recordings)
+    print(
+        f"recordings: {len(recordings)} of {len(videos)} videos, {minutes:.1f} minutes, "
+        f"{episodes} episodes of {length} frames, mode {format.mode}"
+    )
+    return recordings
+
+
+def _read_recording(video: Path, format: WorldFormat, length: int) -> RecordedVideo:
+    """Read one video's timeline and actions; raise `InputError` if they do not fit."""
+    actions = _action_files(video)
+    if not actions:
+        names = ", ".join(f"{video.stem}{suffix}" for suffix in SUFFIXES)
+        raise InputError(f"no actions beside it; looked for {names}")
+    if len(actions) > 1:
+        names = " and ".join(path.name for path in actions)
+        raise InputError(f"more than one action file, {names}; keep one")
+    timeline = read_timeline(video)
+    track = load_actions(actions[0], format.space)
+    count, seconds = len(timeline.seconds), float(timeline.seconds[-1])
+    if len(track) != count:
+        raise InputError(f"{count} frames, but {actions[0].name} has {len(track)} rows")
+    needed = (length - 1) / format.frame_rate
+    if seconds < needed:
+        raise InputError(f"lasts {seconds:.1f} s; an episode takes {needed:.1f} s")
+    frame_rate = (count - 1) / seconds
+    if frame_rate < SLOWEST * format.frame_rate:
+        raise InputError(f"{frame_rate:.3g} frames a second; {format.frame_rate} are needed")
+    shown = _nearest_frames(timeline.seconds, format.frame_rate)
+    track = _resample(track.fitted(format.space, count), shown, format.space)
+    return RecordedVideo(video, timeline, shown, track)
+
+
+def read_timeline(video: Path) -> Timeline:
+    """Read when a video shows its frames, without decoding them.
+
+    Raises
+    ------
+    InputError
+        It is unreadable or holds no frames.
+    """
+    try:
+        with av.open(str(video)) as container:
+            if not container.streams.video:
+                raise InputError("holds no video")
+            stream = container.streams.video[0]
+            packets = [packet.pts for packet in container.demux(stream) if packet.size]
+            time_base, frame_rate = stream.time_base, stream.average_rate
+    except (av.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"not readable as a video: {reason}") from None
+    stamps = np.unique([stamp for stamp in packets if stamp is not None]).astype(np.int64)
+    if len(packets) and len(stamps) == len(packets):
+        return Timeline((stamps - stamps[0]) * float(time_base), stamps)
+    if not packets or not frame_rate:
+        raise InputError("its frames have no times")
+    return Timeline(np.arange(len(packets)) / float(frame_rate), None)
+
+
+def _nearest_frames(seconds: NDArray[np.float64], frame_rate: float) -> NDArray[np.intp]:
+    """Return the number of the nearest frame for every content frame."""
+    rounding = 1e-3  # of a content frame; half way between two frames the first one counts
+    count = int(seconds[-1] * frame_rate + rounding) + 1
+    halfway = (seconds[1:] + seconds[:-1]) / 2
+    return np.searchsorted(halfway, (np.arange(count) - rounding) / frame_rate)
+
+
+def _resample(track: ActionTrack, shown: NDArray[np.intp], space: ActionSpace) -> ActionTrack:
+    """Return what was held between the content frames.
+
+    A key counts by the most that it was pressed, the mouse by its mean. Where keys exclude each
+    other, the one that was held longest beside the idle one counts.
+    """
+    numbers, which = np.unique(shown, return_inverse=True)
+    starts = np.concatenate([numbers[:1], numbers[:-1] + 1])
+    rows = slice(0, int(numbers[-1]) + 1)
+    keyboard = np.maximum.reduceat(track.keyboard[rows], starts)
+    if space.idle:
+        held = np.add.reduceat(track.keyboard[rows], starts)
+        held[:, space.keyboard.index(space.idle)] = 1e-6
+        keyboard = np.eye(len(space.keyboard), dtype=np.float32)[held.argmax(1)]
+    mouse = None
+    if track.mouse is not None:
+        lengths = np.diff(np.append(starts, rows.stop))[:, None]
+        mouse = (np.add.reduceat(track.mouse[rows], starts) / lengths).astype(np.float32)[which]
+    return ActionTrack(keyboard[which], mouse)

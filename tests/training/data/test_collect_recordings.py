@@ -1,0 +1,120 @@
+"""Recordings become shards: reproducible, resumable, with some episodes held out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glassworld.errors import InputError
+from glassworld.training.data import collect_recordings as module
+from glassworld.training.data.collect import load_shard
+from glassworld.training.data.collect_recordings import (
+    collect_recordings,
+    save_recorded_start_images,
+)
+from glassworld.training.data.dataset import EpisodeDataset
+from glassworld.training.sources.recordings import read_recordings
+from glassworld.training.sources.source import WorldFormat
+from tests.support.recorded import write_recording, write_video
+
+FORMAT, LENGTH = WorldFormat("gta_drive"), 13
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_EPISODES", 3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return recordings of 4, 2 and 1 episodes."""
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for name, frames in (("a", 52), ("b", 25), ("c", 20)):
+        write_recording(recordings, name, frames)
+    return recordings
+
+
+def collect(folder: Path, most: int = 100) -> tuple[Path, Path]:
+    train, held_out = folder.parent / "train", folder.parent / "held-out"
+    recordings = read_recordings(folder, FORMAT, LENGTH)
+    collect_recordings(recordings, FORMAT, LENGTH, train, held_out, most)
+    return train, held_out
+
+
+def first_frames(part: Path) -> list[int]:
+    """Return the number of the video's frame that each episode begins with."""
+    return [round(float(frames[0].mean())) for frames in EpisodeDataset(part).frames.numpy()]
+
+
+def test_collect_recordings_cuts_episodes_and_holds_the_last_ones_out(folder: Path) -> None:
+    train, held_out = collect(folder)
+    assert len(list(train.glob("shard-*"))) == 2
+    assert first_frames(train) == pytest.approx([0, 12, 24, 36, 0, 12], abs=1)
+    assert first_frames(held_out) == pytest.approx([0], abs=1)
+    episodes = load_shard(train / "shard-00000.safetensors")
+    assert episodes.frames.shape == (3, 13, 64, 96, 3)
+    assert episodes.pose.shape == (3, 13, 0)
+    rows = np.arange(12, 25)
+    rows[0] = rows[1]  # row 0 repeats row 1
+    assert episodes.mouse[1, :, 1] == pytest.approx(rows / 1000)
+    assert np.flatnonzero(episodes.keyboard[1, :, 0]).tolist() == [0, 1, 11]
+
+
+def test_collect_recordings_interrupted_resumes_and_gives_the_same_files(folder: Path) -> None:
+    train, _ = collect(folder)
+    first, second = sorted(train.glob("shard-*"))
+    before, written = second.read_bytes(), first.stat().st_mtime_ns
+    second.write_bytes(before[:1000])
+    collect(folder)
+    assert second.read_bytes() == before
+    assert first.stat().st_mtime_ns == written
+
+
+def test_collect_recordings_takes_no_more_than_the_preset(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, held_out = collect(folder, most=4)
+    assert "the preset takes 4 of 7 episodes" in capsys.readouterr().out
+    assert len(EpisodeDataset(train)) == 3
+    assert first_frames(held_out) == pytest.approx([36], abs=1)
+
+
+def test_collect_recordings_keeps_the_episodes_before_damage(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recordings = read_recordings(folder, FORMAT, LENGTH)
+    write_video(folder / "a.mp4", 30, 12)  # shorter than it was when it was checked
+    train, held_out = folder.parent / "train", folder.parent / "held-out"
+    collect_recordings(recordings, FORMAT, LENGTH, train, held_out, 100)
+    assert "skipped the rest of a.mp4: damaged after 2." in capsys.readouterr().out
+    assert first_frames(train) == pytest.approx([0, 12, 0, 12], abs=1)
+
+
+def test_collect_recordings_refuses_a_folder_of_other_episodes(folder: Path) -> None:
+    collect(folder)
+    write_recording(folder, "d", 20)
+    with pytest.raises(InputError, match="holds episodes of something else"):
+        collect(folder)
+
+
+def test_collect_recordings_of_a_single_episode_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    write_recording(folder, "a", 20)
+    with pytest.raises(InputError, match="at least 2 are needed"):
+        collect(folder)
+    assert not (tmp_path / "train").exists()
+
+
+def test_save_recorded_start_images_takes_them_from_all_over(folder: Path) -> None:
+    train, _ = collect(folder)
+    images = folder.parent / "pictures"
+    save_recorded_start_images(train, images, count=3)
+    means = []
+    for number in (1, 2, 3):
+        with Image.open(images / f"recording-{number}.png") as image:
+            assert image.size == (96, 64)
+            means.append(np.asarray(image).mean())
+    assert means == pytest.approx([0, 24, 12], abs=1)
