@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.errors import InputError
 from glassworld.load_flags import with_load_flags
 
 HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 
-SOURCES = "`maze`, `drive`, `run` or `gymnasium:ID@MAPPING`"
+SOURCES = "`maze`, `drive`, `run`, or `gymnasium:ID` with `--mapping`"
 """For help texts: the registry of sources is imported when a command runs."""
 
 INTERRUPTED = 130
@@ -27,6 +28,13 @@ _Batch = Annotated[
     ),
 ]
 _Source = Annotated[str, typer.Option(metavar="NAME", help=f"What to learn from: {SOURCES}.")]
+_Mapping = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="With `gymnasium:ID`: a .yaml or .py file from keys to the environment's actions.",
+    ),
+]
 _Strip = Annotated[Path | None, typer.Option(help="Write an image: rows of truth and model.")]
 _Video = Annotated[
     Path | None, typer.Option(help="Write an MP4: truth on the left, model on the right.")
@@ -34,6 +42,23 @@ _Video = Annotated[
 
 train_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 eval_app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+
+def _with_mapping(source: str, mapping: Path | None) -> str:
+    """Return the name of a source with the path of its mapping."""
+    if mapping is None:
+        return source
+    if not source.startswith("gymnasium:"):
+        raise InputError(f"mapping: has no effect with --source {source}; use gymnasium:ID")
+    return f"{source}@{mapping}"
+
+
+def _check_recordings(recordings: Path | None, source: str, mode: str | None) -> None:
+    """Raise `InputError` for flags that recordings leave without effect, or that need them."""
+    if recordings is None and mode is not None:
+        raise InputError("mode: has no effect without --recordings; the source has its own")
+    if recordings is not None and source != "maze":
+        raise InputError("source: has no effect with --recordings; give one of them")
 
 
 @train_app.command()
@@ -45,6 +70,16 @@ def train(
         typer.Option(help="`smoke` tries every stage in a minute; `laptop` trains a world."),
     ] = "laptop",
     source: _Source = "maze",
+    mapping: _Mapping = None,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Learn from videos, each beside its actions, not from a source."
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="Mode of the recordings, where their actions fit several.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -75,7 +110,8 @@ def train(
     You can interrupt it with Ctrl-C at any time (exit code 130). The same command continues. With
     `--world` it starts from the weights of that world.
 
-    Examples: `glassworld train --preset smoke`, `glassworld train --source drive`
+    Examples: `glassworld train --source drive`, `glassworld train --recordings videos`,
+    `glassworld train --source gymnasium:CarRacing-v3 --mapping car_racing.yaml`
     """
     from dataclasses import replace
 
@@ -83,9 +119,13 @@ def train(
 
     from glassworld.training.pipeline import train_world
     from glassworld.training.recipes import RunFolders, preset_recipe
+    from glassworld.training.sources.registry import file_stem
 
-    recipe = replace(preset_recipe(preset), source=source)
-    folder = output or Path("runs") / source.replace(":", "-")
+    source = _with_mapping(source, mapping)
+    _check_recordings(recordings, source, mode)
+    name = file_stem(source) if recordings is None else recordings.resolve().name
+    folder = output or Path("runs") / name
+    recipe = replace(preset_recipe(preset), source=source, recordings=recordings, mode=mode)
     dit = replace(recipe.dit, gradient_checkpointing=gradient_checkpointing)
     if batch:
         dit = replace(dit, batch_size=batch, first_blocks=max(batch, dit.first_blocks))
@@ -112,6 +152,7 @@ def evaluate_command(
         str | None,
         typer.Option(metavar="NAME", help="What to compare with. Default: by the world's mode."),
     ] = None,
+    mapping: _Mapping = None,
     json: Annotated[Path | None, typer.Option(help="Write the scores to this file.")] = None,
     strip: _Strip = None,
     video: _Video = None,
@@ -143,7 +184,7 @@ def evaluate_command(
     from glassworld.training.sources.registry import SOURCE_OF_MODE, open_source
 
     world = load_from(load)
-    source = source or SOURCE_OF_MODE[world.spec.mode]
+    source = _with_mapping(source or SOURCE_OF_MODE[world.spec.mode], mapping)
     opened = open_source(source)
     check_comparable(world.spec, opened)
     for path in filter(None, (json, strip, video)):

@@ -17,6 +17,10 @@ from glassworld.training.data.collect import (
     load_shard,
     save_start_images,
 )
+from glassworld.training.data.collect_recordings import (
+    collect_recordings,
+    save_recorded_start_images,
+)
 from glassworld.training.data.dataset import EpisodeDataset
 from glassworld.training.data.latents import LatentEpisodes, encode_episodes
 from glassworld.training.eval.samples import SampleWriter
@@ -25,7 +29,13 @@ from glassworld.training.objectives.transformer import train_transformer
 from glassworld.training.objectives.vae import VAE, normalize_latents, train_decoder, train_vae
 from glassworld.training.objectives.world_model import WorldModel
 from glassworld.training.recipes import RunFolders, TrainingRecipe
+from glassworld.training.sources.recordings import (
+    RecordedVideo,
+    read_recordings,
+    recordings_mode,
+)
 from glassworld.training.sources.registry import open_source
+from glassworld.training.sources.source import WorldFormat
 from glassworld.training.stage_budget import StageBudget
 from glassworld.training.weights.warm_start import load_start, warm_start_model, warm_start_vae
 
@@ -68,13 +78,12 @@ def train_world(
     torch_device = pick_device(device)
     keep_freed_memory()
     budget = StageBudget(folders.root / "clock.json", minutes)
-    with open_source(recipe.source) as source:
-        recipe = recipe.fitted(source)
+    recipe, videos = _choose_data(recipe)
     if minutes is not None:
         recipe = replace(recipe, shards=TIMED_SHARDS, episodes=TIMED_EPISODES)
     networks = None if start is None else load_start(start, recipe)
     writable_folder(folders.root)
-    collect_episodes(recipe, folders, budget)
+    collect_episodes(recipe, folders, budget, videos)
     vae = prepare_vae(recipe, folders, networks, torch_device, budget)
     with budget.stage("latents"):
         episodes = encode_episodes(
@@ -90,12 +99,27 @@ def train_world(
     with budget.stage("transformer") as seconds:
         train_transformer(episodes, recipe.dit, folders.transformer, model, preview, seconds)
     export_world(vae, model, recipe.dit, folders.world)
-    save_start_images(recipe.source, folders.world / "pictures")
+    if videos:
+        save_recorded_start_images(folders.episodes, folders.world / "pictures")
+    else:
+        save_start_images(recipe.source, folders.world / "pictures")
     preview(model, recipe.dit.sampler, folders.transformer)
 
 
-def collect_episodes(recipe: TrainingRecipe, folders: RunFolders, budget: StageBudget) -> None:
-    """Collect training and held-out episodes; draw a contact sheet."""
+def _choose_data(recipe: TrainingRecipe) -> tuple[TrainingRecipe, list[RecordedVideo]]:
+    """Open what to learn from; return the recipe for it and the recordings that fit, if any."""
+    folder = recipe.recordings
+    if folder is None:
+        with open_source(recipe.source) as source:
+            return recipe.fitted(source.format, source.rests), []
+    recipe = recipe.fitted(WorldFormat(recordings_mode(folder, recipe.mode)), rests=False)
+    return recipe, read_recordings(folder, recipe.dit.format, recipe.frames)
+
+
+def collect_episodes(
+    recipe: TrainingRecipe, folders: RunFolders, budget: StageBudget, videos: list[RecordedVideo]
+) -> None:
+    """Collect training and held-out episodes, from videos if there are; draw a contact sheet."""
     config = CollectionConfig(
         folders.episodes,
         TRAINING_SEED,
@@ -104,11 +128,16 @@ def collect_episodes(recipe: TrainingRecipe, folders: RunFolders, budget: StageB
         recipe.frames,
         recipe.source,
     )
+    held_out = replace(config, folder=folders.held_out, seed=HELD_OUT_SEED, shards=1)
     with budget.stage("episodes") as seconds:
         left = None if seconds is None else seconds - budget.spent.get("episodes", 0.0)
-        paths = collect_shards(config, torch.get_num_threads(), left)
-        collect_shards(replace(config, folder=folders.held_out, seed=HELD_OUT_SEED, shards=1))
-    contact_sheet(load_shard(paths[0])).save(folders.root / "contact-sheet.png")
+        if videos:
+            collect_recordings(videos, recipe.dit.format, config, held_out.folder, left)
+        else:
+            collect_shards(config, torch.get_num_threads(), left)
+            collect_shards(held_out)
+    first = min(folders.episodes.glob("shard-*.safetensors"))
+    contact_sheet(load_shard(first)).save(folders.root / "contact-sheet.png")
 
 
 def prepare_vae(

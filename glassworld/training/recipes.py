@@ -7,7 +7,7 @@ from glassworld.errors import InputError
 from glassworld.training.objectives.adversarial import DiscriminatorRecipe
 from glassworld.training.objectives.transformer import DiTRecipe
 from glassworld.training.objectives.vae import VAERecipe
-from glassworld.training.sources.source import Source
+from glassworld.training.sources.source import WorldFormat
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class TrainingRecipe:
         Content frames per episode.
     source
         Name of the source to learn from.
+    recordings
+        Folder of recorded videos to learn from instead.
+    mode
+        Mode of the recordings. None takes the one that their actions fit.
     vae
         How to train the VAE.
     dit
@@ -34,19 +38,21 @@ class TrainingRecipe:
     episodes: int
     frames: int = 121
     source: str = "maze"
+    recordings: Path | None = None
+    mode: str | None = None
     vae: VAERecipe = field(default_factory=VAERecipe)
     dit: DiTRecipe = field(default_factory=DiTRecipe)
 
-    def fitted(self, source: Source) -> "TrainingRecipe":
-        """Return this recipe for the worlds of an opened source.
+    def fitted(self, format: WorldFormat, rests: bool) -> "TrainingRecipe":
+        """Return this recipe for worlds of a format, by a source that comes to rest or does not.
 
         Blocks of one latent frame take fewer denoising steps, so that a CPU generates them in real
         time. Where nothing rests, nothing is trained at rest.
         """
-        dit = replace(self.dit, format=source.format)
-        if source.format.frames_per_block == 1:
+        dit = replace(self.dit, format=format)
+        if format.frames_per_block == 1:
             dit = replace(dit, denoising_steps=SHORT_SAMPLER)
-        if not source.rests:
+        if not rests:
             dit = replace(
                 dit,
                 history_mix=replace(dit.history_mix, at_rest=0.0),

@@ -94,3 +94,32 @@ def test_train_command_interrupted_says_that_the_same_command_continues(
     assert printed.err.startswith("interrupted: finished stages and the last checkpoint in ")
     assert printed.err.endswith(" are kept; the same command continues\n")
     assert not printed.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--mapping", "keys.yaml"], "mapping: has no effect with --source maze"),
+        (["--mode", "universal"], "mode: has no effect without --recordings"),
+        (["--recordings", ".", "--source", "drive"], "source: has no effect with --recordings"),
+        (["--recordings", "nowhere"], "nowhere: no such folder of recordings"),
+        (["--source", "gymnasium:CarRacing-v3"], "gymnasium:CarRacing-v3: needs an environment's"),
+        (
+            ["--source", "gymnasium:CarRacing-v3", "--mapping", "keys.yaml"],
+            "keys.yaml: no such mapping",
+        ),
+    ],
+)
+def test_train_command_refuses_data_in_one_line_and_writes_nothing(
+    flags: list[str],
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--preset", "smoke", *flags]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {problem}")
+    assert printed.count("\n") == 1
+    assert not list(tmp_path.iterdir())

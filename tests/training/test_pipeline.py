@@ -12,7 +12,9 @@ from glassworld.engine.checkpoint.load import load_world
 from glassworld.training.objectives.adversarial import DiscriminatorRecipe
 from glassworld.training.objectives.history_augmentation import HistoryMix
 from glassworld.training.recipes import PRESETS, RunFolders, TrainingRecipe
+from tests.support.recorded import write_recording
 from tests.support.small import SMALL, SMALL_VAE
+from tests.support.square_env import MAPPING, register
 
 pytest.importorskip("vizdoom")
 pytest.importorskip("matplotlib")
@@ -93,6 +95,31 @@ def test_train_world_with_minutes_ends_with_a_world_of_the_source(tmp_path: Path
     assert world.generate(start_image, num_latent_frames=3).frames.shape == (9, 64, 96, 3)
     clock = json.loads((tmp_path / "clock.json").read_text())
     assert list(clock) == ["episodes", "VAE", "decoder", "latents", "transformer"]
+
+
+def _write_mapping(folder: Path) -> str:
+    """Return the name of a source that plays the square by the keys of a mode."""
+    register()
+    mapping = folder / "keys.yaml"
+    mapping.write_text(MAPPING)
+    return f"gymnasium:glassworld-tests/Square-v0@{mapping}"
+
+
+@pytest.mark.slow
+def test_train_world_from_a_gymnasium_environment(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path / "run")
+    train_world(replace(TINY, source=_write_mapping(tmp_path)), folders)
+    _play(folders)
+
+
+@pytest.mark.slow
+def test_train_world_from_recordings_learns_their_mode(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_recording(tmp_path, name, 100)
+    folders = RunFolders(tmp_path / "run")
+    train_world(replace(TINY, recordings=tmp_path), folders)
+    _play(folders)
+    assert load_world(folders.world).spec.mode == "gta_drive"
 
 
 @pytest.mark.slow

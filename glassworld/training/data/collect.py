@@ -1,7 +1,6 @@
 """Collect episodes from the simulator: reproducible shards that resume after an interruption."""
 
 import multiprocessing
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +21,7 @@ from safetensors.numpy import save_file
 from glassworld.errors import InputError
 from glassworld.files import replacing
 from glassworld.specs import TIME_FACTOR
-from glassworld.training.sources.registry import open_source
+from glassworld.training.sources.registry import file_stem, open_source
 from glassworld.training.sources.source import Frame, Source
 
 MOST_ATTEMPTS = 20
@@ -241,7 +240,6 @@ def contact_sheet(episodes: Episodes, rows: int = 12, columns: int = 12) -> Imag
 def save_start_images(name: str, folder: Path, count: int = 8, seed: int = 77) -> None:
     """Write start images of a source into `folder`, `maze-1.png` and so on."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = re.sub(r"[^\w.-]+", "-", name.partition("@")[0])
     saved = 0
     with open_source(name, seed) as source:
         while saved < count:
@@ -249,4 +247,4 @@ def save_start_images(name: str, folder: Path, count: int = 8, seed: int = 77) -
             if not source.is_good_start:
                 continue
             saved += 1
-            Image.fromarray(image).save(folder / f"{stem}-{saved}.png")
+            Image.fromarray(image).save(folder / f"{file_stem(name)}-{saved}.png")

@@ -1,6 +1,7 @@
 """Cut recorded videos into shards of episodes, as collected episodes are."""
 
 import json
+import time
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -13,15 +14,21 @@ from rich.progress import track
 from glassworld.engine.actions.track import ActionTrack
 from glassworld.errors import InputError
 from glassworld.files import write_file
-from glassworld.training.data.collect import Episodes, is_complete, load_shard, save_shard
+from glassworld.training.data.collect import (
+    CollectionConfig,
+    Episodes,
+    is_complete,
+    load_shard,
+    save_shard,
+)
 from glassworld.training.sources.recordings import RecordedVideo
 from glassworld.training.sources.source import Frame, WorldFormat
 
 HELD_OUT_SHARE = 1 / 16
-"""Of all episodes, the last ones; at least one."""
+"""Of all episodes, the first ones; at least one."""
 
-MOST_EPISODES, MOST_BYTES = 64, 2**28
-"""Of a shard: episodes, and bytes of their frames."""
+MOST_BYTES = 2**28
+"""Of the frames of a shard, so that little memory is needed."""
 
 MANIFEST = "recordings.json"
 """Beside the shards: which recordings they are of."""
@@ -38,10 +45,9 @@ class _Excerpt(NamedTuple):
 def collect_recordings(
     recordings: list[RecordedVideo],
     format: WorldFormat,
-    length: int,
-    folder: Path,
+    config: CollectionConfig,
     held_out: Path,
-    most: int,
+    seconds: float | None = None,
 ) -> None:
     """Write the shards that are missing or damaged. Videos are decoded frame by frame.
 
@@ -54,42 +60,56 @@ def collect_recordings(
         The videos to learn from.
     format
         Size of the frames.
-    length
-        Content frames per episode.
-    folder
-        Takes the shards for training.
+    config
+        Folder, length and most episodes of the collection; the first ones count.
     held_out
-        Takes the shards with the last of the episodes, a sixteenth.
-    most
-        Episodes to use at most, the first ones.
+        Takes shards of the first of these episodes, a sixteenth.
+    seconds
+        Start no further shards after so long, once there is one to train on. None: no limit.
 
     Raises
     ------
     InputError
-        There are fewer than two episodes, or `folder` holds shards of other recordings.
+        There are fewer than two episodes, or the folder holds shards of other recordings.
     """
+    length, most = config.frames, config.shards * config.episodes
     numbered = [(video, number) for video in recordings for number in range(video.episodes(length))]
     if len(numbered) > most:
         print(f"recordings: the preset takes {most} of {len(numbered)} episodes, the first ones")
         numbered = numbered[:most]
     if len(numbered) < 2:
         raise InputError("recordings: 1 episode; at least 2 are needed, since one is held out")
-    _check_manifest(recordings, format, length, folder)
-    end = len(numbered) - max(1, round(len(numbered) * HELD_OUT_SHARE))
+    _check_manifest(recordings, format, config)
+    first = max(1, round(len(numbered) * HELD_OUT_SHARE))
     episode_bytes = format.height * format.width * 3 * length
-    shard_size = max(1, min(MOST_EPISODES, MOST_BYTES // episode_bytes))
+    shard_size = max(1, min(config.episodes, MOST_BYTES // episode_bytes))
     missing = [
-        *_missing_episodes(folder, numbered[:end], shard_size),
-        *_missing_episodes(held_out, numbered[end:], shard_size),
+        *_missing_episodes(held_out, numbered[:first], shard_size),
+        *_missing_episodes(config.folder, numbered[first:], shard_size),
     ]
-    episodes = _read_episodes(missing, format, length)
+    _write_shards(missing, format, config, seconds)
+    for part in (config.folder, held_out):
+        if not _has_shard(part):
+            raise InputError(f"{part}: no episode is left; replace the damaged recordings")
+
+
+def _write_shards(
+    missing: list[_Excerpt], format: WorldFormat, config: CollectionConfig, seconds: float | None
+) -> None:
+    """Write the shards of these episodes, in time if there is a limit."""
+    started = time.monotonic()
+    episodes = _read_episodes(missing, format, config.frames)
     read = track(episodes, "reading recordings", total=len(missing))
     for shard, group in groupby(read, lambda pair: pair[0]):
+        late = seconds is not None and time.monotonic() - started >= seconds
+        if late and _has_shard(config.folder):
+            break
         fields = zip(*(episode for _, episode in group), strict=True)
         save_shard(shard, Episodes(*map(np.stack, fields)))
-    for part in (folder, held_out):
-        if not any(map(is_complete, part.glob("shard-*.safetensors"))):
-            raise InputError(f"{part}: no episode is left; replace the damaged recordings")
+
+
+def _has_shard(folder: Path) -> bool:
+    return any(map(is_complete, folder.glob("shard-*.safetensors")))
 
 
 def _missing_episodes(
@@ -105,12 +125,15 @@ def _missing_episodes(
 
 
 def _check_manifest(
-    recordings: list[RecordedVideo], format: WorldFormat, length: int, folder: Path
+    recordings: list[RecordedVideo], format: WorldFormat, config: CollectionConfig
 ) -> None:
     """Write which recordings the shards are of; raise `InputError` if they are of others."""
     files = [(str(video.path.resolve()), video.path.stat().st_size) for video in recordings]
-    size = (format.mode, format.height, format.width, length)
-    content = json.dumps({"format": size, "videos": files}, indent=1).encode()
+    shards = (config.shards, config.episodes, config.frames)
+    size = (format.mode, format.height, format.width)
+    settings = {"format": size, "shards": shards, "videos": files}
+    content = json.dumps(settings, indent=1).encode()
+    folder = config.folder
     manifest = folder / MANIFEST
     folder.mkdir(parents=True, exist_ok=True)
     if manifest.exists() or any(folder.glob("shard-*.safetensors")):

@@ -1,5 +1,6 @@
 """The sources by name. Their modules are imported when one is opened."""
 
+import re
 from collections.abc import Callable
 
 from glassworld.errors import InputError, MissingExtraError
@@ -51,6 +52,11 @@ SOURCE_NAMES = {
 
 SOURCE_OF_MODE = {"universal": "maze", "gta_drive": "drive", "templerun": "run"}
 """The source that worlds of a mode are compared with if nothing else is named."""
+
+
+def file_stem(name: str) -> str:
+    """Return a source's name without its mapping, in characters that files may have."""
+    return re.sub(r"[^\w.-]+", "-", name.partition("@")[0])
 
 
 def open_source(name: str, seed: int = 0) -> Source:

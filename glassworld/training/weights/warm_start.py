@@ -27,9 +27,15 @@ def load_start(options: LoadOptions, recipe: TrainingRecipe) -> Networks:
     InputError
         There is no such world.
     CheckpointError
-        Its VAE has another size, or its transformer cannot grow into the recipe's.
+        Its mode or its VAE is another one, or its transformer cannot grow into the recipe's.
     """
-    networks = load_from(replace(options, device="cpu", vae_compile_mode="none")).networks
+    world = load_from(replace(options, device="cpu", vae_compile_mode="none"))
+    networks, mode = world.networks, recipe.dit.format.mode
+    if world.spec.mode != mode:
+        raise CheckpointError(
+            f"{world.name}: its mode is {world.spec.mode}, but the episodes are of mode {mode}; "
+            "start from another world, or from none"
+        )
     wanted, spec = recipe.vae.spec, networks.encoder.spec
     if replace(spec, mean=wanted.mean, std=wanted.std) != wanted:
         raise CheckpointError(f"{options.world}: its VAE has another size than the preset's")

@@ -7,23 +7,17 @@ import pytest
 from PIL import Image
 
 from glassworld.errors import InputError
-from glassworld.training.data import collect_recordings as module
-from glassworld.training.data.collect import load_shard
+from glassworld.training.data.collect import CollectionConfig, load_shard
 from glassworld.training.data.collect_recordings import (
     collect_recordings,
     save_recorded_start_images,
 )
 from glassworld.training.data.dataset import EpisodeDataset
-from glassworld.training.sources.recordings import read_recordings
+from glassworld.training.sources.recordings import RecordedVideo, read_recordings
 from glassworld.training.sources.source import WorldFormat
 from tests.support.recorded import write_recording, write_video
 
 FORMAT, LENGTH = WorldFormat("gta_drive"), 13
-
-
-@pytest.fixture(autouse=True)
-def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_EPISODES", 3)
 
 
 @pytest.fixture
@@ -36,10 +30,17 @@ def folder(tmp_path: Path) -> Path:
     return recordings
 
 
-def collect(folder: Path, most: int = 100) -> tuple[Path, Path]:
+def collect(
+    folder: Path,
+    recordings: list[RecordedVideo] | None = None,
+    shards: int = 50,
+    seconds: float | None = None,
+) -> tuple[Path, Path]:
+    """Collect shards of two episodes; return the folders of those to train on and of the others."""
     train, held_out = folder.parent / "train", folder.parent / "held-out"
-    recordings = read_recordings(folder, FORMAT, LENGTH)
-    collect_recordings(recordings, FORMAT, LENGTH, train, held_out, most)
+    config = CollectionConfig(train, 0, shards, episodes=2, frames=LENGTH)
+    recordings = recordings or read_recordings(folder, FORMAT, LENGTH)
+    collect_recordings(recordings, FORMAT, config, held_out, seconds)
     return train, held_out
 
 
@@ -48,23 +49,23 @@ def first_frames(part: Path) -> list[int]:
     return [round(float(frames[0].mean())) for frames in EpisodeDataset(part).frames.numpy()]
 
 
-def test_collect_recordings_cuts_episodes_and_holds_the_last_ones_out(folder: Path) -> None:
+def test_collect_recordings_cuts_episodes_and_holds_the_first_ones_out(folder: Path) -> None:
     train, held_out = collect(folder)
-    assert len(list(train.glob("shard-*"))) == 2
-    assert first_frames(train) == pytest.approx([0, 12, 24, 36, 0, 12], abs=1)
+    assert len(list(train.glob("shard-*"))) == 3
+    assert first_frames(train) == pytest.approx([12, 24, 36, 0, 12, 0], abs=1)
     assert first_frames(held_out) == pytest.approx([0], abs=1)
     episodes = load_shard(train / "shard-00000.safetensors")
-    assert episodes.frames.shape == (3, 13, 64, 96, 3)
-    assert episodes.pose.shape == (3, 13, 0)
+    assert episodes.frames.shape == (2, 13, 64, 96, 3)
+    assert episodes.pose.shape == (2, 13, 0)
     rows = np.arange(12, 25)
     rows[0] = rows[1]  # row 0 repeats row 1
-    assert episodes.mouse[1, :, 1] == pytest.approx(rows / 1000)
-    assert np.flatnonzero(episodes.keyboard[1, :, 0]).tolist() == [0, 1, 11]
+    assert episodes.mouse[0, :, 1] == pytest.approx(rows / 1000)
+    assert np.flatnonzero(episodes.keyboard[0, :, 0]).tolist() == [0, 1, 11]
 
 
 def test_collect_recordings_interrupted_resumes_and_gives_the_same_files(folder: Path) -> None:
     train, _ = collect(folder)
-    first, second = sorted(train.glob("shard-*"))
+    first, second, _ = sorted(train.glob("shard-*"))
     before, written = second.read_bytes(), first.stat().st_mtime_ns
     second.write_bytes(before[:1000])
     collect(folder)
@@ -75,10 +76,18 @@ def test_collect_recordings_interrupted_resumes_and_gives_the_same_files(folder:
 def test_collect_recordings_takes_no_more_than_the_preset(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train, held_out = collect(folder, most=4)
+    train, held_out = collect(folder, shards=2)
     assert "the preset takes 4 of 7 episodes" in capsys.readouterr().out
-    assert len(EpisodeDataset(train)) == 3
-    assert first_frames(held_out) == pytest.approx([36], abs=1)
+    assert first_frames(train) == pytest.approx([12, 24, 36], abs=1)
+    assert first_frames(held_out) == pytest.approx([0], abs=1)
+
+
+def test_collect_recordings_out_of_time_stops_after_a_shard_and_continues(folder: Path) -> None:
+    train, held_out = collect(folder, seconds=0)
+    assert first_frames(train) == pytest.approx([12, 24], abs=1)
+    assert first_frames(held_out) == pytest.approx([0], abs=1)
+    collect(folder)
+    assert len(EpisodeDataset(train)) == 6
 
 
 def test_collect_recordings_keeps_the_episodes_before_damage(
@@ -86,10 +95,9 @@ def test_collect_recordings_keeps_the_episodes_before_damage(
 ) -> None:
     recordings = read_recordings(folder, FORMAT, LENGTH)
     write_video(folder / "a.mp4", 30, 12)  # shorter than it was when it was checked
-    train, held_out = folder.parent / "train", folder.parent / "held-out"
-    collect_recordings(recordings, FORMAT, LENGTH, train, held_out, 100)
+    train, _ = collect(folder, recordings)
     assert "skipped the rest of a.mp4: damaged after 2." in capsys.readouterr().out
-    assert first_frames(train) == pytest.approx([0, 12, 0, 12], abs=1)
+    assert first_frames(train) == pytest.approx([12, 0, 12, 0], abs=1)
 
 
 def test_collect_recordings_refuses_a_folder_of_other_episodes(folder: Path) -> None:
@@ -117,4 +125,4 @@ def test_save_recorded_start_images_takes_them_from_all_over(folder: Path) -> No
         with Image.open(images / f"recording-{number}.png") as image:
             assert image.size == (96, 64)
             means.append(np.asarray(image).mean())
-    assert means == pytest.approx([0, 24, 12], abs=1)
+    assert means == pytest.approx([12, 36, 0], abs=1)

@@ -15,6 +15,7 @@ from glassworld.training.objectives.transformer import DiTRecipe
 from glassworld.training.objectives.vae import VAE
 from glassworld.training.objectives.world_model import WorldModel
 from glassworld.training.recipes import TrainingRecipe, preset_recipe
+from glassworld.training.sources.source import WorldFormat
 from glassworld.training.weights.warm_start import load_start, warm_start_model, warm_start_vae
 from tests.support.small import SMALL, SMALL_VAE, predicted_flow, small_model, small_vae
 
@@ -43,6 +44,12 @@ def test_warm_start_vae_copies_encoder_and_decoder(start: Networks) -> None:
         torch.testing.assert_close(copy.encoder(pixels), latents, atol=0.05, rtol=0)
         rebuilt = vae.decoder(latents)
         torch.testing.assert_close(copy.decoder(latents), rebuilt, atol=0.05, rtol=0)
+
+
+def test_load_start_refuses_a_world_of_another_mode(exported: Path) -> None:
+    drive = replace(SMALL, format=WorldFormat("gta_drive"))
+    with pytest.raises(CheckpointError, match=r"its mode is universal, but .* mode gta_drive"):
+        load_start(LoadOptions(world=exported), replace(FITTING, dit=drive))
 
 
 def test_warm_start_model_copies_transformer_and_image_tower(start: Networks) -> None:
