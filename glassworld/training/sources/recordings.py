@@ -30,7 +30,7 @@ SLOWEST = 0.95
 """Of the world's frame rate: a slower video would have to repeat frames."""
 
 
-class Timeline(NamedTuple):
+class FrameTimes(NamedTuple):
     """When a video shows its frames.
 
     Attributes
@@ -53,7 +53,7 @@ class RecordedVideo:
     ----------
     path
         The video.
-    timeline
+    times
         When it shows its frames.
     shown
         Number of the video's frame for each content frame, not decreasing.
@@ -62,7 +62,7 @@ class RecordedVideo:
     """
 
     path: Path
-    timeline: Timeline
+    times: FrameTimes
     shown: NDArray[np.intp]
     track: ActionTrack
 
@@ -95,7 +95,7 @@ class RecordedVideo:
 
     def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the frames that can be decoded, with their numbers."""
-        stamps = self.timeline.stamps
+        stamps = self.times.stamps
         try:
             with av.open(str(self.path)) as container:
                 stream = container.streams.video[0]
@@ -109,7 +109,7 @@ class RecordedVideo:
             return
 
     def _seconds(self, position: int) -> float:
-        return float(self.timeline.seconds[self.shown[position]])
+        return float(self.times.seconds[self.shown[position]])
 
 
 def find_videos(folder: Path) -> list[Path]:
@@ -208,7 +208,7 @@ def read_recordings(folder: Path, format: WorldFormat, length: int) -> list[Reco
             print(f"skipped {video.name}: {problem}")
     if not recordings:
         raise InputError(f"{folder}: none of {len(videos)} videos can be used; see above")
-    minutes = sum(recording.timeline.seconds[-1] for recording in recordings) / 60
+    minutes = sum(recording.times.seconds[-1] for recording in recordings) / 60
     episodes = sum(recording.episodes(length) for recording in recordings)
     print(
         f"recordings: {len(recordings)} of {len(videos)} videos, {minutes:.1f} minutes, "
@@ -218,7 +218,7 @@ def read_recordings(folder: Path, format: WorldFormat, length: int) -> list[Reco
 
 
 def _read_recording(video: Path, format: WorldFormat, length: int) -> RecordedVideo:
-    """Read one video's timeline and actions; raise `InputError` if they do not fit."""
+    """Read one video's frame times and actions; raise `InputError` if they do not fit."""
     actions = _action_files(video)
     if not actions:
         names = ", ".join(f"{video.stem}{suffix}" for suffix in SUFFIXES)
@@ -226,9 +226,9 @@ def _read_recording(video: Path, format: WorldFormat, length: int) -> RecordedVi
     if len(actions) > 1:
         names = " and ".join(path.name for path in actions)
         raise InputError(f"more than one action file, {names}; keep one")
-    timeline = read_timeline(video)
+    times = read_frame_times(video)
     track = load_actions(actions[0], format.space)
-    count, seconds = len(timeline.seconds), float(timeline.seconds[-1])
+    count, seconds = len(times.seconds), float(times.seconds[-1])
     if len(track) != count:
         raise InputError(f"{count} frames, but {actions[0].name} has {len(track)} rows")
     needed = (length - 1) / format.frame_rate
@@ -237,12 +237,12 @@ def _read_recording(video: Path, format: WorldFormat, length: int) -> RecordedVi
     frame_rate = (count - 1) / seconds
     if frame_rate < SLOWEST * format.frame_rate:
         raise InputError(f"{frame_rate:.3g} frames a second; {format.frame_rate} are needed")
-    shown = _nearest_frames(timeline.seconds, format.frame_rate)
+    shown = _nearest_frames(times.seconds, format.frame_rate)
     track = _resample(track.fitted(format.space, count), shown, format.space)
-    return RecordedVideo(video, timeline, shown, track)
+    return RecordedVideo(video, times, shown, track)
 
 
-def read_timeline(video: Path) -> Timeline:
+def read_frame_times(video: Path) -> FrameTimes:
     """Read when a video shows its frames, without decoding them.
 
     Raises
@@ -262,10 +262,10 @@ def read_timeline(video: Path) -> Timeline:
         raise InputError(f"not readable as a video: {reason}") from None
     stamps = np.unique([stamp for stamp in packets if stamp is not None]).astype(np.int64)
     if len(packets) and len(stamps) == len(packets):
-        return Timeline((stamps - stamps[0]) * float(time_base), stamps)
+        return FrameTimes((stamps - stamps[0]) * float(time_base), stamps)
     if not packets or not frame_rate:
         raise InputError("its frames have no times")
-    return Timeline(np.arange(len(packets)) / float(frame_rate), None)
+    return FrameTimes(np.arange(len(packets)) / float(frame_rate), None)
 
 
 def _nearest_frames(seconds: NDArray[np.float64], frame_rate: float) -> NDArray[np.intp]:

@@ -11,8 +11,8 @@ from glassworld.engine.variants.registry import action_space
 from glassworld.errors import InputError
 from glassworld.training.sources.recordings import (
     RecordedVideo,
+    read_frame_times,
     read_recordings,
-    read_timeline,
     recordings_mode,
 )
 from glassworld.training.sources.source import WorldFormat
@@ -83,7 +83,7 @@ def test_recording_with_uneven_times_shows_what_was_seen_at_each_time(tmp_path: 
             frame.pts, frame.time_base = int(time), Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert read_timeline(path).seconds == pytest.approx(times / 1000, abs=0.002)
+    assert read_frame_times(path).seconds == pytest.approx(times / 1000, abs=0.002)
     (tmp_path / "a.txt").write_text(f"w*{len(times)}")
     (recording,) = read_recordings(tmp_path, WorldFormat("gta_drive", frame_rate=8), LENGTH)
     nearest = [int(np.abs(times - 125 * k).argmin()) for k in range(len(recording.shown))]
