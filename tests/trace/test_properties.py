@@ -314,7 +314,7 @@ def test_every_figure_of_a_trace_in_chunks_is_that_of_the_whole(tmp_path, small_
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=100, deadline=None, suppress_health_check=QUIET)
 @given(LONG)
 def test_every_figure_of_many_traces_in_chunks_is_that_of_the_whole(
     tmp_path, small_chunks, threads

@@ -186,8 +186,13 @@ def copying_operators(analysis: Analysis) -> Iterable[Evidence]:
 
 
 def _operator_ns(analysis: Analysis, wanted: Collection[str]) -> tuple[dict[str, float], float]:
-    """Return the time of each of the wanted operators that ran, and of all operators together."""
+    """Return the time of each of the wanted operators that ran, and of all operators together.
+
+    Fewer than five calls of operators say nothing: then there are none.
+    """
     table, names = analysis.operators, analysis.trace.names
+    if int(table.calls.sum()) < LEAST_OPERATIONS:
+        return {}, 0.0
     values = table.gpu if analysis.on_gpu else table.self_total
     whole = float((table.gpu_outermost if analysis.on_gpu else table.self_total).sum())
     spent = {
@@ -209,7 +214,7 @@ def pageable_copies(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the copies of memory that is not pinned."""
     copies = [row for row in kernel_rows(analysis) if "Pageable" in row.name]
     ms = sum(row.ms for row in copies)
-    if analysis.gpu and copies:
+    if analysis.gpu and copies and analysis.coverage.gpu_ops >= LEAST_OPERATIONS:
         yield Evidence(
             copies[0].name,
             f"copies between the GPU and memory that is not pinned take {ms:.1f} ms",

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import numpy as np
-
 from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS
-from glassworld.trace.analyzers.operators import kernel_rows
+from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.rules.rule import Evidence, rule
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.rows import WHOLE_RUN
@@ -20,7 +18,8 @@ LEAST_CALLS = 20  # of elementwise operations: fewer are not worth fusing
 _ELEMENTWISE_KERNEL = re.compile(r"elementwise")
 _ELEMENTWISE_OPERATOR = re.compile(
     r"aten::(?:add|sub|rsub|mul|div|neg|pow|exp|log|sqrt|rsqrt|sin|cos|tanh|sigmoid|relu|gelu|silu"
-    r"|leaky_relu|clamp|clamp_min|where|masked_fill|maximum|minimum|addcmul|addcdiv|lerp|abs"
+    r"|leaky_relu|clamp|clamp_min|where|masked_fill|maximum|minimum|addcmul|addcdiv|lerp|abs|square"
+    r"|reciprocal|erf|floor|round|sign|softplus|elu|mish|hardtanh|hardswish|native_dropout|bernoulli"
     r"|threshold_backward|gelu_backward|silu_backward|tanh_backward|sigmoid_backward)_?$"
 )
 
@@ -75,19 +74,17 @@ def long_operations(analysis: Analysis) -> Iterable[Evidence]:
 )
 def elementwise_operations(analysis: Analysis) -> Iterable[Evidence]:
     """Yield what all elementwise operations take together."""
+    kernels = kernel_rows(analysis)
+    rows = operator_rows(analysis)
     if analysis.on_gpu:
-        rows = kernel_rows(analysis)
-        whole = sum(row.ms for row in rows)
-        chosen = [(r.ms, r.calls, r.name) for r in rows if _ELEMENTWISE_KERNEL.search(r.name)]
+        whole = sum(row.ms for row in kernels)
+        by_operator = [(r.gpu_self_ms, r.calls, r.name) for r in rows]
     else:
-        table, names = analysis.operators, analysis.trace.names
-        whole = float(table.self_total.sum()) / 1e6
-        chosen = [
-            (float(table.self_total[of].sum()) / 1e6, int(table.calls[of].sum()), names[name])
-            for name in np.unique(table.name).tolist()
-            if _ELEMENTWISE_OPERATOR.match(names[name])
-            for of in [table.name == name]
-        ]
+        whole = sum(row.self_cpu_ms for row in rows)
+        by_operator = [(r.self_cpu_ms, r.calls, r.name) for r in rows]
+    by_kernel = [(r.ms, r.calls, r.name) for r in kernels if _ELEMENTWISE_KERNEL.search(r.name)]
+    by_operator = [row for row in by_operator if row[0] and _ELEMENTWISE_OPERATOR.match(row[2])]
+    chosen = max(by_kernel, by_operator, key=lambda rows: sum(ms for ms, _, _ in rows))
     spent, calls = sum(ms for ms, _, _ in chosen), sum(count for _, count, _ in chosen)
     if spent and calls >= LEAST_CALLS:
         slowest = max(chosen)

@@ -29,7 +29,7 @@ from glassworld.trace.timeline.attribution import (
     union_by_group,
 )
 from glassworld.trace.timeline.first_runs import kernel_runs
-from glassworld.trace.timeline.idle import IdleGap, IdleTotals, longest_gaps, name_gaps, queued_ms
+from glassworld.trace.timeline.idle import IdleGap, IdleTotals, longest_gaps, name_gaps, queued_ns
 from glassworld.trace.timeline.memory import TagMemory, run_memory, tag_memory
 from glassworld.trace.timeline.operator_totals import (
     KernelTotals,
@@ -182,7 +182,7 @@ class Analysis:
     @cached_property
     def idle(self) -> IdleTotals:
         """Sums over the gaps."""
-        return IdleTotals.from_gaps(self.gaps, queued_ms(self.trace, self.ops))
+        return IdleTotals.from_gaps(self.gaps, queued_ns(self.trace, self.ops))
 
     @cached_property
     def memory(self) -> list[TagMemory]:

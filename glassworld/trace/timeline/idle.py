@@ -63,14 +63,14 @@ class IdleTotals:
     host: dict[str, HostWork] = field(default_factory=dict)
 
     @classmethod
-    def from_gaps(cls, gaps: list[IdleGap], queued_ms: float) -> IdleTotals:
+    def from_gaps(cls, gaps: list[IdleGap], queued_ns: int) -> IdleTotals:
         """Sum up the gaps."""
         host: dict[str, HostWork] = {}
         for gap in gaps:
             if gap.host_works:
                 work = host.get(gap.culprit, HostWork(0.0, 0, gap.tag))
                 host[gap.culprit] = HostWork(work.ms + gap.ms, work.gaps + 1, work.tag)
-        return cls(queued_ms, host)
+        return cls(queued_ns / 1e6, host)
 
     @property
     def host_ms(self) -> float:
@@ -130,11 +130,11 @@ def _all_gaps(trace: Trace, ops: DeviceOps) -> _Gaps:
     return _Gaps(start, end, launched, known & (launched < (start + end) / 2))
 
 
-def queued_ms(trace: Trace, ops: DeviceOps) -> float:
+def queued_ns(trace: Trace, ops: DeviceOps) -> int:
     """Return the time of all gaps at whose end an operation starts that had long been launched."""
     gaps = _all_gaps(trace, ops)
     length = gaps.end - gaps.start
-    return float(length[gaps.queued & (length >= SHORTEST_GAP_NS)].sum()) / 1e6
+    return int(length[gaps.queued & (length >= SHORTEST_GAP_NS)].sum())
 
 
 def longest_gaps(trace: Trace, ops: DeviceOps) -> list[UnnamedGap]:

@@ -32,7 +32,7 @@ from glassworld.trace.timeline.idle import (
     UnnamedGap,
     longest_gaps,
     name_gaps,
-    queued_ms,
+    queued_ns,
 )
 from glassworld.trace.timeline.medians import GroupedMedians
 from glassworld.trace.timeline.memory import (
@@ -145,7 +145,7 @@ class MergedAnalysis(Analysis):
     @cached_property
     def idle(self) -> IdleTotals:
         """Sums over the gaps."""
-        return IdleTotals.from_gaps(self.gaps, self.sums.queued_ms)
+        return IdleTotals.from_gaps(self.gaps, self.sums.queued_ns)
 
     @cached_property
     def memory(self) -> list[TagMemory]:
@@ -189,7 +189,7 @@ class AnalysisSums:
         self._delays, self._durations = GroupedMedians(), GroupedMedians()
         self.calls: dict[str, RuntimeCall] = {}
         self.gaps: list[UnnamedGap] = []
-        self.queued_ms = 0.0
+        self.queued_ns = 0
         self.clipped = 0
         self.memory = _MemorySums()
         self.longest_ops: list[LongOperation] = []
@@ -235,7 +235,7 @@ class AnalysisSums:
         for name, call in chunk.calls.items():
             total = self.calls.get(name, RuntimeCall(0, 0))
             self.calls[name] = RuntimeCall(total.count + call.count, total.ns + call.ns)
-        self.queued_ms += queued_ms(chunk.trace, ops)
+        self.queued_ns += queued_ns(chunk.trace, ops)
         self.gaps = sorted(
             [*self.gaps, *longest_gaps(chunk.trace, ops)], key=lambda gap: (-gap.length, gap.start)
         )[:MOST_GAPS]

@@ -33,8 +33,8 @@ def test_busy_gpu_has_no_findings(tmp_path):
 def test_launches_that_come_too_late_are_launch_bound(tmp_path):
     def lay_out(gpu):
         for _ in range(100):
-            with gpu.op_range("aten::add"):
-                gpu.launch("add", 5)
+            with gpu.op_range("aten::index"):
+                gpu.launch("index", 5)
             gpu.wait(40)
 
     found = only(gpu_trace(tmp_path, lay_out))
@@ -163,3 +163,14 @@ def test_tag_far_from_the_roofline_is_found(run, store_peak_rates, gflops, far):
     store_peak_rates(matmul=gflops, conv=1000.0, copy=1e6)
     found = findings(run())
     assert set(found) == ({("far-from-roof", "DiT_Feed_Forward")} if far else set())
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("operator", ["aten::copy_", "aten::_softmax", "aten::mul"])
+def test_a_few_operations_are_no_evidence(tmp_path, operator, count):
+    gpu = GpuTrace()
+    for _ in range(count):
+        with gpu.tag("step"), gpu.op_range(operator):
+            gpu.launch("Memcpy HtoD (Pageable -> Device)", 500, cat="gpu_memcpy")
+        gpu.wait(900_000)
+    assert findings(write(tmp_path / "gpu.json", gpu.events, config=None)) == {}

@@ -38,6 +38,23 @@ def test_elementwise_operations_are_advised_to_be_fused(tmp_path):
     assert "fuse" in found.change
 
 
+def test_kernels_of_any_name_that_elementwise_operators_launch_are_advised_to_be_fused(tmp_path):
+    gpu = GpuTrace()
+    with gpu.tag("step"):
+        for _ in range(30):
+            gpu.launch("gemm", 100)
+            for name in ("aten::mul", "aten::add_"):
+                with gpu.op_range(name):
+                    gpu.launch("k", 60)
+                gpu.wait(1)
+        gpu.wait(6_000)
+    found = only(write(tmp_path / "gpu.json", gpu.events, config=None))
+    assert found.rule == "elementwise"
+    assert found.value == pytest.approx(120 / 220)
+    assert found.tag in ("aten::mul", "aten::add_")
+    assert found.gain_ms == pytest.approx(1.8)
+
+
 @pytest.mark.parametrize("calls", [5, 30])
 def test_elementwise_operators_of_a_run_on_the_cpu_are_found_if_they_are_many(tmp_path, calls):
     clock = CpuTrace()

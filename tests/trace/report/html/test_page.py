@@ -74,6 +74,14 @@ def gpu_run(tmp_path) -> Path:
 
 
 @needs_browser
+def test_training_steps_show_their_parts(opened, tmp_path):
+    rows = opened(gpu_run(tmp_path)).locator("#training tbody tr")
+    assert rows.count() == 3 * 4
+    assert re.split(r"\s+", rows.nth(4).inner_text())[:2] == ["ProfilerStep#1", "all"]
+    assert "forward" in rows.nth(5).inner_text()
+
+
+@needs_browser
 def test_slowest_tags_and_findings_are_on_the_first_screen(opened, run):
     page = opened(run(slow=slow_layer))
     facts = page.locator(".facts")
