@@ -6,17 +6,19 @@ import io
 import math
 import os
 import struct
+import sys
 import warnings
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from glassworld.errors import ImageError
+
+if TYPE_CHECKING:  # live play decodes uploads in processes that need no torch
+    from torch import Tensor
 
 MIN_SIDE = 16
 DAMAGED = (ValueError, TypeError, RuntimeError, SyntaxError, EOFError, struct.error)
@@ -25,8 +27,9 @@ DAMAGED = (ValueError, TypeError, RuntimeError, SyntaxError, EOFError, struct.er
 MAX_PIXELS = 64_000_000
 """Larger images are refused by their header, before anything of them is decoded."""
 
-ImageSource = (
-    str | Path | Image.Image | npt.NDArray[Any] | Tensor | bytes | bytearray | memoryview | BinaryIO
+Pixels: TypeAlias = "npt.NDArray[Any] | Tensor"
+ImageSource: TypeAlias = (
+    "str | Path | Image.Image | Pixels | bytes | bytearray | memoryview | BinaryIO"
 )
 """A start image: a path, a PIL image, pixels, or an image file's content.
 
@@ -52,7 +55,7 @@ def load_start_image(image: ImageSource, height: int, width: int) -> npt.NDArray
     """
     if isinstance(image, Image.Image):
         return _prepare(_checked(image, "image"), height, width, "image")
-    if isinstance(image, np.ndarray | Tensor):
+    if isinstance(image, np.ndarray) or _is_tensor(image):
         return _prepare(_from_pixels(image), height, width, "image")
     if isinstance(image, str | os.PathLike):
         name = os.fspath(image)
@@ -100,7 +103,7 @@ def _content(image: object) -> BinaryIO:
     )
 
 
-def _from_pixels(pixels: npt.NDArray[Any] | Tensor) -> Image.Image:
+def _from_pixels(pixels: Pixels) -> Image.Image:
     """Return an array or a tensor of pixels as an image; raise `ImageError` if it holds none."""
     shape = list(pixels.shape)
     batch = 1 if len(shape) == 4 and shape[0] == 1 else 0
@@ -120,12 +123,19 @@ def _from_pixels(pixels: npt.NDArray[Any] | Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(table[..., 0] if channels == 1 else table[..., :3]))
 
 
-def _as_numbers(pixels: npt.NDArray[Any] | Tensor) -> npt.NDArray[Any]:
+def _is_tensor(image: object) -> TypeGuard[Tensor]:
+    torch = sys.modules.get("torch")  # without it, there are no tensors
+    return torch is not None and isinstance(image, torch.Tensor)
+
+
+def _as_numbers(pixels: Pixels) -> npt.NDArray[Any]:
     """Return a tensor of any device, or an array, as an array."""
     if isinstance(pixels, np.ndarray):
         return pixels
+    from torch import bfloat16
+
     tensor = pixels.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return (tensor.float() if tensor.dtype == bfloat16 else tensor).numpy()
 
 
 def _to_bytes(table: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
