@@ -1,11 +1,12 @@
 """A client of `glassworld play` in plain Python: it walks and saves the frames.
 
 glassworld play --no-open &
-python examples/play_client.py
+python examples/play_client.py --frames 48 --output frames
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import struct
 import sys
@@ -13,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from websockets.exceptions import InvalidURI, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+URL = "ws://127.0.0.1:8765/ws"
 HEADER = struct.Struct("<BBHIII")
 FRAME = 1
 
@@ -36,7 +39,7 @@ class PlayClient:
     `hello` is the server's first message; `messages` collects the later ones.
     """
 
-    def __init__(self, url: str = "ws://127.0.0.1:8765/ws") -> None:
+    def __init__(self, url: str = URL) -> None:
         self._connecting = connect(url, max_size=None)
         self.socket: ClientConnection
         self.hello: dict[str, Any] = {}
@@ -101,17 +104,67 @@ class PlayClient:
                 return message
 
 
-def main(folder: Path) -> None:
-    """Hold the first key for 48 frames and save them in `folder`."""
-    folder.mkdir(exist_ok=True)
-    with PlayClient() as client:
+def save_walk(url: str, folder: Path, count: int) -> str:
+    """Hold the first key, save `count` frames in `folder`, and return the name of the world."""
+    with PlayClient(url) as client:
+        if client.hello["type"] == "full":
+            raise ConnectionError("the server is full; try again later")
+        folder.mkdir(parents=True, exist_ok=True)
         keys = [control["key"] for control in client.hello["controls"]]
         client.start()
         client.hold(keys[0])
-        for frame in client.frames(48):
+        for frame in client.frames(count):
             (folder / f"{frame.number:04d}.png").write_bytes(frame.image)
-    print(f"saved 48 frames of {client.hello['world']} in {folder}")
+        return str(client.hello["world"])
+
+
+def positive(text: str) -> int:
+    """Return a number of frames; `argparse` turns the error into one line."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of frames; give 1 or more")
+    return int(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the exit code: 2 if there is no server to play with."""
+    parser = argparse.ArgumentParser(
+        description="Play: walk ahead in a running `glassworld play` and save the frames as PNG.",
+        epilog="Start the server first: glassworld play --no-open. If it prints an address with "
+        "a token, pass ws://HOST:PORT/ws?token=TOKEN as --url.",
+    )
+    parser.add_argument("--url", default=URL, help="address of the server (default: %(default)s)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("frames"),
+        metavar="FOLDER",
+        help="where to save the frames; created if missing (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--frames",
+        type=positive,
+        default=48,
+        metavar="N",
+        help="how many frames to save (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        world = save_walk(options.url, options.output, options.frames)
+    except InvalidURI:
+        return fail(f"--url {options.url}: not an address such as {URL}")
+    except (OSError, WebSocketException, ValueError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            return fail(f"--output {options.output}: cannot be written ({error.strerror})")
+        return fail(f"--url {options.url}: cannot play there ({error}); start `glassworld play`")
+    print(f"saved {options.frames} frames of {world} in {options.output}")
+    return 0
+
+
+def fail(reason: str) -> int:
+    """Print why the command ends; return its exit code."""
+    print(f"play_client: {reason}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "frames"))
+    sys.exit(main())

@@ -57,7 +57,8 @@ def _example(name: str) -> ModuleType:
     return module
 
 
-PlayClient = _example("play_client").PlayClient
+play_client = _example("play_client")
+PlayClient = play_client.PlayClient
 
 
 def start_images(world: World) -> list[StartImage]:
