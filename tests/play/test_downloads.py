@@ -15,7 +15,7 @@ from glassworld.play.downloads import MAX_FILES, DownloadStore, ServerFolder
 
 def offer_file(store: DownloadStore, name: str) -> tuple[Path, str]:
     path = store.new_path(name)
-    path.write_text(name)
+    path.write_text(name, encoding="utf-8")
     return path, store.offer(path, name, "text/plain").removeprefix("/files/")
 
 
@@ -66,11 +66,12 @@ time.sleep(60)
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
         env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as server:
         assert server.stdout is not None
         folder = Path(server.stdout.readline().strip())
-        (folder / "trace.json").write_text("{}")
+        (folder / "trace.json").write_text("{}", encoding="utf-8")
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         beside = ServerFolder()
         assert folder.is_dir()  # its server is running
@@ -81,7 +82,7 @@ time.sleep(60)
     assert not folder.exists()
     assert (tmp_path / "glassworld-strange").is_dir()
     assert beside.path.is_dir()
-    assert (after.path / "lock").read_text() == f"{os.getpid()}\n"
+    assert (after.path / "lock").read_text(encoding="utf-8") == f"{os.getpid()}\n"
     for own in (beside, after):
         own.close()
         assert not own.path.exists()

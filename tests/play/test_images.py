@@ -22,7 +22,7 @@ def test_gallery_is_the_pictures_folder_or_else_the_world_folder(tmp_path: Path)
     assert names(tmp_path) == []
     tiny.picture().save(tmp_path / "a_strip.png")
     tiny.picture().save(tmp_path / "b.JPG")
-    (tmp_path / "inference.yaml").write_text("")
+    (tmp_path / "inference.yaml").write_text("", encoding="utf-8")
     assert names(tmp_path) == ["a strip", "b"]
     (tmp_path / "pictures").mkdir()
     tiny.picture().save(tmp_path / "pictures" / "start.webp")

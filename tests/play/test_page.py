@@ -96,7 +96,9 @@ def test_the_mouse_looks_around_in_pointer_lock(page: Any, tmp_path: Path) -> No
     page.evaluate("document.exitPointerLock()")
     until(page, "!document.getElementById('screen').classList.contains('locked')")
     page.keyboard.press("v")
-    mouse = np.array(json.loads(downloaded(page, "Actions", tmp_path).read_text())["mouse"])
+    mouse = np.array(
+        json.loads(downloaded(page, "Actions", tmp_path).read_text(encoding="utf-8"))["mouse"]
+    )
     vertical, horizontal = mouse.sum(0)
     assert 0 < vertical < horizontal
 
@@ -160,7 +162,9 @@ def test_record_and_replay_give_the_same_frames(page: Any, tmp_path: Path) -> No
         tmp_path / "picture.png", (len(track) - 1) // 4 + 1, noise.seed, track, noise=noise.mode
     )
     np.testing.assert_array_equal(pixels_of(frame), run.frames[frame["frame"]])
-    assert json.loads((tmp_path / "walk.json").read_text())["keyboard"][-1][0] == 1.0
+    assert (
+        json.loads((tmp_path / "walk.json").read_text(encoding="utf-8"))["keyboard"][-1][0] == 1.0
+    )
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
 import socket
 import tempfile
@@ -37,7 +38,8 @@ SLOW_CONNECTIONS, DEAF_CLIENTS = 50, 2
 SLOTS_BACK_SECONDS, HEALTH_MS, MEMORY_RATIO = 15.0, 200.0, 1.1
 """What the server has to keep: see `kept_under_attack`."""
 
-PROBE_SECONDS = 0.05
+PROBE_SECONDS, QUIET_SECONDS = 0.05, 3.0
+"""How often `/healthz` is asked for, and how long before the attack, to compare."""
 
 TEXT, BINARY, PING, PONG = 1, 2, 9, 10
 JUNK: dict[str, tuple[int, bytes]] = {
@@ -96,7 +98,9 @@ def run_attack(options: AttackOptions) -> bool:
 def attack_server(server: PlayServer, options: AttackOptions) -> Figures:
     """Run the whole attack; return what was sent and how the server did meanwhile."""
     _play_for_a_moment(server)
-    before = server.megabytes()
+    before, load_average = server.megabytes(), os.getloadavg()[0]
+    with _probing(server.port) as quiet_times:
+        time.sleep(QUIET_SECONDS)
     began = time.monotonic()
     with _probing(server.port) as times, ExitStack() as stack:
         slow = [stack.enter_context(_slow_request(server.port)) for _ in range(SLOW_CONNECTIONS)]
@@ -119,6 +123,8 @@ def attack_server(server: PlayServer, options: AttackOptions) -> Figures:
         "clients_that_read_nothing": DEAF_CLIENTS,
         "seconds": ended - began,
         "seconds_until_slots_were_back": slots_back,
+        "load_average": load_average,
+        "health_ms_before": _health(quiet_times),
         "health_ms": _health(times),
         "megabytes": {"before": before, "after": server.megabytes()},
     }
@@ -266,6 +272,11 @@ def _print(figures: Figures) -> None:
         f" {figures['clients_that_read_nothing']} clients that read nothing"
     )
     print(f"slots back after: {'never' if back is None else f'{back:.1f} s'}")
+    quiet = figures["health_ms_before"]
+    print(
+        f"/healthz before: median {quiet['median']:.0f} ms, slowest {quiet['max']:.0f} ms"
+        f" (load average {figures['load_average']:.1f})"
+    )
     print(
         f"/healthz: median {health['median']:.0f} ms, p99 {health['p99']:.0f} ms,"
         f" slowest of {health['requests']}: {health['max']:.0f} ms"

@@ -148,7 +148,9 @@ def serving(
     command = [sys.executable, "-m", "glassworld", "play", "--no-open", "--port", "0"]
     command += ["--device", device, *([] if world is None else ["--world", str(world)])]
     began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8"
+    ) as process:
         try:
             assert process.stdout is not None
             address = re.search(r"http://127.0.0.1:(\d+)/", process.stdout.readline())

@@ -25,7 +25,7 @@ def test_small_attack_leaves_the_server_quick_and_clean(
     write_release(tmp_path / "world")
     path = tmp_path / "attack.json"
     run_attack(AttackOptions(10 * 600, 30, tmp_path / "world", "cpu", path))
-    figures = json.loads(path.read_text())
+    figures = json.loads(path.read_text(encoding="utf-8"))
     assert figures["messages"] > 3000  # a connection may be cut before it has sent all
     assert set(figures["messages_by_kind"]) == set(JUNK)
     kept = figures["kept"]
