@@ -50,13 +50,24 @@ class DeviceThread:
         self._closed = False
         self.waiting = 0  # jobs not finished yet that somebody waits for
 
-    async def run(self, job: Callable[[], Result]) -> Result:
-        """Run `job` and return its result; a job that has started runs to its end."""
+    def begin(self, job: Callable[[], Result]) -> asyncio.Future[Result]:
+        """Run `job` after the waiting ones, unless closed; once started, it runs to its end."""
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            cancelled: asyncio.Future[Result] = loop.create_future()
+            cancelled.cancel()
+            return cancelled
+        result = loop.run_in_executor(self._executor, job)
         self.waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, job)
-        finally:
-            self.waiting -= 1
+        result.add_done_callback(self._count_done)
+        return result
+
+    def _count_done(self, _: object) -> None:
+        self.waiting -= 1
+
+    async def run(self, job: Callable[[], Result]) -> Result:
+        """Run `job` like `begin` and return its result."""
+        return await self.begin(job)
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run `job` after the waiting ones, unless closed; if it fails, log the exception."""

@@ -17,10 +17,10 @@ from glassworld.errors import InputError
 from glassworld.play import protocol
 from glassworld.play.capture import BlockCapture
 from glassworld.play.client_socket import ClientSocket
-from glassworld.play.downloads import offer_capture, offer_recording
+from glassworld.play.downloads import offer_capture
 from glassworld.play.frame_streamer import FrameStreamer
 from glassworld.play.live_session import BlockResult, LiveSession, PlayerInput
-from glassworld.play.recording import FinishedRecording, write_failure
+from glassworld.play.recording import write_failure
 from glassworld.play.server_state import ServerState
 
 logger = logging.getLogger("glassworld.play")
@@ -41,8 +41,10 @@ class PlayerConnection:
         self.pacer = self.streamer.pacer
         self.images = {str(index): image for index, image in enumerate(state.images)}
         self._last_start = ("0", state.world.spec.seed)  # image id and seed
+        self._recording: tuple[LiveSession, str] | None = None  # that runs, and its key
         self._capture_of_session: BlockCapture | None = None
         self._uploading: asyncio.Task[None] | None = None
+        self._recovering: asyncio.Task[None] | None = None
         self._background_tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -119,6 +121,8 @@ class PlayerConnection:
                 await self._rewind(message)
             case protocol.RecordMessage():
                 await self._record(message)
+            case protocol.RecoverMessage():
+                self._recover(message)
             case protocol.CaptureMessage():
                 await self._capture(message)
 
@@ -159,7 +163,9 @@ class PlayerConnection:
             raise InputError("no such start image; choose another or upload yours again")
         image, world = self.images[image_id], self.state.world
         self._last_start, self.streamer.encoding = (image_id, seed), message.encoding
-        self._end_session()
+        recording_key = self._end_session()
+        if recording_key is not None:
+            self._run_in_background(self._send_recording(recording_key))
         self.pacer.restart(0, 0)
         session = await self.state.device_thread.run(lambda: LiveSession(world, image, seed))
         await self.socket.send_message(protocol.StartedMessage(seed, image_id))
@@ -184,9 +190,37 @@ class PlayerConnection:
         session = self.streamer.current_session()
         if message.on:
             await self.state.device_thread.run(session.record)
-            await self.socket.send_message(protocol.RecordingMessage(on=True))
+            key = self.state.recordings.start()
+            self._recording = session, key
+            await self.socket.send_message(protocol.RecordingMessage(on=True, key=key))
+        elif self._recording is None:
+            await self._notice("nothing has been recorded yet")
+            await self.socket.send_message(protocol.RecordingMessage(on=False))
         else:
-            await self._stop_recording(session)
+            self._run_in_background(self._send_recording(self._stop_recording()))
+
+    def _stop_recording(self) -> str:
+        """Let the running recording be written; return its key."""
+        assert self._recording is not None
+        (session, key), self._recording = self._recording, None
+        rate = self.state.world.spec.frame_rate
+        self.state.recordings.finish(key, session.stop_recording, rate)
+        return key
+
+    def _recover(self, message: protocol.RecoverMessage) -> None:
+        """Send the recording of a lost connection, which the server may not have missed yet."""
+        if self._recovering is not None and not self._recovering.done():
+            raise InputError("wait until the server has sent your last recording")
+        self._recovering = self._run_in_background(self._send_recording(message.key))
+
+    async def _send_recording(self, key: str) -> None:
+        """Send the files of a recording when they are written, or why there are none."""
+        try:
+            message = await self.state.recordings.message(key)
+        except InputError as error:
+            await self._notice(str(error))
+            message = protocol.RecordingMessage(on=False, key=key)
+        await self.socket.send_message(message)
 
     async def _capture(self, message: protocol.CaptureMessage) -> None:
         session = self.streamer.current_session()
@@ -222,15 +256,19 @@ class PlayerConnection:
     async def _after_block(self, session: LiveSession, block: BlockResult) -> None:
         if block.recording_end is not None:
             await self._notice(block.recording_end)
-            await self._stop_recording(session)
+            if self._recording is not None and self._recording[0] is session:
+                self._run_in_background(self._send_recording(self._stop_recording()))
         if block.capture is not None:
             self._capture_of_session = None  # from here on, it ends with its export
             self._run_in_background(self._send_capture(block.capture))
 
-    def _end_session(self) -> None:
+    def _end_session(self) -> str | None:
+        """Close the session; return the key of its recording, if one was running."""
+        recording_key = self._stop_recording() if self._recording is not None else None
         self.streamer.end_session()
         if self._capture_of_session is not None:
             self._release_capture(self._capture_of_session)
+        return recording_key
 
     async def _notice(self, text: str) -> None:
         await self.socket.send_message(protocol.NoticeMessage(text))
@@ -241,25 +279,6 @@ class PlayerConnection:
         self._background_tasks.add(task)
         task.add_done_callback(self._background_tasks.discard)
         return task
-
-    async def _stop_recording(self, session: LiveSession) -> None:
-        try:
-            finished = await self.state.device_thread.run(session.stop_recording)
-        except InputError as error:
-            await self._notice(str(error))
-            await self.socket.send_message(protocol.RecordingMessage(on=False))
-            return
-        self._run_in_background(self._send_recording(finished))
-
-    async def _send_recording(self, finished: FinishedRecording) -> None:
-        rate = self.state.world.spec.frame_rate
-        try:
-            message = await offer_recording(self.state.downloads, finished, rate)
-        except Exception as error:  # whatever happened, the player learns of it
-            logger.warning("a recording could not be written: %s", error)
-            await self._notice(f"The recording could not be written: {write_failure(error)}.")
-            message = protocol.RecordingMessage(on=False)
-        await self.socket.send_message(message)
 
     async def _send_capture(self, capture: BlockCapture) -> None:
         try:

@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from glassworld.errors import InputError
 from glassworld.files import write_file
 from glassworld.play.capture import BlockCapture
 from glassworld.play.protocol import CapturedMessage, RecordingMessage
-from glassworld.play.recording import ACTIONS_NAME, IMAGE_NAME, VIDEO_NAME, FinishedRecording
+from glassworld.play.recording import (
+    ACTIONS_NAME,
+    IMAGE_NAME,
+    VIDEO_NAME,
+    EmptyRecordingError,
+    FinishedRecording,
+    Recording,
+    write_failure,
+)
+
+logger = logging.getLogger("glassworld.play")
 
 MAX_FILES, MAX_BYTES = 48, 2**30
 """With more files or bytes than this, the oldest are deleted."""
 
 NEWEST_FILES = 3
 """The files of the newest recording stay, however large they are."""
+
+KEEP_SECONDS, MAX_KEPT = 600.0, 16
+"""How long, and how many, finished recordings wait for players whose connections were lost."""
+
+GONE = (
+    "the server does not have your recording any more: it keeps a recording for "
+    f"{KEEP_SECONDS / 60:.0f} minutes, until it restarts or needs the space"
+)
+
+URL_FOLDER, KEY_BYTES = "/files/", 18
 
 PREFIX, LOCK_NAME = "glassworld-", "lock"
 
@@ -104,13 +126,13 @@ class DownloadStore:
 
     def offer(self, path: Path, name: str, media_type: str) -> str:
         """Offer the file at `path` and return its URL path."""
-        key = secrets.token_urlsafe(18)
+        key = secrets.token_urlsafe(KEY_BYTES)
         self._downloads[key] = Download(path, name, media_type)
         while self._is_too_full():
             oldest = self._downloads.pop(next(iter(self._downloads)))
             with suppress(PermissionError):  # Windows keeps a file that a player downloads
                 oldest.path.unlink(missing_ok=True)
-        return f"/files/{key}"
+        return f"{URL_FOLDER}{key}"
 
     def _is_too_full(self) -> bool:
         files = [download.path for download in self._downloads.values()]
@@ -121,10 +143,24 @@ class DownloadStore:
         """Return the file with this key, or None."""
         return self._downloads.get(key)
 
+    def withdraw(self, address: str | None) -> None:
+        """Delete the file offered at a URL path, if there is one."""
+        download = self._downloads.pop(_key_of(address), None)
+        if download is not None:
+            download.path.unlink(missing_ok=True)
+
+    def offers(self, address: str | None) -> bool:
+        """Return whether there is a file at a URL path."""
+        return _key_of(address) in self._downloads
+
     def close(self) -> None:
         """Delete all files."""
         self._downloads.clear()
         self._folder.close()
+
+
+def _key_of(address: str | None) -> str:
+    return (address or "").removeprefix(URL_FOLDER)
 
 
 async def _in_thread(work: Callable[[], None], *paths: Path) -> None:
@@ -170,6 +206,114 @@ async def offer_recording(
         actions=downloads.offer(actions, ACTIONS_NAME, "application/json"),
         picture=downloads.offer(image, IMAGE_NAME, "image/png"),
     )
+
+
+class _KeptRecording:
+    """A recording from its start until the server forgets it."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.done = asyncio.Event()
+        self.outcome: RecordingMessage | str = GONE  # or why there are no files
+        self.delivered = False
+
+
+class RecordingStore:
+    """Recordings by keys that only their players know, also after a lost connection.
+
+    Files that nobody asks for in time are deleted. `on_device` runs a job on the device thread.
+    """
+
+    def __init__(
+        self,
+        downloads: DownloadStore,
+        on_device: Callable[[Callable[[], FinishedRecording]], Awaitable[FinishedRecording]],
+    ) -> None:
+        self._downloads, self._on_device = downloads, on_device
+        self._recordings: dict[str, _KeptRecording] = {}
+        self._writing: set[asyncio.Task[None]] = set()
+        self._unwritten: set[Recording] = set()
+
+    def start(self) -> str:
+        """Return the key of a recording that starts; `finish` must follow."""
+        key = secrets.token_urlsafe(KEY_BYTES)
+        self._recordings[key] = _KeptRecording()
+        return key
+
+    def finish(self, key: str, stop: Callable[[], FinishedRecording], frame_rate: float) -> None:
+        """Stop a recording on the device thread, write it, and keep it for some minutes."""
+
+        def stop_it() -> FinishedRecording:
+            finished = stop()
+            self._unwritten.add(finished.recording)
+            return finished
+
+        recording, stopped = self._recordings[key], self._on_device(stop_it)
+        writing = asyncio.create_task(self._write(recording, key, stopped, frame_rate))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        asyncio.get_running_loop().call_later(KEEP_SECONDS, self._forget, key)
+        recording.stopped = True
+        stopped_keys = [key for key, other in self._recordings.items() if other.stopped]
+        for oldest in stopped_keys[:-MAX_KEPT]:
+            self._forget(oldest)
+
+    async def message(self, key: str) -> RecordingMessage:
+        """Wait until a recording has ended and is written; return the message with its files.
+
+        Raises `InputError` if it could not be written or is not kept any more.
+        """
+        recording = self._recordings.get(key)
+        if recording is None:
+            raise InputError(GONE)
+        await recording.done.wait()
+        message = recording.outcome
+        if isinstance(message, str):
+            raise InputError(message)
+        if not self._downloads.offers(message.video):
+            raise InputError(GONE)
+        recording.delivered = True
+        return message
+
+    async def _write(
+        self,
+        recording: _KeptRecording,
+        key: str,
+        stopped: Awaitable[FinishedRecording],
+        frame_rate: float,
+    ) -> None:
+        try:
+            finished = await stopped
+            message = await offer_recording(self._downloads, finished, frame_rate)
+            self._unwritten.discard(finished.recording)
+            message.key = key
+            recording.outcome = message
+        except EmptyRecordingError as error:
+            recording.outcome = str(error)
+        except Exception as error:  # whatever happened, the player learns of it
+            logger.warning("a recording could not be written: %s", error)
+            recording.outcome = f"The recording could not be written: {write_failure(error)}."
+        finally:
+            recording.done.set()
+        if self._recordings.get(key) is not recording:  # forgotten meanwhile
+            self._delete(recording)
+
+    def close(self) -> None:
+        """Write nothing more; the device thread has ended."""
+        for recording in self._unwritten:
+            recording.cancel()
+
+    def _forget(self, key: str) -> None:
+        recording = self._recordings.pop(key, None)
+        if recording is not None:
+            self._delete(recording)
+
+    def _delete(self, recording: _KeptRecording) -> None:
+        """Delete the files of a recording unless its player knows them."""
+        message = recording.outcome
+        if isinstance(message, RecordingMessage) and not recording.delivered:
+            for address in (message.video, message.actions, message.picture):
+                self._downloads.withdraw(address)
 
 
 async def offer_capture(

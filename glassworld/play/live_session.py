@@ -22,6 +22,7 @@ from glassworld.errors import InputError
 from glassworld.play.capture import BlockCapture
 from glassworld.play.images import StartImage
 from glassworld.play.recording import (
+    EmptyRecordingError,
     FinishedRecording,
     HeldAction,
     Recording,
@@ -179,7 +180,7 @@ class LiveSession:
         if recording is None or recording.frame_count == 0:
             if recording is not None:
                 recording.close()
-            raise InputError("nothing has been recorded yet")
+            raise EmptyRecordingError("nothing has been recorded yet")
         blocks = self._blocks_until(recording.first_frame + recording.frame_count)
         script = action_script(
             self.world.spec.mode, self.seed, self.held[:blocks], recording.first_frame

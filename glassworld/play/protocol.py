@@ -86,6 +86,12 @@ class RecordMessage(_Message, tag="record"):
     on: bool
 
 
+class RecoverMessage(_Message, tag="recover"):
+    """Ask for the files of a recording whose connection was lost."""
+
+    key: Annotated[str, Meta(max_length=64)]
+
+
 class CaptureMessage(_Message, tag="capture"):
     """Profile the next blocks and make a report of them."""
 
@@ -107,6 +113,7 @@ ClientMessage = (
     | StepMessage
     | RewindMessage
     | RecordMessage
+    | RecoverMessage
     | CaptureMessage
     | PingMessage
 )
@@ -206,13 +213,17 @@ class RewoundMessage(_Message, tag="rewound"):
 
 
 class RecordingMessage(_Message, tag="recording"):
-    """A recording has started, or it has stopped and its files are ready."""
+    """A recording has started, or it has stopped and its files are ready.
+
+    After a lost connection, `key` asks for the files.
+    """
 
     on: bool
     frames: int = 0
     video: str | None = None
     actions: str | None = None
     picture: str | None = None
+    key: str | None = None
 
 
 class CapturedMessage(_Message, tag="captured"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,8 @@ VIDEO_NAME, ACTIONS_NAME, IMAGE_NAME = "walk.mp4", "walk.json", "picture.png"
 MAX_RECORDING_BYTES = 2**30
 """Raw frames of one recording: 80 minutes of a small world, 2 of the released one."""
 
+CANCELLED = "the server has ended"
+
 _CHUNK_FRAMES = 32  # read at a time from disk
 
 
@@ -40,6 +43,8 @@ class Recording:
 
     def __init__(self, first_frame: int) -> None:
         self.first_frame, self.frame_count = first_frame, 0
+        self._lock = threading.Lock()
+        self._being_written = self._cancelled = False
         self._shape: tuple[int, ...] = ()
         # Unbuffered, so that a full disk fails the write itself and nothing later.
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `close`
@@ -74,12 +79,21 @@ class Recording:
         self.first_frame = min(self.first_frame, frame)
 
     def write_video(self, path: Path, frame_rate: float) -> None:
-        """Write the frames as an MP4 and close the recording."""
+        """Write the frames as an MP4 and close the recording.
+
+        Raises `InputError` if it is cancelled.
+        """
+        with self._lock:
+            if self._cancelled:
+                raise InputError(CANCELLED)
+            self._being_written = True
         size = int(np.prod(self._shape))
         try:
             self._file.seek(0)
             with VideoWriter(path, frame_rate) as video:
                 while data := self._read(size * _CHUNK_FRAMES):
+                    if self._cancelled:
+                        raise InputError(CANCELLED)
                     video.write(np.frombuffer(data, np.uint8).reshape(-1, *self._shape))
         finally:
             self.close()
@@ -90,6 +104,13 @@ class Recording:
         while len(data) < size and (piece := self._file.read(size - len(data))):
             data += piece
         return bytes(data)
+
+    def cancel(self) -> None:
+        """Delete the frames; a video that another thread is writing ends early."""
+        with self._lock:
+            self._cancelled = True
+            if not self._being_written:
+                self.close()
 
     def close(self) -> None:
         """Delete the frames on disk."""
@@ -104,6 +125,10 @@ def write_failure(error: Exception) -> str:
     if isinstance(cause, InputError):
         return str(cause)
     return (isinstance(cause, OSError) and cause.strerror) or type(cause).__name__
+
+
+class EmptyRecordingError(InputError):
+    """A recording ended before its first block."""
 
 
 class FinishedRecording(NamedTuple):

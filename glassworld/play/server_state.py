@@ -16,7 +16,7 @@ from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.world import World
 from glassworld.play.block_scheduler import BlockScheduler, DeviceThread
 from glassworld.play.capture import BlockCapture
-from glassworld.play.downloads import DownloadStore
+from glassworld.play.downloads import DownloadStore, RecordingStore
 from glassworld.play.images import StartImage, load_gallery
 from glassworld.play.limits.decoder import ImageDecoder
 
@@ -111,6 +111,7 @@ class ServerState:
         self.device_thread = DeviceThread()
         self.scheduler = BlockScheduler(self.device_thread)
         self.downloads, self.metrics = DownloadStore(), Metrics()
+        self.recordings = RecordingStore(self.downloads, self.device_thread.begin)
         self.image_decoder = ImageDecoder()
         self.ready = asyncio.Event()
         self.world: World
@@ -140,6 +141,7 @@ class ServerState:
         """Finish the running job, drop the blocks, end the sessions and delete the downloads."""
         self.scheduler.close()
         self.device_thread.close()
+        self.recordings.close()
         self.downloads.close()
 
 

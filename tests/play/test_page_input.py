@@ -152,12 +152,21 @@ def test_key_under_two_fingers_is_held_until_both_are_lifted(page: Any) -> None:
     until(page, "glassworld.controls.keys.length === 0")
 
 
-def test_recording_lost_with_the_connection_is_announced(page: Any) -> None:
+@pytest.mark.parametrize("reload", [False, True])
+def test_recording_is_offered_after_the_connection_was_lost(page: Any, reload: bool) -> None:
     page.keyboard.press("v")
     until(page, "glassworld.state.recording !== null")
-    page.evaluate("glassworld.connection.socket.close()")
-    until(page, "document.getElementById('toasts').textContent.includes('recording')")
+    first = page.evaluate("glassworld.state.shown.frame")
+    until(page, f"glassworld.state.shown.frame > {first + 13}")  # a block has been recorded
+    if reload:
+        page.reload()
+    else:
+        page.evaluate("glassworld.connection.socket.close()")
+    until(page, "document.querySelector('.result')?.textContent.startsWith('Recorded')")
     assert not page.locator("#recording").is_visible()
+    link = page.locator(".result a:text('Video')").get_attribute("href")
+    assert page.request.get(page.url.rstrip("/") + link).body()[4:8] == b"ftyp"
+    assert page.evaluate("history.state.recording") is None
     until(page, "document.getElementById('status').textContent === 'live'")
 
 

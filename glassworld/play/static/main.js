@@ -52,6 +52,7 @@ const handlers = {
     gallery.show(message.pictures, (path) => connection.address(path));
     showLabels();
     showRecording();
+    if (recordingKey()) connection.send("recover", { key: recordingKey() });
     const wasUpload = gallery.uploaded && gallery.chosen === "upload";
     if (wasUpload) connection.sendImage(gallery.uploaded.bytes);
     else start({ picture: availableImage(gallery.chosen, message.pictures) });
@@ -78,10 +79,16 @@ const handlers = {
   rewound() {
     showState();
   },
-  recording(message) {
-    state.recording = message.on ? performance.now() : null;
+  recording({ on, key, ...files }) {
+    if (on) {
+      state.recording = performance.now();
+      rememberRecording(key);
+    } else if (!key || key === recordingKey()) {
+      state.recording = null;
+      rememberRecording(null);
+    }
     showRecording();
-    if (message.video) offerRecording(message);
+    if (files.video) offerRecording(files);
   },
   captured({ trace, report }) {
     byId("capture").disabled = false;
@@ -116,7 +123,9 @@ function onStatus(what) {
     status("waiting", "loading");
     return;
   }
-  if (state.recording !== null) toast("The connection was lost, and the recording with it.");
+  if (state.recording !== null) {
+    toast("The connection was lost. The server keeps your recording until you are back.");
+  }
   Object.assign(state, { started: false, greeted: false, recording: null });
   showRecording();
   screen.rest();
@@ -210,6 +219,15 @@ function showRecording() {
   byId("record").setAttribute("aria-pressed", on);
   byId("record").querySelector("span").textContent = on ? "Stop" : "Record";
   byId("recording").hidden = !on;
+}
+
+// The key asks for the recording after a lost connection, also after the page was reloaded.
+function rememberRecording(key) {
+  history.replaceState({ recording: key }, "");
+}
+
+function recordingKey() {
+  return history.state?.recording ?? null;
 }
 
 function offerRecording({ frames, video, actions, picture }) {
