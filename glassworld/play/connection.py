@@ -15,7 +15,7 @@ from starlette.websockets import WebSocketDisconnect
 from glassworld.engine.actions.track import Action
 from glassworld.errors import InputError
 from glassworld.play import protocol
-from glassworld.play.capture import BlockCapture
+from glassworld.play.capture import MAX_EVENTS, BlockCapture
 from glassworld.play.client_socket import ClientSocket
 from glassworld.play.downloads import offer_capture
 from glassworld.play.frame_streamer import FrameStreamer
@@ -227,7 +227,8 @@ class PlayerConnection:
         if self.state.capture is not None:
             raise InputError("a capture is already running; wait until it is done")
         path = self.state.downloads.new_path("trace.json.gz")
-        capture = BlockCapture(path, message.blocks)
+        limit = MAX_EVENTS if self.state.slots_taken > 1 else None
+        capture = BlockCapture(path, message.blocks, limit)
         self.state.capture = self._capture_of_session = capture
         await self.state.device_thread.run(lambda: session.capture(capture))
         self._run_in_background(self._end_idle_capture(session, capture))
@@ -290,6 +291,11 @@ class PlayerConnection:
             await self._notice(f"The capture could not be written: {write_failure(error)}.")
             return
         await self.socket.send_message(message)
+        if capture.blocks < capture.requested:
+            await self._notice(
+                f"The trace has {capture.blocks} of {capture.requested} blocks: "
+                "a longer one would stop the frames of the other players."
+            )
 
 
 async def _until_disconnect(work: Coroutine[Any, Any, None]) -> None:

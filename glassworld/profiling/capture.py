@@ -111,6 +111,11 @@ class Capture:
             set_recording(False)
             self.profiler.__exit__(None, None, None)
 
+    @property
+    def event_count(self) -> int:
+        """How many events a full capture has recorded, once it has stopped."""
+        return len(self.profiler.kineto_results.events())
+
     def discard(self) -> None:
         """Stop and forget what was recorded."""
         self.stop()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from glassworld.errors import InputError
 from glassworld.play.capture import BlockCapture
@@ -48,12 +52,12 @@ def test_capture_whose_session_ends_early_is_discarded(server: LiveServer, leave
 def test_capture_of_a_paused_session_ends_by_itself(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glassworld.play.connection.MAX_IDLE_SECONDS", 0.5)
     with server.client() as client:
         client.start()
         client.send("capture", blocks=8)
         list(client.frames(30))
         client.send("pause")
+        monkeypatch.setattr("glassworld.play.connection.MAX_IDLE_SECONDS", 0.5)
         assert "paused" in client.wait_for("notice")["text"]
         assert is_free(server)
         client.send("resume")
@@ -89,6 +93,47 @@ def test_finished_capture_that_nobody_exports_frees_the_profiler(tmp_path: Path)
             capture.discard()
             assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]
         assert Capture.current is None
+
+
+def test_capture_beside_other_players_is_limited_by_its_events(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+
+    def count(capture: Capture) -> int:
+        counts.append(len(capture.profiler.kineto_results.events()))
+        return 30_000
+
+    async def no_report(trace: Path, report: Path) -> None:
+        pass  # by another process, which takes long on a busy machine
+
+    monkeypatch.setattr(Capture, "event_count", property(count))
+    monkeypatch.setattr("glassworld.play.downloads._write_report", no_report)
+    with server.client() as client, server.client():
+        client.start()
+        client.send("capture", blocks=8)
+        trace = client.wait_for("captured")["trace"]
+        assert "1 of 8 blocks" in client.wait_for("notice")["text"]
+        assert counts[0] > 1000
+        events = json.loads(gzip.decompress(server.get(trace).body))["traceEvents"]
+        names = [str(event["name"]) for event in events]
+        assert sum(re.fullmatch(r"2.3_Block_\d+", name) is not None for name in names) == 1
+
+
+@pytest.mark.parametrize(("max_events", "blocks"), [(None, 3), (10**6, 3), (1, 1)])
+def test_blocks_of_a_capture_fit_its_limit(
+    tmp_path: Path, max_events: int | None, blocks: int
+) -> None:
+    capture = BlockCapture(tmp_path / "trace.json", 3, max_events)
+    finished: list[bool] = []
+    while not any(finished):
+        capture.start()
+        torch.ones(2).add(1)
+        finished.append(capture.finish_block())
+    assert len(finished) == blocks + (max_events is not None)  # one block is for counting
+    assert (capture.blocks, capture.requested) == (blocks, 3)
+    capture.export()
+    assert (tmp_path / "trace.json").is_file()
 
 
 def test_full_disk_ends_the_capture_with_a_notice(
