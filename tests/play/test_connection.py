@@ -36,7 +36,8 @@ def test_frames_are_numbered_and_carry_the_newest_input(live: LiveServer) -> Non
         block = client.wait_for("block")
         names = [stage["name"] for stage in block["stages"]]
         assert {"Denoise t=1000", "Update caches", "Decode", "Encode"} <= set(names)
-        assert 0 < sum(stage["ms"] for stage in block["stages"]) < 20_000
+        generating = [stage["ms"] for stage in block["stages"] if stage["name"] != "Encode"]
+        assert 0 < sum(generating) <= 1000 * block["seconds"] + 1
 
 
 def test_message_that_cannot_be_done_gets_a_notice(live: LiveServer) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def test_foreign_address_names_the_flag(capsys: pytest.CaptureFixture[str]) -> N
     assert "--host" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_address_requires_the_printed_token(tmp_path: Path) -> None:
     write_release(tmp_path / "world")
     with playing(tmp_path / "world", "--host", "0.0.0.0") as (server, first_line):
@@ -76,9 +78,11 @@ def playing(world: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], s
     with subprocess.Popen(
         [sys.executable, "-m", "glassworld", *command],
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(world.parent)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        encoding="utf-8",
     ) as server:
         assert server.stdout is not None
         try:
@@ -99,7 +103,7 @@ def stop(server: subprocess.Popen[str]) -> str:
     return output
 
 
-@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("blocks", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_ctrl_c_during_a_capture_ends_the_server_normally(tmp_path: Path, blocks: int) -> None:
     write_release(tmp_path / "world")
     with playing(tmp_path / "world") as (server, first_line):
@@ -112,12 +116,68 @@ def test_ctrl_c_during_a_capture_ends_the_server_normally(tmp_path: Path, blocks
             assert "init callback" not in stop(server)
 
 
+def record(client: PlayClient) -> None:
+    client.start()
+    client.send("record", on=True)
+    list(client.frames(24))
+
+
+def stop_recording(client: PlayClient) -> None:
+    record(client)
+    client.send("record", on=False)
+
+
+def lose_connection(client: PlayClient) -> None:
+    record(client)
+    client.socket.socket.shutdown(socket.SHUT_RDWR)
+
+
+def export_capture(client: PlayClient) -> None:
+    client.start()
+    client.send("capture", blocks=1)
+    list(client.frames(24))
+
+
+def upload(client: PlayClient) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG")
+    client.start()
+    client.socket.send(file.getvalue())
+    list(client.frames(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "reach_state", [None, record, stop_recording, lose_connection, export_capture, upload]
+)
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_server_ends_in_any_state_and_leaves_no_files(
+    tmp_path: Path, reach_state: Callable[[PlayClient], None] | None, end: signal.Signals
+) -> None:
+    write_release(tmp_path / "world")
+    with playing(tmp_path / "world") as (server, first_line), ExitStack() as stack:
+        if reach_state is not None:
+            address = re.search(r"http(://127.0.0.1:\d+/)", first_line)
+            assert address is not None
+            reach_state(stack.enter_context(PlayClient(f"ws{address[1]}ws")))
+        if end == signal.SIGINT:
+            stop(server)
+        else:
+            server.kill()
+    if end == signal.SIGKILL:
+        with playing(tmp_path / "world") as (next_server, _):  # removes what is left
+            stop(next_server)
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
 def decoded(video: Path) -> np.ndarray:
     """Return the frames of a video, uint8 [N, H, W, 3]."""
     with av.open(str(video)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
+@pytest.mark.slow
 def test_recording_of_a_real_server_is_replayed_by_the_command_line(tmp_path: Path) -> None:
     world, home = tmp_path / "world", tmp_path / "home"
     home.mkdir()
@@ -149,7 +209,7 @@ def test_recording_of_a_real_server_is_replayed_by_the_command_line(tmp_path: Pa
     image = ["--img_path", str(home / "picture.png"), "--output_folder", str(home)]
     assert inference([*flags[:4], *image, *replay, "--device", "cpu"]) == 0
 
-    script = json.loads((home / "actions.json").read_text())
+    script = json.loads((home / "actions.json").read_text(encoding="utf-8"))
     run = load_world(world).generate(
         home / "picture.png",
         (len(script["keyboard"]) - 1) // 4 + 1,

@@ -6,19 +6,29 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
+from websockets.frames import Frame
 
-from glassworld.play.limits.connections import TokenBucket
+from glassworld.play.limits import connections
+from glassworld.play.limits.connections import FRAME_BURST, FRAMES_PER_SECOND, TokenBucket
 from tests.support.live import RATE, LiveServer, RawSocket, until
 
 TEXT, BINARY, PING, PONG, CONTINUATION = 1, 2, 9, 10, 0
+SMALLEST_FRAME = 6  # bytes, from a client
 
 
 @pytest.fixture
 def live() -> Iterator[LiveServer]:
     with LiveServer(frame_rate=RATE) as running:
         yield running
+
+
+@pytest.fixture
+def quick_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let refused connections be cut soon, so that the tests need not wait for it."""
+    monkeypatch.setattr("glassworld.play.limits.connections.CLOSING_SECONDS", 0.3)
 
 
 def test_token_bucket_refuses_more_than_its_burst() -> None:
@@ -32,21 +42,32 @@ def test_token_bucket_refuses_more_than_its_burst() -> None:
     [(PING, b"", True), (PONG, b"x", True), (TEXT, b"a", False), (BINARY, b"", False)],
 )
 def test_frames_of_any_kind_are_limited_and_slow_nobody(
-    live: LiveServer, opcode: int, payload: bytes, fin: bool
+    live: LiveServer,
+    monkeypatch: pytest.MonkeyPatch,
+    quick_closing: None,
+    opcode: int,
+    payload: bytes,
+    fin: bool,
 ) -> None:
+    parsed: list[Frame] = []
+
+    def count(frame: Frame) -> float:
+        parsed.append(frame)
+        return 1.0
+
+    monkeypatch.setattr(connections, "_cost", count)
     with RawSocket(live.port) as client:
         assert until(lambda: live.state.slots_taken == 1)
         client.send_frames(opcode, payload, fin=fin)
         following = opcode if fin else CONTINUATION
-        slowest = 0.0
+        began = time.monotonic()
         for _ in range(20):
             if not client.send_frames(following, payload, 5000, fin):
                 break
-            began = time.monotonic()
             assert live.get("/healthz").status == 200
-            slowest = max(slowest, time.monotonic() - began)
-        assert client.ends(5)
-        assert slowest < 0.5  # on a machine that tests something else at the same time
+        assert client.ends(30)
+        allowed = FRAME_BURST + FRAMES_PER_SECOND * (time.monotonic() - began)
+        assert len(parsed) <= allowed + connections.PARSED_BYTES / SMALLEST_FRAME
     assert until(lambda: live.state.slots_taken == 0)
 
 
@@ -97,8 +118,8 @@ def test_client_that_reads_nothing_loses_its_slot_and_its_socket(
     monkeypatch.setattr("glassworld.play.limits.connections.PONG_SECONDS", 0.5)
     with LiveServer(frame_rate=RATE, send_buffer=8192) as live, RawSocket(live.port) as deaf:
         deaf.send_frames(TEXT, b'{"type": "start", "version": 1}')
-        assert until(lambda: live.state.slots_taken == 1)
-        end = time.monotonic() + 10
+        assert until(lambda: live.state.metrics.players == 1)
+        end = time.monotonic() + 60
         while live.state.slots_taken:
             assert time.monotonic() < end
             if sends:
@@ -114,18 +135,16 @@ def test_request_that_does_not_end_is_cut(
     monkeypatch.setattr("glassworld.play.limits.connections.REQUEST_SECONDS", 0.5)
     if part == b"body":
         part = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n1"
-    with socket.create_connection(("127.0.0.1", live.port)) as slow:
+    with socket.create_connection(("127.0.0.1", live.port), 30) as slow:
         slow.sendall(part)
-        began = time.monotonic()
-        slow.settimeout(5)
-        for byte in b"X-Slow: 1":
-            try:
-                slow.sendall(bytes([byte]) if part else b"")
-            except OSError:
-                break
-            time.sleep(0.1)
-        assert until(lambda: not live.transports(), 5)
-        assert time.monotonic() - began < 4
+        assert until(lambda: len(live.transports()) == 1)
+
+        def is_cut() -> bool:
+            with suppress(OSError):  # each further byte is no reason to wait longer
+                slow.sendall(b"X" if part else b"")
+            return not live.transports()
+
+        assert until(is_cut, 60)
 
 
 @pytest.mark.parametrize(("size", "status"), [(9_000, b"101"), (40_000, b"101"), (0, b"431")])
@@ -146,10 +165,10 @@ INVALID = [
 
 
 def test_bad_input_writes_no_traceback_and_few_lines(
-    live: LiveServer, caplog: pytest.LogCaptureFixture
+    live: LiveServer, caplog: pytest.LogCaptureFixture, quick_closing: None
 ) -> None:
     logging.getLogger("uvicorn.error").setLevel("INFO")
-    for _ in range(8):
+    for _ in range(6):
         for request in INVALID:
             with socket.create_connection(("127.0.0.1", live.port), 10) as client:
                 client.sendall(request)
@@ -159,7 +178,7 @@ def test_bad_input_writes_no_traceback_and_few_lines(
             with RawSocket(live.port) as socket_client:
                 socket_client.send_frames(TEXT, b'{"type": "start", "version": 1}')
                 socket_client.send_frames(opcode, payload, fin=fin)
-                assert socket_client.ends(10)
+                assert socket_client.ends(30)
     assert until(lambda: live.state.slots_taken == 0)
     assert "Traceback" not in caplog.text
     assert not [record for record in caplog.records if record.exc_info]
