@@ -40,7 +40,7 @@ class PlayClient:
     """
 
     def __init__(self, url: str = URL) -> None:
-        self._connecting = connect(url, max_size=None)
+        self._connecting = connect(url, max_size=None, close_timeout=1)  # frames are coming in
         self.socket: ClientConnection
         self.hello: dict[str, Any] = {}
         self.messages: list[dict[str, Any]] = []

@@ -29,7 +29,7 @@ class PlayClient:
     """
 
     def __init__(self, url: str) -> None:
-        self._connecting = connect(url, max_size=None)
+        self._connecting = connect(url, max_size=None, close_timeout=1)  # frames are coming in
         self.socket: ClientConnection
         self.hello: dict[str, Any] = {}
         self._acts = 0
