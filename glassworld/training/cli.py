@@ -67,7 +67,10 @@ def train(
     load: LoadOptions,
     preset: Annotated[
         str,
-        typer.Option(help="`smoke` tries every stage in a minute; `laptop` trains a world."),
+        typer.Option(
+            help="`smoke` tries every stage in a minute; `laptop` trains a world, `compact` a "
+            "smaller one on a slow CPU."
+        ),
     ] = "laptop",
     source: _Source = "maze",
     mapping: _Mapping = None,
