@@ -24,6 +24,7 @@ from glassworld.engine.rollout import BlockReport, Rollout, collect_blocks, repo
 from glassworld.engine.run_config import describe
 from glassworld.engine.sampling import NoiseMode
 from glassworld.engine.session import PreparedInputs, Session, open_session, prepare_inputs
+from glassworld.engine.session_file import load_session
 from glassworld.engine.variants.registry import action_space
 from glassworld.errors import InputError
 from glassworld.profiling import registry as tags
@@ -94,6 +95,15 @@ class World:
         with tag(tags.DATA_PREPARATION):
             inputs = prepare_inputs(self, image, seed, num_latent_frames, lambda: None)
         return open_session(self, inputs, config)
+
+    def resume(self, path: str | Path) -> Session:
+        """Go on with a session that `Session.save` wrote to a file, with the same bits.
+
+        Raises `InputError` for a file that is damaged or of another world.
+        """
+        state = load_session(Path(path), self)
+        describe_run(state.config)
+        return Session(self, state)
 
     def generate(
         self,
