@@ -52,6 +52,7 @@ ROOMS = {
         "state",
         "pipeline",
         "overlap rollout",
+        "session_file",
         "session",
         "checkpoint",
         "world",
