@@ -234,7 +234,8 @@ def initialize_profiler() -> None:
 def _export(profiler: Any, path: Path, facts: dict[str, Any]) -> None:
     """Write the profiler's trace with our metadata in it, piece by piece; it appears whole."""
     header = json.dumps({METADATA_KEY: facts})[1:-1].encode()
-    with replacing(path) as partial, tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    beside = path.parent if _is_unicode(path.parent) else None
+    with replacing(path) as partial, tempfile.TemporaryDirectory(dir=beside) as folder:
         plain = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(plain))
         _check_whole(plain)
@@ -242,6 +243,15 @@ def _export(profiler: Any, path: Path, facts: dict[str, Any]) -> None:
             head, brace, rest = source.read(_HEAD_BYTES).partition(b"{")
             target.write(head + brace + header + b"," + rest)
             shutil.copyfileobj(source, target)
+
+
+def _is_unicode(path: Path) -> bool:
+    """Return whether torch takes a path: not one of bytes that the locale has no letters for."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_whole(plain: Path) -> None:
