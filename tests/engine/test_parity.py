@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from glassworld.engine.batch import SessionBatch
 from glassworld.engine.checkpoint.load import load_world
+from glassworld.engine.media.images import Frames
+from glassworld.engine.session import Session
+from glassworld.engine.state import SessionState
 from glassworld.engine.world import World
 from tests.support.paths import SHARED
 
 GOLDEN = SHARED / "parity"
 
 
-@pytest.mark.skipif(
+VARIANTS = ["universal", "gta_drive", "templerun"]
+
+needs_golden_runs = pytest.mark.skipif(
     not GOLDEN.is_dir(), reason="the reference's golden runs are not beside this clone"
 )
-@pytest.mark.parametrize("variant", ["universal", "gta_drive", "templerun"])
+
+
+@needs_golden_runs
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_golden_run(variant: str) -> None:
     folder = GOLDEN / variant
     golden = load_file(folder / "expected.safetensors")
@@ -58,3 +68,29 @@ def check_preparation(world: World, folder: Path, golden: dict[str, torch.Tensor
     assert flow is not None
     spread = golden["first_block_flow"].std()
     assert (flow - golden["first_block_flow"]).abs().max() < 1e-4 * spread
+
+
+@pytest.mark.slow
+@needs_golden_runs
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_batch_of_any_two_ages_equals_single_sessions(variant: str) -> None:
+    world, image = load_world(GOLDEN / variant, dtype="float32"), GOLDEN / variant / "image.png"
+    actions = [world.space.press(control.key) for control in world.space.controls[:2]]
+    full = world.spec.dit.window // world.spec.frames_per_block
+    ages = range(full + 2)
+    states: list[list[SessionState]] = []
+    frames: list[list[Frames]] = []
+    for index, action in enumerate(actions):
+        session = world.start(image, seed=index)
+        states.append([])
+        frames.append([])
+        for _ in range(len(ages) + 1):
+            states[index].append(session.save())
+            frames[index].append(session.step(action))
+    for pair in combinations_with_replacement(ages, 2):
+        sessions = [Session(world, states[i][age].copy()) for i, age in enumerate(pair)]
+        batch = SessionBatch(sessions)
+        for block in range(2):
+            for index, made in enumerate(batch.step(actions)):
+                expected = frames[index][pair[index] + block].astype(int)
+                assert np.abs(made - expected).max() <= 1, f"ages {pair}, block {block}"
