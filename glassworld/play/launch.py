@@ -76,16 +76,16 @@ def serve(options: PlayOptions) -> None:
             console.print(line, highlight=False, soft_wrap=True)
         console.print(f"ready after {time.perf_counter() - started:.1f} s; press Ctrl-C to stop")
 
-    server = http_server(create_app(state, load, token, on_loaded))
-    initialize_profiler()
-    console.print(f"play at {address}", highlight=False, soft_wrap=True)
-    if options.open_page:
-        webbrowser.open(address)
     try:
+        server = http_server(create_app(state, load, token, on_loaded))
+        initialize_profiler()
+        console.print(f"play at {address}", highlight=False, soft_wrap=True)
+        if options.open_page:
+            webbrowser.open(address)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
     finally:
-        state.close()  # a second Ctrl-C skips the application's own end
+        state.close()  # an early or a second Ctrl-C skips the application's own end
     if failures:
         raise failures[0]
 
