@@ -29,7 +29,6 @@ from glassworld.engine.media.latents import LatentsWriter, load_latents, read_la
 from glassworld.engine.media.overlay import draw_keys
 from glassworld.engine.media.video import VideoWriter
 from glassworld.engine.rollout import BlockReport
-from glassworld.engine.runtime.threads import threads_beside_others, using_threads
 from glassworld.engine.variants.registry import VARIANTS, action_space
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
@@ -89,8 +88,6 @@ def generate_video(options: GenerateOptions) -> bool:
     capture = None
     with ExitStack() as stack:
         stack.enter_context(_memory_errors())
-        if inputs.noise.mode == "blocks":  # a replay rounds as the live session did
-            stack.enter_context(using_threads(threads_beside_others()))
         latents = None
         if options.save_latents is not None:
             latents = stack.enter_context(LatentsWriter(options.save_latents))

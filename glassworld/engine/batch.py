@@ -50,8 +50,7 @@ def supports_batching(world: World) -> bool:
     Not if something is compiled or captured for one session: every other batch size would need
     it again.
     """
-    networks = world.networks
-    return not (world.plan.cuda_graphs or networks.dit.compiled or networks.decoder.compiled)
+    return not (world.plan.cuda_graphs or world.networks.compiled)
 
 
 class SessionBatch:

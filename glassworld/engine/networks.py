@@ -42,13 +42,18 @@ class Networks:
         """The type that latents are decoded in."""
         return next(self.decoder.parameters()).dtype
 
+    @property
+    def compiled(self) -> bool:
+        """Whether layers or the decoder are compiled."""
+        return self.dit.compiled or self.decoder.compiled
+
     def copy(self) -> Networks:
         """Return networks with the same weights but layers of their own.
 
         To change layers (quantize, fuse, compile) without changing the world that they belong to.
         Raises `InputError` if they are compiled: compiled code stays bound to the old layers.
         """
-        if self.dit.compiled or self.decoder.compiled:
+        if self.compiled:
             raise InputError("accelerate: this world is compiled already; load it again")
         return Networks(
             _share_weights(self.dit), self.encoder, _share_weights(self.decoder), self.vision

@@ -2,7 +2,7 @@
 
 In small worlds, on processors, that saves time twice. A block is decoded in one call: large
 operators cost less than many small ones. And it is decoded while the next block is generated:
-matmuls too small to gain from a second core leave half of the cores to the decoder.
+matmuls too small to gain from a second core leave half of the threads to the decoder.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import nullcontext
 from itertools import islice
 
 import torch
 
 from glassworld.engine.pipeline import BlockOutput, Pipeline
-from glassworld.engine.runtime.threads import using_threads
+from glassworld.engine.runtime.threads import ThreadChooser, chosen_by_user, using_threads
 from glassworld.engine.state import SessionState
 from glassworld.profiling.tags import is_active
 from glassworld.specs import WorldSpec
@@ -48,8 +48,7 @@ def is_small(pipeline: Pipeline) -> bool:
     """Return whether fewer, larger operators pay: on a processor, uncompiled, in small worlds."""
     spec, networks = pipeline.spec, pipeline.networks
     small = spec.frames_per_block * spec.tokens_per_frame * spec.dit.dim <= SMALL_BLOCK
-    compiled = networks.dit.compiled or networks.decoder.compiled
-    return small and networks.device.type == "cpu" and not compiled
+    return small and networks.device.type == "cpu" and not networks.compiled
 
 
 def overlaps(pipeline: Pipeline) -> bool:
@@ -91,14 +90,19 @@ def _overlapped(
     """Generate the first block alone, because somebody waits for it, the others on two lanes."""
     turns, frames = iter(turns), pipeline.spec.frames_per_block
     yield from _in_turn(pipeline, state, islice(turns, 1), frames)
-    threads = torch.get_num_threads()
-    own_share, set_share = threads // 2, partial(torch.set_num_threads, threads - threads // 2)
-    with ThreadPoolExecutor(1, initializer=set_share) as decoding:
+    most = torch.get_num_threads()
+    chooser = None if chosen_by_user() else ThreadChooser(most, fewest=2)
+    with ThreadPoolExecutor(1) as decoding:
         waiting: deque[BlockOutput] = deque()
         for _ in turns:
-            with using_threads(own_share):  # not while the caller has its turn
-                block = pipeline.generate_block([state], at_once=frames, executor=decoding)
-            waiting.append(block)
+            # Only here: the caller computes with its own number of threads.
+            with chooser.block() if chooser else nullcontext(most) as threads:
+                decoding.submit(torch.set_num_threads, threads - threads // 2)
+                with using_threads(threads // 2):
+                    block = pipeline.generate_block([state], at_once=frames, executor=decoding)
+                waiting.append(block)
+                if len(waiting) > 1:
+                    waiting[0].decoded()
             if len(waiting) > 1:
                 yield waiting.popleft()
         yield from waiting

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from glassworld.engine.cuda_graphs import PassGraphs, PassInput
 from glassworld.engine.networks import Networks
+from glassworld.engine.runtime.threads import ThreadChooser, chosen_by_user, using_free_cores
 from glassworld.engine.runtime.transfer import HostCopy, to_device
 from glassworld.engine.sampling import (
     DenoisingStep,
@@ -59,9 +60,13 @@ class BlockOutput(NamedTuple):
     latents: Tensor  # [b, c, f, h, w], on the device
     copies: PartCopies | Future[PartCopies]
 
+    def decoded(self) -> PartCopies:
+        """Wait until the block is decoded and return its frames, perhaps on their way."""
+        return self.copies.result() if isinstance(self.copies, Future) else self.copies
+
     def frames(self) -> list[Tensor]:
         """Wait for the block's frames and return each session's: uint8 `[n, H, W, 3]`."""
-        parts = self.copies.result() if isinstance(self.copies, Future) else self.copies
+        parts = self.decoded()
         return [frames for copies in parts for frames in cat([copy.wait() for copy in copies], 1)]
 
 
@@ -110,6 +115,7 @@ class Pipeline:
     steps: tuple[DenoisingStep, ...] = field(init=False)
     clean: DenoisingStep = field(init=False)  # of the pass that fills the caches
     times: dict[DenoisingStep, Tensor] = field(init=False)
+    choosers: dict[tuple[int, int], ThreadChooser] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Put the timesteps on the device once."""
@@ -141,10 +147,11 @@ class Pipeline:
         """
         network_state = states[0] if network_state is None else network_state
         block = states[0].block
-        describe_block(states[0].config)
         if self.plan.cuda_graphs and network_state.graphs is None:
             network_state.graphs = PassGraphs(self.networks.device)
-        with self.plan.attention(), tag(tags.BLOCK, block=block):
+        threads = nullcontext() if executor else self._threads(len(states), at_once)
+        with threads, self.plan.attention(), tag(tags.BLOCK, block=block):
+            describe_block({**states[0].config, "threads": torch.get_num_threads()})
             conditioning = BlockConditioning.cat([self.conditioning(state) for state in states])
             latents = self._denoise(states, network_state, conditioning)
             with tag(tags.VAE_DECODE, block=block):  # first: nobody waits for the update
@@ -156,6 +163,19 @@ class Pipeline:
             state.start += self.spec.frames_per_block
             state.block += 1
         return BlockOutput(latents, copies)
+
+    def _threads(self, sessions: int, at_once: int) -> AbstractContextManager[object]:
+        """Return the context that chooses the number of threads for a block, and times it.
+
+        Blocks of other numbers of sessions, or decoded otherwise, take other times. Code that is
+        compiled would be compiled again for each number of threads.
+        """
+        if self.networks.device.type != "cpu" or self.networks.compiled or chosen_by_user():
+            return nullcontext()
+        kind = sessions, at_once
+        if kind not in self.choosers:
+            self.choosers[kind] = ThreadChooser(torch.get_num_threads())
+        return self.choosers[kind].block()
 
     def _denoise(
         self,
@@ -248,8 +268,8 @@ class Pipeline:
     @torch.inference_mode()
     def prefill(self, latents: Tensor, state: SessionState) -> None:
         """Take given latents `[1, c, f, h, w]` into the caches, block by block (an extension)."""
-        frames = self.spec.frames_per_block
-        with self.plan.attention(), tag(tags.INITIAL_LATENTS):
+        frames, device = self.spec.frames_per_block, self.networks.device
+        with using_free_cores(device), self.plan.attention(), tag(tags.INITIAL_LATENTS):
             for block in torch.split(self._to_device(latents), frames, dim=2):
                 self._update_cache(block, state, self.conditioning(state))
                 state.start += frames

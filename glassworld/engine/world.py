@@ -22,6 +22,7 @@ from glassworld.engine.overlap import stream_blocks
 from glassworld.engine.pipeline import ExecutionPlan, Pipeline
 from glassworld.engine.rollout import BlockReport, Rollout, collect_blocks, report_blocks
 from glassworld.engine.run_config import describe
+from glassworld.engine.runtime.threads import using_free_cores
 from glassworld.engine.sampling import NoiseMode
 from glassworld.engine.session import PreparedInputs, Session, open_session, prepare_inputs
 from glassworld.engine.session_file import load_session
@@ -92,7 +93,7 @@ class World:
             num_latent_frames = checked_length(num_latent_frames, self.spec)
         config = describe(self, seed, num_latent_frames)
         describe_run(config)
-        with tag(tags.DATA_PREPARATION):
+        with tag(tags.DATA_PREPARATION), using_free_cores(self.device):
             inputs = prepare_inputs(self, image, seed, num_latent_frames, lambda: None)
         return open_session(self, inputs, config)
 
@@ -167,7 +168,7 @@ class World:
         seed = checked_seed(seed, self.spec)
         config = describe(self, seed, num_latent_frames)
         describe_run(config)
-        with tag(tags.DATA_PREPARATION):
+        with tag(tags.DATA_PREPARATION), using_free_cores(self.device):
             drawn_first = num_latent_frames if noise == "run" else None
             inputs = prepare_inputs(
                 self, image, seed, drawn_first, lambda: self._actions(actions, rows, seed)

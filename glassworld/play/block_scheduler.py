@@ -20,14 +20,11 @@ from itertools import groupby
 from typing import TypeVar
 from weakref import WeakSet
 
-import torch
-
 from glassworld.engine.actions.track import Action
 from glassworld.engine.batch import SessionBatch, batch_key, supports_batching
 from glassworld.engine.media.images import Frames
 from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.runtime.device import synchronize
-from glassworld.engine.runtime.threads import threads_beside_others
 from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.session import Session
 from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
@@ -41,12 +38,11 @@ Step = Callable[[Sequence[Action], OnFrames], list[Frames]]
 class DeviceThread:
     """The one thread that uses the device; it runs jobs in the order in which they arrive.
 
-    Other threads encode and send images, often for a browser on the same machine, so this one
-    leaves a core to them. A player requests one block at a time, so players take turns.
+    A player requests one block at a time, so players take turns.
     """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, "device", _leave_a_core)
+        self._executor = ThreadPoolExecutor(1, "device")
         self._closed = False
         self.waiting = 0  # jobs not finished yet that somebody waits for
 
@@ -78,10 +74,6 @@ class DeviceThread:
         """Finish the running job and those submitted, and take no more."""
         self._closed = True
         self._executor.shutdown(wait=True)
-
-
-def _leave_a_core() -> None:
-    torch.set_num_threads(threads_beside_others())
 
 
 def _log_failure(job: Future[None]) -> None:
