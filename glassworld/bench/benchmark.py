@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from glassworld.bench.accuracy import error_against
@@ -29,11 +30,13 @@ from glassworld.bench.steady_state import (
     warm_session,
 )
 from glassworld.bench.tables import section_summary
+from glassworld.bench.threads.comparison import SECONDS, compare_threads, fixed_counts
 from glassworld.engine.acceleration.parts import accelerate, check_parts
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.checkpoint.tiny_decoder import with_tiny_decoder
 from glassworld.engine.run_config import describe
+from glassworld.engine.runtime.device import pick_device
 from glassworld.engine.session import Session
 from glassworld.engine.world import World
 from glassworld.errors import InputError
@@ -61,6 +64,7 @@ class BenchmarkOptions:
     sessions: tuple[int, ...] = (1, 2, 4)
     full: bool = False
     scaling: bool = False
+    busy: bool = False  # compare numbers of threads, also beside a busy process
     baseline: dict[str, Any] | None = None  # of the regression guard, to compare with
 
     def __post_init__(self) -> None:
@@ -104,8 +108,10 @@ class Benchmark:
         }
         if self.options.full or self.options.scaling:
             measured["scaling"] = self.scaling
+        if self.options.busy:
+            measured["threads"] = self.threads
         return [
-            BenchSection(name, measure, partial(section_summary, name))
+            BenchSection(name, measure, partial(section_summary, name), name == "threads")
             for name, measure in measured.items()
         ]
 
@@ -113,6 +119,15 @@ class Benchmark:
     def session(self) -> Session:
         """A warm session of the accelerated world, which every section continues from."""
         return warm_session(self.world, str(self.start_image))
+
+    @property
+    def _request(self) -> dict[str, Any]:
+        """What a process of its own needs to know to load the world and start a session."""
+        return {
+            "world": self.options.unaccelerated,
+            "accelerate": list(self.options.load.accelerate),
+            "picture": str(self.start_image),
+        }
 
     def load(self) -> Figures:
         """Load the world, keep an eager copy as the baseline, then accelerate it."""
@@ -135,15 +150,9 @@ class Benchmark:
 
     def cold_start(self) -> Figures:
         """Start in new processes; with an empty and a filled cache if something is compiled."""
-        load, picture = self.options.load, str(self.start_image)
-        parts = list(load.accelerate)
-        request = {
-            "world": self.options.unaccelerated,
-            "accelerate": parts,
-            "picture": picture,
-        }
+        load, request = self.options.load, self._request
         figures = cold_start({**request, "accelerate": []})
-        compiles = bool(COMPILING_PARTS & set(parts)) or load.vae_compile_mode == "force"
+        compiles = bool(COMPILING_PARTS & set(load.accelerate)) or load.vae_compile_mode == "force"
         if self.options.full and compiles:
             self.report("cold starts that compile take minutes")
             figures |= compiled_starts(request, self.folder / "cache")
@@ -199,6 +208,14 @@ class Benchmark:
         curves["sessions at once"] = curve_of_sessions(self._measured["sessions"], frames)
         curves["blocks of a run"] = curve_along_run(self._measured["block_ms"])
         return {"scaling": curves}
+
+    def threads(self) -> Figures:
+        """Compare the engine's number of threads with fixed ones, idle and busy."""
+        if pick_device(self.options.load.device).type != "cpu":
+            return {"threads": None}
+        request = {**self._request, "seconds": SECONDS}
+        counts = fixed_counts(torch.get_num_threads())
+        return {"threads": compare_threads(request, counts, self.report)}
 
 
 def write_plots(figures: Figures, folder: Path) -> None:

@@ -74,6 +74,13 @@ def run_benchmark(
         Path | None,
         typer.Option(help="Also measure scaling; draw scaling.svg and roofline.svg here."),
     ] = None,
+    busy: Annotated[
+        bool,
+        typer.Option(
+            "--busy",
+            help="Also compare numbers of threads, alone and beside a busy process: four minutes.",
+        ),
+    ] = False,
     compare: Annotated[
         bool, typer.Option("--compare", help="Compare with the committed baseline.")
     ] = False,
@@ -97,6 +104,7 @@ def run_benchmark(
         blocks,
         full=full,
         scaling=plots is not None,
+        busy=busy,
         baseline=regression.read_baseline() if compare else None,
     )
     if json_file is not None:

@@ -48,19 +48,20 @@ def cold_start(request: dict[str, Any], cache: Path | None = None) -> dict[str, 
         assert process.stdout is not None
         while (line := process.stdout.readline()).strip() != FIRST_FRAMES:
             if not line:
-                raise _ended_early(errors)
+                raise process_failure("cold start", errors)
         first = time.time() - began
         lines = process.stdout.read().splitlines()
         if not lines:
-            raise _ended_early(errors)
+            raise process_failure("cold start", errors)
         figures: dict[str, Any] = json.loads(lines[-1])
     return {"first_frames_s": first, **figures}
 
 
-def _ended_early(errors: IO[str]) -> RuntimeError:
+def process_failure(section: str, errors: IO[str]) -> RuntimeError:
+    """Return an error with the last words of a section's process, which wrote them to a file."""
     errors.seek(0)
     text = errors.read().strip()[-SHOWN_OF_ERROR:]
-    return RuntimeError(f"the process of the cold start failed: {text}")
+    return RuntimeError(f"the process of the {section} failed: {text}")
 
 
 def compiled_starts(request: dict[str, Any], cache: Path) -> dict[str, float]:

@@ -50,6 +50,7 @@ class BenchSection:
     name: str
     measure: Callable[[], Figures]
     summarize: Callable[[Figures], str] = lambda figures: ""
+    requested: bool = False  # by a flag: runs also when the time is up
 
 
 class SectionRunner:
@@ -76,7 +77,7 @@ class SectionRunner:
         """
         finished: list[str] = []
         for section in sections:
-            if self._budget.left <= 0:
+            if self._budget.left <= 0 and not section.requested:
                 self.report(f"{section.name:<{NAME_WIDTH}} skipped: the time is up")
                 continue
             try:

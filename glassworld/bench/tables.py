@@ -9,6 +9,7 @@ from rich.table import Table
 
 from glassworld.bench.regression import SpeedRatio, performance_ratios
 from glassworld.bench.section_runner import Figures
+from glassworld.bench.threads.comparison import summarize_condition
 
 Rows = dict[str, str]
 
@@ -157,6 +158,15 @@ def _roofline_rows(figures: Figures) -> Rows:
     return {name: f"{ratio:.2f}" for name, ratio in performance_ratios(figures).items()}
 
 
+def _thread_rows(figures: Figures) -> Rows:
+    if figures["threads"] is None:
+        return {"threads": "not measured: a GPU computes"}
+    return {
+        f"frames per second by threads, {condition}": summarize_condition(by_kind)
+        for condition, by_kind in figures["threads"].items()
+    }
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Figures], Rows]]] = {
     "world": ("config", _world_rows),
     "cold start": ("first_frames_s", _cold_start_rows),
@@ -167,5 +177,6 @@ SECTIONS: dict[str, tuple[str, Callable[[Figures], Rows]]] = {
     "latency": ("key_to_frame_ms", _latency_rows),
     "sessions": ("sessions", _session_rows),
     "roofline": ("roofline", _roofline_rows),
+    "threads": ("threads", _thread_rows),
 }
 """By section: the figure that shows it has finished, and its rows."""
