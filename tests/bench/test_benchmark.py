@@ -1,4 +1,4 @@
-"""The benchmark: its options, its sections, and the figures they promise."""
+"""The benchmark: its options, its sections, the figures they promise, and their table."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
 from glassworld.bench import benchmark
 from glassworld.bench.benchmark import Benchmark, BenchmarkOptions
 from glassworld.bench.section_runner import Figures, TimeBudget
+from glassworld.bench.tables import print_benchmark
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from tests.support import tiny
@@ -108,3 +110,29 @@ def test_fewer_blocks_are_measured_where_blocks_are_slow(
     assert run.steady_state() == {"blocks": blocks, "roofline": []}
     assert [line for line in lines if f"{blocks} of 60 blocks" in line] == lines
     assert bool(lines) == (blocks < 60)
+
+
+def printed(figures: Figures) -> str:
+    console = Console(record=True, width=100)
+    print_benchmark(figures, console)
+    return console.export_text()
+
+
+def test_table_shows_the_figures(figures: Figures) -> None:
+    text = printed(figures)
+    assert f"{figures['fps_median']:.1f}" in text
+    assert f"{figures['peak_memory_mb']:.0f} MB" in text
+    assert "1 session " in text
+    assert "2 sessions " in text
+
+
+def test_table_of_an_interrupted_benchmark_shows_the_finished_sections(figures: Figures) -> None:
+    finished = ("config", "first_frames_s", "weights_mb", "session_mb", "peak_memory_mb")
+    text = printed({name: figures[name] for name in finished})
+    assert "process start to first frames" in text
+    assert "frames per second" not in text
+    assert "1 session " not in text
+
+
+def test_matmuls_hidden_in_graphs_are_shown_as_not_measured(figures: Figures) -> None:
+    assert "captured graphs hide them" in printed({**figures, "products": None})
