@@ -44,9 +44,11 @@ FILES = [*sorted((ROOT / "glassworld").rglob("*.py")), *sorted((ROOT / "examples
 WITH_FALLBACK = {
     "bench/cold_start.py": {"/proc/self/status", "resource.RUSAGE_SELF", "resource.getrusage"},
     "bench/peak_rates.py": {"os.getloadavg"},
+    "bench/play/attack.py": {"os.getloadavg"},  # refuses to run without /proc
     "bench/play/check.py": {"/proc"},
     "engine/acceleration/compile.py": {"os.getuid"},
     "engine/checkpoint/save.py": {".rename()"},  # to a path where nothing is
+    "engine/runtime/cores.py": {"/proc/stat", "os.sched_getaffinity", "os.sysconf"},
     "engine/runtime/memory.py": {"/proc/meminfo", "ctypes.CDLL"},
     "engine/runtime/threads.py": {"os.register_at_fork"},
     "info.py": {"/proc/cpuinfo", "os.getloadavg", "os.sched_getaffinity"},

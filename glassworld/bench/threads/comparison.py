@@ -144,9 +144,9 @@ def _lane(request: dict[str, Any], number: str) -> Iterator[_Lane]:
     command = [sys.executable, "-m", __name__, json.dumps(request)]
     pipe = subprocess.PIPE
     with (
-        tempfile.TemporaryFile("w+") as errors,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
         subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environment
+            command, stdin=pipe, stdout=pipe, stderr=errors, encoding="utf-8", env=environment
         ) as process,
     ):
         try:

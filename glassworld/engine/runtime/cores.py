@@ -31,7 +31,7 @@ def read_cpu_time(statistics: Path = STATISTICS) -> CPUTime | None:
     try:
         cores = {f"cpu{index}" for index in os.sched_getaffinity(0)}
         tick = 1 / os.sysconf("SC_CLK_TCK")
-        lines = [line.split() for line in statistics.read_text().splitlines()]
+        lines = [line.split() for line in statistics.read_text("ascii").splitlines()]
         idle = [int(n) for name, *fields in lines if name in cores for n in fields[IDLE_FIELDS]]
         return CPUTime(time.perf_counter(), tick * sum(idle), time.process_time()) if idle else None
     except (OSError, AttributeError, ValueError):
