@@ -20,6 +20,7 @@ from glassworld.errors import InputError
 from tests.support import tiny
 
 
+@pytest.mark.slow
 def test_benchmark_measures_the_promised_figures(figures: Figures) -> None:
     for name in ("fps_median", "baseline_fps_median", "first_frames_s", "peak_memory_mb"):
         assert figures[name] > 0
@@ -31,6 +32,7 @@ def test_benchmark_measures_the_promised_figures(figures: Figures) -> None:
     assert figures["distance"]["psnr_db"] > 50
 
 
+@pytest.mark.slow
 def test_parts_of_a_block_are_all_measured(figures: Figures) -> None:
     assert set(figures["stages_ms"]) == {"denoising", "decode", "update"}
     assert len(figures["layer_kinds_ms"]) == 6
@@ -39,6 +41,7 @@ def test_parts_of_a_block_are_all_measured(figures: Figures) -> None:
     assert figures["peak_memory_mb"] > figures["weights_mb"] > 0
 
 
+@pytest.mark.slow
 def test_sessions_take_the_same_memory_each(figures: Figures) -> None:
     one, two = figures["sessions"]
     assert (one["sessions"], two["sessions"]) == (1, 2)
@@ -46,6 +49,7 @@ def test_sessions_take_the_same_memory_each(figures: Figures) -> None:
     assert min(two["fps_each_together"], two["fps_each_in_turn"]) > 0
 
 
+@pytest.mark.slow
 def test_every_section_prints_a_line_and_reaches_the_json_file(benchmark_run: Any) -> None:
     lines = [line for line in benchmark_run.output.splitlines() if not line.startswith("scaling: ")]
     names = ["world", "cold start", "peak rates", "steady state", "latency", "sessions"]
@@ -56,6 +60,7 @@ def test_every_section_prints_a_line_and_reaches_the_json_file(benchmark_run: An
     assert stored.keys() == benchmark_run.figures.keys()
 
 
+@pytest.mark.slow
 def test_plots_show_every_axis_and_tag(benchmark_run: Any) -> None:
     figures, folder = benchmark_run.figures, benchmark_run.folder
     scaling = (folder / "scaling.svg").read_text()
@@ -76,6 +81,7 @@ def test_bad_options_are_refused(arguments: dict[str, Any], message: str) -> Non
         BenchmarkOptions(**arguments)
 
 
+@pytest.mark.slow
 def test_a_benchmark_leaves_the_stored_peak_rates_alone(benchmark_run: Any) -> None:
     assert benchmark_run.figures["ceilings"]["matmul_gflops"] > 0
     assert benchmark_run.figures["stored_ceilings"] is None
@@ -118,6 +124,7 @@ def printed(figures: Figures) -> str:
     return console.export_text()
 
 
+@pytest.mark.slow
 def test_table_shows_the_figures(figures: Figures) -> None:
     text = printed(figures)
     assert f"{figures['fps_median']:.1f}" in text
@@ -126,6 +133,7 @@ def test_table_shows_the_figures(figures: Figures) -> None:
     assert "2 sessions " in text
 
 
+@pytest.mark.slow
 def test_table_of_an_interrupted_benchmark_shows_the_finished_sections(figures: Figures) -> None:
     finished = ("config", "first_frames_s", "weights_mb", "session_mb", "peak_memory_mb")
     text = printed({name: figures[name] for name in finished})
@@ -134,5 +142,6 @@ def test_table_of_an_interrupted_benchmark_shows_the_finished_sections(figures: 
     assert "1 session " not in text
 
 
+@pytest.mark.slow
 def test_matmuls_hidden_in_graphs_are_shown_as_not_measured(figures: Figures) -> None:
     assert "captured graphs hide them" in printed({**figures, "products": None})

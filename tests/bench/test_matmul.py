@@ -9,6 +9,7 @@ from glassworld.bench.steady_state import warm_session
 from tests.support import tiny
 
 
+@pytest.mark.slow
 def test_matmuls_of_a_block_are_counted() -> None:
     world = tiny.world()
     figures = matmul_share(warm_session(world, tiny.picture()))

@@ -10,6 +10,7 @@ from tests.support import tiny
 from tests.support.same_frames import WALK, assert_same_frames, capturing_world
 
 
+@pytest.mark.slow
 def test_passes_from_fixed_inputs_equal_plain_ones() -> None:
     first, second = (
         world.start(tiny.picture(), seed=1) for world in (capturing_world(), tiny.world())

@@ -49,6 +49,7 @@ def test_eval_command_writes_scores_strip_and_video(
     assert len(scores["blocks"]["psnr"]) == 2
 
 
+@pytest.mark.slow
 def test_eval_command_compares_a_world_with_the_source_of_its_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,7 @@ def _play(folders: RunFolders) -> None:
     assert world.generate(start_image, num_latent_frames=6).frames.shape == (21, 64, 96, 3)
 
 
+@pytest.mark.slow
 def test_train_world_makes_a_world_and_repeats_no_finished_stage(tmp_path: Path) -> None:
     folders = RunFolders(tmp_path)
     train_world(TINY, folders)
@@ -85,6 +86,7 @@ def test_train_world_makes_a_world_and_repeats_no_finished_stage(tmp_path: Path)
     assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == encoded
 
 
+@pytest.mark.slow
 def test_train_world_with_minutes_ends_with_a_world_of_the_source(tmp_path: Path) -> None:
     folders = RunFolders(tmp_path)
     recipe = replace(TINY, source="drive")

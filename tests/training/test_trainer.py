@@ -24,6 +24,7 @@ def _train_line(folder: Path, until: int) -> Trainer:
     return trainer
 
 
+@pytest.mark.slow
 def test_trainer_interrupted_gives_the_same_weights_and_curve(tmp_path: Path) -> None:
     whole = _train_line(tmp_path / "whole", 6)
     _train_line(tmp_path / "parts", 3)

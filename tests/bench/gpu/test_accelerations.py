@@ -57,6 +57,7 @@ def check_kernels(row: Figures) -> None:
     assert launches <= row["launches"]
 
 
+@pytest.mark.slow
 def test_an_acceleration_with_other_results_is_not_timed(context: BenchContext) -> None:
     worlds = iter([tiny.world, lambda: tiny.world(denoising_steps=(1000, 500))])
     context = replace(context, build_world=lambda: next(worlds)())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from glassworld.bench.gpu.context import BenchContext
 from glassworld.bench.gpu.layer_variants import (
     compare_attention,
@@ -18,6 +20,7 @@ def test_attention_backends_are_timed(context: BenchContext) -> None:
     json.dumps(figures)
 
 
+@pytest.mark.slow
 def test_decoders_make_the_same_frames_with_kernels(context: BenchContext) -> None:
     figures = compare_decoders(context)
     assert figures["kernels_difference_of_255"] <= 1

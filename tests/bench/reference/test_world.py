@@ -40,6 +40,7 @@ def test_eager_world_works_without_a_mouse() -> None:
     assert error["latents_in_spreads"] < 1e-6
 
 
+@pytest.mark.slow
 def test_eager_world_runs_in_half_precision() -> None:
     world = tiny.world()
     networks = world.networks

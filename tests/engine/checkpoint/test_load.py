@@ -208,6 +208,7 @@ def test_sizes_that_no_action_module_has(release: Path, setting: str, values: li
         assert "\n" not in str(bad.value)
 
 
+@pytest.mark.slow
 def test_files_that_are_no_configuration(release: Path) -> None:
     for text in ("a: [", "[" * 10_000):
         (release / "inference.yaml").write_text(text)

@@ -41,6 +41,7 @@ def test_generator_loss_teaches_what_the_discriminator_misses() -> None:
     assert contrast.item() == pytest.approx(1, abs=0.3)
 
 
+@pytest.mark.slow
 def test_discriminator_learns_that_actions_do_not_belong_to_a_clip() -> None:
     """The same latents, under a key that goes with them and under one that does not."""
     torch.manual_seed(0)
