@@ -70,13 +70,15 @@ def test_image_that_takes_too_long_ends_with_its_process(monkeypatch: pytest.Mon
 
 def processes_below(pid: int) -> list[str]:
     """Return the command lines of this process's children."""
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    names = " ".join(path.read_text(encoding="utf-8") for path in children).split()
-    lines = []
-    for name in names:
-        with suppress(OSError):  # it has just ended
-            lines.append(Path(f"/proc/{name}/cmdline").read_text(encoding="utf-8"))
-    return lines
+    children = [read(path) for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [read(Path(f"/proc/{child}/cmdline")) for child in " ".join(children).split()]
+
+
+def read(path: Path) -> str:
+    """Return the text of a file of /proc, which is empty for a thread or process that has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return path.read_text(encoding="utf-8")
+    return ""
 
 
 def decoders(command: str = "limits.decoder") -> int:
