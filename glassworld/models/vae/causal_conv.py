@@ -28,8 +28,8 @@ LARGE = 2**19  # elements of an output that is accumulated tap by tap
 LANES = 16  # a convolution to this many output channels takes as long as one to a single channel
 
 CONV3D_MIN_CHANNELS = 96
-"""From this many output channels on, `conv3d` is as fast or faster on a GPU, and it needs no copy of
-three times its input (docs/lab/performance.md)."""
+"""From this many output channels on, `conv3d` is as fast or faster on a GPU, and it needs no copy
+of three times its input (docs/lab/performance.md)."""
 CONV3D_MIN_CHANNELS_FUSED = 128
 """The same where a fused epilogue stacks the taps. On an H200 `conv3d` was faster except at 96
 channels (1.8 ms instead of 0.6), and on par at 384 channels and 88x160."""
