@@ -1,8 +1,8 @@
 """The wire protocol: JSON messages for control, binary messages for frames and uploads.
 
 Every client message is a type with bounds, so whatever `decode_message` returns is valid.
-`docs/play.md` documents the protocol for authors of other clients; `tests/play/test_protocol.py`
-freezes it.
+`docs/reference/protocol.md` documents the protocol for authors of other clients;
+`tests/play/test_protocol.py` freezes it.
 """
 
 from __future__ import annotations
