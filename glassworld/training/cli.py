@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from glassworld.load_flags import with_load_flags
+
+if TYPE_CHECKING:
+    from glassworld.engine.world import World
+    from glassworld.training.eval.evaluate import EvalConfig
+    from glassworld.training.recipes import TrainingRecipe
+    from glassworld.training.sources.source import Source
 
 HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 
@@ -116,27 +123,48 @@ def train(
     Examples: `glassworld train --source drive`, `glassworld train --recordings videos`,
     `glassworld train --source gymnasium:CarRacing-v3 --mapping car_racing.yaml`
     """
-    from dataclasses import replace
-
-    import torch
-
-    from glassworld.training.pipeline import train_world
-    from glassworld.training.recipes import RunFolders, preset_recipe
     from glassworld.training.sources.registry import file_stem
 
     source = _with_mapping(source, mapping)
     _check_recordings(recordings, source, mode)
     name = file_stem(source) if recordings is None else recordings.resolve().name
     folder = output or Path("runs") / name
-    recipe = replace(preset_recipe(preset), source=source, recordings=recordings, mode=mode)
-    dit = replace(recipe.dit, gradient_checkpointing=gradient_checkpointing)
-    if batch:
-        dit = replace(dit, batch_size=batch, first_blocks=max(batch, dit.first_blocks))
+    recipe = _recipe(preset, batch, source=source, recordings=recordings, mode=mode)
+    if gradient_checkpointing:
+        recipe = replace(recipe, dit=replace(recipe.dit, gradient_checkpointing=True))
+    start = None if load.world is None and load.variant is None else load
+    _train(recipe, folder, start, load.device, minutes, threads)
+
+
+def _recipe(preset: str, batch: int, **data: Any) -> TrainingRecipe:
+    """Return a preset's recipe for these data, with another batch size unless it is 0."""
+    from glassworld.training.recipes import preset_recipe
+
+    recipe = replace(preset_recipe(preset), **data)
+    if not batch:
+        return recipe
+    first_blocks = max(batch, recipe.dit.first_blocks)
+    return replace(recipe, dit=replace(recipe.dit, batch_size=batch, first_blocks=first_blocks))
+
+
+def _train(
+    recipe: TrainingRecipe,
+    folder: Path,
+    start: LoadOptions | None,
+    device: str,
+    minutes: float | None,
+    threads: int,
+) -> None:
+    """Train a world in a folder; Ctrl-C ends with a message of what is kept."""
+    import torch
+
+    from glassworld.training.pipeline import train_world
+    from glassworld.training.recipes import RunFolders
+
     if threads:
         torch.set_num_threads(threads)
-    start = None if load.world is None and load.variant is None else load
     try:
-        train_world(replace(recipe, dit=dit), RunFolders(folder), start, load.device, minutes)
+        train_world(recipe, RunFolders(folder), start, device, minutes)
     except KeyboardInterrupt:
         typer.echo(
             f"interrupted: finished stages and the last checkpoint in {folder} are kept; "
@@ -168,49 +196,65 @@ def evaluate_command(
 
     Examples: `glassworld eval --json scores.json --video truth-and-model.mp4`
     """
-    import msgspec
-    import numpy as np
     from rich.console import Console
 
     from glassworld.engine.checkpoint.load import load_from
-    from glassworld.engine.media.video import write_video
-    from glassworld.files import replacing, writable_file
-    from glassworld.training.data.collect import record_episodes
-    from glassworld.training.eval.evaluate import (
-        EvalConfig,
-        check_comparable,
-        evaluate_world,
-        side_by_side,
-    )
-    from glassworld.training.eval.samples import comparison_strip
+    from glassworld.files import writable_file
+    from glassworld.training.eval.evaluate import EvalConfig, check_comparable
     from glassworld.training.eval.tables import score_tables
     from glassworld.training.sources.registry import SOURCE_OF_MODE, open_source
 
     world = load_from(load)
     source = _with_mapping(source or SOURCE_OF_MODE[world.spec.mode], mapping)
-    opened = open_source(source)
-    check_comparable(world.spec, opened)
-    for path in filter(None, (json, strip, video)):
-        writable_file(path)
     config = EvalConfig(starts=starts, drift_starts=minutes)
-    held_out = record_episodes(
-        source, HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)
-    ).frames
+    with open_source(source) as opened:
+        check_comparable(world.spec, opened)
+        for path in filter(None, (json, strip, video)):
+            writable_file(path)
+        scores = _score(world, source, opened, config, json)
+        _show(world, opened, config, strip, video)
+    console = Console()
+    for table in score_tables(scores):
+        console.print(table)
+
+
+def _score(
+    world: World, name: str, source: Source, config: EvalConfig, json: Path | None
+) -> dict[str, dict[str, object]]:
+    """Measure everything; write the scores after each measurement, in case of an interruption."""
+    import msgspec
+
+    from glassworld.files import replacing
+    from glassworld.training.data.collect import record_episodes
+    from glassworld.training.eval.evaluate import evaluate_world
+
+    held_out = record_episodes(name, HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)).frames
     scores: dict[str, dict[str, object]] = {}
-    with opened:
-        for name, score in evaluate_world(world, opened, config, held_out):
-            scores[name] = score
-            if json is not None:  # Written after each measurement, in case of an interruption.
-                with replacing(json) as path:
-                    path.write_bytes(msgspec.json.format(msgspec.json.encode(scores)) + b"\n")
-        if strip is not None or video is not None:
-            pairs = list(side_by_side(world, opened, config))
+    for measurement, score in evaluate_world(world, source, config, held_out):
+        scores[measurement] = score
+        if json is not None:
+            with replacing(json) as path:
+                path.write_bytes(msgspec.json.format(msgspec.json.encode(scores)) + b"\n")
+    return scores
+
+
+def _show(
+    world: World, source: Source, config: EvalConfig, strip: Path | None, video: Path | None
+) -> None:
+    """Write the strip and the video of truth and model that were asked for."""
+    if strip is None and video is None:
+        return
+    import numpy as np
+
+    from glassworld.engine.media.video import write_video
+    from glassworld.files import replacing
+    from glassworld.training.eval.evaluate import side_by_side
+    from glassworld.training.eval.samples import comparison_strip
+
+    pairs = list(side_by_side(world, source, config))
     if strip is not None:
         with replacing(strip) as path:
             comparison_strip(pairs).save(path)
     if video is not None:
         frames = np.concatenate([np.concatenate(pair, axis=2) for pair in pairs])
         write_video(video, frames, world.spec.frame_rate)
-    console = Console()
-    for table in score_tables(scores):
-        console.print(table)

@@ -92,14 +92,26 @@ def train_world(
             folders.latents,
             recipe.dit.format.frames_per_block,
         )
-    preview = SampleWriter(
-        vae.cpu().decoder, episodes, folders.root, frame_rate=recipe.dit.format.frame_rate
-    )
     model = prepare_model(recipe, episodes, networks).to(torch_device)
+    _train_and_export(recipe, folders, vae.cpu(), model, episodes, budget)
+
+
+def _train_and_export(
+    recipe: TrainingRecipe,
+    folders: RunFolders,
+    vae: VAE,
+    model: WorldModel,
+    episodes: LatentEpisodes,
+    budget: StageBudget,
+) -> None:
+    """Train the transformer; write the world, its start images and the last samples."""
+    preview = SampleWriter(
+        vae.decoder, episodes, folders.root, frame_rate=recipe.dit.format.frame_rate
+    )
     with budget.stage("transformer") as seconds:
         train_transformer(episodes, recipe.dit, folders.transformer, model, preview, seconds)
     export_world(vae, model, recipe.dit, folders.world)
-    if videos:
+    if recipe.recordings is not None:
         save_recorded_start_images(folders.episodes, folders.world / "pictures")
     else:
         save_start_images(recipe.source, folders.world / "pictures")

@@ -192,15 +192,7 @@ def train_transformer(
     adversarial: AdversarialTrainer | None = None
     for step in trainer.steps("transformer"):
         if adversarial is None and recipe.steps - trainer.position <= recipe.discriminator.steps:
-            expected = None if seconds is None else _expected_steps(trainer, recipe.discriminator)
-            adversarial = AdversarialTrainer(
-                episodes,
-                model,
-                recipe.discriminator,
-                recipe.batch_size,
-                folder / "critic",
-                expected,
-            )
+            adversarial = _start_adversarial(episodes, model, recipe, trainer)
         random = generator(recipe.seed, step)
         with autocast(model.device):
             flow_loss, location_loss = training_losses(model, episodes, recipe, random)
@@ -215,6 +207,23 @@ def train_transformer(
     if adversarial is not None:
         adversarial.save()
     model.load_state_dict(trainer.ema)
+
+
+def _start_adversarial(
+    episodes: LatentEpisodes, model: WorldModel, recipe: DiTRecipe, trainer: Trainer
+) -> AdversarialTrainer:
+    """Start or resume the discriminator, whose folder is in the transformer's."""
+    expected = None
+    if trainer.schedule.seconds is not None:
+        expected = _expected_steps(trainer, recipe.discriminator)
+    return AdversarialTrainer(
+        episodes,
+        model,
+        recipe.discriminator,
+        recipe.batch_size,
+        trainer.folder / "critic",
+        expected,
+    )
 
 
 def _expected_steps(trainer: Trainer, recipe: DiscriminatorRecipe) -> int:
