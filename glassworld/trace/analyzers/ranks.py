@@ -14,7 +14,7 @@ import numpy as np
 from glassworld.errors import TraceError
 from glassworld.files import replacing
 from glassworld.trace.reading.columns import COLLECTIVE, DEVICE_OP, Floats
-from glassworld.trace.reading.events import EventStream
+from glassworld.trace.reading.formats import open_trace
 from glassworld.trace.reading.reader import read_trace
 
 
@@ -90,7 +90,7 @@ def merge_ranks(paths: list[Path], output: Path, ranks: list[RankTiming]) -> int
 
 
 def _raw_events(path: Path) -> Iterator[dict[str, Any]]:
-    return (event for events in EventStream(path).raw() for event in events)
+    return (event for events in open_trace(path).raw() for event in events)
 
 
 def _move_to_rank(event: dict[str, Any], rank: int, offset_us: float) -> None:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -53,6 +52,13 @@ class _ExactEvent(Event, gc=False):
     dur: Decimal | None = None  # type: ignore[assignment]
 
 
+class NanosecondEvent(Event, gc=False):
+    """An event of a file that is no JSON; its times are integer nanoseconds."""
+
+    ts: int = 0
+    dur: int | None = None
+
+
 EXACT_BELOW_US = 2.0**43
 """Below this, a float64 of microseconds still tells nanoseconds apart (100 days of them)."""
 
@@ -85,12 +91,17 @@ class EventStream:
     `metadata` is complete once iteration has ended: every top-level key but `traceEvents`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.source = TraceFile(path)
+    def __init__(self, source: TraceFile) -> None:
+        self.source = source
         self.metadata: dict[str, Any] = {}
         self.unreadable = 0
         self._exact = False
         self._raw = False
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of the file has been read so far, decompressed."""
+        return self.source.bytes_read
 
     @property
     def losses(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Read a torch trace into typed columns: any vendor, any layout, plain or gzip, any size."""
+"""Read a trace into typed columns: any format, any vendor, plain or gzip, any size."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ from glassworld.trace.reading.columns import (
     Trace,
 )
 from glassworld.trace.reading.columns import LAUNCH as LAUNCH_CALL
-from glassworld.trace.reading.events import Event, EventArgs, EventStream
+from glassworld.trace.reading.event_source import TraceSource
+from glassworld.trace.reading.events import Event, EventArgs, NanosecondEvent
 from glassworld.trace.reading.flows import FLOW, FORWARD_BACKWARD, Flows
-from glassworld.trace.reading.tag_scanner import TagStream
+from glassworld.trace.reading.formats import open_trace
 
 _TABLES = {TAG: RANGE, OP: RANGE, PYTHON: RANGE, LAUNCH: LAUNCH_CALL, DEVICE: DEVICE_OP}
 _UNSORTED = np.dtype([*DEVICE_OP.descr, ("category", "<i4"), ("on_stream", "?")])
@@ -117,10 +118,10 @@ class TraceBuilder:
             self.skipped["begin/end events (only complete ones are read)"] += unpaired
 
     def _add_ranges(self, code: int, events: list[Event]) -> None:
-        exact = type(events[0]) is not Event  # all events of a list are of one kind
-        starts = to_nanoseconds([e.ts for e in events], exact)
+        kind = type(events[0])  # all events of a list are of one kind
+        starts = to_nanoseconds([e.ts for e in events], kind)
         self.without_duration += sum(e.dur is None for e in events)
-        durations = to_nanoseconds([e.dur or 0.0 for e in events], exact)
+        durations = to_nanoseconds([e.dur or 0 for e in events], kind)
         possible = (np.abs(starts) < _FAR_NS) & (durations < _LONGEST_NS)
         if not possible.all():
             self.skipped["events with impossible times"] += int((~possible).sum())
@@ -155,7 +156,7 @@ class TraceBuilder:
             rows["thread"] = self._threads(ends)
             rows["category"] = [self._labels[str(e.cat or "")] for e in ends]
             rows["id"] = [self._flows.number(e.id) for e in ends]
-            rows["at"] = to_nanoseconds([e.ts for e in ends], type(ends[0]) is not Event)
+            rows["at"] = to_nanoseconds([e.ts for e in ends], type(ends[0]))
             self._flows.add(phase, rows)
 
     def _append(
@@ -256,13 +257,13 @@ class TraceBuilder:
         rows = np.empty(len(events), MEMORY)
         args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
         rows["thread"] = self._threads(events)
-        rows["at"] = to_nanoseconds([e.ts for e in events], type(events[0]) is not Event)
+        rows["at"] = to_nanoseconds([e.ts for e in events], type(events[0]))
         rows["total"] = _to_ints([a.total_allocated for a in args], 0)
         cpu = _to_ints([a.device_type for a in args], 0) == 0
         rows["device"] = np.where(cpu, -1, _to_small_ints([a.device_id for a in args]))
         self._append(self.memory, rows)
 
-    def finish(self, path: Path, stream: EventStream) -> Trace:
+    def finish(self, path: Path, source: TraceSource) -> Trace:
         """Return the complete columns."""
         self._add_near_zero()
         self._sort_by_process()
@@ -279,7 +280,7 @@ class TraceBuilder:
         empty = self.start > self.end
         return Trace(
             path=str(path),
-            metadata=stream.metadata,
+            metadata=source.metadata,
             names=[str(name) for name in self.names],
             threads=list(self.threads),
             tag_rows=self.tables[TAG],
@@ -289,11 +290,11 @@ class TraceBuilder:
             ops=self.tables[OP],
             python=self.tables[PYTHON],
             events=self.events,
-            bytes_read=stream.source.bytes_read,
+            bytes_read=source.bytes_read,
             overhead_ns=self.overhead_ns,
             start=0 if empty else self.start,
             end=0 if empty else self.end,
-            losses=[*stream.losses, *skipped],
+            losses=[*source.losses, *skipped],
             left_out=left_out,
         )
 
@@ -306,16 +307,16 @@ def read_trace(
     Raises `TraceError` if there is nothing to read; `Trace.losses` names what is damaged.
     """
     path = Path(path)
-    stream = TagStream(path) if tags_only else EventStream(path)
+    source = open_trace(path, tags_only)
     builder = TraceBuilder()
-    for events in stream:
+    for events in source:
         builder.add(events)
         if progress:
-            progress(stream.source.bytes_read)
+            progress(source.bytes_read)
     if not builder.events and not tags_only:
-        reasons = "; ".join(stream.losses) or "its event list is empty"
+        reasons = "; ".join(source.losses) or "its event list is empty"
         raise TraceError(f"{path}: no events in this trace: {reasons}")
-    return builder.finish(path, stream)
+    return builder.finish(path, source)
 
 
 _NO_ARGS = EventArgs()
@@ -327,14 +328,17 @@ _FAR_FROM_ZERO = ((60 * 10**9, 10), (10**8, 100))
 """How far the other events are from 0 if 0 is no time at all: nanoseconds, and their windows."""
 
 
-def to_nanoseconds(microseconds: list[Any], exact: bool) -> Ints:
-    """Convert microseconds (decimals if `exact`, else floats) to integer nanoseconds.
+def to_nanoseconds(times: list[Any], kind: type[Event]) -> Ints:
+    """Convert the times of events of one kind to integer nanoseconds.
 
-    Times further from 0 than any clock are cut to `_FAR_US`.
+    They are microseconds, as floats or decimals, or nanoseconds already. Times further from 0 than
+    any clock are cut to `_FAR_US`.
     """
-    if exact:
-        return np.array([_nanoseconds(value) for value in microseconds], dtype=np.int64)
-    values = np.clip(np.array(microseconds, dtype=np.float64), -_FAR_US, _FAR_US)
+    if kind is NanosecondEvent:
+        return np.array([max(-_FAR_NS, min(_FAR_NS, value)) for value in times], dtype=np.int64)
+    if kind is not Event:
+        return np.array([_nanoseconds(value) for value in times], dtype=np.int64)
+    values = np.clip(np.array(times, dtype=np.float64), -_FAR_US, _FAR_US)
     return np.rint(values * 1000.0).astype(np.int64)
 
 

@@ -48,6 +48,15 @@ class TraceFile:
         self.bytes_read = 0
         self._blocks = self._open()
 
+    def peek(self) -> bytes:
+        """Return the first piece of the file, which `read` still returns.
+
+        Raises `TraceError` if the file cannot be read.
+        """
+        first = next(self._blocks, b"")
+        self._blocks = chain((first,), self._blocks)
+        return first
+
     def read(self) -> bytes:
         """Return the next piece of the file, decompressed; empty at the end, however it ends.
 

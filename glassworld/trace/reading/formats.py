@@ -1,0 +1,46 @@
+"""Recognize the format of a trace file by its content, whatever its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from glassworld.trace.reading.event_source import TraceSource
+from glassworld.trace.reading.events import EventStream
+from glassworld.trace.reading.source import TraceFile
+from glassworld.trace.reading.tag_scanner import TagStream
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of trace files.
+
+    `recognizes` looks at the first piece of a file, decompressed. `open` takes the file and
+    whether to read the tags alone.
+    """
+
+    name: str
+    recognizes: Callable[[bytes], bool]
+    open: Callable[[TraceFile, bool], TraceSource]
+
+
+def _torch_events(source: TraceFile, tags_only: bool) -> TraceSource:
+    return TagStream(source) if tags_only else EventStream(source)
+
+
+TORCH = Format("JSON of torch.profiler or JAX", lambda start: True, _torch_events)
+"""What a file is read as that no other format claims; its reader says what it expected."""
+
+FORMATS: tuple[Format, ...] = (TORCH,)
+"""All formats, in the order in which they are tried."""
+
+
+def open_trace(path: Path, tags_only: bool = False) -> TraceSource:
+    """Return the events of the trace at `path`, whatever its format.
+
+    Raises `TraceError` if the file cannot be read.
+    """
+    source = TraceFile(path)
+    start = source.peek()
+    return next(f for f in FORMATS if f.recognizes(start)).open(source, tags_only)
