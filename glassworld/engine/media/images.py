@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from glassworld.errors import ImageError
+from glassworld.file_signatures import HEAD_BYTES, describe_content, read_head
 
 if TYPE_CHECKING:  # live play decodes uploads in processes that need no torch
     from torch import Tensor
@@ -41,6 +42,12 @@ a file opened in binary mode, such as a `BytesIO`, read from its start.
 
 CHANNELS = (1, 3, 4)
 
+PROGRAMS = ("EPS", "WMF")
+"""Formats that Pillow lets other programs draw; they are no pixels yet."""
+
+BEGUN = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+"""The first bytes of images, also of one whose header is cut short."""
+
 Frames = npt.NDArray[np.uint8]
 """Video frames as [N, H, W, 3]: red, green, blue in 0..255."""
 
@@ -58,9 +65,12 @@ def load_start_image(image: ImageSource, height: int, width: int) -> npt.NDArray
     if isinstance(image, np.ndarray) or _is_tensor(image):
         return _prepare(_from_pixels(image), height, width, "image")
     if isinstance(image, str | os.PathLike):
-        name = os.fspath(image)
-        file: str | BinaryIO = name
-        if os.path.isdir(name):
+        path = os.fspath(image)
+        name = f"{path:.200}"
+        file: str | BinaryIO = path
+        if not path:
+            raise ImageError("image: the path is empty; name an image file")
+        if os.path.isdir(path):
             raise ImageError(f"{name}: is a folder; name an image file")
     else:
         name, file = "image", _content(image)
@@ -72,18 +82,42 @@ def _opened(file: str | BinaryIO, name: str) -> Image.Image:
     """Open an image file without decoding it; `name` stands in the errors."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(file)
+            warnings.simplefilter("ignore")  # such as of a large size, which is refused below
+            opened = Image.open(file)
+        if opened.format in PROGRAMS:
+            opened.close()
+            raise UnidentifiedImageError
+        return opened
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such image") from None
+        raise ImageError(f"{name}: no such image{_address_advice(name)}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a readable image; use PNG, JPEG or WebP") from None
+        raise ImageError(f"{name}: {_why_no_image(file)}; use PNG, JPEG or WebP") from None
     except Image.DecompressionBombError:
         raise ImageError(_too_large(name)) from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from None
     except DAMAGED as error:
         raise ImageError(f"{name}: damaged or truncated: {error}") from None
+
+
+def _why_no_image(file: str | BinaryIO) -> str:
+    """Return what a file is that Pillow does not know."""
+    try:
+        if isinstance(file, str):
+            head = read_head(Path(file))
+        else:
+            file.seek(0)
+            head = file.read(HEAD_BYTES)
+    except (OSError, ValueError):
+        return "not a readable image"
+    if head.startswith(BEGUN):
+        return "damaged or truncated in its header"
+    kind = describe_content(head)
+    return f"is {kind}, not an image" if kind else "not a readable image"
+
+
+def _address_advice(name: str) -> str:
+    return "; download it and name its file" if "://" in name else ""
 
 
 def _content(image: object) -> BinaryIO:
@@ -134,8 +168,14 @@ def _as_numbers(pixels: Pixels) -> npt.NDArray[Any]:
         return pixels
     from torch import bfloat16
 
-    tensor = pixels.detach().cpu()
-    return (tensor.float() if tensor.dtype == bfloat16 else tensor).numpy()
+    try:
+        tensor = pixels.detach().cpu()
+        return (tensor.float() if tensor.dtype == bfloat16 else tensor).numpy()
+    except (TypeError, RuntimeError):  # `NotImplementedError` too: sparse, quantized, without data
+        raise ImageError(
+            f"image: a tensor of {pixels.dtype}, {pixels.layout}, on {pixels.device} has no pixels "
+            "to read; give a dense one of uint8 in 0..255 or floats in 0..1"
+        ) from None
 
 
 def _to_bytes(table: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -213,8 +253,10 @@ def _crop_box(
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel; a plain conversion would clip at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        numbers = np.asarray(image).clip(0, 65535)
+        deep = image.mode != "I" or numbers.max() > 255  # else converted from 8 bits
+        image = Image.fromarray((numbers // 257 if deep else numbers).astype(np.uint8))
     if image.mode == "F":
-        pixels = np.nan_to_num(np.asarray(image))
+        pixels = np.nan_to_num(np.asarray(image)).clip(0, 255)
         image = Image.fromarray(pixels * 255 if pixels.max() <= 1 else pixels)
     return image.convert("RGB")

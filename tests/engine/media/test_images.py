@@ -87,6 +87,13 @@ def test_every_image_mode_becomes_rgb(mode: str) -> None:
         assert np.abs(picture - expected).max() < 0.02
 
 
+def test_integers_of_8_bits_keep_their_values() -> None:
+    gray = _noise(48, 32).convert("L")
+    np.testing.assert_array_equal(
+        load_start_image(gray.convert("I"), 32, 48), load_start_image(gray, 32, 48)
+    )
+
+
 def test_floating_point_pixels_may_lie_in_0_to_1(tmp_path: Path) -> None:
     ramp = np.tile(np.linspace(0, 1, 48, dtype=np.float32), (32, 1))
     ramp[0, 0] = np.nan  # black
@@ -173,7 +180,9 @@ def test_content_of_a_file_equals_its_path(tmp_path: Path) -> None:
     [
         (3, "give a path, a PIL image, a NumPy array, .* not int"),
         (None, "not NoneType"),
-        (b"", "not a readable image"),
+        (b"", "is an empty file"),
+        (b"\x89PNG\r\n\x1a\n", "damaged or truncated"),
+        ("", "the path is empty"),
         (b"text", "not a readable image"),
         (io.StringIO("text"), "binary mode"),
         (np.zeros((50, 70, 2), np.uint8), r"shape \[50, 70, 2\]"),
@@ -188,6 +197,9 @@ def test_content_of_a_file_equals_its_path(tmp_path: Path) -> None:
         (np.full((50, 70, 3), 300.0), "floats from 300 to 300"),
         (np.full((50, 70, 3), np.nan), "not finite"),
         (torch.zeros(50, 70, 3, dtype=torch.int32), "type int32"),
+        (torch.zeros(50, 70, 3).to_sparse(), "a tensor of torch.float32, torch.sparse_coo"),
+        (torch.zeros(50, 70, 3, device="meta"), "on meta has no pixels"),
+        (torch.zeros(50, 70, 3, dtype=torch.float8_e4m3fn), "a tensor of torch.float8_e4m3fn"),
     ],
 )
 def test_image_that_is_none_is_refused_with_the_reason(image: Any, reason: str) -> None:
@@ -202,6 +214,11 @@ def test_bad_images_are_named_with_the_problem(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "page.png").write_bytes(b"<!DOCTYPE html><title>404</title>")
+    (tmp_path / "pointer.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "photo.heic").write_bytes(bytes(3) + b"\x18ftypheic" + bytes(40))
+    (tmp_path / "drawing.svg").write_bytes(b'<?xml version="1.0"?>\n<svg/>')
+    _noise(64, 64).save(tmp_path / "drawing.eps")
     _noise(15, 64).save(tmp_path / "thin.png")
     header = b"\x89PNG\r\n\x1a\n" + (5).to_bytes(4, "big") + b"IHDRabcde" + bytes(4)
     (tmp_path / "short.png").write_bytes(header)
@@ -209,7 +226,12 @@ def test_bad_images_are_named_with_the_problem(tmp_path: Path) -> None:
         "cut.png": "damaged or truncated",
         "short.png": "damaged or truncated",
         "text.png": "not a readable image",
-        "empty.png": "not a readable image",
+        "empty.png": "is an empty file",
+        "page.png": "is a web page .*, not an image",
+        "pointer.png": "is a Git LFS pointer .*, not an image",
+        "photo.heic": r"is a HEIC photo \(save it as JPEG\), not an image",
+        "drawing.svg": "is an SVG drawing, not an image",
+        "drawing.eps": "is a PostScript drawing, not an image",
         "thin.png": "15x64 pixels; each side needs at least 16",
         "nowhere.png": "no such image",
         ".": "is a folder; name an image file",
