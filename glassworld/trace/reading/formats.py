@@ -8,6 +8,7 @@ from pathlib import Path
 
 from glassworld.trace.reading.event_source import TraceSource
 from glassworld.trace.reading.events import EventStream
+from glassworld.trace.reading.nsight import NsightEvents, is_sqlite
 from glassworld.trace.reading.source import TraceFile
 from glassworld.trace.reading.tag_scanner import TagStream
 
@@ -32,7 +33,10 @@ def _torch_events(source: TraceFile, tags_only: bool) -> TraceSource:
 TORCH = Format("JSON of torch.profiler or JAX", lambda start: True, _torch_events)
 """What a file is read as that no other format claims; its reader says what it expected."""
 
-FORMATS: tuple[Format, ...] = (TORCH,)
+FORMATS = (
+    Format("SQLite of Nsight Systems", is_sqlite, NsightEvents),
+    TORCH,
+)
 """All formats, in the order in which they are tried."""
 
 

@@ -1,0 +1,222 @@
+"""Read the SQLite export of NVIDIA Nsight Systems (`nsys export --type sqlite`).
+
+The schema is documented in the user guide of Nsight Systems. Times are nanoseconds from the start
+of the session. NVTX ranges become tags, but those of `torch.autograd.profiler.emit_nvtx` are
+operators.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+
+from glassworld.trace.reading.event_source import EventSource, range_event
+from glassworld.trace.reading.events import Event, EventArgs
+
+MAGIC = b"SQLite format 3\x00"
+_ROWS_AT_ONCE = 1 << 14
+_PUSH_POP, _START_END = 59, 60  # `eventType` of NVTX ranges on one thread, and on any two
+_TID_BITS = 24
+_CORRELATION_BITS = 32  # ids count from 1 in every process
+_API_VERSION = re.compile(r"_v\d+$")
+_SUFFIX = re.compile(r", (?:seq|op_id|sizes) ?= ?.*$")
+_OPERATOR = re.compile(r"(?:aten|prim|c10d?|torchvision)::|.*, seq = ")
+_COPY_KINDS = {1: "HtoD", 2: "DtoH", 3: "HtoA", 4: "AtoH", 5: "AtoA", 6: "AtoD", 7: "DtoA"} | {
+    8: "DtoD",
+    9: "HtoH",
+    10: "PtoP",
+}
+"""CUPTI's kinds of copies, in the words of torch's profiler."""
+
+_KERNEL, _GRAPH, _COPY, _FILL, _CALL = (
+    f"CUPTI_ACTIVITY_KIND_{kind}"
+    for kind in ("KERNEL", "GRAPH_TRACE", "MEMCPY", "MEMSET", "RUNTIME")
+)
+_RANGE = "NVTX_EVENTS"
+_ON_STREAM = ("start", "end", "deviceId", "streamId", "correlationId")
+_COLUMNS = {
+    _RANGE: ("start", "end", "eventType", "globalTid"),
+    _CALL: ("start", "end", "globalTid", "correlationId", "nameId"),
+    _KERNEL: (*_ON_STREAM, "demangledName"),
+    _GRAPH: (*_ON_STREAM, "graphId"),
+    _COPY: (*_ON_STREAM, "bytes", "copyKind"),
+    _FILL: (*_ON_STREAM, "bytes"),
+}
+"""The tables that hold events, with the columns that the reader needs."""
+
+_OPTIONAL = {
+    _RANGE: ("text", "textId", "endGlobalTid"),
+    _KERNEL: ("globalPid",),
+    _GRAPH: ("globalPid",),
+    _COPY: ("globalPid", "srcKind", "dstKind"),
+    _FILL: ("globalPid",),
+}
+"""Further columns, which some versions lack: they are read as NULL there."""
+
+_DEVICE = {"id": "id", "name": "name", "totalMemory": "totalGlobalMem", "smCount": "numSms"}
+"""Columns of TARGET_INFO_GPU by the names that torch's profiler gives them."""
+
+
+def is_sqlite(start: bytes) -> bool:
+    """Return whether a file begins like an SQLite database."""
+    return start.startswith(MAGIC)
+
+
+class NsightEvents(EventSource):
+    """Reads the events of an Nsight Systems database, table by table."""
+
+    def events(self) -> Iterator[list[Event]]:
+        """Yield the events of every table. Raises `TraceError` if it is no such database."""
+        path = self.source.path
+        with path.open("rb") as file:
+            if not is_sqlite(file.read(len(MAGIC))):
+                raise self.refuse("is a compressed database; decompress it")
+        uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        try:
+            with closing(sqlite3.connect(uri, uri=True)) as database:
+                database.text_factory = lambda raw: raw.decode("utf-8", "replace")
+                yield from _Tables(database, self).events()
+        except sqlite3.Error as error:
+            raise self.refuse(f"a damaged SQLite database: {error}") from error
+        self.source.bytes_read = path.stat().st_size
+
+
+class _Tables:
+    """The tables of one database."""
+
+    def __init__(self, database: sqlite3.Connection, reader: NsightEvents) -> None:
+        self._database = database
+        self._reader = reader
+        names = database.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+        self._tables = {str(name) for (name,) in names}
+        self._processes: dict[int, int] = {}
+        self._skipped = 0
+
+    def events(self) -> Iterator[list[Event]]:
+        """Yield the events of all tables."""
+        present = [table for table in _COLUMNS if table in self._tables]
+        if not present:
+            raise self._reader.refuse(
+                "an SQLite database without tables of Nsight Systems "
+                f"({', '.join(_COLUMNS)}); export one with: nsys export --type sqlite"
+            )
+        for table in present:
+            self._check(table)
+        strings = self._pairs("StringIds", "id", "value")
+        memory = self._pairs("ENUM_CUDA_MEM_KIND", "id", "label")
+        self._reader.metadata |= self._metadata()
+        for table in present:
+            yield from self._table(table, strings, memory)
+        if self._skipped:
+            self._reader.losses.append(
+                f"{self._skipped} NVTX ranges that never end, or end on another thread, "
+                "were left out"
+            )
+
+    def _check(self, table: str) -> None:
+        """Raise `TraceError` if a table lacks a column, as one of a later version may."""
+        missing = [c for c in _COLUMNS[table] if c not in self._columns_of(table)]
+        if missing:
+            version = self._pairs("META_DATA_EXPORT", "name", "value").get("EXPORT_SCHEMA_VERSION")
+            of = f" of schema {version}" if version else ""
+            raise self._reader.refuse(
+                f"a database of Nsight Systems{of} whose {table} has no {', '.join(missing)}; "
+                "export it with another version of nsys"
+            )
+
+    def _columns_of(self, table: str) -> set[str]:
+        return {str(row[1]) for row in self._database.execute(f"PRAGMA table_info({table})")}
+
+    def _pairs(self, table: str, key: str, value: str) -> dict[object, str]:
+        """Return two columns of a table as a dictionary; empty where there is no such table."""
+        if not {key, value} <= self._columns_of(table):
+            return {}
+        return dict(self._database.execute(f"SELECT {key}, {value} FROM {table}"))
+
+    def _metadata(self) -> dict[str, object]:
+        columns = [c for c in _DEVICE if c in self._columns_of("TARGET_INFO_GPU")]
+        if "id" not in columns:
+            return {}
+        rows = self._database.execute(f"SELECT {', '.join(columns)} FROM TARGET_INFO_GPU")
+        names = [_DEVICE[column] for column in columns]
+        return {"deviceProperties": [dict(zip(names, row, strict=True)) for row in rows]}
+
+    def _table(
+        self, table: str, strings: dict[object, str], memory: dict[object, str]
+    ) -> Iterator[list[Event]]:
+        """Yield the events of one table, up to where the file is damaged."""
+        present = self._columns_of(table)
+        wanted = (*_COLUMNS[table], *_OPTIONAL.get(table, ()))
+        columns = ", ".join(f'"{c}"' if c in present else f'NULL AS "{c}"' for c in wanted)
+        order = ' ORDER BY start, "end" DESC' if table == _RANGE else ""  # outer ranges first
+        try:
+            self._database.row_factory = sqlite3.Row
+            rows = self._database.execute(f"SELECT {columns} FROM {table}{order}")
+            while batch := list(islice(rows, _ROWS_AT_ONCE)):
+                if table == _RANGE:
+                    events = [self._range(row, strings) for row in batch]
+                elif table == _CALL:
+                    events = [self._call(row, strings) for row in batch]
+                else:
+                    events = [self._device_op(table, row, strings, memory) for row in batch]
+                yield [event for event in events if event is not None]
+        except sqlite3.DatabaseError as error:
+            self._reader.losses.append(f"the database is damaged ({error}): {table} is incomplete")
+        finally:
+            self._database.row_factory = None
+
+    def _range(self, row: sqlite3.Row, strings: dict[object, str]) -> Event | None:
+        if row["eventType"] not in (_PUSH_POP, _START_END):
+            return None
+        elsewhere = row["endGlobalTid"] not in (None, 0, row["globalTid"])
+        if row["end"] is None or row["start"] is None or elsewhere:
+            self._skipped += 1
+            return None
+        text = row["text"] if row["text"] is not None else strings.get(row["textId"], "")
+        category = "cpu_op" if _OPERATOR.match(text) else "user_annotation"
+        name = _SUFFIX.sub("", text)
+        return range_event(category, name, _thread(row["globalTid"]), row["start"], row["end"])
+
+    def _call(self, row: sqlite3.Row, strings: dict[object, str]) -> Event:
+        name = _API_VERSION.sub("", strings.get(row["nameId"], f"call {row['nameId']}"))
+        args = EventArgs(correlation=self._correlation(row["globalTid"], row["correlationId"]))
+        thread = _thread(row["globalTid"])
+        return range_event("cuda_runtime", name, thread, row["start"] or 0, row["end"] or 0, args)
+
+    def _device_op(
+        self, table: str, row: sqlite3.Row, strings: dict[object, str], memory: dict[object, str]
+    ) -> Event:
+        args = EventArgs(
+            correlation=self._correlation(row["globalPid"] or 0, row["correlationId"]),
+            stream=row["streamId"],
+            device=row["deviceId"],
+            bytes=row["bytes"] if table in (_COPY, _FILL) else None,
+        )
+        category, name = "kernel", ""
+        if table == _KERNEL:
+            name = strings.get(row["demangledName"], f"kernel {row['demangledName']}")
+        elif table == _GRAPH:
+            name = f"CUDA graph {row['graphId']}"
+        elif table == _FILL:
+            category, name = "gpu_memset", "Memset (Device)"
+        else:
+            category, name = "gpu_memcpy", f"Memcpy {_COPY_KINDS.get(row['copyKind'], '')}".rstrip()
+            if ends := [memory[row[k]] for k in ("srcKind", "dstKind") if row[k] in memory]:
+                name += f" ({' -> '.join(ends)})"
+        thread = (row["deviceId"], row["streamId"])
+        return range_event(category, name, thread, row["start"] or 0, row["end"] or 0, args)
+
+    def _correlation(self, global_id: int, correlation: int | None) -> int | None:
+        """Return an id that is unique over processes, whose numbers are the upper bits."""
+        if not correlation:
+            return None
+        process = self._processes.setdefault(global_id >> _TID_BITS, len(self._processes))
+        return (process << _CORRELATION_BITS) + correlation
+
+
+def _thread(global_tid: int) -> tuple[int, int]:
+    """Return the process and thread of Nsight's global thread id."""
+    return global_tid >> _TID_BITS & 0xFFFFFF, global_tid & 0xFFFFFF

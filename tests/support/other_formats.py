@@ -1,0 +1,123 @@
+"""One run of a program on a GPU, as every profiler that the reader knows would have written it."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from tests.support.traces import GpuTrace, analysis_json, near
+
+PID, TID = 77, 4711
+GLOBAL_TID = 0x0100_0000_0000_0000 | PID << 24 | TID
+
+
+class TrainingRun(GpuTrace):
+    """Three steps with nested tags, operators, kernels, a copy, a fill and an idle pause."""
+
+    def __init__(self, base=1_000_000.125):
+        super().__init__()
+        self.base = base
+        for step in range(3):
+            with self.tag(f"step_{step}"):
+                with self.tag("forward"), self.op_range("aten::linear"):
+                    self.launch("void gemm<128, 64>(float*)", 40.5 + step)
+                    self.launch("relu", 10.25)
+                with self.tag("copy"):
+                    self.launch("Memcpy HtoD (Pageable -> Device)", 30, "gpu_memcpy")
+                    self.launch("Memset (Device)", 5.5, "gpu_memset")
+                self.call("cudaStreamSynchronize", 120)
+                self.wait(50)
+        for event in self.events:
+            if event["pid"] == 1:
+                event |= {"pid": PID, "tid": TID}
+
+
+RUN = TrainingRun().events
+
+
+def nanoseconds(event):
+    """Return the start and the end of an event."""
+    start = round(event["ts"] * 1000)
+    return start, start + round(event["dur"] * 1000)
+
+
+def figures(analysis):
+    """Return all figures of an analysis, without what names its file."""
+    written = analysis_json(analysis)
+    for key in ("trace", "events", "notes", "losses"):
+        del written[key]
+    return near(written)
+
+
+NSIGHT_SCHEMA = """
+CREATE TABLE StringIds (id INTEGER NOT NULL PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE META_DATA_EXPORT (name TEXT, value TEXT);
+CREATE TABLE TARGET_INFO_GPU (vmId INTEGER, id INTEGER, name TEXT, totalMemory INTEGER,
+    smCount INTEGER);
+CREATE TABLE ENUM_CUDA_MEM_KIND (id INTEGER PRIMARY KEY, name TEXT, label TEXT);
+CREATE TABLE NVTX_EVENTS (start INTEGER NOT NULL, end INTEGER, eventType INTEGER NOT NULL,
+    rangeId INTEGER, category INTEGER, color INTEGER, text TEXT, globalTid INTEGER,
+    endGlobalTid INTEGER, textId INTEGER, domainId INTEGER);
+CREATE TABLE CUPTI_ACTIVITY_KIND_RUNTIME (start INTEGER NOT NULL, end INTEGER NOT NULL,
+    eventClass INTEGER NOT NULL, globalTid INTEGER, correlationId INTEGER,
+    nameId INTEGER NOT NULL, returnValue INTEGER NOT NULL, callchainId INTEGER);
+CREATE TABLE CUPTI_ACTIVITY_KIND_KERNEL (start INTEGER NOT NULL, end INTEGER NOT NULL,
+    deviceId INTEGER NOT NULL, contextId INTEGER NOT NULL, streamId INTEGER NOT NULL,
+    correlationId INTEGER, globalPid INTEGER, demangledName INTEGER NOT NULL,
+    shortName INTEGER NOT NULL, graphNodeId INTEGER);
+CREATE TABLE CUPTI_ACTIVITY_KIND_MEMCPY (start INTEGER NOT NULL, end INTEGER NOT NULL,
+    deviceId INTEGER NOT NULL, contextId INTEGER NOT NULL, streamId INTEGER NOT NULL,
+    correlationId INTEGER, globalPid INTEGER, bytes INTEGER NOT NULL, copyKind INTEGER NOT NULL,
+    srcKind INTEGER, dstKind INTEGER);
+CREATE TABLE CUPTI_ACTIVITY_KIND_MEMSET (start INTEGER NOT NULL, end INTEGER NOT NULL,
+    deviceId INTEGER NOT NULL, contextId INTEGER NOT NULL, streamId INTEGER NOT NULL,
+    correlationId INTEGER, globalPid INTEGER, value INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    memKind INTEGER);
+INSERT INTO META_DATA_EXPORT VALUES ('EXPORT_SCHEMA_VERSION', '3.11.0');
+INSERT INTO TARGET_INFO_GPU VALUES (0, 0, 'NVIDIA H100', 85899345920, 132);
+INSERT INTO ENUM_CUDA_MEM_KIND VALUES (0, 'PAGEABLE', 'Pageable'), (2, 'DEVICE', 'Device');
+"""
+"""The tables of `nsys export --type sqlite` that the reader uses, by their documented schema."""
+
+
+def write_nsight(path: Path, events=RUN):
+    """Write the events as Nsight Systems exports them."""
+    path.unlink(missing_ok=True)
+    database = sqlite3.connect(path)
+    database.executescript(NSIGHT_SCHEMA)
+    strings: dict[str, int] = {}
+
+    def text(value):
+        return strings.setdefault(value, len(strings) + 1)
+
+    for event in events:
+        start, end = nanoseconds(event)
+        args, name, category = event["args"], event["name"], event["cat"]
+        row: tuple[Any, ...]
+        on_stream = (start, end, 0, 1, args.get("stream"), args.get("correlation"))
+        if category == "user_annotation":  # with a registered string
+            row = (start, end, 59, None, None, None, None, GLOBAL_TID, None, text(name), 0)
+            table = "NVTX_EVENTS"
+        elif category == "cpu_op":
+            marked = f"{name}, op_id = 7"
+            row = (start, end, 59, None, None, None, marked, GLOBAL_TID, None, None, 0)
+            table = "NVTX_EVENTS"
+        elif category == "cuda_runtime":
+            call = text(f"{name}_v7000")
+            row = (start, end, 0, GLOBAL_TID, args.get("correlation") or 0, call, 0, None)
+            table = "CUPTI_ACTIVITY_KIND_RUNTIME"
+        elif category == "kernel":
+            row = (*on_stream, GLOBAL_TID - TID, text(name), text("short"), None)
+            table = "CUPTI_ACTIVITY_KIND_KERNEL"
+        elif category == "gpu_memcpy":
+            row = (*on_stream, GLOBAL_TID - TID, 1 << 20, 1, 0, 2)
+            table = "CUPTI_ACTIVITY_KIND_MEMCPY"
+        else:
+            row = (*on_stream, GLOBAL_TID - TID, 0, 1 << 10, 2)
+            table = "CUPTI_ACTIVITY_KIND_MEMSET"
+        database.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+    database.executemany(
+        "INSERT INTO StringIds VALUES (?, ?)", [(i, s) for s, i in strings.items()]
+    )
+    database.commit()
+    database.close()
+    return path

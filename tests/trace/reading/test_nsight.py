@@ -1,0 +1,132 @@
+"""An Nsight Systems database gives the figures of the torch trace of the same run."""
+
+import gzip
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from glassworld.errors import TraceError
+from glassworld.trace import analyze
+from glassworld.trace.reading.reader import read_trace
+from tests.support.other_formats import RUN, figures, write_nsight
+from tests.support.traces import invoke, write
+
+
+@pytest.fixture
+def database(tmp_path):
+    return write_nsight(tmp_path / "run.sqlite")
+
+
+def change(path, *statements):
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+    return path
+
+
+def test_nsight_figures_equal_those_of_the_torch_trace(tmp_path, database):
+    torch_run = analyze(write(tmp_path / "run.json", RUN, config=None))
+    analysis = analyze(database)
+    assert figures(analysis) == figures(torch_run)
+    assert analysis.coverage.gpu_ops == analysis.coverage.attributed == 12
+    assert analysis.trace.losses == []
+    assert analysis.trace.metadata["deviceProperties"] == [
+        {"id": 0, "name": "NVIDIA H100", "totalGlobalMem": 85899345920, "numSms": 132}
+    ]
+
+
+def test_nsight_tags_only_reads_the_tags(database):
+    trace = read_trace(database, tags_only=True)
+    assert len(trace.tags) == 9
+    assert not len(trace.device_ops)
+
+
+def test_nsight_name_does_not_matter(tmp_path, database):
+    renamed = database.rename(tmp_path / "trace.json.gz")
+    assert invoke("top", renamed).exit_code == 0
+
+
+def test_nsight_correlation_ids_of_two_processes_stay_apart(database):
+    other = "globalTid + (1 << 24)"
+    change(
+        database,
+        "UPDATE NVTX_EVENTS SET text = 'other' WHERE 0",
+        f"INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME SELECT start + 1000, end + 1000, eventClass, "
+        f"{other}, correlationId, nameId, 0, NULL FROM CUPTI_ACTIVITY_KIND_RUNTIME",
+        "INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL SELECT start + 1000, end + 1000, 1, contextId, "
+        "streamId, correlationId, globalPid + (1 << 24), demangledName, shortName, NULL "
+        "FROM CUPTI_ACTIVITY_KIND_KERNEL",
+    )
+    analysis = analyze(database)
+    assert analysis.coverage.launched == 18
+    assert analysis.coverage.attributed == 12  # the other process has no ranges
+
+
+def test_nsight_open_ranges_are_left_out_and_counted(database):
+    change(database, "UPDATE NVTX_EVENTS SET end = NULL WHERE text IS NULL AND textId = 1")
+    losses = read_trace(database).losses
+    assert losses == ["1 NVTX ranges that never end, or end on another thread, were left out"]
+
+
+def test_nsight_graphs_traced_whole_are_gpu_operations(database):
+    change(
+        database,
+        "CREATE TABLE CUPTI_ACTIVITY_KIND_GRAPH_TRACE AS SELECT start, end, deviceId, contextId, "
+        "streamId, correlationId, globalPid, 3 AS graphId FROM CUPTI_ACTIVITY_KIND_KERNEL",
+        "DROP TABLE CUPTI_ACTIVITY_KIND_KERNEL",
+    )
+    analysis = analyze(database)
+    assert analysis.coverage.attributed == 12
+    assert "CUDA graph 3" in analysis.trace.names
+
+
+def refused(path):
+    result = invoke("top", path)
+    assert isinstance(result.exception, TraceError)
+    (line,) = str(result.exception).splitlines()
+    assert str(path) in line
+    return line
+
+
+def test_nsight_column_of_another_version_is_one_clear_line(database):
+    change(database, "ALTER TABLE CUPTI_ACTIVITY_KIND_RUNTIME RENAME COLUMN nameId TO apiName")
+    line = refused(database)
+    assert "schema 3.11.0 whose CUPTI_ACTIVITY_KIND_RUNTIME has no nameId" in line
+
+
+def test_nsight_database_of_another_program_is_one_clear_line(tmp_path):
+    assert "without tables of Nsight Systems" in refused(
+        change(tmp_path / "t.sqlite", "CREATE TABLE bookmarks (url TEXT)")
+    )
+
+
+def test_nsight_empty_tables_are_one_clear_line(tmp_path):
+    assert "no events" in refused(write_nsight(tmp_path / "empty.sqlite", []))
+
+
+@pytest.mark.parametrize("size", [16, 100, 3000])
+def test_nsight_cut_at_its_start_is_one_clear_line(database, size):
+    database.write_bytes(database.read_bytes()[:size])
+    assert "damaged" in refused(database) or "without tables" in refused(database)
+
+
+def test_nsight_damage_in_a_table_keeps_the_others(tmp_path):
+    database = write_nsight(tmp_path / "large.sqlite", RUN * 100)
+    content = database.read_bytes()
+    page = int.from_bytes(content[16:18], "big")
+    with closing(sqlite3.connect(database)) as connection:
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'CUPTI_ACTIVITY_KIND_MEMSET'"
+        ).fetchone()
+    at = (root - 1) * page
+    database.write_bytes(content[:at] + b"\xff" * page + content[at + page :])
+    trace = read_trace(database)
+    assert len(trace.tags) == 900
+    assert ["MEMSET is incomplete" in loss for loss in trace.losses] == [True]
+
+
+def test_nsight_compressed_is_one_clear_line(tmp_path, database):
+    path = tmp_path / "run.sqlite.gz"
+    path.write_bytes(gzip.compress(database.read_bytes()))
+    assert "compressed" in refused(path)
