@@ -14,6 +14,7 @@ from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers.run_config import run_config
 from glassworld.trace.reading.columns import Floats, Ints
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.rows import largest_first
 from glassworld.trace.timeline.stats import outlier_mask, relative_trend, robust_std
 
 BLOCK_PARTS = (tags.DENOISING_STEP, tags.CONDITION_ENCODE, tags.UPDATE_CACHE, tags.VAE_DECODE)
@@ -193,7 +194,8 @@ def _compare(analysis: Analysis, what: str, chosen: Ints, others: Ints) -> First
     ms, usual_ms = float(np.median(analysis.time_ns(chosen) / 1e6)), float(np.median(other_ms))
     more = np.median(_self_ms_by_pattern(analysis, chosen), axis=0)
     more = more - np.median(_self_ms_by_pattern(analysis, others), axis=0)
-    most = np.argsort(-more)[:REASONS]
+    patterns = analysis.tree.patterns
+    most = sorted(range(len(patterns)), key=lambda i: largest_first(float(more[i]), patterns[i]))
     return FirstStepComparison(
         what=what,
         ms=ms,
@@ -201,7 +203,7 @@ def _compare(analysis: Analysis, what: str, chosen: Ints, others: Ints) -> First
         times=ms / usual_ms if usual_ms else 1.0,
         significant=ms - usual_ms > 2 * robust_std(other_ms) and ms > 1.05 * usual_ms,
         reasons=tuple(
-            SlowdownReason(analysis.tree.patterns[i], float(more[i])) for i in most if more[i] > 0
+            SlowdownReason(patterns[i], float(more[i])) for i in most[:REASONS] if more[i] > 0
         ),
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from glassworld.profiling import registry as tags
 from glassworld.profiling.registry import leaf_tags, root_tags
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.rows import TagRow
+from glassworld.trace.timeline.rows import TagRow, largest_first
 from glassworld.trace.timeline.tag_names import distinguishing_tags
 
 DESCEND = 0.5  # descend into a lone tag if those inside cover this share of it
@@ -54,7 +54,7 @@ def tag_shares(analysis: Analysis, rows: list[TagRow], whole: float, rest: str) 
     remainder = whole - sum(part.ms for part in shares)
     if whole and remainder > 0.005 * whole:
         shares.append(_part(rest, remainder, whole, 0, 0.0))
-    return sorted(shares, key=lambda part: -part.ms)
+    return sorted(shares, key=lambda part: largest_first(part.ms, part.name))
 
 
 def _part(name: str, ms: float, whole: float, count: int, cpu_ms: float) -> TagShare:
@@ -135,6 +135,8 @@ def update_cost(analysis: Analysis) -> list[UpdateCost]:
 
 def slowest_tags(analysis: Analysis) -> list[SlowTag]:
     """Return the tags by pattern, those with the most self time first."""
-    rows = sorted(analysis.patterns, key=lambda row: -analysis.self_ms(row))
+    rows = sorted(
+        analysis.patterns, key=lambda row: largest_first(analysis.self_ms(row), row.name, row.path)
+    )
     around = distinguishing_tags([row.path for row in rows])
     return [SlowTag(**vars(row), within=tag) for row, tag in zip(rows, around, strict=True)]

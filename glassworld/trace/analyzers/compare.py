@@ -9,6 +9,7 @@ import numpy as np
 from glassworld.errors import TraceError
 from glassworld.trace.reading.columns import Floats
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.rows import largest_first
 from glassworld.trace.timeline.stats import median_standard_error
 
 SIGMAS = 3.0
@@ -71,7 +72,7 @@ def compare_runs(before: Analysis, after: Analysis) -> RunComparison:
         )
     changes = [_change(path, first[path], second[path]) for path in both]
     return RunComparison(
-        sorted(changes, key=lambda change: -abs(change.total_ms)),
+        sorted(changes, key=lambda change: largest_first(abs(change.total_ms), change.path)),
         [" > ".join(path) for path in first if path not in second],
         [" > ".join(path) for path in second if path not in first],
         on_gpu,

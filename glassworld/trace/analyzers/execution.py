@@ -12,6 +12,7 @@ import numpy as np
 from glassworld.profiling.registry import REGISTRY
 from glassworld.trace.analyzers.operators import NEARLY_ALL, kernel_rows, operator_rows
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.rows import largest_first
 
 MOSTLY = 0.8  # of all tags' self time, in one kind of tag: then tags do not explain the run
 MOST_LAUNCHED = 0.5  # of the time, by modules or operators: then they say what is slow
@@ -110,6 +111,8 @@ def _slow_operators(analysis: Analysis) -> list[SlowPart]:
 
 def _parts(rows: Iterable[tuple[str, str, int, float]]) -> list[SlowPart]:
     """Return those that took any time, the slowest first, with their shares of all."""
-    slow = sorted((row for row in rows if row[3] > 0), key=lambda row: -row[3])
+    slow = sorted(
+        (row for row in rows if row[3] > 0), key=lambda row: largest_first(row[3], row[0])
+    )
     whole = sum(ms for *_, ms in slow)
     return [SlowPart(*row, share=row[3] / whole) for row in slow]

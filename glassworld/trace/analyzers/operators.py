@@ -11,6 +11,7 @@ from glassworld.errors import TraceError
 from glassworld.profiling import registry as tags
 from glassworld.trace.reading.columns import Codes, Ints, Mask
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.rows import largest_first
 from glassworld.trace.timeline.tag_names import parse_tag_name
 
 NEARLY_ALL = 0.9  # of the GPU's busy time, launched by operators: then nothing need be said
@@ -56,9 +57,13 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
         np.bincount(where, column[selected], minlength=len(names)) for column in columns
     )
     whole = float(outer.sum()) or 1.0
-    rows = [
+    text = analysis.trace.names
+    order = sorted(
+        range(len(names)), key=lambda i: (-outer[i], -gpu[i], -total[i], text[int(names[i])])
+    )
+    return [
         OperatorRow(
-            analysis.trace.names[name],
+            text[int(names[i])],
             int(calls[i]),
             float(total[i]) / 1e6,
             float(own[i]) / 1e6,
@@ -66,9 +71,8 @@ def operator_rows(analysis: Analysis, tag: str | None = None) -> list[OperatorRo
             float(outer[i]) / whole,
             float(gpu_own[i]) / 1e6,
         )
-        for i, name in enumerate(names.tolist())
+        for i in order
     ]
-    return sorted(rows, key=lambda r: (-r.share, -r.gpu_ms, -r.cpu_ms))
 
 
 def launched_by_operators(analysis: Analysis, tag: str | None = None) -> list[str]:
@@ -102,12 +106,13 @@ def kernel_rows(analysis: Analysis, tag: str | None = None) -> list[KernelRow]:
     calls = np.bincount(where, table.calls[selected], minlength=len(names))
     spent = np.bincount(where, table.total[selected], minlength=len(names)) / 1e6
     whole = float(spent.sum()) or 1.0
-    return [
+    rows = [
         KernelRow(
-            analysis.trace.names[names[i]], int(calls[i]), float(spent[i]), float(spent[i]) / whole
+            analysis.trace.names[name], int(calls[i]), float(spent[i]), float(spent[i]) / whole
         )
-        for i in np.argsort(-spent, kind="stable")
+        for i, name in enumerate(names.tolist())
     ]
+    return sorted(rows, key=lambda row: largest_first(row.ms, row.name))
 
 
 def model_kernels(analysis: Analysis) -> list[KernelRow]:

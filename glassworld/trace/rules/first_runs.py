@@ -11,7 +11,7 @@ from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS
 from glassworld.trace.reading.columns import Floats, Ints, Mask
 from glassworld.trace.rules.rule import Evidence, rule
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.rows import WHOLE_RUN
+from glassworld.trace.timeline.rows import WHOLE_RUN, largest_first
 
 TIMES_LATER = 10.0  # a slow first run, in units of the mean of the later ones
 LEAST_LATER = 2  # fewer later runs are no measure: then all kernels' later runs are one
@@ -102,14 +102,14 @@ def one_off_kernels(analysis: Analysis) -> Iterable[Evidence]:
     more = np.where(slow, np.minimum(excess, runs["first_added_ns"]), more)
     if not more.any():
         return
-    most = int(np.argmax(more))
+    names = [analysis.trace.names[name] for name in runs["name"].tolist()]
+    most = min(range(len(names)), key=lambda i: (-int(more[i]), names[i]))
     ms = float(more.sum()) / 1e6
     kinds = ((alone, "that no later step runs"), (slow, "far slower than later"))
     counts = " and ".join(f"{int(of.sum())} kernels {what}" for of, what in kinds if of.any())
     yield Evidence(
         name,
-        f"has {counts}: {ms:,.1f} ms in all, {more[most] / 1e6:,.1f} of them in "
-        f"{analysis.trace.names[runs['name'][most]][:60]}",
+        f"has {counts}: {ms:,.1f} ms in all, {more[most] / 1e6:,.1f} of them in {names[most][:60]}",
         ms * 1e6 / max(1, gpu.busy_ns),
         ms,
     )
@@ -124,7 +124,7 @@ def _steps(analysis: Analysis) -> list[tuple[str, int]]:
     rows = [row for row in analysis.patterns if row.instances >= LEAST_STEPS]
     if not rows:
         return []
-    chosen = min(rows, key=lambda row: (len(row.path), -row.gpu_busy_ms))
+    chosen = min(rows, key=lambda row: (len(row.path), *largest_first(row.gpu_busy_ms, row.name)))
     tree = analysis.tree
     instances = tree.where(chosen.pattern).tolist()
     return [(tree.instance_name(i), int(tree.rows["start"][i])) for i in instances]

@@ -175,7 +175,7 @@ def copying_operators(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the operator that takes the most of those that only copy."""
     spent, whole = _operator_ns(analysis, _COPYING)
     if spent and whole:
-        worst = max(spent, key=spent.__getitem__)
+        worst = min(spent, key=lambda name: (-spent[name], name))
         share = spent[worst] / whole
         yield Evidence(
             worst,

@@ -14,7 +14,7 @@ import numpy as np
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers.execution import runs_compiled
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.rows import WHOLE_RUN
+from glassworld.trace.timeline.rows import WHOLE_RUN, largest_first
 
 OF_A_BLOCK = "of a block"
 """The unit of what is measured against `scale_ms`."""
@@ -142,7 +142,7 @@ def idle_tag(analysis: Analysis, ms: float, within: str = "") -> str:
     rows = [row for row in analysis.patterns if len(row.path) == 1]
     if within:
         rows = [row for row in analysis.patterns if within in (row.name, row.pattern)]
-    worst = max(rows, key=lambda row: row.gpu_idle_ms, default=None)
+    worst = min(rows, key=lambda row: largest_first(row.gpu_idle_ms, row.name), default=None)
     return worst.name if worst and worst.gpu_idle_ms >= ms else WHOLE_RUN
 
 
@@ -176,7 +176,7 @@ def rule(
 def advise(analysis: Analysis) -> list[Finding]:
     """Return every finding that the trace has evidence for, the largest gain first; often none."""
     findings = [finding for rule in RULES for finding in rule.findings(analysis)]
-    return sorted(findings, key=lambda finding: -finding.gain_ms)
+    return sorted(findings, key=lambda f: largest_first(f.gain_ms, f.rule, f.tag, f.what))
 
 
 def scale_ms(analysis: Analysis) -> float:

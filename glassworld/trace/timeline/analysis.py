@@ -111,6 +111,7 @@ class Analysis:
         if not len(ops):
             return None
         launched = ops.delay[ops.launch >= 0]
+        first = ops.rows["start"] == ops.rows["start"][0]
         overlap, covered = stream_overlap(ops)
         return GpuSummary(
             busy_ns=int(ops.exclusive.sum()),
@@ -118,7 +119,7 @@ class Analysis:
             covered_ops=covered,
             since=int(ops.rows["start"][0]),
             until=int(ops.end.max()),
-            first_delay_ns=max(0, int(ops.delay[0])),
+            first_delay_ns=int(ops.delay[first].max(initial=0)),
             delay_ns=float(np.median(launched)) if len(launched) else None,
             op_duration_ns=float(np.median(ops.rows["dur"])),
         )
@@ -214,7 +215,11 @@ class Analysis:
     @cached_property
     def longest_ops(self) -> list[LongOperation]:
         """The longest GPU operations, longest first."""
-        longest = np.argsort(-self.ops.rows["dur"], kind="stable")[:MOST_LONG_OPS]
+        dur, start = self.ops.rows["dur"], self.ops.rows["start"]
+        order = np.lexsort((start, -dur))
+        last = order[:MOST_LONG_OPS][-1:]  # of equally long ones that start together, all compete
+        competes = (dur > dur[last]) | ((dur == dur[last]) & (start <= start[last]))
+        longest = np.flatnonzero(competes) if len(last) else last
         return longest_first(
             LongOperation(
                 name=self.trace.names[int(self.ops.rows["name"][i])],

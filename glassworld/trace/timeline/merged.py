@@ -56,6 +56,7 @@ from glassworld.trace.timeline.rows import (
     LongOperation,
     RuntimeCall,
     TagRow,
+    exact_ms,
 )
 from glassworld.trace.timeline.stats import group_excess
 from glassworld.trace.timeline.tag_tree import TagTree, build_tree
@@ -259,7 +260,9 @@ class AnalysisSums:
             for index, more in totals.items():
                 total = sums.get(index, IndexTotals(0, 0.0, 0.0))
                 sums[index] = IndexTotals(
-                    total.count + more.count, total.ms + more.ms, total.cpu_ms + more.cpu_ms
+                    total.count + more.count,
+                    exact_ms(total.ms + more.ms),
+                    exact_ms(total.cpu_ms + more.cpu_ms),
                 )
 
 
@@ -300,7 +303,7 @@ def _sum_gpu(a: GpuSummary | None, b: GpuSummary | None) -> GpuSummary | None:
     if a is None or b is None:
         return a or b
     return replace(
-        min((a, b), key=lambda gpu: gpu.since),
+        min((a, b), key=lambda gpu: (gpu.since, -gpu.first_delay_ns)),
         busy_ns=a.busy_ns + b.busy_ns,
         overlap_ns=a.overlap_ns + b.overlap_ns,
         covered_ops=a.covered_ops + b.covered_ops,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from glassworld.trace.reading.columns import Codes, Ints, Mask
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.intervals import merge_intervals
 from glassworld.trace.timeline.medians import GroupedMedians
-from glassworld.trace.timeline.rows import TagRow
+from glassworld.trace.timeline.rows import TagRow, exact_ms
 from glassworld.trace.timeline.stats import group_members
 from glassworld.trace.timeline.tag_tree import PathGroups
 
@@ -96,8 +97,13 @@ def _sum_rows(a: TagRow, b: TagRow) -> TagRow:
         path=a.path,
         name=a.name if a.name == b.name else a.path[-1],
         pattern=a.pattern,
-        **{name: getattr(a, name) + getattr(b, name) for name in _NUMBERS},
+        **{name: _sum(getattr(a, name), getattr(b, name)) for name in _NUMBERS},
     )
+
+
+def _sum(a: Any, b: Any) -> Any:
+    """Add two counts, or two times."""
+    return exact_ms(a + b) if isinstance(a, float) else a + b
 
 
 _NOTHING = np.empty((0, 2), dtype=np.int64)
@@ -130,11 +136,10 @@ class SharedTime:
         reopened = min([settled, *self._open.values()])  # a next piece may reach back so far
         span = self._add(self._span, spans, path, reopened)
         for g, row in enumerate(rows):
-            busy_ms = row.gpu_busy_ms - busy.get(g, 0) / 1e6
-            span_ms = row.gpu_span_ms - span.get(g, 0) / 1e6
-            yield replace(
-                row, gpu_busy_ms=busy_ms, gpu_span_ms=span_ms, gpu_idle_ms=span_ms - busy_ms
-            )
+            busy_ms = exact_ms(row.gpu_busy_ms - busy.get(g, 0) / 1e6)
+            span_ms = exact_ms(row.gpu_span_ms - span.get(g, 0) / 1e6)
+            idle_ms = exact_ms(span_ms - busy_ms)
+            yield replace(row, gpu_busy_ms=busy_ms, gpu_span_ms=span_ms, gpu_idle_ms=idle_ms)
 
     def _add(
         self, known: dict[TagPath, Ints], parts: _Parts, path: Callable[[int], TagPath], after: int

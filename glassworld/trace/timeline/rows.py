@@ -7,6 +7,25 @@ from dataclasses import dataclass
 WHOLE_RUN = "(the whole run)"
 """What stands for a tag where no single one is meant."""
 
+_DECIMALS = 6  # of milliseconds: nanoseconds
+
+
+def exact_ms(ms: float) -> float:
+    """Return the float64 next to a whole number of nanoseconds.
+
+    A sum of several times is then the same number whichever of them were added first.
+    """
+    return round(ms, _DECIMALS)
+
+
+def largest_first(value: float, *names: object) -> tuple[object, ...]:
+    """Return a sort key: the largest value first; equal ones in the order of their names.
+
+    Values (milliseconds, shares) that differ by rounding alone are equal, so that an order does
+    not depend on the order in which a file, or its chunks, added them up.
+    """
+    return (-round(value, _DECIMALS), *names)
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -24,8 +43,8 @@ class GpuSummary:
     `busy_ns` is the union of the operations' intervals, `overlap_ns` the time that operations take
     beside others of their own stream, `covered_ops` how many do so all the time. `since` is the
     start of the first operation, `until` the end of the last one; `first_delay_ns` is how long
-    the first was queued. `delay_ns`, the time queued (None: no launches), and `op_duration_ns`
-    are medians over the operations.
+    the first was queued (of several that start together, the longest). `delay_ns`, the time
+    queued (None: no launches), and `op_duration_ns` are medians over the operations.
     """
 
     busy_ns: int

@@ -117,7 +117,7 @@ class StepClock:
                 start = (int(process.starts[i]) - origin_ns) / 1e6
                 steps.append(_step(name + several, start, cpu[of], gpu[:, of]))
             first += count
-        return sorted(steps, key=lambda step: step.start_ms)
+        return sorted(steps, key=lambda step: (step.start_ms, step.name))
 
 
 def _step(name: str, start_ms: float, cpu: Floats, gpu: Ints) -> TrainingStep:
