@@ -105,7 +105,7 @@ def generate(
         str | None,
         _option(
             "actions",
-            "A .csv, .json or .txt file, or segments such as `w*12 w+left*24`. "
+            "A .csv, .tsv, .json or .txt file, or segments such as `w*12 w+left*24`. "
             "Default: the benchmark's random actions.",
             RUN,
         ),

@@ -5,18 +5,18 @@ Segments are the short form: `w*12 w+left*24` holds W for 12 pixel frames, then 
 
 from __future__ import annotations
 
-import codecs
-import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
+from torch import Tensor, strided
 
+from glassworld.engine.actions.tables import column_name, parse_table, read_unicode
 from glassworld.engine.actions.track import (
     MOUSE_COLUMNS,
     Action,
@@ -26,20 +26,19 @@ from glassworld.engine.actions.track import (
 )
 from glassworld.engine.sampling import MAX_SEED, NoiseMode
 from glassworld.errors import ActionError
+from glassworld.file_signatures import describe_content, read_head
 from glassworld.files import replacing
 
-SUFFIXES = (".csv", ".json", ".txt")
+SUFFIXES = (".csv", ".tsv", ".json", ".txt")
+
+_FILE_NAME = re.compile(r"[^*\n]{1,200}\.[A-Za-z][A-Za-z0-9]{1,6}")
+"""What a text looks like that is meant as the name of a file and not as keys."""
 
 MAX_FRAMES = 1_000_000
 """More pixel frames than this (23 hours of play) are refused as a typing error."""
 
 LENGTHS = f"a segment is at least 1 frame long, all together at most {MAX_FRAMES}"
 
-
-DELIMITERS = ",;\t"
-"""What spreadsheets put between cells: the comma, or where it is the decimal point, others."""
-
-TRUTH = {"true": "1", "false": "0"}
 
 ActionSource = (
     ActionTrack
@@ -61,7 +60,7 @@ else that a JSON action file may hold. A single `Action` is one row (`World.gene
 
 
 def load_actions(source: ActionSource, space: ActionSpace) -> ActionTrack:
-    """Read actions for `space` from a .csv, .json or .txt file, or from the caller's own data.
+    """Read actions for `space` from a .csv, .tsv, .json or .txt file, or the caller's own data.
 
     `source`: see `ActionSource`. Raises `ActionError`, naming the file and the row, for anything
     that does not fit the mode.
@@ -73,24 +72,13 @@ def load_actions(source: ActionSource, space: ActionSpace) -> ActionTrack:
     path = Path(source)
     if path.suffix.lower() not in SUFFIXES and isinstance(source, str):
         return _parse_argument(source, space)
-    try:
-        text = _read_text(path)
-    except FileNotFoundError:
-        raise ActionError(f"{path}: no such action file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ActionError(f"{path}: cannot be read as text: {error}") from None
-    read = {".csv": _from_csv, ".json": _from_json}.get(path.suffix.lower(), parse_segments)
+    text = read_unicode(path)
+    readers = {".csv": _from_csv, ".tsv": _from_csv, ".json": _from_json}
+    read = readers.get(path.suffix.lower(), parse_segments)
     try:
         return read(text, space)
     except ActionError as error:
         raise ActionError(f"{path}: {error}") from None
-
-
-def _read_text(path: Path) -> str:
-    """Return a file's text: UTF-8, or the UTF-16 that spreadsheets call Unicode."""
-    content = path.read_bytes()
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if wide else "utf-8-sig")
 
 
 def _from_data(source: object, space: ActionSpace) -> ActionTrack:
@@ -116,6 +104,8 @@ def _one_action(index: int, action: Action, space: ActionSpace) -> ActionTrack:
 
 def _plain(value: Any) -> Any:
     """Return arrays, tensors and tuples inside `value` as lists, as JSON has them."""
+    if isinstance(value, Tensor) and (value.is_meta or value.layout is not strided):
+        raise ActionError("a sparse tensor, or one without data; give a dense one")
     if isinstance(value, np.ndarray | np.generic | Tensor):
         return value.tolist()
     if isinstance(value, Mapping):
@@ -129,8 +119,14 @@ def _parse_argument(text: str, space: ActionSpace) -> ActionTrack:
     try:
         return parse_segments(text, space)
     except ActionError:
+        kinds = f"action files are {', '.join(SUFFIXES)}"
         if os.path.isfile(text):  # unlike Path's, no error for a text that no file could be called
-            raise ActionError(f"{text}: action files are {', '.join(SUFFIXES)}") from None
+            kind = describe_content(read_head(Path(text)))
+            raise ActionError(f"{text}: {f'is {kind}; ' if kind else ''}{kinds}") from None
+        if os.path.isdir(text):
+            raise ActionError(f"{text}: is a folder; {kinds}") from None
+        if _FILE_NAME.fullmatch(text):
+            raise ActionError(f"{text}: no such action file; {kinds}") from None
         raise
 
 
@@ -148,7 +144,7 @@ def recorded_noise(source: str | Path) -> RecordedNoise:
     `load_actions` before. Raises `ActionError` for values that no recording has.
     """
     path = Path(source)
-    content = json.loads(_read_text(path)) if path.suffix.lower() == ".json" else None
+    content = json.loads(read_unicode(path)) if path.suffix.lower() == ".json" else None
     if not isinstance(content, dict):
         return RecordedNoise(None, "run")
     seed, mode = content.get("seed"), content.get("noise", "run")
@@ -210,41 +206,16 @@ def _hold(segments: Iterable[tuple[str, int]], space: ActionSpace) -> ActionTrac
 
 
 def _from_csv(text: str, space: ActionSpace) -> ActionTrack:
-    lines = [line for line in text.splitlines() if line.strip()]
-    if lines and lines[0].strip().lower().startswith("sep="):  # a spreadsheet's note to itself
-        lines = lines[1:]
-    delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
-    try:
-        rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-        table = [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise ActionError(f"not a table of numbers: {error}") from None
-    if not table:
+    letters = [control.key.lower() for control in space.controls if control.column]
+    names, rows = parse_table(text, [*space.columns, *letters])
+    if not names:
         raise ActionError(f"empty; the first line names the columns: {','.join(space.columns)}")
-    columns, *cells = _without_unnamed(table)
-    numbers = [[_decimal(cell) for cell in row] for row in cells]
-    return _from_rows([name.lower() for name in columns], numbers, space)
-
-
-def _without_unnamed(table: list[list[str]]) -> list[list[str]]:
-    """Leave out an index without a name in front, and empty columns behind the last name."""
-    names = table[0]
-    start = int(len(names) > 1 and (not names[0] or names[0].lower().startswith("unnamed:")))
-    end = len(names)
-    while end > start + 1 and not names[end - 1]:
-        end -= 1
-    if start == 0 and end == len(names):
-        return table
-    return [row[start:end] + [cell for cell in row[end:] if cell] for row in table]
-
-
-def _decimal(cell: str) -> str:
-    """Return a cell as Python writes it: a decimal comma as a point, true as 1."""
-    return TRUTH.get(cell.lower(), cell.replace(",", "."))
+    return _from_rows(names, rows, space)
 
 
 def _from_rows(columns: list[Any], lines: list[Any], space: ActionSpace) -> ActionTrack:
     """Read rows under named columns, in any order: all of the keyboard's, the mouse's if any."""
+    columns = [_column(name, space) for name in columns]
     wanted = space.columns if any(name in columns for name in MOUSE_COLUMNS) else space.keyboard
     if sorted(map(str, columns)) != sorted(wanted):
         raise ActionError(
@@ -266,6 +237,15 @@ def _from_rows(columns: list[Any], lines: list[Any], space: ActionSpace) -> Acti
     mouse: Any = rows[:, keys:] if len(wanted) > keys else None
     keyboard: Any = rows[:, :keys]
     return ActionTrack(keyboard, mouse).fitted(space, len(rows))
+
+
+def _column(name: Any, space: ActionSpace) -> Any:
+    """Return the mode's name of a column: names in any case, and the keys' letters, are known."""
+    if not isinstance(name, str):
+        return name
+    plain = column_name(name)
+    keys = {control.key.lower(): control.column for control in space.controls if control.column}
+    return keys.get(plain, plain)
 
 
 def _from_json(text: str, space: ActionSpace) -> ActionTrack:
@@ -293,7 +273,7 @@ def _from_content(content: Any, space: ActionSpace) -> ActionTrack:
         elif "keyboard" in content:
             track = ActionTrack(content["keyboard"], content.get("mouse"))
             return track.fitted(space, len(track))
-        elif any(name in space.columns for name in content):
+        elif any(_column(name, space) in space.columns for name in content):
             return _from_columns(content, space)
     if isinstance(content, str):
         return parse_segments(content, space)
@@ -322,6 +302,8 @@ def _from_list(items: list[Any], space: ActionSpace) -> ActionTrack:
     if isinstance(first, list):
         short = len(first) == len(space.keyboard)
         return _from_rows(list(space.keyboard if short else space.columns), items, space)
+    if isinstance(first, bool | int | float):
+        raise ActionError("a flat list of numbers; give a list of rows, one per pixel frame")
     if not all(isinstance(item, dict) for item in items):
         raise ActionError("the list mixes kinds; give rows, objects or segments throughout")
     if "keys" in first:

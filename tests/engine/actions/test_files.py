@@ -90,15 +90,36 @@ def european(delimiter: str) -> str:
         "\n".join([HEADER + ",,", *(row + ",," for row in ROWS), "," * 8]),
         '"' + HEADER.replace(",", '","') + '"\n' + "\n".join(ROWS).replace("-0.1", '"-0,1"'),
         "\n".join([HEADER, *ROWS]).replace("1,0,0\n", "TRUE,0,0\n"),
+        "\n".join(["frame," + HEADER, *(f"{index},{row}" for index, row in enumerate(ROWS, 1))]),
+        "\n".join([HEADER, *(row + "," for row in ROWS)]),
+        "\n".join([HEADER.upper().replace("_", " "), *ROWS]),
+        "\n".join(["w,s,a,d,mouse-vertical,mouse-horizontal", *ROWS]),
+        "\n".join(["# my walk", HEADER, *ROWS]),
+        "\n".join([HEADER, *ROWS]).replace("-", "\u2212"),
+        '"sep=,"\r\n' + "\r\n".join([HEADER, *ROWS]),
+        "\r".join(["", HEADER, "", *ROWS]),
     ],
 )
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32"])
 def test_load_actions_reads_the_tables_of_spreadsheets(
     tmp_path: Path, text: str, encoding: str
 ) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(text.removeprefix("\ufeff" * (encoding != "utf-8")).encode(encoding))
     assert load_actions(path, UNIVERSAL) == RIGHT_THEN_TURN
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_load_actions_reads_utf_16_without_its_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(european("\t").encode(encoding))
+    assert load_actions(path, UNIVERSAL) == RIGHT_THEN_TURN
+
+
+def test_a_column_that_does_not_count_is_no_index(tmp_path: Path) -> None:
+    text = "speed,forward,back,left,right\n1,0,0,0,1\n1,0,0,0,1\n"
+    with pytest.raises(ActionError, match=r"columns speed,forward.* do not fit universal"):
+        load_actions(_file(tmp_path, "a.csv", text), UNIVERSAL)
 
 
 KEYBOARD: np.ndarray = RIGHT_THEN_TURN.keyboard
@@ -214,7 +235,9 @@ def test_segments_hold_each_action_for_its_frames(words: list[tuple[str, int]]) 
         ("a.json", "[]", "no actions"),
         ("a.json", '{"segments": []}', "no actions"),
         ("a.json", "{}", "neither a list of rows"),
-        ("a.json", "[1, 2]", "mixes kinds"),
+        ("a.json", "[1, 2]", "a flat list of numbers"),
+        ("a.json", '[[1,0,0,0], "w"]', "row 1"),
+        ("a.json", "<!DOCTYPE html>", r"is a web page \(download it again\)"),
         ("a.json", '[{"keyboard":[0,0,0,1]},{"keyboard":[0,0,1]}]', "row 1"),
         ("a.json", '{"mode": "gta_drive", "segments": "w"}', "mode 'gta_drive'"),
         ("a.json", '[{"keys": "w", "frames": "many"}]', "frames"),
@@ -250,14 +273,36 @@ def test_load_actions_names_missing_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(ActionError, match="no such action file"):
         load_actions(tmp_path / "nowhere.csv", UNIVERSAL)
     (tmp_path / "noise.csv").write_bytes(bytes(range(128, 256)))
-    with pytest.raises(ActionError, match="cannot be read as text"):
+    with pytest.raises(ActionError, match="cannot be read as text: byte 0 is not UTF-8"):
         load_actions(tmp_path / "noise.csv", UNIVERSAL)
+    (tmp_path / "sheet.csv").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(500))
+    with pytest.raises(ActionError, match=r"sheet\.csv: is an Excel workbook \(export it as CSV"):
+        load_actions(tmp_path / "sheet.csv", UNIVERSAL)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(ActionError, match=r"folder\.csv: cannot be read \("):
+        load_actions(tmp_path / "folder.csv", UNIVERSAL)
 
 
 def test_load_actions_does_not_take_another_file_for_keys(tmp_path: Path) -> None:
     path = _file(tmp_path, "walk.yaml", "w*12")
-    with pytest.raises(ActionError, match=r"walk\.yaml: action files are \.csv, \.json, \.txt$"):
+    with pytest.raises(ActionError, match=r"walk\.yaml: action files are \.csv, .*, \.txt$"):
         load_actions(str(path), UNIVERSAL)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("walk.xlsx", r"^walk\.xlsx: no such action file; action files are"),
+        ("my walk.cvs", r"^my walk\.cvs: no such action file"),
+        ("{folder}", "is a folder; action files are"),
+        ("{folder}/sheet.xlsx", r"sheet\.xlsx: is an Excel workbook .*; action files are"),
+        ("w*1.5", "not keys"),
+    ],
+)
+def test_load_actions_tells_files_from_keys(tmp_path: Path, source: str, reason: str) -> None:
+    (tmp_path / "sheet.xlsx").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(500))
+    with pytest.raises(ActionError, match=reason):
+        load_actions(source.format(folder=tmp_path), UNIVERSAL)
 
 
 PAGE = ROOT / "docs" / "actions.md"
