@@ -1,9 +1,12 @@
-"""A world as a Gymnasium environment, for agents.
+"""Worlds as Gymnasium environments, for agents.
 
     import gymnasium, glassworld.gym
-    env = gymnasium.make("glassworld/World-v0")
+    env = gymnasium.make("glassworld/maze-v0")
+    envs = gymnasium.make_vec("glassworld/maze-v0", 4)  # one batched forward for all of them
+    env = gymnasium.make("glassworld/World-v0", world=glassworld.load_world("runs/drive/world"))
 
-    envs = gymnasium.make_vec("glassworld/World-v0", 4, vectorization_mode="async")
+Importing this module registers every embedded world by its name, and `World-v0` for any other.
+Without the import, name the module: `gymnasium.make("glassworld.gym:glassworld/maze-v0")`.
 
 One step holds one action for a block of frames. A world has no goal: rewards are 0 unless you give
 `reward=`, and episodes never end. Wrap the environment to end them.
@@ -14,29 +17,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.engine.actions.track import Action
+from glassworld.engine.actions.track import Action, ActionSpace
+from glassworld.engine.batch import SessionBatch, supports_batching
 from glassworld.engine.checkpoint.load import load_world
-from glassworld.engine.checkpoint.locate import EMBEDDED
+from glassworld.engine.checkpoint.locate import DEFAULT_WORLD, WORLDS, embedded_worlds
 from glassworld.engine.media.images import load_start_image
+from glassworld.engine.session import Session
+from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, MissingExtraError
 from glassworld.specs import TIME_FACTOR, WorldSpec
 
 if TYPE_CHECKING:
     from glassworld.engine.media.images import ImageSource
-    from glassworld.engine.session import Session
-    from glassworld.engine.world import World
 
 try:
     import gymnasium
+    from gymnasium.vector.utils import batch_space, iterate
 except ModuleNotFoundError:
     raise MissingExtraError("gymnasium", "play") from None
 
 Frame = npt.NDArray[np.uint8]
+Reward = Callable[[Frame, Any], float]
 
 
 class WorldEnv(gymnasium.Env):  # type: ignore[misc]
@@ -64,28 +70,27 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
 
     def __init__(
         self,
-        world: World | None = None,
+        world: World | str | None = None,
         image: ImageSource | None = None,
         render_mode: str | None = None,
-        reward: Callable[[Frame, Any], float] | None = None,
+        reward: Reward | None = None,
         *,
         picture: ImageSource | None = None,  # the former name of `image`
     ) -> None:
         """Use `world` (default: the embedded world), starting from `image`.
 
-        Without a world, all environments of a process share the weights of the embedded one.
+        A name is that of an embedded world, whose weights all environments of a process share.
         """
-        self.world = _embedded_world() if world is None else world
+        self._starts = _Starts.of(world, picture if image is None else image)
+        self.world = self._starts.world
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "render_fps": _render_fps(self.world.spec, render_mode)}
-        self.action_space = _gym_action_space(self.world)
-        shape = (self.world.spec.height, self.world.spec.width, 3)
-        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
-        self._image = picture if image is None else image
+        self.action_space = _gym_action_space(self.world.space)
+        self.observation_space = _gym_observation_space(self.world.spec)
         self._reward = reward
         self._unrendered: list[Frame] = []
         self._session: Session | None = None
-        self._frame: Frame = np.zeros(shape, np.uint8)
+        self._frame: Frame = np.zeros(self.observation_space.shape, np.uint8)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -95,20 +100,11 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         Raises `InputError` if there is no start image.
         """
         super().reset(seed=seed)
-        session_seed = int(self.np_random.integers(2**32))
-        options = options or {}
-        image = options.get("image", options.get("picture", self._image))
-        if image is None:
-            samples = _sample_images()
-            image = samples[self.np_random.integers(len(samples))]
-        spec = self.world.spec
-        pixels = load_start_image(image, spec.height, spec.width)
-        self._session = self.world.start(image, session_seed)
-        self._frame = np.rint((pixels.transpose(1, 2, 0) * 0.5 + 0.5) * 255).astype(np.uint8)
+        self._session, self._frame, session_seed = self._starts.start(self.np_random, options)
         self._unrendered = [self._frame]
         info = {"frames": self._frame[None], "seed": session_seed}
         if self._reward is None:
-            info["reward"] = "always 0; give reward=, a function of the frames and the action"
+            info["reward"] = NO_REWARD
         return self._frame, info
 
     def step(self, action: Any) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
@@ -118,7 +114,8 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         """
         if self._session is None:
             raise InputError("step: call reset() first")
-        frames = self._session.step(self._to_action(action))
+        held = _to_action(self.world.space, self.action_space, action)
+        frames = self._session.step(held)
         self._frame = frames[-1]
         if self.render_mode == "rgb_array_list":
             self._unrendered += list(frames)
@@ -136,22 +133,153 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         """Release the session's memory; `reset` starts another session."""
         self._session = None
 
-    def _to_action(self, action: Any) -> Action:
-        """Convert an element of the action space; raise `ActionError` for anything else."""
+
+class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
+    """Several environments of one world whose blocks come from one batched forward.
+
+    `gymnasium.make_vec` makes it by default. Observations, rewards and actions are batched as in
+    Gymnasium's own vector environments, and `info["frames"]` holds the blocks,
+    [num_envs, n, H, W, 3]. With the same seeds the frames are those of a `WorldEnv` each, up to
+    rounding (1 of 255).
+
+    `reset` resets all of them: the seed of environment i is `seed` + i, or the entry i of a list.
+    """
+
+    metadata = {  # noqa: RUF012 - as in gymnasium
+        "render_modes": ["rgb_array"],
+        "render_fps": 12,
+        "autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP,  # no episode ends
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        world: World | str | None = None,
+        image: ImageSource | None = None,
+        render_mode: str | None = None,
+        reward: Reward | None = None,
+    ) -> None:
+        """Use `world` as `WorldEnv` does, in `num_envs` sessions.
+
+        Raises `InputError` for a world that is compiled or captured for one session.
+        """
+        self._starts = _Starts.of(world, image)
+        self.world, self.num_envs = self._starts.world, num_envs
+        if not supports_batching(self.world):
+            raise InputError(
+                "make_vec: this world is compiled for one session; load it without graphs and "
+                'compiled parts, or use vectorization_mode="sync"'
+            )
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": _render_fps(self.world.spec, "rgb_array")}
+        self.single_action_space = _gym_action_space(self.world.space)
+        self.single_observation_space = _gym_observation_space(self.world.spec)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._reward = reward
+        self._randoms: list[np.random.Generator] = []
+        self._batch: SessionBatch | None = None
+        self._frames: Frame = np.zeros(self.observation_space.shape, np.uint8)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Frame, dict[str, Any]]:
+        """Start all sessions; return their start images and the info (see `WorldEnv.reset`)."""
+        if seed is not None or not self._randoms:
+            first = None if isinstance(seed, list) else seed
+            own = [None if first is None else first + index for index in range(self.num_envs)]
+            seeds = seed if isinstance(seed, list) else own
+            self._randoms = [gymnasium.utils.seeding.np_random(each)[0] for each in seeds]
+        started = [self._starts.start(random, options) for random in self._randoms]
+        self._batch = SessionBatch([start.session for start in started])
+        self._frames = np.stack([start.frame for start in started])
+        info = {"frames": self._frames[:, None], "seed": np.array([s.seed for s in started])}
+        if self._reward is None:
+            info["reward"] = np.array([NO_REWARD] * self.num_envs, object)
+        return self._frames.copy(), self._with_masks(info)
+
+    def step(self, actions: Any) -> tuple[Frame, npt.NDArray[np.float64], Any, Any, dict[str, Any]]:
+        """Hold one action each for one block; the results are batched (see `WorldEnv.step`)."""
+        if self._batch is None:
+            raise InputError("step: call reset() first")
+        rows = list(iterate(self.action_space, actions))
         space = self.world.space
-        try:
-            if space.idle:
-                if not self.action_space.contains(action):
-                    raise ValueError
-                return Action(tuple(float(key == action) for key in range(len(space.keyboard))))
-            keyboard = _numbers(action["keyboard"], len(space.keyboard))
-            if not space.has_mouse:
-                return Action(keyboard)
-            vertical, horizontal = _numbers(action["mouse"], 2)
-            return Action(keyboard, (vertical, horizontal))
-        except (LookupError, TypeError, ValueError):
-            text = " ".join(repr(action).split())  # arrays span several lines
-            raise ActionError(f"action: {text:.200} is not in {self.action_space}") from None
+        held = [_to_action(space, self.single_action_space, row) for row in rows]
+        blocks = self._batch.step(held)
+        self._frames = np.stack([frames[-1] for frames in blocks])
+        rewards = np.zeros(self.num_envs)
+        if self._reward is not None:
+            rewards[:] = [self._reward(*pair) for pair in zip(blocks, rows, strict=True)]
+        never = np.zeros(self.num_envs, bool)
+        info = self._with_masks({"frames": np.stack(blocks)})
+        return self._frames.copy(), rewards, never, never.copy(), info
+
+    def render(self) -> tuple[Frame, ...] | None:
+        """Return the newest frame of each environment; None without a render mode."""
+        return tuple(self._frames) if self.render_mode == "rgb_array" else None
+
+    def close_extras(self, **_: Any) -> None:
+        """Release the sessions' memory; `reset` starts others."""
+        self._batch = None
+
+    def _with_masks(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Add to each entry which environments have it: all."""
+        return {**info, **{f"_{name}": np.ones(self.num_envs, bool) for name in info}}
+
+
+class _Started(NamedTuple):
+    """A session, its start image at the world's size [H, W, 3], and its seed."""
+
+    session: Session
+    frame: Frame
+    seed: int
+
+
+class _Starts(NamedTuple):
+    """How sessions of an environment start: the world, and its image or images to choose from."""
+
+    world: World
+    image: ImageSource | None
+    samples: Path
+
+    @staticmethod
+    def of(world: World | str | None, image: ImageSource | None) -> _Starts:
+        """Load a world that is named; another one takes the default world's images."""
+        name = DEFAULT_WORLD if world is None or isinstance(world, World) else world
+        loaded = world if isinstance(world, World) else _embedded_world(name)
+        return _Starts(loaded, image, WORLDS / name / "pictures")
+
+    def start(self, random: np.random.Generator, options: dict[str, Any] | None) -> _Started:
+        """Start a session; `random` chooses its seed and, if no image is given, a sample."""
+        seed = int(random.integers(2**32))
+        options = options or {}
+        image = options.get("image", options.get("picture", self.image))
+        if image is None:
+            samples = sorted(self.samples.glob("*.png"))
+            if not samples:
+                raise InputError("image: give a start image; this installation has no samples")
+            image = samples[random.integers(len(samples))]
+        spec = self.world.spec
+        pixels = load_start_image(image, spec.height, spec.width)
+        frame = np.rint((pixels.transpose(1, 2, 0) * 0.5 + 0.5) * 255).astype(np.uint8)
+        return _Started(self.world.start(image, seed), frame, seed)
+
+
+def _to_action(space: ActionSpace, gym_space: gymnasium.Space, action: Any) -> Action:
+    """Convert an element of the action space; raise `ActionError` for anything else."""
+    try:
+        if space.idle:
+            if not gym_space.contains(action):
+                raise ValueError
+            return Action(tuple(float(key == action) for key in range(len(space.keyboard))))
+        keyboard = _numbers(action["keyboard"], len(space.keyboard))
+        if not space.has_mouse:
+            return Action(keyboard)
+        vertical, horizontal = _numbers(action["mouse"], 2)
+        return Action(keyboard, (vertical, horizontal))
+    except (LookupError, TypeError, ValueError):
+        text = " ".join(repr(action).split())  # arrays span several lines
+        raise ActionError(f"action: {text:.200} is not in {gym_space}") from None
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...]:
@@ -162,8 +290,8 @@ def _numbers(values: Any, count: int) -> tuple[float, ...]:
     return tuple(map(float, row))
 
 
-def _gym_action_space(world: World) -> gymnasium.Space:
-    space, spaces = world.space, gymnasium.spaces
+def _gym_action_space(space: ActionSpace) -> gymnasium.Space:
+    spaces = gymnasium.spaces
     if space.idle:
         return spaces.Discrete(len(space.keyboard))
     parts: dict[str, gymnasium.Space] = {"keyboard": spaces.MultiBinary(len(space.keyboard))}
@@ -172,10 +300,14 @@ def _gym_action_space(world: World) -> gymnasium.Space:
     return spaces.Dict(parts)
 
 
+def _gym_observation_space(spec: WorldSpec) -> gymnasium.Space:
+    return gymnasium.spaces.Box(0, 255, (spec.height, spec.width, 3), np.uint8)
+
+
 @cache
-def _embedded_world() -> World:
-    """Load the embedded world once in a process."""
-    return load_world()
+def _embedded_world(name: str) -> World:
+    """Load an embedded world once in a process."""
+    return load_world(name)
 
 
 def _render_fps(spec: WorldSpec, render_mode: str | None) -> float:
@@ -185,11 +317,13 @@ def _render_fps(spec: WorldSpec, render_mode: str | None) -> float:
     return spec.frame_rate / (TIME_FACTOR * spec.frames_per_block)
 
 
-def _sample_images() -> list[Path]:
-    samples = sorted((EMBEDDED / "pictures").glob("*.png"))
-    if not samples:
-        raise InputError("image: give a start image; this installation has no samples")
-    return samples
+NO_REWARD = "always 0; give reward=, a function of the frames and the action"
 
-
-gymnasium.register("glassworld/World-v0", entry_point=WorldEnv)
+gymnasium.register("glassworld/World-v0", WorldEnv, vector_entry_point=WorldVectorEnv)
+for _name in embedded_worlds():
+    gymnasium.register(
+        f"glassworld/{_name}-v0",
+        WorldEnv,
+        vector_entry_point=WorldVectorEnv,
+        kwargs={"world": _name},
+    )

@@ -19,9 +19,10 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
+from glassworld.engine.checkpoint.locate import embedded_worlds  # noqa: E402
 from glassworld.engine.runtime.threads import using_threads  # noqa: E402
 from glassworld.errors import ActionError, InputError  # noqa: E402
-from glassworld.gym import WorldEnv  # noqa: E402
+from glassworld.gym import WorldEnv, WorldVectorEnv  # noqa: E402
 
 
 @pytest.fixture
@@ -193,6 +194,67 @@ def test_former_names_of_the_image_are_taken(env: WorldEnv) -> None:
     former = WorldEnv(env.world)
     frame, _ = former.reset(seed=1, options={"picture": tiny.picture()})
     np.testing.assert_array_equal(frame, expected)
+
+
+def test_every_embedded_world_is_registered_with_a_batched_vector_environment() -> None:
+    for name in embedded_worlds():
+        spec = gymnasium.spec(f"glassworld/{name}-v0")
+        assert spec.kwargs == {"world": name}
+        assert spec.vector_entry_point is WorldVectorEnv
+
+
+@pytest.mark.slow  # blocks of the embedded worlds
+@pytest.mark.parametrize("name", embedded_worlds())
+def test_embedded_world_is_made_by_its_name_and_passes_the_checker(name: str) -> None:
+    env = gymnasium.make(f"glassworld.gym:glassworld/{name}-v0", render_mode="rgb_array")
+    assert env.unwrapped.world.name == name
+    check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_vector_environment_shows_the_frames_of_single_ones(mode: str) -> None:
+    world = tiny.world(mode=mode, dit=MODES[mode])
+    envs = gymnasium.make_vec(
+        "glassworld/World-v0", 2, world=world, image=tiny.picture(), render_mode="rgb_array"
+    )
+    assert isinstance(envs, WorldVectorEnv)
+    envs.action_space.seed(3)
+    images, infos = envs.reset(seed=7)
+    assert envs.observation_space.contains(images)
+    assert infos["seed"].shape == infos["_frames"].shape == (2,)
+    singles = [WorldEnv(world, tiny.picture()) for _ in range(2)]
+    for index, env in enumerate(singles):
+        np.testing.assert_array_equal(env.reset(seed=7 + index)[0], images[index])
+    for _ in range(3):
+        actions = envs.action_space.sample()
+        images, rewards, terminated, truncated, infos = envs.step(actions)
+        rows = list(gymnasium.vector.utils.iterate(envs.action_space, actions))
+        for env, row, image, frames in zip(singles, rows, images, infos["frames"], strict=True):
+            expected = env.step(row)[4]["frames"]
+            np.testing.assert_allclose(frames.astype(int), expected.astype(int), atol=1)
+            np.testing.assert_array_equal(image, frames[-1])
+        assert not np.stack([rewards, terminated, truncated]).any()
+    np.testing.assert_array_equal(np.array(envs.render()), images)
+    envs.close()
+    with pytest.raises(InputError, match="reset"):
+        envs.step(actions)
+
+
+def test_vector_environment_gives_the_reward_of_each_block() -> None:
+    envs = WorldVectorEnv(2, tiny.world(), tiny.picture(), reward=lambda frames, _: frames.mean())
+    envs.reset(seed=[1, 5])
+    _, rewards, _, _, infos = envs.step(envs.action_space.sample())
+    np.testing.assert_allclose(rewards, infos["frames"].mean((1, 2, 3, 4)))
+
+
+def test_vector_environment_refuses_an_action_outside_the_space() -> None:
+    envs = WorldVectorEnv(2, tiny.world(), tiny.picture())
+    envs.reset(seed=1)
+    actions = envs.action_space.sample()
+    actions["mouse"] = np.full((2, 2), 3.0)
+    with pytest.raises(ActionError, match="is not in Dict"):
+        envs.step(actions)
 
 
 @pytest.mark.slow  # twelve blocks of the embedded world
