@@ -205,7 +205,7 @@ def _train_both(
             anchor_weight=ANCHOR_WEIGHT,
         )
     train_vae(dataset, vae_recipe, folders.vae, vae.to(device), seconds).cpu()
-    normalize_latents(vae, EpisodeDataset(folders.episodes, limit=1).frames)
+    normalize_latents(vae, dataset.frames)
     _save_weights(vae, normalized)
 
 

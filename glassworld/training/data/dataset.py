@@ -18,8 +18,6 @@ class EpisodeDataset:
     ----------
     folder
         Folder of the shards.
-    limit
-        Read the first shards alone.
 
     Attributes
     ----------
@@ -38,8 +36,8 @@ class EpisodeDataset:
         No shard is readable.
     """
 
-    def __init__(self, folder: Path, limit: int | None = None) -> None:
-        paths = sorted(folder.glob("shard-*.safetensors"))[:limit]
+    def __init__(self, folder: Path) -> None:
+        paths = sorted(folder.glob("shard-*.safetensors"))
         complete = [path for path in paths if is_complete(path)]
         for path in sorted(set(paths) - set(complete)):
             print(f"{path}: damaged, left out; delete it and collect again")

@@ -33,6 +33,8 @@ from glassworld.training.trainer import CosineSchedule, Trainer, autocast, gener
 
 DECODER_EMA_DECAY = 0.997
 LOG_EVERY = 10
+NORMALIZED_CLIPS = 64
+"""Clips of the data that the mean and the variance of the latents are taken from."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,18 @@ def rescale_latents(vae: VAE, shift: Tensor, scale: Tensor) -> None:
 
 @torch.no_grad()
 def normalize_latents(vae: VAE, frames: Tensor) -> None:
-    """Give the latents of these clips (uint8 [E, N, H, W, 3]) zero mean and unit variance."""
-    latents = torch.cat([vae.encoder(to_pixels(clip[None])) for clip in frames])
+    """Give the latents of clips zero mean and unit variance.
+
+    Parameters
+    ----------
+    vae
+        Its latents are redefined.
+    frames
+        All clips, uint8 [E, N, H, W, 3]. At most `NORMALIZED_CLIPS` are encoded, evenly spaced, so
+        that each part of the data counts and the time does not grow with it.
+    """
+    chosen = torch.linspace(0, len(frames) - 1, min(len(frames), NORMALIZED_CLIPS)).round().long()
+    latents = torch.cat([vae.encoder(to_pixels(frames[index][None])) for index in chosen])
     rescale_latents(vae, latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4)))
 
 
