@@ -167,7 +167,20 @@ def test_car_racing_example_fits_its_action_space() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("Box2D") is None, reason="needs gymnasium[box2d]")
 def test_car_racing_example_drives() -> None:
     with open_gymnasium(f"CarRacing-v3@{ROOT / 'examples' / 'car_racing.yaml'}") as source:
-        image = source.reset(1)
-        for _ in range(4):
-            frames = source.step(Action((1, 0)))
-        assert (frames[-1] != image).mean() > 0.05
+
+        def played(*actions: Action) -> np.ndarray:
+            source.reset(1)
+            return np.concatenate([source.step(action) for action in actions]).astype(float)
+
+        def change(one: np.ndarray, other: np.ndarray) -> float:
+            return float(np.abs(one - other).mean())
+
+        go, left, right = Action((1, 0)), Action((1, 0), (0, -0.1)), Action((1, 0), (0, 0.1))
+        straight = played(*[go] * 6)
+        assert straight.shape == (21, 64, 96, 3)  # the start image and five blocks
+        assert (played(*[go] * 6) == straight).all()
+        # The view zooms in for a second, whatever is pressed. So gas is compared with none.
+        standing = played(*[Action((0, 0))] * 6)
+        assert change(straight[-4:], standing[-4:]) > 2
+        turned = [played(*[go] * 3, *[action] * 3)[-4:] for action in (left, right)]
+        assert change(*turned) > 2
