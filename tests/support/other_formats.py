@@ -1,5 +1,6 @@
 """One run of a program on a GPU, as every profiler that the reader knows would have written it."""
 
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -120,4 +121,89 @@ def write_nsight(path: Path, events=RUN):
     )
     database.commit()
     database.close()
+    return path
+
+
+ROCM_NAMES = {
+    "Memcpy HtoD (Pageable -> Device)": "Memcpy HtoD",
+    "Memset (Device)": "__amd_rocclr_fillBufferAligned",
+    "cudaLaunchKernel": "hipLaunchKernel",
+    "cudaStreamSynchronize": "hipStreamSynchronize",
+}
+ROCM_RUN = [
+    event
+    | {"name": ROCM_NAMES.get(event["name"], event["name"])}
+    | ({"cat": "kernel"} if event["cat"] == "gpu_memset" else {})
+    for event in RUN
+    if event["cat"] != "cpu_op"
+]
+"""The run with the names of AMD's runtime, which fills memory with a kernel, and no operators."""
+
+_KINDS = {
+    "HIP_RUNTIME_API": ["hipLaunchKernel", "hipStreamSynchronize"],
+    "MEMORY_COPY": ["MEMORY_COPY_NONE", "MEMORY_COPY_HOST_TO_DEVICE"],
+    "KERNEL_DISPATCH": ["KERNEL_DISPATCH_COMPLETE"],
+    "MARKER_CORE_RANGE_API": ["roctxThreadRangeA"],
+}
+
+
+def rocprof_document(events=ROCM_RUN):
+    """Return what `rocprofv3 --output-format json` writes of the events."""
+    groups: dict[str, list[Any]] = {
+        "hip_api": [],
+        "memory_copy": [],
+        "kernel_dispatch": [],
+        "marker_api": [],
+    }
+    symbols: dict[str, int] = {}
+    markers = []
+    for number, event in enumerate(events):
+        start, end = nanoseconds(event)
+        name, correlation = event["name"], event["args"].get("correlation", 1_000 + number)
+        group = {"user_annotation": "marker_api", "cuda_runtime": "hip_api"} | {
+            "kernel": "kernel_dispatch",
+            "gpu_memcpy": "memory_copy",
+        }
+        at = list(groups).index(group[event["cat"]])
+        record = {
+            "size": 64,
+            "kind": at,
+            "operation": 0,
+            "thread_id": TID,
+            "start_timestamp": start,
+        }
+        record |= {"end_timestamp": end, "correlation_id": {"internal": correlation, "external": 0}}
+        if event["cat"] == "user_annotation":
+            markers.append({"key": correlation, "value": name})
+        elif event["cat"] == "cuda_runtime":
+            record["operation"] = _KINDS["HIP_RUNTIME_API"].index(name)
+        elif event["cat"] == "gpu_memcpy":
+            record |= {"operation": 1, "bytes": 1 << 20, "stream_id": {"handle": 7}}
+            record |= {"src_agent_id": {"handle": 11}, "dst_agent_id": {"handle": 12}}
+        else:
+            dispatch: dict[str, Any] = {"kernel_id": symbols.setdefault(name, len(symbols) + 1)}
+            dispatch |= {"agent_id": {"handle": 12}, "queue_id": {"handle": 2**40}}
+            record |= {"dispatch_info": dispatch, "stream_id": {"handle": 7}}
+        groups[list(groups)[at]].append(record)
+    process = {
+        "metadata": {"pid": PID, "init_time": 1, "fini_time": 2},
+        "agents": [
+            {"id": {"handle": 11}, "type": 1, "name": "AMD EPYC"},
+            {"id": {"handle": 12}, "type": 2, "name": "gfx942", "cu_count": 304},
+        ],
+        "strings": {
+            "buffer_records": [{"kind": k, "operations": o} for k, o in _KINDS.items()],
+            "marker_api": markers,
+        },
+        "kernel_symbols": [
+            {"kernel_id": number, "formatted_kernel_name": name} for name, number in symbols.items()
+        ],
+        "buffer_records": groups,
+    }
+    return {"rocprofiler-sdk-tool": [process]}
+
+
+def write_rocprof(path: Path, events=ROCM_RUN):
+    """Write the events as rocprofv3 does."""
+    path.write_text(json.dumps(rocprof_document(events)), encoding="utf-8")
     return path

@@ -9,6 +9,7 @@ from pathlib import Path
 from glassworld.trace.reading.event_source import TraceSource
 from glassworld.trace.reading.events import EventStream
 from glassworld.trace.reading.nsight import NsightEvents, is_sqlite
+from glassworld.trace.reading.rocprof import RocprofEvents, is_rocprof
 from glassworld.trace.reading.source import TraceFile
 from glassworld.trace.reading.tag_scanner import TagStream
 
@@ -35,6 +36,7 @@ TORCH = Format("JSON of torch.profiler or JAX", lambda start: True, _torch_event
 
 FORMATS = (
     Format("SQLite of Nsight Systems", is_sqlite, NsightEvents),
+    Format("JSON of rocprofv3", is_rocprof, RocprofEvents),
     TORCH,
 )
 """All formats, in the order in which they are tried."""

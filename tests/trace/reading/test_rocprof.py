@@ -1,0 +1,85 @@
+"""rocprofv3's JSON gives the figures of the torch trace of the same run."""
+
+import gzip
+import json
+
+import pytest
+
+from glassworld.errors import TraceError
+from glassworld.trace import analyze
+from glassworld.trace.reading.reader import read_trace
+from tests.support.other_formats import ROCM_RUN, figures, rocprof_document, write_rocprof
+from tests.support.traces import write
+
+
+def test_rocprof_figures_equal_those_of_the_torch_trace(tmp_path):
+    torch_run = analyze(write(tmp_path / "run.json", ROCM_RUN, config=None))
+    analysis = analyze(write_rocprof(tmp_path / "results.json"))
+    assert figures(analysis) == figures(torch_run)
+    assert analysis.coverage.attributed == 12
+    assert analysis.trace.losses == []
+    assert analysis.trace.metadata["deviceProperties"] == [
+        {"id": 0, "name": "gfx942", "numSms": 304}
+    ]
+
+
+def test_rocprof_two_processes_keep_their_ids_apart(tmp_path):
+    document = rocprof_document()
+    (process,) = document["rocprofiler-sdk-tool"]
+    other = json.loads(json.dumps(process))
+    other["buffer_records"]["marker_api"] = []
+    other["metadata"]["pid"] += 1
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"rocprofiler-sdk-tool": [process, other]}), encoding="utf-8")
+    analysis = analyze(path)
+    assert analysis.coverage.launched == 24
+    assert analysis.coverage.attributed == 12
+
+
+def test_rocprof_marks_are_no_tags(tmp_path):
+    document = rocprof_document()
+    markers = document["rocprofiler-sdk-tool"][0]["buffer_records"]["marker_api"]
+    markers[0]["end_timestamp"] = markers[0]["start_timestamp"]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert len(read_trace(path).tags) == 8
+
+
+def test_rocprof_compressed_is_read(tmp_path):
+    path = tmp_path / "t.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(rocprof_document()).encode()))
+    assert len(read_trace(path).device_ops) == 12
+
+
+def test_rocprof_without_names_is_read(tmp_path):
+    document = rocprof_document()
+    process = document["rocprofiler-sdk-tool"][0]
+    del process["strings"], process["kernel_symbols"], process["agents"]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    names = read_trace(path).names
+    assert {"kernel 1", "operation 0.1", "Memcpy operation 1.1"} <= set(names)
+
+
+TEXT = json.dumps(rocprof_document())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (TEXT[: len(TEXT) // 2], "cut short or damaged"),
+        (TEXT[:40], "cut short or damaged"),
+        (TEXT.replace("start_timestamp", "begin_timestamp"), "version that is not known"),
+        (TEXT.replace('"buffer_records": {', '"records": {'), "version that is not known"),
+        ('{"rocprofiler-sdk-tool": []}', "no events"),
+        ('{"rocprofiler-sdk-tool": 5}', "version that is not known"),
+        ('{"other": 5}', "not a torch trace"),
+    ],
+)
+def test_rocprof_that_cannot_be_read_is_one_clear_line(tmp_path, text, words):
+    path = tmp_path / "t.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(TraceError, match=words) as refused:
+        read_trace(path)
+    assert str(refused.value).startswith(str(path))
+    assert "\n" not in str(refused.value)
