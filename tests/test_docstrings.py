@@ -46,7 +46,7 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
 def test_docstrings_of_functions_begin_with_a_verb() -> None:
     wrong = []
     for path in sorted((ROOT / "glassworld").rglob("*.py")):
-        for function in functions(ast.parse(path.read_text())):
+        for function in functions(ast.parse(path.read_bytes())):
             docstring = ast.get_docstring(function)
             first = docstring.split()[0].rstrip(".,:;") if docstring else "Return"
             if NO_VERB.fullmatch(first) or not re.fullmatch("[A-Z][a-z]+", first):
@@ -72,7 +72,7 @@ def test_spelling_is_american() -> None:
     for path in sorted(written_files()):
         name = path.relative_to(ROOT).as_posix()
         if path.suffix in TEXT:
-            for number, line in enumerate(path.read_text().splitlines(), 1):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                 words = set(BRITISH.findall(line)) - KEPT.get(name, set())
                 wrong += [f"{name}:{number}: {word}" for word in sorted(words)]
     assert not wrong, "\n".join(wrong)

@@ -1,4 +1,4 @@
-"""Write docs/tags.md, the index of all tags: `python -m glassworld.profiling.tag_index`.
+"""Write the index of all tags, in English and Chinese: `python -m glassworld.profiling.tag_index`.
 
 It is generated from the registry and from where the code opens each tag, so it cannot be wrong.
 """
@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from glassworld.files import replacing
-from glassworld.profiling import registry
+from glassworld.profiling import registry, tag_index_zh
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PAGE = PACKAGE.parent / "docs" / "tags.md"
+CHINESE_PAGE = PACKAGE.parent / "docs" / "zh" / "tags.md"
 
 TAGGED_SOURCES = ("generate.py", "engine/**/*.py", "models/**/*.py")
 """Where tags are opened; the trace analysis names them too, but only to find them."""
@@ -28,6 +29,8 @@ LEVELS = {
 }
 
 HEAD = """# The tags
+
+*[中文](zh/tags.md)*
 
 Every tag of a run, by level. Search a trace for the names, or see them in
 `glassworld trace report`. Braces stand for numbers: `2.3_Block_{block}` is `2.3_Block_0`, then
@@ -63,6 +66,20 @@ def tag_index() -> str:
     return "\n".join(lines)
 
 
+def chinese_tag_index() -> str:
+    """Return the page in Chinese, made from the registry and its translations."""
+    lines = [tag_index_zh.HEAD]
+    for level, title in tag_index_zh.LEVELS.items():
+        lines += [f"## 第 {level} 层：{title}", "", "| 标签 | 含义 | 原始程序 |", "|---|---|---|"]
+        for entry in registry.REGISTRY.values():
+            if entry.level == level:
+                covers = tag_index_zh.COVERS.get(entry.pattern, entry.covers)
+                origin = f"`{entry.origin}`" if entry.origin else ""
+                lines.append(f"| `{entry.pattern}` | {covers} | {origin} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def _locations() -> dict[str, list[str]]:
     """Return where the sources open each pattern, as file:line."""
     locations: dict[str, list[str]] = defaultdict(list)
@@ -87,6 +104,7 @@ def _named(path: Path) -> Iterator[tuple[str, int]]:
 
 
 if __name__ == "__main__":
-    with replacing(PAGE) as temporary:
-        temporary.write_text(tag_index(), encoding="utf-8")
-    print(PAGE)
+    for page, text in ((PAGE, tag_index()), (CHINESE_PAGE, chinese_tag_index())):
+        with replacing(page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(page)
