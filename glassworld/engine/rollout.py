@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from glassworld.engine.actions.track import ActionTrack
+from glassworld.engine.media.html import video_html
 from glassworld.engine.media.images import Frames
 from glassworld.engine.pipeline import BlockOutput
 from glassworld.specs import WorldSpec
@@ -51,11 +52,16 @@ class Rollout:
     latents: Tensor  # [1, c, T, h, w] float32 on the CPU, initial latents included
     actions: ActionTrack  # the rows of the new frames, one per pixel frame
     timings: Timings
+    frame_rate: int = 12  # content frames per second
 
     def __repr__(self) -> str:
         count, height, width, _ = self.frames.shape
         blocks = len(self.timings.blocks)
         return f"Rollout({count} frames of {height}x{width}, {blocks} blocks)"
+
+    def _repr_html_(self) -> str:
+        """Return the video, for a notebook."""
+        return f"<p>{self!r}</p>{video_html(self.frames, self.frame_rate)}"
 
 
 def report_blocks(
@@ -109,4 +115,5 @@ def collect_blocks(
         latents=torch.cat(latents, 2),
         actions=track.rows(given, given + count),
         timings=Timings(first_block, tuple(seconds)),
+        frame_rate=spec.frame_rate,
     )

@@ -15,6 +15,7 @@ from glassworld.engine.actions.files import ActionSource, load_actions
 from glassworld.engine.actions.track import Action, ActionSpace, ActionTrack, benchmark_actions
 from glassworld.engine.arguments import checked_length, checked_seed
 from glassworld.engine.checkpoint.save import save_world
+from glassworld.engine.media.html import card_html
 from glassworld.engine.media.images import ImageSource
 from glassworld.engine.media.latents import LatentsSource, read_latents
 from glassworld.engine.networks import Networks
@@ -56,6 +57,21 @@ class World:
 
     def __repr__(self) -> str:
         return f"World({self.name!r}, {self.spec.height}x{self.spec.width}, {self.device})"
+
+    def _repr_html_(self) -> str:
+        """Return a card, for a notebook."""
+        spec = self.spec
+        mouse = "mouse" if self.space.has_mouse else "no mouse"
+        facts = {
+            "frames": f"{spec.height}x{spec.width}, {spec.frame_rate} per second",
+            "mode": f"{spec.mode}: {', '.join(self.space.keyboard)}; {mouse}",
+            "block": f"{spec.frames_per_block} latent frames",
+            "denoising steps": ", ".join(map(str, spec.denoising_steps)),
+            "window": f"{spec.dit.window} latent frames",
+            "transformer": f"{spec.dit.num_layers} layers of width {spec.dit.dim}",
+            "runs on": f"{self.device}, {str(self.dtype).removeprefix('torch.')}",
+        }
+        return card_html(self.name, facts, self.note)
 
     def __copy__(self) -> World:
         return self  # nothing in it changes

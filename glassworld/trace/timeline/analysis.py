@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.profiling import registry
+from glassworld.trace.inline_html import IcicleBox, icicle_html, table_html
 from glassworld.trace.reading.columns import (
     MEMORY,
     RANGE,
@@ -58,6 +59,7 @@ INDEXED_PATTERNS = (
 
 
 MOST_LONG_OPS = 16
+MOST_SHOWN = 10  # rows of the table in a notebook
 _MODULE = re.compile(r"nn\.Module: (.+?)(?:_\d+)?$")
 
 
@@ -254,6 +256,24 @@ class Analysis:
         """Return the self time of all instances of a row."""
         return row.gpu_self_ms if self.on_gpu else row.self_cpu_ms
 
+    def _repr_html_(self) -> str:
+        """Return the slowest tags and an icicle chart of all, for a notebook."""
+        rows = self.patterns
+        boxes = [
+            IcicleBox(row.name, parent, self.ms(row), tag_color(row.pattern))
+            for row, parent in zip(rows, self.pattern_parents, strict=True)
+        ]
+        total = sum(box.ms for box in boxes if box.parent < 0) or 1.0
+        slowest = sorted(rows, key=lambda row: -self.self_ms(row))[:MOST_SHOWN]
+        table = []
+        for row in slowest:
+            own, ms = self.self_ms(row), self.ms(row)
+            share = f"{own / total:.1%}"
+            table.append((row.name, str(row.instances), f"{own:.1f}", f"{ms:.1f}", share))
+        clock = "GPU busy" if self.on_gpu else "CPU"
+        head = ("slowest tags", "count", f"self, {clock} ms", f"{clock} ms", "self, share")
+        return table_html(head, table) + icicle_html(boxes)
+
     def _rows(self, groups: PathGroups, labels: list[str]) -> Iterator[TagRow]:
         count, tree = len(groups), self.tree
         time = device_time(self.ops, tree.forest, groups.of, count)
@@ -295,6 +315,12 @@ class Analysis:
 def longest_first(ops: Iterable[LongOperation]) -> list[LongOperation]:
     """Return the longest operations in order; of equal ones, the earlier first."""
     return sorted(ops, key=lambda op: (-op.ms, op.start_ms, op.name, op.tag))[:MOST_LONG_OPS]
+
+
+def tag_color(pattern: str) -> str:
+    """Return the color of a tag's family."""
+    tag = registry.REGISTRY.get(pattern)
+    return (tag.family if tag else registry.OTHER).light
 
 
 def _total_ms(of: Codes | Ints, nanoseconds: Ints, count: int) -> Floats:
