@@ -3,12 +3,13 @@
 # make test-all  the slow tests too
 # make coverage  the quick tests with a line-by-line coverage report
 # make check     ruff and mypy, and Biome over the scripts of the pages
+# make docs      the documentation as a site in outputs/site
 # make bench     how fast this machine plays the embedded world, against the committed baseline
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test test-all coverage check bench clean
+.PHONY: demo test test-all coverage check docs bench clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,6 +37,13 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	test ! -x $(BIN)/biome || $(BIN)/biome check --error-on-warnings .
+
+.venv/docs-ready: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[docs]"
+	touch $@
+
+docs: .venv/docs-ready
+	$(BIN)/python -m mkdocs build --strict
 
 bench: .venv/ready
 	$(BIN)/glassworld bench run --device cpu --compare
