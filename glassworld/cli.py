@@ -134,6 +134,17 @@ def generate(
     save_latents: Annotated[
         Path | None, _option("save-latents", "Save the latents to this .safetensors file.", OUTPUT)
     ] = None,
+    resume: Annotated[
+        Path | None, _option("resume", "Go on with the session in this file.", RUN)
+    ] = None,
+    save_session: Annotated[
+        Path | None,
+        _option("save-session", "Save the session at the end to this file, to resume it.", OUTPUT),
+    ] = None,
+    light: Annotated[
+        bool,
+        _option("light", "Save the session without its caches: resumed less exactly.", OUTPUT),
+    ] = False,
     enable_profile: Annotated[
         bool,
         _option("enable-profile", "Record a trace with every tag: profile_trace.json.", PROFILING),

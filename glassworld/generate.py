@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from glassworld.engine.acceleration.parts import hint
 from glassworld.engine.actions.files import (
     MAX_FRAMES,
     RecordedNoise,
+    covered_frames,
     load_actions,
     recorded_noise,
 )
@@ -29,6 +30,8 @@ from glassworld.engine.media.latents import LatentsWriter, load_latents, read_la
 from glassworld.engine.media.overlay import draw_keys
 from glassworld.engine.media.video import VideoWriter
 from glassworld.engine.rollout import BlockReport
+from glassworld.engine.session import Session
+from glassworld.engine.session_file import read_header
 from glassworld.engine.variants.registry import VARIANTS, action_space
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
@@ -37,7 +40,6 @@ from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import Capture, check_mode, profile
 from glassworld.profiling.tags import tag
 from glassworld.progress import BlockProgress, Interrupt
-from glassworld.specs import TIME_FACTOR, WorldSpec
 
 if TYPE_CHECKING:
     from glassworld.profiling.capture import Mode
@@ -59,6 +61,9 @@ class GenerateOptions:
     initial_latents: Path | None = None
     output_folder: Path = Path("outputs")
     save_latents: Path | None = None
+    resume: Path | None = None
+    save_session: Path | None = None
+    light: bool = False
     enable_profile: bool = False
     profile_mode: str | None = None
     profile_blocks: str | None = None
@@ -82,9 +87,10 @@ def generate_video(options: GenerateOptions) -> bool:
         console.print(note, highlight=False, soft_wrap=True)
     if options.load.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
+    source = _Source(world, None if options.resume is None else world.resume(options.resume))
     writable_folder(options.output_folder)  # not before: bad input creates no folder
-    if options.save_latents is not None:
-        writable_file(options.save_latents)
+    for path in filter(None, (options.save_latents, options.save_session)):
+        writable_file(path)
     capture = None
     with ExitStack() as stack:
         stack.enter_context(_memory_errors())
@@ -96,9 +102,12 @@ def generate_video(options: GenerateOptions) -> bool:
                 mode = cast("Mode", options.profile_mode or "full")
                 trace = options.output_folder / TRACE
                 capture = profiled.enter_context(profile(trace, mode, inputs.recorded))
-            run = _generate(console, options, inputs, world, latents, capture)
+            run = _generate(console, options, inputs, source, latents, capture)
         if run.failure is not None:
             raise run.failure
+    if options.save_session is not None:
+        assert source.session is not None
+        source.session.save(options.save_session, options.light)
     _print_summary(console, options, run, capture)
     return run.blocks == run.total
 
@@ -124,11 +133,41 @@ class _Run:
         self.blocks += 1
 
 
+class _Source:
+    """Where blocks come from: a new session of a world, or a saved one that goes on."""
+
+    def __init__(self, world: World, session: Session | None) -> None:
+        self.world, self.session = world, session
+
+    def reports(
+        self, options: GenerateOptions, inputs: _Inputs, stop: Callable[[], bool]
+    ) -> Generator[BlockReport]:
+        """Yield the blocks of a run, until `stop` returns True before one of them."""
+        if self.session is not None:
+            session, frames = self.session, inputs.latent_frames
+            return session.stream(frames, inputs.actions, lambda _: stop())
+        assert inputs.image is not None
+
+        def note_session(session: Session) -> bool:
+            self.session = session
+            return stop()
+
+        return self.world.stream(
+            inputs.image,
+            inputs.latent_frames,
+            inputs.noise.seed if options.seed is None else options.seed,
+            inputs.actions,
+            inputs.initial,
+            inputs.noise.mode,
+            note_session,
+        )
+
+
 def _generate(
     console: Console,
     options: GenerateOptions,
     inputs: _Inputs,
-    world: World,
+    source: _Source,
     latents: LatentsWriter | None,
     capture: Capture | None,
 ) -> _Run:
@@ -140,15 +179,8 @@ def _generate(
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt(console))
         progress = stack.enter_context(BlockProgress(console))
-        videos = _Videos(options.output_folder, world, stack.enter_context(ExitStack()))
-        reports = world.stream(
-            inputs.image,
-            inputs.latent_frames,
-            inputs.noise.seed if options.seed is None else options.seed,
-            inputs.actions,
-            inputs.initial,
-            inputs.noise.mode,
-        )
+        videos = _Videos(options.output_folder, source.world, stack.enter_context(ExitStack()))
+        reports = source.reports(options, inputs, lambda: interrupt.asked)
         with closing(reports):  # its tag ends before those of the videos begin
             for report in reports:
                 run.add(report, time.perf_counter() - began)
@@ -159,7 +191,7 @@ def _generate(
                     _save_latents(latents, report, inputs.initial)
                 except DiskFullError as error:
                     run.failure = error
-                if interrupt.asked or run.failure is not None:
+                if run.failure is not None:
                     break
         progress.stage("writing videos")
         videos.finish()
@@ -221,8 +253,14 @@ def _check_flags(options: GenerateOptions) -> None:
             raise InputError(
                 f"{name}: has no effect without --enable_profile; give both or neither"
             )
+    if options.light and options.save_session is None:
+        raise InputError("light: has no effect without --save_session; give both or neither")
+    for name in ("img_path", "seed", "initial_latents"):
+        if getattr(options, name) is not None and options.resume is not None:
+            raise InputError(f"{name}: a resumed session has its own; leave it out")
     folder = options.output_folder
-    for path in (folder / VIDEO, folder / KEYS_VIDEO, options.save_latents):
+    videos = (folder / VIDEO, folder / KEYS_VIDEO)
+    for path in (*videos, options.save_latents, options.save_session):
         if path is not None:
             check_file(path)
 
@@ -236,6 +274,8 @@ def _check_files(options: GenerateOptions) -> None:
         load_start_image(options.img_path, MIN_SIDE, MIN_SIDE)
     if options.initial_latents is not None:
         load_latents(options.initial_latents)
+    if options.resume is not None:
+        read_header(options.resume)
     if options.actions is not None:
         named = options.load.variant
         variants = [VARIANTS[named]] if named in VARIANTS else list(VARIANTS.values())
@@ -253,7 +293,7 @@ def _check_files(options: GenerateOptions) -> None:
 class _Inputs:
     """Checked inputs of a run."""
 
-    image: Path
+    image: Path | None  # None: a session goes on
     latent_frames: int
     blocks: int
     actions: ActionTrack | None
@@ -266,46 +306,42 @@ def _check_inputs(options: GenerateOptions, located: LocatedWorld) -> _Inputs:
     """Read and check the inputs of a run; raises `InputError`."""
     spec = located.spec
     space = action_space(spec.mode)
-    image = options.img_path or _sample_image(located.folder)
-    load_start_image(image, spec.height, spec.width)
+    saved = None if options.resume is None else read_header(options.resume)
+    image = None
+    if saved is None:
+        image = options.img_path or _sample_image(located.folder)
+        load_start_image(image, spec.height, spec.width)
     initial = read_latents(options.initial_latents, spec)
     initial_frames = 0 if initial is None else initial.shape[2]
+    # Rows of actions before the new frames' own, and latent frames that are there already.
+    before, earlier = 0, initial_frames
+    if saved is not None:
+        before, earlier = spec.pixel_frames(saved.start), saved.start
     actions, noise = None, RecordedNoise(None, "run")
     if options.actions is not None:
         actions = load_actions(options.actions, space)
         noise = recorded_noise(options.actions)
     frames = options.num_output_frames
-    if frames is None:
-        frames = DEFAULT_FRAMES if actions is None else _frames_for(actions, initial_frames, spec)
+    if frames is None and actions is not None:
+        frames = covered_frames(len(actions), earlier, spec, before)
+    elif frames is None:
+        frames = (saved.frames_left if saved else 0) or DEFAULT_FRAMES
     if frames <= 0 or frames % spec.frames_per_block:
         raise InputError(
             f"num_output_frames {frames}: must be a positive multiple of the "
             f"{spec.frames_per_block} latent frames of a block"
         )
-    pixels = spec.pixel_frames(initial_frames + frames)
+    pixels = spec.pixel_frames(earlier + frames)
     if pixels > MAX_FRAMES:
         raise InputError(
             f"num_output_frames {frames}: that is {pixels} pixel frames; "
             f"ask for fewer, a run has at most {MAX_FRAMES}"
         )
     if actions is not None:
-        actions = actions.fitted(space, pixels)
+        actions = actions.fitted(space, pixels - before)
     blocks = frames // spec.frames_per_block
     recorded = _block_range(options.profile_blocks, blocks)
     return _Inputs(image, frames, blocks, actions, initial, recorded, noise)
-
-
-def _frames_for(actions: ActionTrack, initial_frames: int, spec: WorldSpec) -> int:
-    """Return how many new latent frames the actions are enough for, in whole blocks."""
-    step = spec.frames_per_block
-    frames = ((len(actions) - 1) // TIME_FACTOR + 1 - initial_frames) // step * step
-    if frames < step:
-        needed = spec.pixel_frames(initial_frames + step)
-        raise ActionError(
-            f"actions: {len(actions)} rows, but the first block needs {needed}, "
-            "one per pixel frame; give more actions"
-        )
-    return frames
 
 
 def _sample_image(folder: Path | None) -> Path:
@@ -351,6 +387,8 @@ def _print_summary(
     line("with keys", folder / KEYS_VIDEO)
     if options.save_latents is not None:
         line("latents", options.save_latents)
+    if options.save_session is not None:
+        line("session", options.save_session)
     if traced:
         line("trace", folder / TRACE)
         line("report", report)

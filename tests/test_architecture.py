@@ -55,6 +55,7 @@ ROOMS = {
         "overlap rollout",
         "session_file",
         "session",
+        "light_session",
         "checkpoint",
         "world",
         "batch acceleration",

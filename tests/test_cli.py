@@ -21,7 +21,8 @@ from tests.support.release import write_release
 
 FLAGS = """world variant config_path checkpoint_path pretrained_model_path img_path output_folder
 seed device num_output_frames enable_profile vae_compile_mode dtype actions save_latents
-initial_latents profile_mode profile_blocks random_weights accelerate tiny_decoder"""
+initial_latents profile_mode profile_blocks random_weights accelerate tiny_decoder resume
+save_session light"""
 
 
 @pytest.fixture(scope="module")

@@ -165,3 +165,41 @@ def test_folder_of_any_name_works_in_the_c_locale(tmp_path: Path, release: list[
         "profile_trace_report.html",
         "潜.safetensors",
     }
+
+
+def test_resumed_run_goes_on_where_the_saved_one_ended(
+    tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = load_world(config_path=release[1], pretrained_model_path=release[3])
+    image = release[release.index("--img_path") + 1]
+    session, light = tmp_path / "walk.gws", tmp_path / "light.gws"
+    actions = ["--actions", "w*9 w+left*12 a*12"]
+    assert run(release, tmp_path / "a", "--seed", 7, *actions, "--save-session", session) == 0
+    assert f"session      {session}" in capsys.readouterr().out
+    resumed = [*release[:4], "--resume", str(session)]
+    flags = ["--save-session", light, "--light", "--save-latents", tmp_path / "b.safetensors"]
+    assert run(resumed, tmp_path / "b", "--actions", "a*15", *flags) == 0
+    expected = world.start(image, 7, 9)
+    list(expected.stream(9, "w*9 w+left*12 a*12"))
+    report = next(expected.stream(3, "a*12"))
+    saved = load_file(tmp_path / "b.safetensors")["latents"]
+    np.testing.assert_allclose(saved, report.latents, atol=1e-5)
+    assert len(read_video(tmp_path / "b" / "demo.mp4")) == 12
+    assert light.stat().st_size < session.stat().st_size / 10
+    assert world.resume(light).state.start == 12
+
+
+def test_flags_that_a_resumed_session_has_no_use_for_are_refused(
+    tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = ["--resume", str(tmp_path / "none.gws")]
+    cases = {
+        "seed: a resumed session has its own": [*release[:4], *resume, "--seed", "3"],
+        "img_path: a resumed session has its own": [*release, *resume],
+        "none.gws: no such file": [*release[:4], *resume],
+        "light: has no effect without --save_session": [*release, "--light"],
+    }
+    for message, flags in cases.items():
+        assert run(flags, tmp_path / "out") == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -100,6 +100,13 @@ class ActionHistory:
             assert mouse is not None
             self.mouse = np.concatenate([self.mouse[dropped:], mouse])
 
+    def between(self, first: int, end: int | None = None) -> ActionHistory:
+        """Return the history of pixel frames `first` to `end`, as far as their rows are kept."""
+        first = max(first, self.first)
+        rows = slice(first - self.first, None if end is None else max(0, end - self.first))
+        mouse = None if self.mouse is None else self.mouse[rows]
+        return ActionHistory(self.keyboard[rows], mouse, first)
+
     def windows(self, start: int, frames: int, rows: int, like: Tensor) -> ActionWindows:
         """Return the actions that latent frames `start` on see: frame f the `rows` before row 4f.
 

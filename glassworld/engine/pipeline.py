@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -27,8 +27,9 @@ from glassworld.engine.sampling import (
     flow_to_x0,
     renew_noise,
 )
-from glassworld.engine.state import NetworkState, SessionState
+from glassworld.engine.state import NetworkState, SessionState, recent_frames
 from glassworld.models.transformer.action import ActionWindows
+from glassworld.models.transformer.kv_cache import CacheSlots
 from glassworld.models.transformer.layer import BlockPosition
 from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import describe_block
@@ -159,7 +160,8 @@ class Pipeline:
                 copies = decode() if executor is None else executor.submit(decode)
             with tag(tags.UPDATE_CACHE, block=block):
                 self._update_cache(latents, network_state, conditioning)
-        for state in states:
+        for row, state in enumerate(states):
+            state.remember(latents[row : row + 1], recent_frames(self.spec))
             state.start += self.spec.frames_per_block
             state.block += 1
         return BlockOutput(latents, copies)
@@ -272,8 +274,34 @@ class Pipeline:
         with using_free_cores(device), self.plan.attention(), tag(tags.INITIAL_LATENTS):
             for block in torch.split(self._to_device(latents), frames, dim=2):
                 self._update_cache(block, state, self.conditioning(state))
+                state.remember(block, recent_frames(self.spec))
                 state.start += frames
         state.prefilled = state.start
+
+    @torch.inference_mode()
+    def rebuild(self, latents: Tensor, state: SessionState) -> None:
+        """Rebuild empty caches from the latents `[1, c, f, h, w]` that end at `state.start`.
+
+        As if the session had begun with them, but at their positions. If it did, the caches are the
+        same; if not, they lack the influence of earlier frames. Needs a world without sinks.
+        """
+        end, frames, window = state.start, self.spec.frames_per_block, self.spec.dit.window
+        first = end - latents.shape[2]
+        with using_free_cores(self.networks.device), self.plan.attention():
+            latents = self._to_device(latents)
+            for index, block in enumerate(torch.split(latents, frames, dim=2)):
+                state.start = first + index * frames
+                slots = CacheSlots.for_block(index * frames, frames, window)
+                conditioning = self.conditioning(state)
+                place = replace(conditioning.place, self_slots=slots, action_slots=slots)
+                self._update_cache(block, state, replace(conditioning, place=place))
+            decoded = latents[:, :, max(0, state.prefilled - first) :]
+            if decoded.shape[2]:
+                decoded = decoded.to(self.networks.decoder_dtype)
+                for _ in self.networks.decoder.stream(decoded, state.decoder):
+                    pass  # its memory is all that counts
+        state.caches = [cache.roll(first % window, 0) for cache in state.caches]
+        state.start, state.recent = end, latents
 
     def conditioning(self, state: SessionState) -> BlockConditioning:
         """Return the image condition, the position and the actions of a session's next block."""

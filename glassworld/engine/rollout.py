@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -62,6 +62,14 @@ class Rollout:
     def _repr_html_(self) -> str:
         """Return the video, for a notebook."""
         return f"<p>{self!r}</p>{video_html(self.frames, self.frame_rate)}"
+
+
+def until_stopped(blocks: int, stop: Callable[[], bool] | None) -> Iterator[int]:
+    """Yield the indices of `blocks` blocks, until `stop` returns True before one of them."""
+    for index in range(blocks):
+        if stop is not None and stop():
+            return
+        yield index
 
 
 def report_blocks(

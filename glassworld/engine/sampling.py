@@ -104,9 +104,12 @@ class NoiseSource:
         self.frame_shape = frame_shape
         self.generator = torch.Generator().manual_seed(seed)
         self.run = None if frames is None else self._draw(frames)
+        self.open_ended = False  # goes on past the end of the run, block by block
 
     def block_noise(self, start: int, frames: int) -> Tensor:
         """Return the noise `[1, c, frames, h, w]` of the block at the run's new frame `start`."""
+        if self.run is not None and self.open_ended and start >= self.run.shape[2]:
+            self.run = None
         if self.run is None:
             return self._draw(frames)
         if start + frames > self.run.shape[2]:
@@ -126,7 +129,7 @@ class NoiseSource:
     def copy(self) -> NoiseSource:
         """Return a source that will draw the same."""
         twin = object.__new__(NoiseSource)
-        twin.frame_shape, twin.run = self.frame_shape, self.run
+        twin.frame_shape, twin.run, twin.open_ended = self.frame_shape, self.run, self.open_ended
         twin.generator = torch.Generator()
         twin.generator.set_state(self.generator.get_state())
         return twin

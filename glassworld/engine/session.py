@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NoReturn, overload
@@ -12,15 +13,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 import torch
 from torch import Tensor
 
-from glassworld.engine.actions.track import Action, ActionTrack
+from glassworld.engine.actions.files import ActionSource, load_actions
+from glassworld.engine.actions.track import Action, ActionTrack, benchmark_actions, join_tracks
+from glassworld.engine.arguments import checked_length
 from glassworld.engine.conditioning import ActionHistory, ImageLatents
 from glassworld.engine.media.images import Frames, ImageSource, load_start_image
 from glassworld.engine.overlap import stream_blocks
 from glassworld.engine.pipeline import OnFrames
+from glassworld.engine.rollout import BlockReport, report_blocks, until_stopped
 from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.sampling import NoiseSource
 from glassworld.engine.session_file import save_session
-from glassworld.engine.state import SessionState
+from glassworld.engine.state import SessionState, recent_rows
 from glassworld.errors import InputError
 from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.profiling import registry as tags
@@ -77,9 +81,13 @@ class Session:
 
     def hold(self, action: Action) -> None:
         """Set the action of the next block."""
-        track = self.world.space.fill(action, self.next_frames)
-        keep = self.world.spec.dit.action.rows
-        self.state.actions.append(track.keyboard, track.mouse, keep)
+        self._set_actions(self.world.space.fill(action, self.next_frames))
+
+    def _set_actions(self, track: ActionTrack) -> None:
+        """Set the actions of the next blocks, in place of any that were set."""
+        spec, state = self.world.spec, self.state
+        state.actions = state.actions.between(0, spec.pixel_frames(state.start))
+        state.actions.append(track.keyboard, track.mouse, recent_rows(spec))
 
     def advance(self, on_frames: OnFrames | None = None) -> tuple[Frames, Tensor]:
         """Return the frames and latents of the next block, whose actions are set."""
@@ -125,22 +133,71 @@ class Session:
         if refused:
             raise refused[0]
 
+    def stream(
+        self,
+        num_latent_frames: int,
+        actions: ActionSource | None = None,
+        stop: Callable[[Session], bool] | None = None,
+    ) -> Generator[BlockReport]:
+        """Yield reports of the next blocks, `num_latent_frames` in all.
+
+        Past the end of a run whose length was known, noise is drawn block by block. `actions`: one
+        row for each new pixel frame. By default, those of the session's run that are left, then
+        random ones, as in `World.generate`. `stop` as in `World.stream`. Raises an `InputError` at
+        once if anything does not fit.
+        """
+        spec, state = self.world.spec, self.state
+        num_latent_frames = checked_length(num_latent_frames, spec)
+        end = spec.pixel_frames(state.start + num_latent_frames)
+        track = self._next_actions(actions, end - spec.pixel_frames(state.start))
+        self._set_actions(track)
+        state.noise.open_ended = True
+        return self._reports(num_latent_frames // spec.frames_per_block, track, stop)
+
+    def _next_actions(self, actions: ActionSource | None, rows: int) -> ActionTrack:
+        """Return `rows` rows of the given actions; by default what is left of the run's own."""
+        space, state = self.world.space, self.state
+        if isinstance(actions, Action):
+            return space.fill(actions, rows)
+        if actions is not None:
+            return load_actions(actions, space).fitted(space, rows)
+        first = self.world.spec.pixel_frames(state.start)
+        left = state.actions.between(first, first + rows)
+        drawn = benchmark_actions(space, first + rows, state.config["seed"])
+        held = len(left.keyboard)
+        if held == 0:
+            return drawn.rows(first, first + rows)
+        own = ActionTrack(left.keyboard, left.mouse)
+        return own if held == rows else join_tracks([own, drawn.rows(first + held, first + rows)])
+
+    def _reports(
+        self, blocks: int, track: ActionTrack, stop: Callable[[Session], bool] | None
+    ) -> Generator[BlockReport]:
+        """Yield a report of each block, whose actions are set."""
+        ahead = self.state.noise.run is not None
+        turns = until_stopped(blocks, None if stop is None else partial(stop, self))
+        with tag(tags.PIPELINE_INFERENCE):
+            outputs = stream_blocks(self.world.pipeline, self.state, turns, ahead)
+            yield from report_blocks(outputs, blocks, track, 0)
+
     @overload
     def save(self) -> SessionState: ...
 
     @overload
-    def save(self, path: str | Path) -> None: ...
+    def save(self, path: str | Path, light: bool = False) -> None: ...
 
-    def save(self, path: str | Path | None = None) -> SessionState | None:
+    def save(self, path: str | Path | None = None, light: bool = False) -> SessionState | None:
         """Return a copy of the state, to come back to with `restore`; or write it to `path`.
 
         `World.resume` goes on from the file with the same bits. It has 15 MB for the embedded
-        world and 3 GB at the released size. Raises `InputError` if it cannot be written.
+        world and 3 GB at the released size. A `light` file has about a hundredth of that, but
+        `World.resume` rebuilds the caches: a session older than two windows then goes on with
+        frames that differ. Raises `InputError` if the file cannot be written.
         """
         if path is None:
             return self.state.copy()
         with self.turn():
-            save_session(Path(path), self.world, self.state)
+            save_session(Path(path), self.world, self.state, light)
         return None
 
     def restore(self, state: SessionState) -> None:

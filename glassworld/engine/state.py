@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple, NoReturn
 
+import torch
 from torch import Tensor
 
 from glassworld.engine.conditioning import ActionHistory, ImageLatents
@@ -16,6 +17,20 @@ from glassworld.engine.sampling import NoiseSource
 from glassworld.errors import InputError
 from glassworld.models.transformer.kv_cache import KeyValues, LayerCache
 from glassworld.models.vae.causal_conv import FeatureCache
+from glassworld.specs import TIME_FACTOR, WorldSpec
+
+RECENT_WINDOWS = 2
+"""Windows of latents that a session keeps, to rebuild its caches from."""
+
+
+def recent_frames(spec: WorldSpec) -> int:
+    """Return how many latent frames a session keeps: `RECENT_WINDOWS` windows, in whole blocks."""
+    return -(-RECENT_WINDOWS * spec.dit.window // spec.frames_per_block) * spec.frames_per_block
+
+
+def recent_rows(spec: WorldSpec) -> int:
+    """Return how many rows of actions the kept latent frames and the next block see."""
+    return spec.dit.action.rows + TIME_FACTOR * recent_frames(spec)
 
 
 class DecoderPart(NamedTuple):
@@ -91,7 +106,8 @@ class SessionState(NetworkState):
     `start` is the latent frame at which the next block begins, `block` its number; `prefilled` of
     the latent frames were given (an extension) rather than generated; `condition` is the first
     block's, prepared ahead, and None from then on; `shift` is by how many slots the rings are
-    rolled; `config` describes the run in traces.
+    rolled; `config` describes the run in traces; `recent` holds the latents of the last
+    `recent_frames`, `[1, c, f, h, w]`, from which a light file rebuilds the caches.
     """
 
     decoder: FeatureCache
@@ -104,6 +120,7 @@ class SessionState(NetworkState):
     block: int = 0
     prefilled: int = 0
     shift: int = 0
+    recent: Tensor | None = None
 
     def __repr__(self) -> str:
         return f"SessionState({self.progress}, {self.nbytes / 1e6:.1f} MB)"
@@ -126,6 +143,11 @@ class SessionState(NetworkState):
         """Latent frames generated so far, without those that were given."""
         return self.start - self.prefilled
 
+    def remember(self, latents: Tensor, keep: int) -> None:
+        """Keep the latents `[1, c, f, h, w]` of a block, and of the last `keep` frames in all."""
+        parts = [latents] if self.recent is None else [self.recent, latents]
+        self.recent = torch.cat(parts, 2)[:, :, -keep:].clone()
+
     def copy(self) -> SessionState:
         """Return a state that shares no tensor which a block writes."""
         return SessionState(
@@ -141,6 +163,7 @@ class SessionState(NetworkState):
             block=self.block,
             prefilled=self.prefilled,
             shift=self.shift,
+            recent=self.recent,
         )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args
 
@@ -15,18 +16,25 @@ from glassworld.engine.actions.files import ActionSource, load_actions
 from glassworld.engine.actions.track import Action, ActionSpace, ActionTrack, benchmark_actions
 from glassworld.engine.arguments import checked_length, checked_seed
 from glassworld.engine.checkpoint.save import save_world
+from glassworld.engine.light_session import rebuild_session
 from glassworld.engine.media.html import card_html
 from glassworld.engine.media.images import ImageSource
 from glassworld.engine.media.latents import LatentsSource, read_latents
 from glassworld.engine.networks import Networks
 from glassworld.engine.overlap import stream_blocks
 from glassworld.engine.pipeline import ExecutionPlan, Pipeline
-from glassworld.engine.rollout import BlockReport, Rollout, collect_blocks, report_blocks
+from glassworld.engine.rollout import (
+    BlockReport,
+    Rollout,
+    collect_blocks,
+    report_blocks,
+    until_stopped,
+)
 from glassworld.engine.run_config import describe
 from glassworld.engine.runtime.threads import using_free_cores
 from glassworld.engine.sampling import NoiseMode
 from glassworld.engine.session import PreparedInputs, Session, open_session, prepare_inputs
-from glassworld.engine.session_file import load_session
+from glassworld.engine.session_file import SessionReader, exact_state
 from glassworld.engine.variants.registry import action_space
 from glassworld.errors import InputError
 from glassworld.profiling import registry as tags
@@ -114,13 +122,16 @@ class World:
         return open_session(self, inputs, config)
 
     def resume(self, path: str | Path) -> Session:
-        """Go on with a session that `Session.save` wrote to a file, with the same bits.
+        """Go on with a session that `Session.save` wrote to a file.
 
-        Raises `InputError` for a file that is damaged or of another world.
+        With the same bits, unless the file is light: then the caches are rebuilt, which takes
+        as long as a few blocks. Raises `InputError` for a file that is damaged or of another world.
         """
-        state = load_session(Path(path), self)
-        describe_run(state.config)
-        return Session(self, state)
+        file = SessionReader(Path(path), self)
+        light = file.header.light
+        session = rebuild_session(self, file) if light else Session(self, exact_state(file))
+        describe_run(session.state.config)
+        return session
 
     def generate(
         self,
@@ -155,16 +166,18 @@ class World:
         actions: ActionSource | None = None,
         initial_latents: LatentsSource | None = None,
         noise: NoiseMode = "run",
+        stop: Callable[[Session], bool] | None = None,
     ) -> Generator[BlockReport]:
         """Yield the blocks of the run that `generate` with these arguments returns whole.
 
         Nothing of a block is kept, so memory does not grow with the frames. Of `noise` "run", all
         noise is drawn first and kept: as many numbers as the latents have. Close the generator to
-        end a run early. Raises an `InputError` at once if anything does not fit.
+        end a run early. `stop` is called with the session before each block. Once it returns
+        True, the blocks that are begun are yielded, and the session stands after the last one:
+        save it then. Raises an `InputError` at once if anything does not fit.
         """
-        return self._blocks(
-            self._prepare(image, num_latent_frames, seed, actions, initial_latents, noise)
-        )
+        run = self._prepare(image, num_latent_frames, seed, actions, initial_latents, noise)
+        return self._blocks(run, stop)
 
     def _prepare(
         self,
@@ -193,16 +206,17 @@ class World:
         blocks = num_latent_frames // self.spec.frames_per_block
         return _Run(inputs, inputs.track, initial, blocks, config, noise)
 
-    def _blocks(self, run: _Run) -> Generator[BlockReport]:
+    def _blocks(
+        self, run: _Run, stop: Callable[[Session], bool] | None = None
+    ) -> Generator[BlockReport]:
         """Generate a run's blocks as they are asked for."""
         with tag(tags.PIPELINE_INFERENCE):
             session = open_session(self, run.inputs, run.config)
             if run.initial is not None:
                 self.pipeline.prefill(run.initial, session.state)
             frame = self.spec.pixel_frames(session.state.start)
-            outputs = stream_blocks(
-                self.pipeline, session.state, range(run.blocks), ahead=run.noise == "run"
-            )
+            turns = until_stopped(run.blocks, None if stop is None else partial(stop, session))
+            outputs = stream_blocks(self.pipeline, session.state, turns, run.noise == "run")
             yield from report_blocks(outputs, run.blocks, run.track, frame)
 
     def save(self, folder: str | Path) -> None:

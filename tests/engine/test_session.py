@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from glassworld.engine.actions.track import Action
+from glassworld.engine.state import recent_rows
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.profiling import registry as tags
@@ -96,7 +97,7 @@ def test_long_session_takes_no_more_memory(world: World, blocks: int) -> None:
         session.step(FORWARD)
     assert session.state.start == 3 * (14 + blocks)
     assert session.state.nbytes == held
-    assert len(session.state.actions.keyboard) <= 24
+    assert len(session.state.actions.keyboard) <= 12 + recent_rows(world.spec)
 
 
 def test_run_takes_a_single_action_and_refuses_what_is_none(world: World) -> None:

@@ -109,7 +109,7 @@ def _change(path: Path, **header: object) -> None:
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        ({"version": 2}, "of version 2"),
+        ({"version": 3}, "of version 3"),
         ({"dtype": "torch.bfloat16"}, "load the world with dtype bfloat16"),
         ({"start": "three"}, "not a readable session"),
         ({"owner": "x"}, "not a readable session"),

@@ -28,6 +28,7 @@ from glassworld.engine.sampling import MAX_SEED, NoiseMode
 from glassworld.errors import ActionError
 from glassworld.file_signatures import describe_content, read_head
 from glassworld.files import replacing
+from glassworld.specs import TIME_FACTOR, WorldSpec
 
 SUFFIXES = (".csv", ".tsv", ".json", ".txt")
 
@@ -153,6 +154,23 @@ def recorded_noise(source: str | Path) -> RecordedNoise:
     if mode not in get_args(NoiseMode):
         raise ActionError(f"{path}: noise {mode!r:.40} is neither 'run' nor 'blocks'")
     return RecordedNoise(seed, mode)
+
+
+def covered_frames(rows: int, earlier: int, spec: WorldSpec, before: int = 0) -> int:
+    """Return how many new latent frames `rows` of actions are enough for, in whole blocks.
+
+    `earlier`: latent frames before the new ones. The rows cover them too, from pixel frame `before`
+    on. Raises `ActionError` if they are not enough for a block.
+    """
+    step = spec.frames_per_block
+    frames = ((before + rows - 1) // TIME_FACTOR + 1 - earlier) // step * step
+    if frames < step:
+        needed = spec.pixel_frames(earlier + step) - before
+        raise ActionError(
+            f"actions: {rows} rows, but the first block needs {needed}, "
+            "one per pixel frame; give more actions"
+        )
+    return frames
 
 
 def save_actions(path: str | Path, track: ActionTrack, space: ActionSpace) -> None:

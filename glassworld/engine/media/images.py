@@ -230,6 +230,12 @@ def _prepare(image: Image.Image, height: int, width: int, name: str) -> npt.NDAr
     return np.ascontiguousarray(((pixels / 255 - 0.5) / 0.5).transpose(2, 0, 1))
 
 
+def as_bytes(pixels: npt.NDArray[np.float32]) -> Frames:
+    """Return the image `[H, W, 3]` of which `load_start_image` returned `pixels`."""
+    image: Frames = np.rint((pixels.transpose(1, 2, 0) * 0.5 + 0.5) * 255).astype(np.uint8)
+    return image
+
+
 def crop_and_resize(image: Image.Image, height: int, width: int) -> Image.Image:
     """Return the center of an RGB image, cropped to the shape `height` x `width` and resized."""
     # `crop` rounds the box's float edges to whole pixels, as the models' own preparation does;
