@@ -36,8 +36,9 @@ BLOCK = 128
 def dequantized(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
     """Return the tensors with 8-bit weights multiplied out, in float32; their scales are gone.
 
-    Raises `CheckpointError` for integers without a scale, for a scale of a shape that does not
-    fit, and for one that belongs to no weight.
+    Raises `CheckpointError` for integers without a scale, for a weight without one where others
+    have one, for a scale of a shape that does not fit or not above 0, and for one that belongs to
+    no weight.
     """
     plain: Tensors = {}
     scales, used = {name for name in tensors if _weight_of(name) is not None}, set[str]()
@@ -49,6 +50,8 @@ def dequantized(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
             plain[name] = _multiplied(tensor, tensors[scale], name, scale, source)
             used.add(scale)
         elif tensor.dtype in FLOATS and scale is None:
+            if tensor.dtype in FLOAT8 and tensor.dim() > 1 and scales:
+                raise CheckpointError(f"{source}: {name} has no scale, although others have one")
             plain[name] = tensor
         else:
             raise CheckpointError(f"{source}: {_unreadable(name, tensor, scale)}")
@@ -84,6 +87,8 @@ def _multiplied(weight: Tensor, scale: Tensor, name: str, scale_name: str, sourc
     if scale.dtype not in FLOATS:
         raise CheckpointError(f"{source}: {scale_name} holds {scale.dtype}; scales must be floats")
     numbers, factor = weight.float(), scale.float()
+    if (factor < 0).any() or (factor.numel() == 1 and not factor.any()):
+        raise CheckpointError(f"{source}: {scale_name} is not above 0, which no scale is")
     if factor.numel() == 1:
         return numbers * factor.reshape(())
     rows = weight.shape[0] if weight.dim() else 0

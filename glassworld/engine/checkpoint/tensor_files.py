@@ -1,4 +1,7 @@
-"""Files of tensors: read safely, whole or in shards; and their shapes without the tensors."""
+"""Files of tensors: read safely, whole or in shards; and their shapes without the tensors.
+
+The format of a file is that of its content: tools give the same names to both.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,19 @@ import pickle
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+import zipfile
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from glassworld.errors import CheckpointError
+from glassworld.file_signatures import describe_content, read_head
 
 Tensors = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
@@ -23,6 +30,8 @@ Shapes = dict[str, tuple[int, ...]]
 T = TypeVar("T")
 
 SAFETENSORS, INDEX = ".safetensors", ".safetensors.index.json"
+ANY_INDEX = ".index.json"
+"""The end of the name of any index of shards, of safetensors or of pickles."""
 
 STARTS = (b"PK\x03\x04", b"\x80")  # of what torch saves: a zip file, formerly a pickle
 DAMAGED = (
@@ -40,41 +49,40 @@ MOST_NESTED = 3
 OPTIMIZER = ("state", "param_groups")
 """The names in an optimizer's state, which is no checkpoint of a network."""
 
-_SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.(?:safetensors|bin)")
+_NUMPY_SCALAR = np.int64(0).__reduce__()[0]
+TRAINING_TYPES: tuple[Any, ...] = (
+    Namespace,
+    type(Path()),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")),
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),  # by the name of NumPy 1
+    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
+)
+"""What trainings keep beside the tensors, such as their arguments; reading it runs no code."""
+
+_SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.(safetensors|bin)")
 
 
 def read_tensors(path: Path) -> Tensors:
     """Return all tensors of a checkpoint, memory-mapped where the format allows.
 
-    `path`: a .safetensors file, the .safetensors.index.json of several, or a .pth: of the tensors,
-    or of a training's dictionary with one dictionary of tensors in it, such as "state_dict". Raises
-    `CheckpointError` for a file that is missing, truncated, one shard of several, or a pickle of
-    anything else, or of several such dictionaries.
+    `path`: a file of safetensors, or one that torch saved, of the tensors, or of a training's
+    dictionary with one dictionary of tensors in it, such as "state_dict"; or the index.json of
+    several such files. Raises `CheckpointError` for a file that is missing, truncated, one shard of
+    several, or a pickle of anything else, or of several such dictionaries.
     """
-    if path.name.endswith(INDEX):
-        return {
-            name: tensor
-            for shard, names in _shards(path)
-            for name, tensor in _only(_read_safetensors(shard), names, shard).items()
-        }
-    _require_file(path)
-    if path.suffix == SAFETENSORS:
-        return _read_safetensors(path)
-    return _read_pickle(path)
+    if path.name.endswith(ANY_INDEX):
+        return _merged(path, _read_file, _equal)
+    require_file(path)
+    return _read_file(path)
 
 
 def read_shapes(path: Path) -> Shapes:
     """Return the shapes of a checkpoint's tensors; of safetensors, only the header is read."""
-    if path.name.endswith(INDEX):
-        return {
-            name: shape
-            for shard, names in _shards(path)
-            for name, shape in _only(_header_shapes(shard), names, shard).items()
-        }
-    _require_file(path)
-    if path.suffix == SAFETENSORS:
-        return _header_shapes(path)
-    return shapes(_read_pickle(path))
+    if path.name.endswith(ANY_INDEX):
+        return _merged(path, _shapes_of_file, lambda one, other: one == other)
+    require_file(path)
+    return _shapes_of_file(path)
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> Shapes:
@@ -82,54 +90,157 @@ def shapes(tensors: Mapping[str, Tensor]) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
+def _read_file(path: Path) -> Tensors:
+    return _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+
+
+def _shapes_of_file(path: Path) -> Shapes:
+    if _is_safetensors(path):
+        return {name: tuple(entry["shape"]) for name, entry in _header(path)[1].items()}
+    return shapes(_read_pickle(path))
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file holds safetensors, False if torch saved it; raise for anything else."""
+    try:
+        head = read_head(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LARGEST_HEADER:
+        return True
+    if head.startswith(STARTS):
+        return False
+    kind = describe_content(head)
+    if kind is None and head.isascii() and head.decode().strip().isprintable():
+        kind = f"a text that begins {head.decode().strip()!r:.40}"
+    reason = f"is {kind}, not a checkpoint" if kind else "truncated or not a checkpoint"
+    raise CheckpointError(f"{path}: {reason}")
+
+
+def require_file(path: Path) -> None:
+    """Raise `CheckpointError` if a checkpoint is missing, unfinished or one shard; say which."""
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; name the checkpoint file in it")
+    control = path.with_name(f"{path.name}.aria2")
+    if not path.is_file() or control.exists():
+        raise CheckpointError(f"{path}: {_why_missing(path)}")
     shard = _SHARD.fullmatch(path.name)
     if shard and int(shard[3]) > 1:
         raise CheckpointError(
             f"{path}: one of {int(shard[3])} shards, not a whole checkpoint; name the index "
-            f"{shard[1]}{INDEX} with all shards beside it"
+            f"{shard[1]}.{shard[4]}{ANY_INDEX} with all shards beside it"
         )
 
 
+_REFUSED = re.compile(r"GLOBAL (\S+) was not")
+
+UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2", ".tmp")
+"""What programs append to the name of a file that they have not downloaded whole."""
+
+
+def _why_missing(path: Path) -> str:
+    """Return why a checkpoint is not there, as far as its folder tells."""
+    if path.is_symlink():
+        return f"links to {path.readlink()}, which is missing; download it again"
+    unfinished = [end for end in UNFINISHED if path.with_name(path.name + end).exists()]
+    if unfinished:
+        return f"is not downloaded yet: {path.name}{unfinished[0]} is unfinished; download it again"
+    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+    shards = filter(None, (_SHARD.fullmatch(file.name) for file in siblings))
+    of_this = sorted(shard[0] for shard in shards if path.name == f"{shard[1]}.{shard[4]}")
+    if of_this:
+        return (
+            f"no such checkpoint file; shards of it are there, such as {of_this[0]}, but not their "
+            f"index {path.name}{ANY_INDEX}"
+        )
+    return "no such checkpoint file"
+
+
 def _read_safetensors(path: Path) -> Tensors:
+    begin, header = _header(path)
+    size, wanted = path.stat().st_size, begin + _data_bytes(path, header)
+    if size < wanted:
+        raise CheckpointError(
+            f"{path}: truncated: {size:,} of its {wanted:,} bytes are there; download or copy it "
+            "again"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: truncated or not safetensors ({error})") from None
+        reason = str(error).removeprefix("Error while deserializing header: ")
+        raise CheckpointError(f"{path}: damaged safetensors ({reason})") from None
 
 
-def _header_shapes(path: Path) -> Shapes:
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return where the data of safetensors begin, and the header's entry of each tensor."""
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
-            if size > LARGEST_HEADER:
-                raise ValueError("no header")
-            header = json.loads(file.read(size))
-        return {
-            name: tuple(int(side) for side in entry["shape"])
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
+            content = file.read(size)
+            if len(content) < size:
+                raise CheckpointError(f"{path}: truncated within its header; download it again")
+            header = json.loads(content)
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        for entry in entries.values():
+            entry["shape"] = [int(side) for side in entry["shape"]]
+        return 8 + size, entries
+    except CheckpointError:
+        raise
     except (*DAMAGED, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: truncated or not safetensors ({str(error).splitlines()[0]})"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: truncated or not safetensors ({reason})") from None
+
+
+def _data_bytes(path: Path, header: Mapping[str, Any]) -> int:
+    try:
+        return max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    except DAMAGED:
+        raise CheckpointError(f"{path}: damaged safetensors (without offsets)") from None
+
+
+def _merged(
+    index: Path, read: Callable[[Path], dict[str, T]], equal: Callable[[T, T], bool]
+) -> dict[str, T]:
+    """Return what all shards of an index hold; what two of them hold must be equal."""
+    merged: dict[str, T] = {}
+    for shard, names in _shards(index):
+        content = read(shard)
+        for name in names:
+            if name not in content:
+                raise CheckpointError(
+                    f"{shard}: its index says that {name} is in it, but it is not"
+                )
+        for name, value in content.items():
+            if name in merged and not equal(merged[name], value):
+                raise CheckpointError(f"{shard}: {name} is in another shard too, and differs")
+            merged[name] = value
+    return merged
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors hold the same bytes."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(*(each.contiguous().flatten().view(torch.uint8) for each in (one, other)))
 
 
 def _shards(index: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield each file that an index names, with the names of its tensors."""
-    if not index.is_file():
-        raise CheckpointError(f"{index}: no such checkpoint file")
+    require_file(index)
+    content = index.read_bytes()
+    kind = describe_content(content[:1024])
+    if kind is not None:
+        raise CheckpointError(f"{index}: is {kind}, not an index of shards")
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = json.loads(content)["weight_map"]
         by_file: dict[str, list[str]] = {}
         for name, file in weight_map.items():
             if Path(file).name != file:
                 raise ValueError(f"names {file!r}, which is not beside it")
             by_file.setdefault(file, []).append(name)
+        if not by_file:
+            raise ValueError("names no tensors")
     except (*DAMAGED, RecursionError) as error:
         raise CheckpointError(f"{index}: not an index of shards ({error})") from None
     missing = [file for file in sorted(by_file) if not (index.parent / file).is_file()]
@@ -141,31 +252,15 @@ def _shards(index: Path) -> Iterator[tuple[Path, list[str]]]:
         yield index.parent / file, names
 
 
-def _only(tensors: Mapping[str, T], names: list[str], shard: Path) -> dict[str, T]:
-    """Return the tensors of a shard that its index names."""
-    for name in names:
-        if name not in tensors:
-            raise CheckpointError(f"{shard}: its index says that {name} is in it, but it is not")
-    return {name: tensors[name] for name in names}
-
-
 def _read_pickle(path: Path) -> Tensors:
-    try:
-        with path.open("rb") as file:
-            if not file.read(4).startswith(STARTS):
-                raise ValueError("neither a zip file nor a pickle")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of what is about to be refused below
-            content = _load_mapped(path)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path}: damaged or a pickle of more than tensors, refused because loading it could "
-            "run code; save its state dict alone, best as safetensors"
-        ) from None
-    except DAMAGED as error:
-        reason = str(error).splitlines()[0] if str(error) else "ended too early"
-        raise CheckpointError(f"{path}: truncated or not a checkpoint ({reason})") from None
+    content = _load_pickle(path)
     choices = dict(_tensor_dictionaries(content, "", MOST_NESTED))
+    if len(choices) > 1:  # states of random numbers are dictionaries of integers
+        choices = {
+            name: tensors
+            for name, tensors in choices.items()
+            if any(tensor.is_floating_point() for tensor in tensors.values())
+        }
     if not choices:
         raise CheckpointError(f"{path}: not a plain dictionary of named tensors")
     if len(choices) > 1:
@@ -173,7 +268,35 @@ def _read_pickle(path: Path) -> Tensors:
             f"{path}: holds {len(choices)} dictionaries of tensors ({', '.join(sorted(choices))}); "
             "save the one to load alone, best as safetensors"
         )
-    return next(iter(choices.values()))
+    tensors = next(iter(choices.values()))
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise CheckpointError(f"{path}: {name} was saved from the meta device, without numbers")
+    return tensors
+
+
+def _load_pickle(path: Path) -> object:
+    """Return what torch saved, without running code from it; raise `CheckpointError`."""
+    try:
+        if read_head(path).startswith(b"PK") and not zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path}: truncated: the list at its end is missing; download or copy it again"
+            )
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(TRAINING_TYPES)):
+            warnings.simplefilter("ignore")  # torch warns of what is about to be refused below
+            return _load_mapped(path)
+    except CheckpointError:
+        raise
+    except pickle.UnpicklingError as error:
+        found = _REFUSED.search(str(error))
+        what = f"holds {found[1]}" if found else "damaged or a pickle of more than tensors"
+        raise CheckpointError(
+            f"{path}: {what}, refused because loading it could run code; save its state dict "
+            "alone, best as safetensors"
+        ) from None
+    except DAMAGED as error:
+        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else "ended too early"
+        raise CheckpointError(f"{path}: truncated or not a checkpoint ({reason})") from None
 
 
 def _tensor_dictionaries(content: object, name: str, levels: int) -> Iterator[tuple[str, Tensors]]:
@@ -191,6 +314,9 @@ def _tensor_dictionaries(content: object, name: str, levels: int) -> Iterator[tu
 
 
 def _load_mapped(path: Path) -> object:
+    if path.suffix.lower() == SAFETENSORS:  # torch would believe the name
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except RuntimeError:  # the old format cannot be mapped

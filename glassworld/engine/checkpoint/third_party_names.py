@@ -21,7 +21,8 @@ from glassworld.errors import CheckpointError
 T = TypeVar("T")
 
 WRAPPERS = re.compile(
-    r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+    r"(?:(?<=\.)|^)"
+    r"(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
 """Parts that data parallelism, `torch.compile`, FSDP and checkpointing put into a name."""
 
@@ -34,15 +35,43 @@ def standard_name(name: str) -> str:
     return HOLDERS.sub("", WRAPPERS.sub("", name))
 
 
+OWN = ("blocks", "encoder", "decoder", "visual", "vision_model", "embeddings")
+"""First parts of names that belong to a network, though all of a file's names may have them."""
+
+COUNTS = ("n_averaged",)
+"""What averaging of weights keeps beside them."""
+
+
 def standard_names(tensors: Mapping[str, T], source: Path) -> dict[str, T]:
-    """Return the tensors by their `standard_name`; two of one name are a `CheckpointError`."""
+    """Return the tensors by their `standard_name`, without a part that is in front of all of them.
+
+    Raises `CheckpointError` for two of one name, and for a LoRA.
+    """
+    if tensors and all(".lora_" in name or name.endswith(".alpha") for name in tensors):
+        raise CheckpointError(
+            f"{source}: is a LoRA, which changes a checkpoint; merge it into its checkpoint first"
+        )
+    plain_names = {name: standard_name(name) for name in tensors if name not in COUNTS}
+    front = _common_part(plain_names.values())
     named: dict[str, T] = {}
-    for name, tensor in tensors.items():
-        plain = standard_name(name)
+    for name, plain in plain_names.items():
+        plain, tensor = standard_name(plain.removeprefix(front)), tensors[name]
         if plain in named:
             raise CheckpointError(f"{source}: two tensors are {plain}; one of them is {name}")
         named[plain] = tensor
     return named
+
+
+def _common_part(names: Iterable[str]) -> str:
+    """Return what all names begin with that belongs to none, such as "generator." or ""."""
+    left, front = sorted(set(names)), ""
+    while len(left) > 1:
+        firsts = {name.partition(".")[0] for name in left}
+        if len(firsts) != 1 or firsts & set(OWN) or not all("." in name for name in left):
+            return front
+        front += f"{firsts.pop()}."
+        left = [name.partition(".")[2] for name in left]
+    return front
 
 
 Rules = tuple[tuple[str, str], ...]

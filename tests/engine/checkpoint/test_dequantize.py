@@ -76,6 +76,9 @@ def test_dequantized_drops_scales_of_activations() -> None:
     assert dequantized(tensors, SOURCE).keys() == {"a.weight"}
 
 
+FP8_ONES = torch.ones(2, 2).to(FP8)
+
+
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
@@ -97,6 +100,15 @@ def test_dequantized_drops_scales_of_activations() -> None:
         (
             {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones((), dtype=INT8)},
             "a.weight_scale holds torch.int8; scales must be floats",
+        ),
+        (
+            {"a.weight": FP8_ONES, "a.weight_scale": torch.ones(()), "b.weight": FP8_ONES},
+            "b.weight has no scale, although others have one",
+        ),
+        ({"a.weight": FP8_ONES, "a.weight_scale": torch.zeros(())}, "a.weight_scale is not above"),
+        (
+            {"a.weight": FP8_ONES, "a.weight_scale": torch.tensor([1.0, -1.0])},
+            "a.weight_scale is not above 0",
         ),
         ({"a.weight_scale": torch.ones(())}, "a.weight_scale is a scale, but there is no a.weight"),
     ],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -76,6 +78,8 @@ def test_a_missing_shard_is_named(release: Path) -> None:
         ("{}", "not an index of shards"),
         ('{"weight_map": {"a": "../a.safetensors"}}', "not beside it"),
         ('{"weight_map": {"a": 3}}', "not an index of shards"),
+        ('{"weight_map": {}}', "names no tensors"),
+        ("<html>", "is a web page"),
         ('{"weight_map": {"b": "a.safetensors"}}', "its index says that b is in it"),
     ],
 )
@@ -95,15 +99,19 @@ def test_read_shapes_needs_the_header_alone(tmp_path: Path) -> None:
     save_file({"a": torch.ones(300, 2), "b": torch.ones(1)}, file)
     file.write_bytes(file.read_bytes()[:-600])
     assert read_shapes(file) == {"a": (300, 2), "b": (1,)}
-    with pytest.raises(CheckpointError, match="truncated"):
+    size = file.stat().st_size
+    with pytest.raises(CheckpointError, match=f"truncated: {size:,} of its {size + 600:,} bytes"):
         read_tensors(file)
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(CheckpointError, match="truncated within its header"):
+        read_shapes(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"1234", b"\xff" * 80, b"\x02" + bytes(7) + b"[]"])
 def test_read_shapes_of_no_safetensors_is_an_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match="truncated or not safetensors"):
+    with pytest.raises(CheckpointError, match=r"not a checkpoint|truncated"):
         read_shapes(file)
 
 
@@ -113,6 +121,73 @@ def test_load_world_reads_a_transformer_of_pth(release: Path) -> None:
     (release / DIT_FILE).unlink()
     assert load(release).spec == spec
     assert load_world(release, device="cpu").spec == spec
+
+
+def test_shards_that_differ_in_a_tensor_of_both_are_an_error(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2), "b": torch.zeros(2)}, tmp_path / "x.safetensors")
+    index = split(tmp_path / "x.safetensors", 2)
+    second = tmp_path / "x-00002-of-00002.safetensors"
+    save_file({"a": torch.ones(2), "b": torch.zeros(2)}, second)
+    assert read_tensors(index).keys() == {"a", "b"}
+    save_file({"a": torch.ones(2) + 1, "b": torch.zeros(2), "c": torch.ones(1)}, second)
+    with pytest.raises(CheckpointError, match=r"00002.*: a is in another shard too, and differs"):
+        read_tensors(index)
+    save_file({"b": torch.zeros(2), "c": torch.ones(1)}, second)
+    assert read_tensors(index).keys() == {"a", "b", "c"}  # whoever loads them refuses c
+
+
+def test_shards_of_pickles_are_read_by_their_index(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "x-00001-of-00002.bin")
+    torch.save({"b": torch.zeros(3)}, tmp_path / "x-00002-of-00002.bin")
+    names = {"a": "x-00001-of-00002.bin", "b": "x-00002-of-00002.bin"}
+    index = tmp_path / "x.bin.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    assert read_shapes(index) == {"a": (2,), "b": (3,)}
+    with pytest.raises(CheckpointError, match=r"one of 2 shards.*name the index x\.bin\.index"):
+        read_tensors(tmp_path / "x-00001-of-00002.bin")
+
+
+def test_why_a_checkpoint_is_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+
+    def reason() -> str:
+        with pytest.raises(CheckpointError) as caught:
+            read_tensors(file)
+        return str(caught.value).removeprefix(f"{file}: ")
+
+    assert reason() == "no such checkpoint file"
+    save_file({"a": torch.ones(1)}, tmp_path / "x-00001-of-00002.safetensors")
+    assert "shards of it are there" in reason()
+    (tmp_path / "x.safetensors.incomplete").touch()
+    assert "x.safetensors.incomplete is unfinished" in reason()
+    file.symlink_to("blobs/nothing")
+    assert reason() == "links to blobs/nothing, which is missing; download it again"
+    file.unlink()
+    save_file({"a": torch.ones(1)}, file)
+    assert read_tensors(file).keys() == {"a"}
+    (tmp_path / "x.safetensors.aria2").touch()  # beside a file of its full size, half of it zeros
+    assert "is not downloaded yet" in reason()
+    file.unlink()
+    file.mkdir()
+    assert reason() == "is a folder; name the checkpoint file in it"
+
+
+def test_format_is_that_of_the_content(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "a.pth")
+    torch.save(TENSORS, tmp_path / "a.safetensors")
+    torch.save(TENSORS, tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    for name in ("a.pth", "a.safetensors", "old.bin"):
+        read = read_tensors(tmp_path / name)
+        assert all(torch.equal(read[key], TENSORS[key]) for key in TENSORS)
+        assert read_shapes(tmp_path / name) == {"a.weight": (2, 3), "a.bias": (3,)}
+
+
+def test_truncated_zip_is_named_as_such(tmp_path: Path) -> None:
+    torch.save(TENSORS, tmp_path / "a.pth")
+    content = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(content[:-100])
+    with pytest.raises(CheckpointError, match="truncated: the list at its end is missing"):
+        read_tensors(tmp_path / "a.pth")
 
 
 TENSORS = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(3)}
@@ -127,6 +202,8 @@ OPTIMIZER = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1
         {"model": TENSORS, "step": 3, "optimizer": OPTIMIZER, "ema": {}},
         {"ema": TENSORS, "args": {"lr": 1e-4}},
         {"generator": {"state_dict": TENSORS}, "epoch": torch.tensor(3)},
+        {"model": TENSORS, "rng_state": {"cpu": torch.ones(3, dtype=torch.uint8)}},
+        {"model": TENSORS, "args": Namespace(lr=1e-4, out=Path("runs")), "step": np.int64(3)},
     ],
 )
 def test_read_tensors_finds_the_one_dictionary_of_tensors(
@@ -148,6 +225,8 @@ def test_read_tensors_finds_the_one_dictionary_of_tensors(
         ({"optimizer": OPTIMIZER}, "not a plain dictionary"),
         ({"a": {"b": {"c": {"d": TENSORS}}}}, "not a plain dictionary"),
         ([TENSORS], "not a plain dictionary"),
+        ({"a": torch.ones(2, device="meta")}, "a was saved from the meta device"),
+        ({"a": torch.nn.Linear(2, 2)}, r"holds torch\.nn\.modules\.linear\.Linear, refused"),
     ],
 )
 def test_read_tensors_names_the_choices_or_that_there_are_none(

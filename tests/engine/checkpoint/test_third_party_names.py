@@ -57,12 +57,31 @@ def test_standard_names_of_two_copies_is_an_error() -> None:
         standard_names(tensors, Path("file"))
 
 
+@pytest.mark.parametrize("front", ["", "generator.", "ema_model.module.", "pipe.dit._orig_mod."])
+def test_standard_names_drop_what_is_in_front_of_all(front: str) -> None:
+    names = ["blocks.0.self_attn.q.weight", "head.head.bias", "patch_embedding.bias"]
+    tensors: dict[str, int] = {front + name: index for index, name in enumerate(names)}
+    assert list(standard_names(tensors, Path("file"))) == names
+    assert list(standard_names({**tensors, "n_averaged": 3}, Path("file"))) == names
+
+
+def test_standard_names_keep_parts_of_the_networks() -> None:
+    for names in (["visual.a.weight", "visual.b.weight"], ["blocks.0.a", "blocks.0.b"], ["a"]):
+        assert list(standard_names(dict.fromkeys(names, 0), Path("file"))) == names
+
+
+def test_standard_names_of_a_lora_are_an_error() -> None:
+    names = ["diffusion_model.blocks.0.self_attn.q.lora_A.weight", "blocks.0.self_attn.q.alpha"]
+    with pytest.raises(CheckpointError, match="file: is a LoRA"):
+        standard_names(dict.fromkeys(names, 0), Path("file"))
+
+
 def test_load_world_reads_wrapped_names(tmp_path: Path) -> None:
     folder = lay_out(tmp_path)
     plain = {
         name.removeprefix("model."): tensor for name, tensor in load_file(folder / DIT_FILE).items()
     }
-    for prefix in ("", "module.", "_orig_mod.module.model.", "model.diffusion_model."):
+    for prefix in ("", "_orig_mod.module.model.", "model.diffusion_model.", "generator.model."):
         save_file({prefix + name: part for name, part in plain.items()}, folder / DIT_FILE)
         assert_tiny_weights(load(folder))
     for file in ("Wan2.1_VAE.pth", CLIP_FILE):
