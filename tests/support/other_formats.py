@@ -207,3 +207,48 @@ def write_rocprof(path: Path, events=ROCM_RUN):
     """Write the events as rocprofv3 does."""
     path.write_text(json.dumps(rocprof_document(events)), encoding="utf-8")
     return path
+
+
+XLA_RUN = [
+    event | ({"cat": "cuda_driver"} if event["cat"] == "cuda_runtime" else {})
+    for event in RUN
+    if event["cat"] != "user_annotation" or event["name"].startswith("step_")
+]
+"""The run without its inner tags: XLA knows steps only."""
+
+
+def write_xplane(path: Path, events=XLA_RUN):
+    """Write the events as XLA's profiler does: a plane for the host and one for the device."""
+    from tests.support.protos import XPLANE
+
+    space = XPLANE["XSpace"]()
+    host, device = space.planes.add(id=1, name="/host:CPU"), space.planes.add(id=2)
+    device.name = "/device:GPU:0"
+    start_ns = min(nanoseconds(event)[0] for event in events)
+    lines = {
+        False: host.lines.add(id=TID, name="python", timestamp_ns=start_ns),
+        True: device.lines.add(id=7, name="Stream #7(Compute)", timestamp_ns=start_ns),
+    }
+    repeated = device.lines.add(id=100, name="XLA Ops", timestamp_ns=start_ns)
+    for plane in (host, device):
+        for number, name in enumerate(("correlation_id", "step_num"), 1):
+            plane.stat_metadata.add(key=number).value.name = name
+    known: dict[tuple[bool, str], int] = {}
+    for event in events:
+        start, end = nanoseconds(event)
+        on_device = event["pid"] == 0
+        name, _, step = event["name"].rpartition("_") if "step_" in event["name"] else ("", "", "")
+        key = (on_device, name or event["name"])
+        if key not in known:
+            known[key] = len(known) + 1
+            entry = (device if on_device else host).event_metadata.add(key=known[key])
+            entry.value.name = key[1]
+        for line in (lines[on_device], *((repeated,) if on_device else ())):
+            added = line.events.add(metadata_id=known[key])
+            added.offset_ps, added.duration_ps = (start - start_ns) * 1000, (end - start) * 1000
+            if step:
+                added.stats.add(metadata_id=2, int64_value=int(step))
+            if "correlation" in event["args"]:
+                added.stats.add(metadata_id=1, uint64_value=event["args"]["correlation"])
+    path.write_bytes(space.SerializeToString())
+    return path

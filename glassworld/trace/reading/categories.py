@@ -67,6 +67,14 @@ def old_operator_code(name: Any) -> int:
     return TAG if isinstance(name, str) and name.startswith(_OLD_STEP) else OP
 
 
+def is_stream(row: str) -> bool:
+    """Return whether a row of a device is one of its streams, as XLA names them.
+
+    A device with such rows repeats their operations in others, such as `XLA Ops`.
+    """
+    return row.startswith("Stream #")
+
+
 def code_by_process(process: str, row: str, category: str, on_stream: bool) -> int:
     """Return the code of an event of no known category, 0 if it must be left out.
 

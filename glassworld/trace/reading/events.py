@@ -21,6 +21,7 @@ class EventArgs(msgspec.Struct, gc=False):
     device: Any = None
     bytes: Any = None
     name: Any = None
+    step_num: Any = None
     total_allocated: Any = msgspec.field(default=None, name="Total Allocated")
     allocated: Any = msgspec.field(default=None, name="Bytes")
     device_type: Any = msgspec.field(default=None, name="Device Type")

@@ -12,6 +12,7 @@ from glassworld.trace.reading.nsight import NsightEvents, is_sqlite
 from glassworld.trace.reading.rocprof import RocprofEvents, is_rocprof
 from glassworld.trace.reading.source import TraceFile
 from glassworld.trace.reading.tag_scanner import TagStream
+from glassworld.trace.reading.xplane import XPlaneEvents, is_xplane
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ TORCH = Format("JSON of torch.profiler or JAX", lambda start: True, _torch_event
 FORMATS = (
     Format("SQLite of Nsight Systems", is_sqlite, NsightEvents),
     Format("JSON of rocprofv3", is_rocprof, RocprofEvents),
+    Format("XPlane of JAX and XLA", is_xplane, XPlaneEvents),
     TORCH,
 )
 """All formats, in the order in which they are tried."""

@@ -23,6 +23,7 @@ from glassworld.trace.reading.categories import (
     UNKNOWN,
     Categories,
     code_by_process,
+    is_stream,
     old_operator_code,
 )
 from glassworld.trace.reading.columns import (
@@ -44,7 +45,7 @@ from glassworld.trace.reading.flows import FLOW, FORWARD_BACKWARD, Flows
 from glassworld.trace.reading.formats import open_trace
 
 _TABLES = {TAG: RANGE, OP: RANGE, PYTHON: RANGE, LAUNCH: LAUNCH_CALL, DEVICE: DEVICE_OP}
-_UNSORTED = np.dtype([*DEVICE_OP.descr, ("category", "<i4"), ("on_stream", "?")])
+_UNSORTED = np.dtype([*DEVICE_OP.descr, ("category", "<i4"), ("on_stream", "?"), ("step", "?")])
 """An event whose process and thread must say what it is; see `code_by_process`."""
 
 _COLLECTIVES = ("nccl", "rccl", "oneccl")
@@ -194,11 +195,21 @@ class TraceBuilder:
     def _sort_by_process(self) -> None:
         """Sort the events of no known category by their process and thread."""
         labels, threads = list(self._labels), list(self.threads)
+        with_streams = {
+            row[0]
+            for row, name in self._names_of.items()
+            if isinstance(row, tuple) and is_stream(name)
+        }
+        told_by = ["thread", "category", "on_stream", "step"]
         for rows in self._unsorted.slices():
-            kinds, which = np.unique(rows[["thread", "category", "on_stream"]], return_inverse=True)
-            for i, (thread, category, on_stream) in enumerate(kinds.tolist()):
+            kinds, which = np.unique(rows[told_by], return_inverse=True)
+            for i, (thread, category, on_stream, step) in enumerate(kinds.tolist()):
                 process, row = (self._row_name(threads[thread], of) for of in (0, 1))
                 code = code_by_process(process, row, labels[category], on_stream)
+                if code == DEVICE and threads[thread][0] in with_streams and not is_stream(row):
+                    code = 0
+                elif code == OP and step:
+                    code = TAG
                 selected = rows[which == i]
                 if not code:
                     what = (
@@ -242,6 +253,9 @@ class TraceBuilder:
             if code == UNKNOWN:
                 rows["category"] = [self._labels[str(e.cat or "")] for e in events]
                 rows["on_stream"] = [a.stream is not None and a.device is not None for a in args]
+                rows["step"] = [a.step_num is not None for a in args]
+                for i in np.flatnonzero(rows["step"]).tolist():  # steps of JAX have one name
+                    rows["name"][i] = names[f"{events[i].name} {args[i].step_num}"]
         return rows
 
     def _threads(self, events: list[Event]) -> list[int]:
@@ -383,10 +397,10 @@ def _to_int(value: Any, otherwise: int) -> int:
 
 
 def _device_kind(event: Event) -> int:
-    category = str(event.cat).lower()
-    if "memcpy" in category:
+    category, name = str(event.cat).lower(), str(event.name).lower()
+    told_by = name if event.cat is None else category  # XLA's events have no categories
+    if "memcpy" in told_by:
         return COPY
-    if "memset" in category:
+    if "memset" in told_by:
         return FILL
-    name = str(event.name).lower()
     return COLLECTIVE if name.startswith(_COLLECTIVES) else KERNEL
