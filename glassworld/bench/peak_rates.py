@@ -41,14 +41,25 @@ def median_seconds(
     call: Callable[[], object], device: torch.device, repeats: int = REPEATS
 ) -> float:
     """Return the median seconds of a call, device synchronized, after two calls to warm up."""
+    return statistics.median(_seconds(call, device, repeats))
+
+
+def fastest_seconds(
+    call: Callable[[], object], device: torch.device, repeats: int = REPEATS
+) -> float:
+    """Return the fewest seconds of a call: other load on a machine only ever slows one down."""
+    return min(_seconds(call, device, repeats))
+
+
+def _seconds(call: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """Time a call several times, device synchronized, after two calls to warm up."""
     seconds = []
-    for index in range(repeats + 2):
+    for _ in range(repeats + 2):
         began = time.perf_counter()
         call()
         synchronize(device)
-        if index >= 2:
-            seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+        seconds.append(time.perf_counter() - began)
+    return seconds[2:]
 
 
 @torch.inference_mode()
@@ -74,6 +85,11 @@ def measure_peak_rates(device_name: str, dtype_name: str | None) -> dict[str, An
     }
 
 
+def fastest_rates(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Return two measurements on one machine as one, with the larger of each rate."""
+    return earlier | {rate: max(earlier[rate], later[rate]) for rate in RATES}
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -91,7 +107,7 @@ def load_average() -> float | None:
 def _matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
     size = MATRIX[device.type]
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 / min(median_seconds(call, device) for call in _matmul_variants(a, b))
+    return 2 * size**3 / min(fastest_seconds(call, device) for call in _matmul_variants(a, b))
 
 
 def _matmul_variants(a: Tensor, b: Tensor) -> list[Callable[[], Tensor]]:
@@ -106,7 +122,7 @@ def _matmul_variants(a: Tensor, b: Tensor) -> list[Callable[[], Tensor]]:
 def _copy_rate(device: torch.device) -> float:
     source = torch.empty(COPY_MEGABYTES[device.type] * 2**20, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / median_seconds(lambda: target.copy_(source), device)
+    return 2 * source.nbytes / fastest_seconds(lambda: target.copy_(source), device)
 
 
 def _conv_flops(device: torch.device, dtype: torch.dtype) -> float:
@@ -116,7 +132,7 @@ def _conv_flops(device: torch.device, dtype: torch.dtype) -> float:
     x = x.contiguous(memory_format=torch.channels_last)
     weight = weight.contiguous(memory_format=torch.channels_last)
     flops = 2 * 9 * frames * channels**2 * height * width
-    return flops / median_seconds(lambda: F.conv2d(x, weight, padding=1), device)
+    return flops / fastest_seconds(lambda: F.conv2d(x, weight, padding=1), device)
 
 
 def peak_rates_folder() -> Path:

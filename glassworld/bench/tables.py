@@ -13,6 +13,9 @@ from glassworld.bench.threads.comparison import summarize_condition
 
 Rows = dict[str, str]
 
+HIGHEST_SHARE = 1.1
+"""A larger share of a peak says that the peak was measured too low: other processes ran."""
+
 
 def print_benchmark(figures: Figures, console: Console) -> None:
     """Print the figures of every section that has finished."""
@@ -134,7 +137,14 @@ def _accuracy_rows(figures: Figures) -> Rows:
 def _matmul_rows(figures: Figures) -> Rows:
     if figures["products"] is None:
         return {"matmuls": "not measured: captured graphs hide them"}
-    return {"matmuls, share of their speed alone": f"{100 * figures['products']['share']:.0f} %"}
+    return {"matmuls, share of their speed alone": _share_text(figures["products"]["share"])}
+
+
+def _share_text(share: float) -> str:
+    """Return a share of a peak in percent, unless other load made it meaningless."""
+    if share > HIGHEST_SHARE:
+        return "not measured: other processes slowed the measurement of the peak"
+    return f"{100 * share:.0f} %"
 
 
 def _latency_rows(figures: Figures) -> Rows:
@@ -155,7 +165,10 @@ def _session_rows(figures: Figures) -> Rows:
 def _roofline_rows(figures: Figures) -> Rows:
     if "speedup" not in figures:
         return {}
-    return {name: f"{ratio:.2f}" for name, ratio in performance_ratios(figures).items()}
+    return {
+        name: _share_text(ratio) if "share" in name else f"{ratio:.2f}"
+        for name, ratio in performance_ratios(figures).items()
+    }
 
 
 def _thread_rows(figures: Figures) -> Rows:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from glassworld.bench import benchmark
 from glassworld.bench.benchmark import Benchmark, BenchmarkOptions
+from glassworld.bench.peak_rates import fastest_rates
 from glassworld.bench.section_runner import Figures, TimeBudget
 from glassworld.bench.tables import print_benchmark
 from glassworld.engine.checkpoint.options import LoadOptions
@@ -145,3 +146,19 @@ def test_table_of_an_interrupted_benchmark_shows_the_finished_sections(figures: 
 @pytest.mark.slow
 def test_matmuls_hidden_in_graphs_are_shown_as_not_measured(figures: Figures) -> None:
     assert "captured graphs hide them" in printed({**figures, "products": None})
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.578, "58 %"), (4.53, "not measured: other")])
+def test_a_share_above_the_peak_is_not_shown(share: float, text: str) -> None:
+    assert text in printed({"products": {"share": share}})
+
+
+def test_of_two_measurements_the_larger_rates_count() -> None:
+    earlier = {"matmul_gflops": 60.0, "conv_gflops": 130.0, "copy_gbps": 20.0, "threads": 2}
+    later = {"matmul_gflops": 110.0, "conv_gflops": 70.0, "copy_gbps": 19.0, "threads": 2}
+    assert fastest_rates(earlier, later) == {
+        "matmul_gflops": 110.0,
+        "conv_gflops": 130.0,
+        "copy_gbps": 20.0,
+        "threads": 2,
+    }
