@@ -20,6 +20,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python inference.py --enable_profile --num_output_frames 60
 
+# The tests start many processes, which would all compile the package anew if this were set.
+export PYTHONDONTWRITEBYTECODE :=
+
 # One process a core and one thread a process; a file's tests share what they set up.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch._dynamo.utils import counters
 
 import glassworld
 from glassworld.engine.acceleration.parts import accelerate, hint
@@ -38,6 +37,8 @@ def test_accelerate_leaves_kernels_and_graphs_out_on_a_cpu() -> None:
 def test_compiled_layers_share_their_code_and_keep_their_tags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from torch._dynamo.utils import counters  # seconds to import: only where it is needed
+
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     plain = tiny.world()
     counters.clear()
