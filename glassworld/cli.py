@@ -20,6 +20,7 @@ from glassworld.load_flags import with_load_flags
 
 COMMANDS = {
     "play": ("play", "app", "Play a world in your browser and see the time of every stage."),
+    "serve": ("serve", "app", "Serve many players on several workers or a Ray cluster."),
     "trace": (
         "trace",
         "app",

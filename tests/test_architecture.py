@@ -29,6 +29,7 @@ MAY_USE = {
     "trace": {"errors", "files", "profiling.registry", "trace"},
     "load_flags": {"engine.checkpoint"},
     "play": ENGINE | {"play", "progress", "load_flags"},
+    "serve": ENGINE | {"serve", "play", "load_flags"},
     "training": ENGINE | {"training", "progress", "load_flags"},
     "gym": ENGINE,
     "worlds": ENGINE,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Collection
+from typing import Literal
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
@@ -15,6 +17,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN_PATHS = ("/", "/healthz")
 OPEN_FOLDERS = ("/static/", "/files/")
 """Reachable without a token: the page itself, and files whose names are secret."""
+
+TICKET_PATHS, TICKET_FOLDERS = ("/ws", "/healthz"), ("/pictures/", "/files/")
+"""Reachable at a server whose sockets need tickets: its players have the page from elsewhere."""
 
 _HEADERS = {
     "content-security-policy": (
@@ -29,16 +34,40 @@ _HEADERS = {
 }
 
 
+_WITH_WORKERS = _HEADERS["content-security-policy"].replace(
+    "img-src 'self' blob:; connect-src 'self'",
+    "img-src 'self' blob: http: https:; connect-src 'self' ws: wss:",
+)
+
+ROLE_HEADERS = {
+    "server": _HEADERS,
+    "worker": _HEADERS | {"cross-origin-resource-policy": "cross-origin"},
+    "ingress": _HEADERS | {"content-security-policy": _WITH_WORKERS},
+}
+"""The page of an ingress shows images of workers and opens their sockets."""
+
+Role = Literal["server", "worker", "ingress"]
+
+
 class AccessControl:
     """Middleware around the whole application.
 
-    Any web page can send a browser here. So the origin of a WebSocket must be this server, and
-    without a token the host must be a loopback name; otherwise a foreign name could resolve to
-    this machine (DNS rebinding).
+    Any web page can send a browser here. So the origin of a WebSocket, and of a request that
+    changes something, must be this server, and without a token the host must be one of `hosts`;
+    otherwise a foreign name could resolve to this machine (DNS rebinding). None allows any host.
+
+    Each socket of a "worker" needs a ticket, which the application checks: its players have the
+    page from an "ingress".
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
-        self._app, self._token = app, token
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str | None,
+        role: Role = "server",
+        hosts: Collection[str] | None = LOOPBACK,
+    ) -> None:
+        self._app, self._token, self._role, self._hosts = app, token, role, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it with status 403 or close code 1008."""
@@ -47,7 +76,7 @@ class AccessControl:
             return
         refusal = self._refusal(scope)
         if refusal is None:
-            await self._app(scope, receive, _with_headers(send))
+            await self._app(scope, receive, _with_headers(send, ROLE_HEADERS[self._role]))
         elif scope["type"] == "websocket":
             await WebSocketClose(1008, refusal)(scope, receive, send)
         else:
@@ -55,12 +84,17 @@ class AccessControl:
 
     def _refusal(self, scope: Scope) -> str | None:
         """Return why the request is refused, or None."""
+        if self._role == "worker":
+            path = scope["path"]
+            is_open = path in TICKET_PATHS or path.startswith(TICKET_FOLDERS)
+            return None if is_open else "not for players"
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._token is None and _host_name(f"//{host}") not in LOOPBACK:
+        hosts = self._hosts if self._token is None else None
+        if hosts is not None and _host_name(f"//{host}") not in hosts:
             return "this server accepts connections from this machine only"
-        is_socket = scope["type"] == "websocket"
-        if is_socket and origin is not None and _host_and_port(origin) != host.lower():
+        changes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+        if changes and origin is not None and _host_and_port(origin) != host.lower():
             return "pages of other sites may not connect"
         if self._token is not None and not _is_open(scope):
             token = QueryParams(scope["query_string"]).get("token", "")
@@ -88,13 +122,13 @@ def _host_and_port(url: str) -> str | None:
         return None
 
 
-def _with_headers(send: Send) -> Send:
-    """Wrap `send` so that it adds the security headers to responses."""
+def _with_headers(send: Send, added: dict[str, str]) -> Send:
+    """Wrap `send` so that it adds headers to responses."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
+            for name, value in added.items():
                 headers.setdefault(name, value)
         await send(message)
 

@@ -15,9 +15,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from glassworld.play import protocol
-from glassworld.play.access import AccessControl
+from glassworld.play.access import AccessControl, Role
 from glassworld.play.client_socket import ClientSocket
 from glassworld.play.connection import PlayerConnection
+from glassworld.play.handover.suspended import Admission
 from glassworld.play.server_state import LoadedWorld, ServerState
 
 STATIC = Path(__file__).resolve().parent / "static"
@@ -74,6 +75,7 @@ def create_app(
             state.close()
 
     endpoints = _Endpoints(state)
+    role: Role = "server" if state.keeper is None else "worker"
     return Starlette(
         routes=[
             Route("/", endpoints.page),
@@ -84,7 +86,7 @@ def create_app(
             Route("/metrics", endpoints.metrics),
             WebSocketRoute("/ws", endpoints.play),
         ],
-        middleware=[Middleware(AccessControl, token=token)],
+        middleware=[Middleware(AccessControl, token=token, role=role)],
         lifespan=lifespan,
     )
 
@@ -145,7 +147,8 @@ class _Endpoints:
             try:
                 if has_slot:
                     await self._wait_until_ready(socket)
-                    await PlayerConnection(self.state, socket).run()
+                    admission = await self._admit(websocket)
+                    await PlayerConnection(self.state, socket, admission).run()
                 else:
                     await socket.send_message(protocol.FullMessage(self.state.slots))
                     await socket.close(TRY_AGAIN_LATER, "the server is full")
@@ -157,6 +160,12 @@ class _Endpoints:
             except Exception as error:  # ends this session only; the server logs it
                 await socket.close(INTERNAL_ERROR, f"the session failed: {type(error).__name__}")
                 raise
+
+    async def _admit(self, websocket: WebSocket) -> Admission | None:
+        """Check a player's ticket where one is needed; raise `ProtocolError` if it is not good."""
+        if self.state.keeper is None:
+            return None
+        return await self.state.keeper.admit(websocket.query_params.get("ticket", ""))
 
     async def _wait_until_ready(self, socket: ClientSocket) -> None:
         """Wait for the world; raise if the client leaves or sends a message meanwhile."""

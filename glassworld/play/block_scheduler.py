@@ -108,6 +108,7 @@ class BlockRequest:
         """Prepare the session for its block and fix the block's input."""
         self.session.prepare_block()
         self.input = self._newest_input()
+        self.session.announce_block(self.input)
 
     def send_chunk(self, frames: HostCopy, row: int) -> None:
         """Hand over frames `[b, n, H, W, 3]` of a batch, in which the session has row `row`."""

@@ -33,8 +33,13 @@ class ClientSocket:
         self._socket = socket
         self._messages = TokenBucket(MESSAGES_PER_SECOND, BURST)
 
+    @property
+    def host(self) -> str:
+        """The name under which the client reaches this server."""
+        return self._socket.url.hostname or ""
+
     async def receive(self, silence_allowed: bool = False) -> protocol.ClientMessage | bytes:
-        """Return the next message; bytes are an uploaded image.
+        """Return the next message; bytes are an uploaded image or a part of a session file.
 
         Raises `ProtocolError` for an invalid message or too long a silence, and
         `WebSocketDisconnect` when the client goes.
@@ -53,8 +58,12 @@ class ClientSocket:
         if data is None:
             return protocol.decode_message(message["text"])
         if len(data) > protocol.MAX_UPLOAD_BYTES:
-            raise protocol.ProtocolError("image too large")
+            raise protocol.ProtocolError("binary message too large")
         return data
+
+    def charge_session(self) -> None:
+        """Let a session file cost as much as can be paid at once: its check takes blocks."""
+        self._messages.drain(BURST)
 
     def charge_pixels(self, pixels: int) -> None:
         """Let an upload cost by its pixels: the next messages must be fewer, for some seconds."""
@@ -70,10 +79,11 @@ class ClientSocket:
         async with asyncio.timeout(SEND_TIMEOUT):
             await self._socket.send_bytes(message)
 
-    async def close(self, code: int, reason: str) -> None:
-        """Send the reason and close the connection."""
+    async def close(self, code: int, reason: str, is_error: bool = True) -> None:
+        """Close the connection; send the reason of an error first."""
         try:
-            await self.send_message(protocol.ErrorMessage(reason))
+            if is_error:
+                await self.send_message(protocol.ErrorMessage(reason))
             short = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
             async with asyncio.timeout(SEND_TIMEOUT):
                 await self._socket.close(code, short)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -19,24 +19,52 @@ from glassworld.play.capture import MAX_EVENTS, BlockCapture
 from glassworld.play.client_socket import ClientSocket
 from glassworld.play.downloads import offer_capture
 from glassworld.play.frame_streamer import FrameStreamer
+from glassworld.play.handover.session_bytes import unpack_untrusted
+from glassworld.play.handover.suspended import Admission, SuspendedSession, pack_suspended
+from glassworld.play.handover.upload import SessionUpload, offer_session
 from glassworld.play.live_session import BlockResult, LiveSession, PlayerInput
 from glassworld.play.recording import write_failure
 from glassworld.play.server_state import ServerState
 
 logger = logging.getLogger("glassworld.play")
 
+NORMAL_CLOSURE = 1000
+
+CHANGES = (
+    protocol.StartMessage,
+    protocol.RewindMessage,
+    protocol.RecordMessage,
+    protocol.CaptureMessage,
+)
+"""What cannot be done while the session moves."""
+
 UPLOAD = "upload"
 """The id of the image uploaded last."""
+
+FREEZE_SECONDS = 10.0
+"""How long a block may take to end when its session is suspended."""
+
+FAREWELL_SECONDS = 10.0
+"""How long a client may take to leave for the server that its session has moved to."""
 
 MAX_IDLE_SECONDS, CHECK_SECONDS = 10.0, 0.5
 """A capture ends if its session generates nothing for so long: there is one profiler for all."""
 
 
 class PlayerConnection:
-    """A client that holds a slot. However it leaves, its session is closed exactly once."""
+    """A client that holds a slot. However it leaves, its session is closed exactly once.
 
-    def __init__(self, state: ServerState, socket: ClientSocket) -> None:
-        self.state, self.socket = state, socket
+    With an `admission`, the server is one of several: the session is kept for its return.
+    """
+
+    def __init__(
+        self, state: ServerState, socket: ClientSocket, admission: Admission | None = None
+    ) -> None:
+        self.state, self.socket, self._admission = state, socket, admission
+        self._resumable = None if admission is None else admission.suspended
+        self._moved, self._kicked = False, asyncio.Event()
+        self._session_upload: SessionUpload | None = None
+        self._transferring: asyncio.Task[None] | None = None  # a session file
         self.streamer = FrameStreamer(state, socket, self._after_block)
         self.pacer = self.streamer.pacer
         self.images = {str(index): image for index, image in enumerate(state.images)}
@@ -49,19 +77,37 @@ class PlayerConnection:
 
     async def run(self) -> None:
         """Serve the client until it leaves; raise `ProtocolError` for an invalid message."""
-        await self.socket.send_message(self._hello())
+        if self._admission is not None:
+            assert self.state.keeper is not None
+            self.state.keeper.joined(self._admission.session, self)
         jobs = (self._receive, self.streamer.request_blocks, self.streamer.send_frames)
-        tasks = [asyncio.create_task(job()) for job in jobs]
+        tasks: list[asyncio.Task[Any]] = []
         try:
+            await self.socket.send_message(self._hello())
+            tasks += [asyncio.create_task(job()) for job in (*jobs, self._kicked.wait)]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            pending = [*tasks, *self._background_tasks]
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
-            self._end_session()
+            await asyncio.shield(asyncio.ensure_future(self._leave(tasks)))
+        await self.socket.close(NORMAL_CLOSURE, "the session goes on elsewhere", is_error=False)
+
+    async def _leave(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """End all tasks, then end the session or hand it to the keeper."""
+        streaming = tasks[1:2]
+        suspended, self._resumable = self._resumable, None
+        if self._admission is not None and not self._moved and not _has_failed(streaming):
+            suspended = await self._suspend() or suspended
+        pending = [*tasks, *self._background_tasks]
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        self._end_session()
+        if self._admission is not None:
+            assert self.state.keeper is not None
+            self.state.keeper.left(self._admission.session, suspended)
+        elif suspended is not None:
+            self.state.scheduler.close_session(suspended.live)
 
     def _hello(self) -> protocol.HelloMessage:
         world = self.state.world
@@ -82,6 +128,8 @@ class PlayerConnection:
                 for control in space.controls
             ],
             pictures=[protocol.ImageInfo(id, image.name) for id, image in self.images.items()],
+            token=None if self._admission is None else self._admission.token,
+            resumed=self._resumable is not None,
         )
 
     async def _receive(self) -> None:
@@ -102,9 +150,12 @@ class PlayerConnection:
             self.streamer.notify()
 
     async def _handle(self, message: protocol.ClientMessage) -> None:
+        if self.streamer.frozen and isinstance(message, CHANGES):
+            raise InputError("your session is moving to another server; try again")
         match message:
             case protocol.ActMessage():
                 self._act(message)
+                await self.socket.send_message(protocol.AckMessage(message.id))
             case protocol.SeenMessage():
                 self.pacer.seen(message.frame)
             case protocol.PingMessage():
@@ -125,9 +176,18 @@ class PlayerConnection:
                 self._recover(message)
             case protocol.CaptureMessage():
                 await self._capture(message)
+            case protocol.JoinMessage():
+                await self._join(message)
+            case protocol.SaveMessage():
+                self._transfer(self._save(self.streamer.current_session()))
+            case protocol.LoadMessage():
+                self._session_upload = SessionUpload(message.bytes)
 
     def _upload(self, data: bytes) -> None:
-        """Decode an uploaded image while play continues."""
+        """Decode an uploaded image while play continues, or collect a session file."""
+        if self._session_upload is not None:
+            self._receive_session(self._session_upload, data)
+            return
         if self._uploading is not None and not self._uploading.done():
             raise InputError("wait until the server has read your last image")
         self._uploading = self._run_in_background(self._decode(data))
@@ -166,11 +226,146 @@ class PlayerConnection:
         recording_key = self._end_session()
         if recording_key is not None:
             self._run_in_background(self._send_recording(recording_key))
+        if self._resumable is not None:
+            self.state.scheduler.close_session(self._resumable.live)
+            self._resumable = None
         self.pacer.restart(0, 0)
         session = await self.state.device_thread.run(lambda: LiveSession(world, image, seed))
         await self.socket.send_message(protocol.StartedMessage(seed, image_id))
         await self.streamer.send_still(np.asarray(image.image), 0, 0)
+        self._run_session(session)
+
+    def _transfer(self, work: Coroutine[Any, Any, None]) -> None:
+        """Write or read a session file while play continues, one at a time."""
+        if self._transferring is not None and not self._transferring.done():
+            work.close()
+            raise InputError("wait until the server is done with your last session file")
+        self._transferring = self._run_in_background(self._report_failure(work))
+
+    async def _report_failure(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except InputError as error:
+            await self._notice(str(error))
+        except OSError as error:
+            await self._notice(f"The session could not be written: {write_failure(error)}.")
+
+    async def _save(self, session: LiveSession) -> None:
+        await self.socket.send_message(
+            await offer_session(session, self.state.device_thread, self.state.downloads)
+        )
+
+    def _receive_session(self, upload: SessionUpload, part: bytes) -> None:
+        self._session_upload = None
+        data = upload.add(part)
+        if data is None:
+            self._session_upload = upload
+            return
+        self.socket.charge_session()
+        self._transfer(self._load(data))
+
+    async def _load(self, data: bytes) -> None:
+        """Go on from a session file in place of the running session, once it is found good."""
+        world = self.state.world
+        live = await self.state.device_thread.run(lambda: unpack_untrusted(world, data))
+        if self.streamer.frozen:
+            self.state.scheduler.close_session(live)
+            raise InputError("your session is moving to another server; load it again")
+        recording_key = self._end_session()
+        if recording_key is not None:
+            self._run_in_background(self._send_recording(recording_key))
+        self.images[UPLOAD] = live.start_image
+        self._last_start = UPLOAD, live.seed
+        self.pacer.restart(live.next_block, live.frame_count)
+        self._run_session(live)
+        await self.socket.send_message(protocol.LoadedMessage(live.next_block, live.seed))
+        await self.streamer.send_still(live.last_frame, live.next_block, live.frame_count)
+
+    def _run_session(self, session: LiveSession) -> None:
+        """Let the session's blocks be requested."""
         self.streamer.session = session
+        if self._admission is not None:
+            assert self.state.keeper is not None
+            self.state.keeper.started(self._admission.session, session)
+
+    async def _join(self, message: protocol.JoinMessage) -> None:
+        """Go on with the session that was suspended, from the frame that the client lacks."""
+        suspended, self._resumable = self._resumable, None
+        if suspended is None:
+            raise InputError("there is no session to join; start one")
+        live, streamer = suspended.live, self.streamer
+        frames = [frame for frame in suspended.frames if frame.frame >= message.next]
+        self.pacer.continue_with(frames, live.next_block, live.frame_count)
+        self.pacer.playing = suspended.playing
+        if streamer.input.id == 0:  # an act that came before has priority
+            streamer.input = suspended.input
+        streamer.encoding = message.encoding or suspended.encoding
+        self._last_start = suspended.image, live.seed
+        if suspended.image == UPLOAD:
+            self.images[UPLOAD] = live.start_image
+        self._run_session(live)
+        await self.socket.send_message(
+            protocol.JoinedMessage(live.next_block, live.seed, suspended.image)
+        )
+
+    def _suspended(self) -> SuspendedSession:
+        """Return the session as it is kept without this connection."""
+        return SuspendedSession(
+            self.streamer.current_session(),
+            self.streamer.input,
+            self._last_start[0],
+            self.streamer.encoding,
+            self.pacer.playing,
+            self.pacer.unconfirmed_frames(),
+        )
+
+    async def _suspend(self) -> SuspendedSession | None:
+        """Take the session from this connection at the end of its block, if there is one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FREEZE_SECONDS):
+                await self.streamer.freeze()
+                if self.streamer.session is None:
+                    return None
+                if self._recording is not None:
+                    self._stop_recording()
+                if self._capture_of_session is not None:
+                    await self.state.device_thread.run(self.streamer.session.discard_capture)
+                    self._release_capture(self._capture_of_session)
+                suspended, self.streamer.session = self._suspended(), None
+                return suspended
+        return None
+
+    def kick(self) -> None:
+        """End the connection and suspend its session, because its player is back on another."""
+        self._kicked.set()
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether the session can go to another server now: neither recorded nor captured."""
+        transferring = self._transferring is not None and not self._transferring.done()
+        busy = transferring or self._session_upload is not None or self._moved
+        recorded = self._recording is not None or self._capture_of_session is not None
+        return self.streamer.session is not None and not busy and not recorded
+
+    async def move(self, ship: Callable[[bytes], Awaitable[protocol.MovedMessage]]) -> None:
+        """Send the session to another server at the end of its block, and the client after it.
+
+        `ship` gets the session's bytes and returns the message for the client. The frames that
+        are queued are still sent meanwhile. If `ship` raises, the session goes on here.
+        """
+        await self.streamer.freeze()
+        try:
+            suspended = self._suspended()
+            snapshot = await self.state.device_thread.run(suspended.live.take_snapshot)
+            message = await ship(await asyncio.to_thread(pack_suspended, suspended, snapshot))
+        except BaseException:
+            self.streamer.frozen = False
+            self.streamer.notify()
+            raise
+        self._moved = True
+        with suppress(WebSocketDisconnect, TimeoutError):  # it asks for the session again
+            await self.socket.send_message(message)
+        asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self.kick)
 
     async def _rewind(self, message: protocol.RewindMessage) -> None:
         session = self.streamer.current_session()
@@ -296,6 +491,12 @@ class PlayerConnection:
                 f"The trace has {capture.blocks} of {capture.requested} blocks: "
                 "a longer one would stop the frames of the other players."
             )
+
+
+def _has_failed(tasks: list[asyncio.Task[Any]]) -> bool:
+    """Return whether a task has ended because of anything but the client's leaving."""
+    errors = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+    return any(not isinstance(error, WebSocketDisconnect | TimeoutError | None) for error in errors)
 
 
 async def _until_disconnect(work: Coroutine[Any, Any, None]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
+from starlette.websockets import WebSocketDisconnect
 
 from glassworld.errors import InputError
 from glassworld.play import protocol
@@ -39,6 +41,8 @@ class FrameStreamer:
         self.session: LiveSession | None = None
         self.encoding: protocol.Encoding = "png"
         self.block_requested = False  # and not generated yet
+        self.frozen = False  # no block starts
+        self._applied = 0  # the act under which the newest block was generated
         self._changed = asyncio.Event()
 
     def notify(self) -> None:
@@ -53,7 +57,7 @@ class FrameStreamer:
     async def request_blocks(self) -> None:
         """Request blocks, one at a time, as the pacer asks for them; never return."""
         while True:
-            await self._until(lambda: self.session is not None and self.pacer.wants_block())
+            await self._until(self._may_request)
             session, epoch, requested = self.session, self.pacer.epoch, time.perf_counter()
             assert session is not None
             request = self.state.scheduler.request(session, lambda: self.input)
@@ -64,11 +68,27 @@ class FrameStreamer:
             finally:
                 request.result.cancel()
                 self.block_requested = False
+                self.notify()
             took = time.perf_counter() - requested
             self.state.metrics.count_block(block.seconds)
             if epoch == self.pacer.epoch:
                 await self._report(block, requested, encode_seconds, took)
             await self.on_block(session, block)
+
+    def _may_request(self) -> bool:
+        return self.session is not None and not self.frozen and self.pacer.wants_block()
+
+    async def freeze(self) -> None:
+        """Let the running block end and start no more, until `frozen` is set to False."""
+        self.frozen = True
+        await self._until(lambda: not self.block_requested)
+
+    async def _acknowledge(self, chunk: FrameChunk) -> None:
+        """Tell the client under which of its acts a block is generated, if that has changed."""
+        if chunk.input_id != self._applied:
+            self._applied = chunk.input_id
+            with suppress(WebSocketDisconnect, TimeoutError):  # the frames are kept for its return
+                await self.socket.send_message(protocol.AckMessage(chunk.input_id, chunk.block))
 
     async def _queue_frames(self, request: BlockRequest, epoch: int, requested: float) -> float:
         """Queue the frames of a block as they arrive; return the seconds spent encoding them."""
@@ -76,29 +96,20 @@ class FrameStreamer:
         chunks_left = self.state.world.spec.frames_per_block
         while (chunk := await request.next_chunk()) is not None:
             chunks_left -= 1
+            if index == 0:
+                await self._acknowledge(chunk)
             images, seconds = await asyncio.to_thread(_encode_chunk, chunk, self.encoding)
             encode_seconds += seconds
             if epoch == self.pacer.epoch:
-                frames = self._with_headers(chunk, index, images)
+                frames = frame_messages(
+                    chunk.block, chunk.first_frame, chunk.input_id, images, self.encoding, index
+                )
                 self.pacer.add_frames(frames, time.perf_counter() - requested)
                 if not chunks_left:
                     self.pacer.finish_block()
                 self.notify()
             index += len(images)
         return encode_seconds
-
-    def _with_headers(
-        self, chunk: FrameChunk, first_index: int, images: list[bytes]
-    ) -> list[QueuedFrame]:
-        """Return the messages of encoded images; the first has `first_index` in its block."""
-        queued = []
-        for index, image in enumerate(images, first_index):
-            frame = chunk.first_frame + index
-            header = protocol.FrameHeader(
-                protocol.FRAME, self.encoding, index, chunk.block, frame, chunk.input_id
-            )
-            queued.append(QueuedFrame(chunk.block, frame, header.pack() + image))
-        return queued
 
     async def _report(
         self, block: BlockResult, requested: float, encode_seconds: float, took: float
@@ -152,6 +163,26 @@ class FrameStreamer:
         if self.session is not None:
             self.state.scheduler.close_session(self.session)
             self.session = None
+
+
+def frame_messages(
+    block: int,
+    first_frame: int,
+    input_id: int,
+    images: list[bytes],
+    encoding: protocol.Encoding,
+    first_index: int = 0,
+) -> list[QueuedFrame]:
+    """Return the messages of a block's encoded images, from its image `first_index` on.
+
+    `first_frame`: the number of the block's first frame in the session.
+    """
+    messages = []
+    for index, image in enumerate(images, first_index):
+        frame = first_frame + index
+        header = protocol.FrameHeader(protocol.FRAME, encoding, index, block, frame, input_id)
+        messages.append(QueuedFrame(block, frame, header.pack() + image))
+    return messages
 
 
 def _encode_chunk(chunk: FrameChunk, encoding: protocol.Encoding) -> tuple[list[bytes], float]:

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
     import uvicorn
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
     from glassworld.engine.acceleration.parts import hint
     from glassworld.engine.checkpoint.locate import locate_world
@@ -58,7 +58,7 @@ def serve(options: PlayOptions) -> None:
     """Serve until Ctrl-C; raise `InputError` for an unusable address or world."""
     console, started = Console(), time.perf_counter()
     locate_world(options.load)  # fails before the address is printed
-    listening = _listen(options.host, options.port)
+    listening = listen_on(options.host, options.port)
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(16)
     address = _address(options.host, listening.getsockname()[1], token)
     state, failures = ServerState(), list[Exception]()
@@ -90,7 +90,7 @@ def serve(options: PlayOptions) -> None:
         raise failures[0]
 
 
-def http_server(app: Starlette, log_level: str = "warning") -> uvicorn.Server:
+def http_server(app: ASGIApp, log_level: str = "warning") -> uvicorn.Server:
     """Return a server for the application; it compresses nothing, since images already are."""
     config = uvicorn.Config(
         app,
@@ -104,7 +104,7 @@ def http_server(app: Starlette, log_level: str = "warning") -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen_on(host: str, port: int) -> socket.socket:
     """Return a listening socket; connections wait in its backlog until the server runs."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

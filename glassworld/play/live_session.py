@@ -6,7 +6,7 @@ Only the device thread uses a session, except where a method says otherwise.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from glassworld.engine.actions.track import Action
 from glassworld.engine.pipeline import OnFrames
 from glassworld.engine.runtime.transfer import HostCopy
+from glassworld.engine.session import Session
 from glassworld.engine.state import SessionState
 from glassworld.engine.world import World
 from glassworld.errors import InputError
@@ -70,7 +71,7 @@ class BlockResult:
     recording_end: str | None = None  # why the recording could not take this block
 
 
-class _Snapshot(NamedTuple):
+class Snapshot(NamedTuple):
     """A session before a block."""
 
     block: int
@@ -79,17 +80,31 @@ class _Snapshot(NamedTuple):
     last_frame: Frames  # uint8 [H, W, 3]
 
 
-class LiveSession:
-    """One session of one player, from a start image on."""
+BlockObserver = Callable[[Snapshot, PlayerInput], None]
+"""Called by the device thread when a block starts."""
 
-    def __init__(self, world: World, start_image: StartImage, seed: int) -> None:
+
+class LiveSession:
+    """One session of one player, from a start image on.
+
+    `engine_session`: one to go on with instead; its start image and seed are those given.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        start_image: StartImage,
+        seed: int,
+        engine_session: Session | None = None,
+    ) -> None:
         self.world, self.start_image, self.seed = world, start_image, seed
-        self.engine_session = world.start(start_image.image, seed)
+        self.engine_session = engine_session or world.start(start_image.image, seed)
         self.held: list[HeldAction] = []  # one for each block
         self.frame_count = 0
         self.last_frame: Frames = np.asarray(start_image.image)  # uint8 [H, W, 3]
         self.recording: Recording | None = None
-        self._snapshots: deque[_Snapshot] = deque(maxlen=MAX_SNAPSHOTS)
+        self.observer: BlockObserver | None = None
+        self._snapshots: deque[Snapshot] = deque(maxlen=MAX_SNAPSHOTS)
         self._capture: BlockCapture | None = None
         self._finished_capture: BlockCapture | None = None  # perhaps not exported yet
 
@@ -108,6 +123,16 @@ class LiveSession:
         self._save_snapshot()
         if self._capture is not None:
             self._capture.start()
+
+    def announce_block(self, player_input: PlayerInput) -> None:
+        """Tell the observer that the prepared block starts under `player_input`."""
+        if self.observer is not None:
+            self.observer(self._snapshots[-1], player_input)
+
+    def take_snapshot(self) -> Snapshot:
+        """Return the session as it is now, before its next block."""
+        state = self.engine_session.save()
+        return Snapshot(self.next_block, self.frame_count, state, self.last_frame)
 
     def step(self, actions: Sequence[Action], on_frames: OnFrames) -> list[Frames]:
         """Generate the next block alone, with the interface of `SessionBatch.step`."""
@@ -208,12 +233,12 @@ class LiveSession:
             self.recording.close()
             self.recording = None
         self._snapshots.clear()
+        self.observer = None
         del self.engine_session
 
     def _save_snapshot(self) -> None:
-        state = self.engine_session.save()
-        snapshot = _Snapshot(self.next_block, self.frame_count, state, self.last_frame)
+        snapshot = self.take_snapshot()
         self._snapshots.append(snapshot)
-        most = max(1, MAX_SNAPSHOT_BYTES // max(1, state.nbytes))
+        most = max(1, MAX_SNAPSHOT_BYTES // max(1, snapshot.state.nbytes))
         while len(self._snapshots) > most:
             self._snapshots.popleft()

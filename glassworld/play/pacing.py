@@ -39,6 +39,7 @@ class FramePacer:
         self.frame_rate, self.period = frame_rate, 1 / frame_rate
         self.block_seconds = block_frames / frame_rate
         self.queue: deque[QueuedFrame] = deque()
+        self._recent: deque[QueuedFrame] = deque(maxlen=round(MAX_UNSEEN_SECONDS * frame_rate) + 1)
         self.playing = True
         self.stalls = 0
         self.epoch = 0  # increased by each restart; frames of an earlier epoch are obsolete
@@ -48,12 +49,25 @@ class FramePacer:
         """Drop all queued frames and continue with `block`, whose first frame is `frame`."""
         self.epoch += 1
         self.queue.clear()
+        self._recent.clear()
         self.next_block = self.blocks_shown = block
         self._step_end = -1  # last block to play while paused
         self._due: float | None = None
         self._sent = self._seen = frame
         self._chunk_frames, self._delay = 0, 0.0  # of the block being generated
         self._delays: deque[float] = deque(maxlen=RECENT_BLOCKS)
+
+    def unconfirmed_frames(self) -> list[QueuedFrame]:
+        """Return the frames that may not have reached the client, the oldest first."""
+        return [*self._recent, *self.queue]
+
+    def continue_with(self, frames: Sequence[QueuedFrame], block: int, frame: int) -> None:
+        """Queue `frames`, and go on after them with `block`, whose first frame is `frame`."""
+        first = frames[0].frame if frames else frame
+        self.restart(block, first)
+        self.queue.extend(frames)
+        if frames:
+            self.blocks_shown = frames[0].block
 
     def pause(self) -> None:
         """Send no more frames."""
@@ -119,6 +133,7 @@ class FramePacer:
     def pop_frame(self, now: float) -> QueuedFrame:
         """Remove and return the next frame, to be sent now."""
         frame = self.queue.popleft()
+        self._recent.append(frame)
         self._due = (now if self._due is None else self._due) + self.period
         self._sent = frame.frame + 1
         self.blocks_shown = frame.block + 1

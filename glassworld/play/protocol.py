@@ -21,6 +21,9 @@ MAX_TEXT_BYTES = 16_384
 MAX_UPLOAD_BYTES = 8 * 2**20
 """Size of the largest image the server accepts."""
 
+MAX_SESSION_BYTES = 64 * 2**20
+"""Size of the largest session file the server accepts."""
+
 Encoding = Literal["png", "jpeg"]
 Number = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Seed = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # JavaScript counts exactly up to here
@@ -98,6 +101,26 @@ class CaptureMessage(_Message, tag="capture"):
     blocks: Annotated[int, Meta(ge=1, le=8)] = 2
 
 
+class JoinMessage(_Message, tag="join"):
+    """Go on with the session that `hello` called resumed, from frame `next` on.
+
+    An omitted encoding keeps that of the session.
+    """
+
+    next: Number
+    encoding: Encoding | None = None
+
+
+class SaveMessage(_Message, tag="save"):
+    """Ask for the session as a file."""
+
+
+class LoadMessage(_Message, tag="load"):
+    """Go on from a saved session; its `bytes` follow in binary messages of at most 4 MiB."""
+
+    bytes: Annotated[int, Meta(ge=1)]
+
+
 class PingMessage(_Message, tag="ping"):
     """Ask for a pong at once, to measure the round trip."""
 
@@ -115,6 +138,9 @@ ClientMessage = (
     | RecordMessage
     | RecoverMessage
     | CaptureMessage
+    | JoinMessage
+    | SaveMessage
+    | LoadMessage
     | PingMessage
 )
 
@@ -163,6 +189,8 @@ class HelloMessage(_Message, tag="hello"):
     has_mouse: bool
     controls: list[ControlInfo]
     pictures: list[ImageInfo]
+    token: str | None = None  # of a fleet: asks for this session after a lost connection
+    resumed: bool = False  # the session runs already: send `join`, or `start` another
 
 
 class FullMessage(_Message, tag="full"):
@@ -183,6 +211,13 @@ class StartedMessage(_Message, tag="started"):
 
     seed: int
     picture: str
+
+
+class AckMessage(_Message, tag="ack"):
+    """An `act` has arrived; or, with a `block`, that block is generated under it."""
+
+    id: int
+    block: int | None = None
 
 
 class StageInfo(Struct):
@@ -233,6 +268,35 @@ class CapturedMessage(_Message, tag="captured"):
     report: str | None
 
 
+class SavedMessage(_Message, tag="saved"):
+    """The session before block `number` is a file at the URL path `file`."""
+
+    number: int
+    file: str
+
+
+class JoinedMessage(_Message, tag="joined"):
+    """The session goes on; `number` is the next block to be generated."""
+
+    number: int
+    seed: int
+    picture: str
+
+
+class LoadedMessage(_Message, tag="loaded"):
+    """A saved session goes on with block `number`; a still of the frame before it follows."""
+
+    number: int
+    seed: int
+
+
+class MovedMessage(_Message, tag="moved"):
+    """The session goes on at another server: connect to `url` with `ticket`, then `join`."""
+
+    url: str
+    ticket: str
+
+
 class NoticeMessage(_Message, tag="notice"):
     """A text for the player; the session continues."""
 
@@ -260,6 +324,11 @@ ServerMessage = (
     | RewoundMessage
     | RecordingMessage
     | CapturedMessage
+    | AckMessage
+    | SavedMessage
+    | JoinedMessage
+    | LoadedMessage
+    | MovedMessage
     | NoticeMessage
     | PongMessage
     | ErrorMessage

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import median
 from typing import NamedTuple
 
 from PIL import Image
@@ -17,6 +19,7 @@ from glassworld.engine.world import World
 from glassworld.play.block_scheduler import BlockScheduler, DeviceThread
 from glassworld.play.capture import BlockCapture
 from glassworld.play.downloads import DownloadStore, RecordingStore
+from glassworld.play.handover.suspended import SessionKeeper
 from glassworld.play.images import StartImage, load_gallery
 from glassworld.play.limits.decoder import ImageDecoder
 
@@ -26,6 +29,9 @@ SLOTS = 4
 
 BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 """Upper bounds, in seconds, of the histogram of block times."""
+
+RECENT_BLOCKS = 64
+"""Blocks of all players that the median is taken over."""
 
 
 @dataclass
@@ -39,10 +45,17 @@ class Metrics:
     stalls: int = 0
     block_seconds: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_BLOCKS))
+
+    @property
+    def recent_block_seconds(self) -> float:
+        """Median time of the recent blocks, 0 before the first."""
+        return median(self.recent) if self.recent else 0.0
 
     def count_block(self, seconds: float) -> None:
         """Count a block that took `seconds` to generate."""
         self.block_seconds += seconds
+        self.recent.append(seconds)
         bucket = next((i for i, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))
         self.buckets[bucket] += 1
 
@@ -103,11 +116,12 @@ def blank_image(world: World) -> StartImage:
 class ServerState:
     """The shared state of one server.
 
-    The event loop owns it, except for the world, which the device thread owns.
+    The event loop owns it, except for the world, which the device thread owns. With a `keeper`,
+    the server is one of several, and players need its tickets.
     """
 
-    def __init__(self, slots: int = SLOTS) -> None:
-        self.slots, self.slots_taken = slots, 0
+    def __init__(self, slots: int = SLOTS, keeper: SessionKeeper | None = None) -> None:
+        self.slots, self.slots_taken, self.keeper = slots, 0, keeper
         self.device_thread = DeviceThread()
         self.scheduler = BlockScheduler(self.device_thread)
         self.downloads, self.metrics = DownloadStore(), Metrics()

@@ -27,11 +27,14 @@ CLIENT_MESSAGES = {
     "record": "on",
     "recover": "key",
     "capture": "blocks?",
+    "join": "next encoding?",
+    "save": "",
+    "load": "bytes",
     "ping": "id",
 }
 SERVER_MESSAGES = {
     "hello": "version world note mode width height frame_rate block_frames idle has_mouse "
-    "controls pictures",
+    "controls pictures token? resumed?",
     "full": "seats",
     "picture": "width height",
     "started": "seed picture",
@@ -39,6 +42,11 @@ SERVER_MESSAGES = {
     "rewound": "number",
     "recording": "on frames? video? actions? picture? key?",
     "captured": "trace report",
+    "ack": "id block?",
+    "saved": "number file",
+    "joined": "number seed picture",
+    "loaded": "number seed",
+    "moved": "url ticket",
     "notice": "text",
     "pong": "id",
     "error": "text",

@@ -1,0 +1,178 @@
+"""Start a fleet and run until Ctrl-C: Ray, the directory, the ingress, and the control port."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from glassworld.engine.checkpoint.locate import locate_world
+from glassworld.errors import InputError
+from glassworld.files import writable_folder
+from glassworld.play.launch import http_server, listen_on
+from glassworld.serve.control import create_control
+from glassworld.serve.directory import Directory
+from glassworld.serve.ingress_server import IngressServer
+from glassworld.serve.options import FleetOptions, WorldOptions
+from glassworld.serve.ray_cluster import (
+    DIRECTORY,
+    NAMESPACE,
+    actor_errors,
+    actor_named,
+    answer,
+    import_ray,
+    joined_ray,
+    local_ray,
+)
+
+INGRESS = "ingress"
+"""The name of the ingress' actor."""
+
+CALL_SECONDS = 30.0
+
+CHECK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """Where a fleet runs; the help of the command line describes it."""
+
+    fleet: FleetOptions
+    control_port: int = 8766
+    cluster: str | None = None  # the address of a running Ray
+
+
+def serve_fleet(options: LaunchOptions) -> None:
+    """Serve until Ctrl-C; raise `InputError` for what cannot be served."""
+    console, started = Console(), time.perf_counter()
+    ray = import_ray()
+    fleet = options.fleet
+    for world in fleet.worlds:
+        locate_world(world.load)  # fails before anything starts
+    listen_on(fleet.host, fleet.port).close()
+    control = listen_on("127.0.0.1", options.control_port)
+    workers = sum(world.max_workers for world in fleet.worlds)
+    with control, _state_folder(fleet.state_folder) as folder:
+        fleet = replace(fleet, state_folder=folder, secret=secrets.token_bytes(32))
+        with joined_ray(options.cluster) if options.cluster else local_ray(workers + 1):
+            _check_gpus(fleet, ray.cluster_resources())
+            try:
+                _start(fleet)
+                control_url = f"http://127.0.0.1:{control.getsockname()[1]}/"
+                runner = _Runner(console, fleet, control_url, started)
+                server = http_server(create_control(), "critical")
+                with suppress(KeyboardInterrupt):
+                    asyncio.run(runner.run(server.serve(sockets=[control])))
+            finally:
+                _end(fleet)
+    if runner.failure:
+        raise InputError(runner.failure)
+
+
+@contextmanager
+def _state_folder(given: str) -> Iterator[str]:
+    """Yield the folder of the snapshots: the one given, or one that is removed at the end."""
+    if given:
+        yield str(writable_folder(Path(given)).absolute())
+        return
+    folder = tempfile.mkdtemp(prefix="glassworld-fleet-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_gpus(fleet: FleetOptions, resources: dict[str, float]) -> None:
+    wanted = sum(world.workers for world in fleet.worlds if world.uses_gpu)
+    present = int(resources.get("GPU", 0))
+    if wanted > present:
+        raise InputError(
+            f"--device cuda: {wanted} workers need a GPU each, and Ray sees {present}; "
+            "use fewer workers, add machines with GPUs, or use --device cpu"
+        )
+
+
+def _start(fleet: FleetOptions) -> None:
+    """Start the directory, which starts the workers, and the ingress; they end with `_end`."""
+    ray = import_ray()
+    lasting = {
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "max_restarts": -1,
+        "num_cpus": 0,
+    }
+    try:
+        ray.remote(Directory).options(name=DIRECTORY, max_concurrency=1000, **lasting).remote(fleet)
+    except ValueError:
+        raise InputError("a fleet runs on this cluster already; end it first") from None
+    ray.remote(IngressServer).options(name=INGRESS, **lasting).remote(fleet)
+
+
+def _end(fleet: FleetOptions) -> None:
+    """End the workers, which would outlive this process on a cluster."""
+    ray = import_ray()
+    with suppress(*actor_errors()):
+        status = asyncio.run(answer(actor_named(DIRECTORY).status.remote(), CALL_SECONDS))
+        for name in (INGRESS, DIRECTORY):
+            ray.kill(actor_named(name))
+        for world in status:
+            for name in [*world["starting"], *(report.name for report, _ in world["workers"])]:
+                with suppress(*actor_errors()):
+                    ray.kill(actor_named(name))
+
+
+class _Runner:
+    """Runs the control port, and says when the fleet is ready or cannot be."""
+
+    def __init__(
+        self, console: Console, fleet: FleetOptions, control_url: str, started: float
+    ) -> None:
+        self._console, self._fleet, self._started = console, fleet, started
+        self._control_url, self.failure = control_url, ""
+
+    async def run(self, control: Any) -> None:
+        """Run until the control port ends, or until no world can be loaded."""
+        serving = asyncio.ensure_future(control)
+        self._print(f"status at {self._control_url} (this machine only)")
+        ready = asyncio.create_task(self._until_ready())
+        await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)
+        if ready.done() and not self.failure:
+            ready.result()
+            await serving
+        for task in (serving, ready):
+            task.cancel()
+        await asyncio.gather(serving, ready, return_exceptions=True)
+
+    async def _until_ready(self) -> None:
+        """Wait until every world has a worker; set `failure` if none can load it."""
+        await answer(actor_named(INGRESS).ping.remote(), CALL_SECONDS)
+        waiting = {world.name: world for world in self._fleet.worlds}
+        while waiting and not self.failure:
+            await asyncio.sleep(CHECK_SECONDS)
+            with suppress(*actor_errors()):
+                for world in await answer(actor_named(DIRECTORY).status.remote(), CALL_SECONDS):
+                    self._check_world(world, waiting)
+        if not self.failure:
+            seconds = time.perf_counter() - self._started
+            self._print(f"play at http://{self._fleet.host}:{self._fleet.port}/")
+            self._print(f"ready after {seconds:.1f} s; press Ctrl-C to stop")
+
+    def _check_world(self, world: dict[str, Any], waiting: dict[str, WorldOptions]) -> None:
+        ready = [report for report, _ in world["workers"] if report.state == "ready"]
+        if ready and waiting.pop(world["world"], None) is not None:
+            for line in filter(None, {report.note for report in ready}):
+                self._print(line)
+        elif world["failure"] and world["world"] in waiting:
+            self.failure = f"world {world['world']}: no worker can load it: {world['failure']}"
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
