@@ -52,6 +52,7 @@ class PlayClient:
 
     def __init__(self, url: str = URL, world: str | None = None) -> None:
         self.url, self.world = url, world
+        self._connecting: Any
         self.socket: ClientConnection
         self.hello: dict[str, Any] = {}
         self.messages: list[dict[str, Any]] = []
@@ -64,7 +65,7 @@ class PlayClient:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.socket.close()
+        self._connecting.__exit__(*error)
 
     def _seat(self) -> tuple[str, str | None]:
         """Return the address of a server, and a ticket if it needs one."""
@@ -98,7 +99,8 @@ class PlayClient:
         """Connect, and go on with the session if the server has it."""
         query = "" if ticket is None else f"?ticket={ticket}"
         # Frames come in while the connection is being closed.
-        self.socket = connect(url + query, max_size=None, close_timeout=1)
+        self._connecting = connect(url + query, max_size=None, close_timeout=1)
+        self.socket = self._connecting.__enter__()
         self.hello = json.loads(self.socket.recv())
         if self.hello.get("resumed"):
             self.send("join", next=self.next_frame)
@@ -154,9 +156,9 @@ class PlayClient:
             if message["type"] != "moved":
                 return received
             self.messages.append(message)
-            old = self.socket
+            old = self._connecting
             self._connect(message["url"], message["ticket"])
-            old.close()
+            old.__exit__(None, None, None)
         raise TimeoutError("the server has sent nothing for a minute")
 
     def frames(self, count: int) -> Iterator[Frame]:

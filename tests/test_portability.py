@@ -60,6 +60,7 @@ WITH_FALLBACK = {
         "resource.RLIMIT_CPU",
         "resource.setrlimit",
     },
+    "serve/worker.py": {"/proc/self/statm", "os.sysconf"},
     "profiling/metadata.py": {"/proc/cpuinfo"},
 }
 """By file: what only some systems have, used where the code knows what to do on the others."""

@@ -46,6 +46,9 @@ RECOVER_SECONDS = 60.0
 RETRY_SECONDS = 2
 """After how many seconds a player who waits should ask again."""
 
+SETTLE_SECONDS = 5.0
+"""Time before a lost worker is replaced: its sessions come back first, on the other workers."""
+
 BACKOFF_SECONDS = 10.0
 """Time before a worker is started again after one of its world could not load it."""
 
@@ -80,6 +83,7 @@ class _WorldState:
     starting: dict[str, float] = field(default_factory=dict)  # workers, and since when
     failure: str = ""
     failed_at: float = float("-inf")
+    lost_at: float = float("-inf")  # a worker that was not drained
     counted: tuple[int, int] = (0, 0)  # frames and stalls at the last look
     missed_share: float = 0.0
 
@@ -150,7 +154,7 @@ class Directory:
             return SessionReply(403, reason=str(error))
         worker = self._table.locate(session)
         if worker is not None and not await self._lives(worker):
-            self._table.forget(worker)
+            self._lose(worker)
             worker = None
         if worker is None and time.monotonic() - self._since < SILENCE_SECONDS:
             return SessionReply(503, reason="the fleet is starting")
@@ -236,7 +240,8 @@ class Directory:
 
     async def _go_round(self) -> None:
         while True:
-            self._table.expire(time.monotonic())
+            for name in self._table.overdue(time.monotonic()):
+                self._lose(name)
             for name in list(self._draining):
                 await self._end_if_drained(name)
             if time.monotonic() - self._since > SILENCE_SECONDS or not self._is_restarted():
@@ -268,7 +273,8 @@ class Directory:
         draining = sum(self._table.taken(r.name) for r in reports if r.state == "draining")
         load = Load(taken + draining, world.line.count(now), world.missed_share, len(names))
         wanted = wanted_workers(world.options, load)
-        if wanted > len(names) and now - world.failed_at > BACKOFF_SECONDS:
+        settled = not names or now - world.lost_at > SETTLE_SECONDS
+        if wanted > len(names) and settled and now - world.failed_at > BACKOFF_SECONDS:
             self._start_worker(world)
         ready = [report for report in active if report.state == "ready"]
         if world.idle.is_over(wanted < len(names), now) and ready:
@@ -303,6 +309,13 @@ class Directory:
     def _start_worker(self, world: _WorldState) -> None:
         start_worker(self._options, world.options, name := worker_name(world.options))
         world.starting[name] = time.monotonic()
+
+    def _lose(self, worker: str) -> None:
+        """Forget a worker that has ended on its own."""
+        report = self._table.get(worker)
+        if report is not None and report.world in self._worlds:
+            self._worlds[report.world].lost_at = time.monotonic()
+        self._table.forget(worker)
 
     async def _begin_drain(self, worker: str) -> None:
         self._draining[worker] = time.monotonic()

@@ -21,7 +21,7 @@ from glassworld.files import write_file
 from glassworld.play.handover.session_bytes import pack_session
 from glassworld.play.live_session import LiveSession, PlayerInput, Snapshot
 
-SNAPSHOT_BLOCKS = 4
+SNAPSHOT_BLOCKS = 2
 """Blocks between two snapshots: as many may have to be generated again, twice as many at most."""
 
 KEPT_GENERATIONS = 2

@@ -70,16 +70,13 @@ class SeatTable:
         for session in report.sessions & worker.leases.keys():
             del worker.leases[session]
 
-    def expire(self, now: float) -> list[str]:
-        """Forget leases and workers that are overdue; return the workers' names."""
+    def overdue(self, now: float) -> list[str]:
+        """Return the workers that have not reported in time; forget the leases that have ended."""
         for worker in self._workers.values():
             worker.leases = {
                 session: until for session, until in worker.leases.items() if until > now
             }
-        gone = [name for name, w in self._workers.items() if now - w.seen > SILENCE_SECONDS]
-        for name in gone:
-            self.forget(name)
-        return gone
+        return [name for name, w in self._workers.items() if now - w.seen > SILENCE_SECONDS]
 
     def forget(self, worker: str) -> None:
         """Forget a worker that has ended."""

@@ -172,7 +172,7 @@ class FleetWorker:
         self._refresh_report()
 
     async def _keep_moving(self) -> None:
-        """While draining, move one session after the other, as other workers have seats."""
+        """Move one session after the other while draining, as other workers have seats."""
         while True:
             await asyncio.sleep(REPORT_SECONDS / 5)
             if self._report.state != "draining":
