@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from websockets.exceptions import InvalidStatus
 
 from glassworld.cli import inference, main
 from glassworld.engine.checkpoint.load import load_world
+from glassworld.play.launch import exempt_from_garbage_collection
 from tests.support.live import PlayClient
 from tests.support.paths import ROOT
 from tests.support.release import write_release
@@ -54,6 +57,24 @@ def test_folder_without_a_world_fails_before_an_address_is_printed(
 def test_foreign_address_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["play", "--no-open", "--host", "203.0.113.1", "--port", "0"]) == 2
     assert "--host" in capsys.readouterr().err
+
+
+def test_exempt_objects_are_not_collected_and_later_ones_are() -> None:
+    class Ring:
+        def __init__(self) -> None:
+            self.itself = self
+
+    early, gone = Ring(), weakref.ref(Ring())
+    try:
+        exempt_from_garbage_collection()
+        assert gone() is None
+        assert not any(early is item for item in gc.get_objects())
+        later = weakref.ref(Ring())
+        gc.collect()
+        assert later() is None
+    finally:
+        gc.unfreeze()
+    assert any(early is item for item in gc.get_objects())
 
 
 @pytest.mark.slow
