@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.errors import TraceError
+from glassworld.trace.reading.begin_end import ENDPOINT, UNSORTED, BeginEndPairs
 from glassworld.trace.reading.categories import (
     DEVICE,
     LAUNCH,
@@ -45,9 +47,6 @@ from glassworld.trace.reading.flows import FLOW, FORWARD_BACKWARD, Flows
 from glassworld.trace.reading.formats import open_trace
 
 _TABLES = {TAG: RANGE, OP: RANGE, PYTHON: RANGE, LAUNCH: LAUNCH_CALL, DEVICE: DEVICE_OP}
-_UNSORTED = np.dtype([*DEVICE_OP.descr, ("category", "<i4"), ("on_stream", "?"), ("step", "?")])
-"""An event whose process and thread must say what it is; see `code_by_process`."""
-
 _COLLECTIVES = ("nccl", "rccl", "oneccl")
 ProgressCallback = Callable[[int], None]
 """Called now and then with the number of (decompressed) bytes read so far."""
@@ -86,7 +85,8 @@ class TraceBuilder:
         self.without_duration = 0
         self._categories = Categories()
         self._labels = _Interner()
-        self._unsorted = EventTable(_UNSORTED)
+        self._unsorted = EventTable(UNSORTED)
+        self.begin_end = BeginEndPairs()
         self._near_zero: list[tuple[EventTable, npt.NDArray[np.void]]] = []
         self._names_of: dict[Any, str] = {}
         self._flows: Flows | None = Flows()
@@ -114,9 +114,7 @@ class TraceBuilder:
                 row = (event.pid, event.tid) if event.name == "thread_name" else event.pid
                 if event.name in ("process_name", "thread_name"):
                     self._names_of[_hashable(row)] = str(event.args.name)
-        unpaired = sum(e.ph in ("B", "E") for e in others)
-        if unpaired:
-            self.skipped["begin/end events (only complete ones are read)"] += unpaired
+        self._add_begin_end([e for e in others if e.ph in ("B", "E")])
 
     def _add_ranges(self, code: int, events: list[Event]) -> None:
         kind = type(events[0])  # all events of a list are of one kind
@@ -138,6 +136,48 @@ class TraceBuilder:
             rows = self._rows(code, events)
             rows["start"], rows["dur"] = starts, durations
             self._append(self._unsorted if code == UNKNOWN else self.tables[code], rows)
+
+    def _add_begin_end(self, events: list[Event]) -> None:
+        """Keep begins and ends until all are known."""
+        if not events:
+            return
+        starts = to_nanoseconds([e.ts for e in events], type(events[0]))
+        rows = np.zeros(len(events), ENDPOINT)
+        common = self._rows(UNKNOWN, events)
+        for column in common.dtype.names or ():
+            rows[column] = common[column]
+        rows["start"], rows["dur"] = starts, 0
+        rows["is_end"] = [e.ph == "E" for e in events]
+        rows["named"] = [bool(e.name) for e in events]
+        codes = [self._categories[_hashable(e.cat)] for e in events]
+        rows["code"] = [
+            old_operator_code(e.name) if code == OLD_OP else code
+            for code, e in zip(codes, events, strict=True)
+        ]
+        possible = np.abs(starts) < _FAR_NS
+        if not possible.all():
+            self.skipped["events with impossible times"] += int((~possible).sum())
+        self.begin_end.add(rows[possible])
+
+    def _add_pairs(self) -> None:
+        """Add the events that begins and ends make, and count those without a partner."""
+        for pairs in self.begin_end.complete():
+            for code in np.unique(pairs["code"]).tolist():
+                rows = pairs[pairs["code"] == code]
+                if code == OVERHEAD:
+                    self.overhead_ns += int(rows["dur"].sum())
+                elif code:
+                    table = self._unsorted if code == UNKNOWN else self.tables[code]
+                    of_table = np.empty(len(rows), table.dtype)
+                    for column in table.dtype.names or ():
+                        of_table[column] = rows[column]
+                    self._append(table, of_table)
+        for what, count in (
+            ("begin events without an end", self.begin_end.begins),
+            ("end events without a begin", self.begin_end.ends),
+        ):
+            if count:
+                self.left_out[what] += count
 
     def _add_old_operators(self, events: list[Event]) -> None:
         codes = [old_operator_code(event.name) for event in events]
@@ -233,7 +273,7 @@ class TraceBuilder:
 
     def _rows(self, code: int, events: list[Event]) -> npt.NDArray[np.void]:
         """Return rows for a table, their times yet to be filled in."""
-        rows = np.empty(len(events), _UNSORTED if code == UNKNOWN else self.tables[code].dtype)
+        rows = np.empty(len(events), UNSORTED if code == UNKNOWN else self.tables[code].dtype)
         names = self.names
         try:
             rows["name"] = [names[e.name] for e in events]
@@ -279,6 +319,7 @@ class TraceBuilder:
 
     def finish(self, path: Path, source: TraceSource) -> Trace:
         """Return the complete columns."""
+        self._add_pairs()
         self._add_near_zero()
         self._sort_by_process()
         if self._flows:
@@ -327,10 +368,24 @@ def read_trace(
         builder.add(events)
         if progress:
             progress(source.bytes_read)
+    if tags_only and len(builder.begin_end):
+        return _tags_alone(read_trace(path, progress))  # an end need not say what it ends
     if not builder.events and not tags_only:
         reasons = "; ".join(source.losses) or "its event list is empty"
         raise TraceError(f"{path}: no events in this trace: {reasons}")
     return builder.finish(path, source)
+
+
+def _tags_alone(trace: Trace) -> Trace:
+    """Return the trace with its tags and nothing else."""
+    return replace(
+        trace,
+        launch_rows=EventTable(LAUNCH_CALL),
+        device_rows=EventTable(DEVICE_OP),
+        memory=EventTable(MEMORY),
+        ops=EventTable(RANGE),
+        python=EventTable(RANGE),
+    )
 
 
 _NO_ARGS = EventArgs()
