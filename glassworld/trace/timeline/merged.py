@@ -34,7 +34,6 @@ from glassworld.trace.timeline.idle import (
     name_gaps,
     queued_ns,
 )
-from glassworld.trace.timeline.medians import GroupedMedians
 from glassworld.trace.timeline.memory import (
     InstanceMemory,
     TagMemory,
@@ -58,7 +57,7 @@ from glassworld.trace.timeline.rows import (
     TagRow,
     exact_ms,
 )
-from glassworld.trace.timeline.stats import group_excess
+from glassworld.trace.timeline.stats import GroupedMedians, group_excess
 from glassworld.trace.timeline.tag_tree import TagTree, build_tree
 from glassworld.trace.timeline.training_steps import PARTS, TrainingStep, find_steps
 

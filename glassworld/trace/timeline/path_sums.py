@@ -16,9 +16,8 @@ import numpy as np
 from glassworld.trace.reading.columns import Codes, Ints, Mask
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.intervals import merge_intervals
-from glassworld.trace.timeline.medians import GroupedMedians
 from glassworld.trace.timeline.rows import TagRow, exact_ms
-from glassworld.trace.timeline.stats import group_members
+from glassworld.trace.timeline.stats import GroupedMedians, group_members
 from glassworld.trace.timeline.tag_tree import PathGroups
 
 TagPath = tuple[str, ...]
