@@ -18,7 +18,7 @@ def with_load_flags(*names: str, **aliases: str) -> Callable[[Command], Command]
     """Replace a command's parameter `load: LoadOptions` by the flags that make one.
 
     `names`: the fields to offer, all of them by default. `aliases`: more spellings of a field's
-    flag, such as `world="--start"`.
+    flag with spaces between them, such as `world="--from --start"`.
     """
     offered = names or tuple(FLAGS)
 
@@ -43,7 +43,7 @@ def with_load_flags(*names: str, **aliases: str) -> Callable[[Command], Command]
 def _parameter(name: str, alias: str | None) -> Parameter:
     """Return the typer option of a field, as a parameter of a command."""
     option, flag = FLAGS[name]
-    spellings = [f"--{name.replace('_', '-')}", *filter(None, [alias])]
+    spellings = [f"--{name.replace('_', '-')}", *(alias or "").split()]
     settings = typer.Option(
         *spellings, help=flag.help, rich_help_panel=flag.panel, metavar=flag.metavar
     )

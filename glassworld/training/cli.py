@@ -69,7 +69,7 @@ def _check_recordings(recordings: Path | None, source: str, mode: str | None) ->
 
 
 @train_app.command()
-@with_load_flags("world", "variant", "device", world="--start")
+@with_load_flags("world", "variant", "device", world="--from --start")
 def train(
     load: LoadOptions,
     preset: Annotated[
@@ -90,6 +90,15 @@ def train(
     mode: Annotated[
         str | None, typer.Option(help="Mode of the recordings, where their actions fit several.")
     ] = None,
+    lora: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="RANK",
+            help="With `--from`: train updates of this rank beside the transformer's weights, and "
+            "merge them. 0 trains all weights.",
+        ),
+    ] = 0,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -118,21 +127,24 @@ def train(
     """Train a world: collect episodes, train the VAE and the transformer, export.
 
     You can interrupt it with Ctrl-C at any time (exit code 130). The same command continues. With
-    `--world` it starts from the weights of that world.
+    `--from` it fine-tunes an embedded or a released world, or one that you trained.
 
     Examples: `glassworld train --source drive`, `glassworld train --recordings videos`,
+    `glassworld train --recordings videos --from Skywork/Matrix-Game-2.0 --lora 16`,
     `glassworld train --source gymnasium:CarRacing-v3 --mapping car_racing.yaml`
     """
     from glassworld.training.sources.registry import file_stem
 
     source = _with_mapping(source, mapping)
     _check_recordings(recordings, source, mode)
+    start = None if load.world is None and load.variant is None else load
+    if lora and start is None:
+        raise InputError("lora: needs a world to start from; add --from WORLD")
     name = file_stem(source) if recordings is None else recordings.resolve().name
     folder = output or Path("runs") / name
-    recipe = _recipe(preset, batch, source=source, recordings=recordings, mode=mode)
+    recipe = _recipe(preset, batch, source=source, recordings=recordings, mode=mode, lora=lora)
     if gradient_checkpointing:
         recipe = replace(recipe, dit=replace(recipe.dit, gradient_checkpointing=True))
-    start = None if load.world is None and load.variant is None else load
     _train(recipe, folder, start, load.device, minutes, threads)
 
 

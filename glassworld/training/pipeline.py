@@ -34,10 +34,18 @@ from glassworld.training.sources.recordings import (
     read_recordings,
     recordings_mode,
 )
-from glassworld.training.sources.registry import open_source
+from glassworld.training.sources.registry import GYMNASIUM_PREFIX, open_source
 from glassworld.training.sources.source import WorldFormat
 from glassworld.training.stage_budget import StageBudget
-from glassworld.training.weights.warm_start import load_start, warm_start_model, warm_start_vae
+from glassworld.training.weights.lora import add_lora, merge_lora
+from glassworld.training.weights.warm_start import (
+    check_start_frames,
+    check_start_mode,
+    load_start,
+    start_spec,
+    warm_start_model,
+    warm_start_vae,
+)
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 1000
 TIMED_SHARDS, TIMED_EPISODES = 128, 8
@@ -78,10 +86,12 @@ def train_world(
     torch_device = pick_device(device)
     keep_freed_memory()
     budget = StageBudget(folders.root / "clock.json", minutes)
-    recipe, videos = _choose_data(recipe)
+    recipe, videos = _choose_data(recipe, start)
     if minutes is not None:
         recipe = replace(recipe, shards=TIMED_SHARDS, episodes=TIMED_EPISODES)
-    networks = None if start is None else load_start(start, recipe)
+    networks = None
+    if start is not None:
+        recipe, networks = load_start(start, recipe)
     writable_folder(folders.root)
     collect_episodes(recipe, folders, budget, videos)
     vae = prepare_vae(recipe, folders, networks, torch_device, budget)
@@ -104,12 +114,16 @@ def _train_and_export(
     episodes: LatentEpisodes,
     budget: StageBudget,
 ) -> None:
-    """Train the transformer; write the world, its start images and the last samples."""
+    """Train the transformer; write the world, its start images and the last samples.
+
+    Updates of LoRA are merged into the weights before the world is written.
+    """
     preview = SampleWriter(
         vae.decoder, episodes, folders.root, frame_rate=recipe.dit.format.frame_rate
     )
     with budget.stage("transformer") as seconds:
         train_transformer(episodes, recipe.dit, folders.transformer, model, preview, seconds)
+    merge_lora(model.dit)
     export_world(vae, model, recipe.dit, folders.world)
     if recipe.recordings is not None:
         save_recorded_start_images(folders.episodes, folders.world / "pictures")
@@ -118,14 +132,30 @@ def _train_and_export(
     preview(model, recipe.dit.sampler, folders.transformer)
 
 
-def _choose_data(recipe: TrainingRecipe) -> tuple[TrainingRecipe, list[RecordedVideo]]:
-    """Open what to learn from; return the recipe for it and the recordings that fit, if any."""
-    folder = recipe.recordings
+def _choose_data(
+    recipe: TrainingRecipe, start: LoadOptions | None
+) -> tuple[TrainingRecipe, list[RecordedVideo]]:
+    """Open what to learn from; return the recipe for it and the recordings that fit, if any.
+
+    Recordings and Gymnasium environments are brought to the blocks of the world to start from, and
+    recordings to its frames. The other sources have their own.
+    """
+    spec, folder = None if start is None else start_spec(start), recipe.recordings
     if folder is None:
         with open_source(recipe.source) as source:
-            return recipe.fitted(source.format, source.rests), []
-    recipe = recipe.fitted(WorldFormat(recordings_mode(folder, recipe.mode)), rests=False)
-    return recipe, read_recordings(folder, recipe.dit.format, recipe.frames)
+            format, rests = source.format, source.rests
+    else:
+        format, rests = WorldFormat(recordings_mode(folder, recipe.mode)), False
+    if start is not None and spec is not None:
+        check_start_mode(start, spec, format.mode)
+        if folder is not None:
+            size = (spec.height, spec.width, spec.frames_per_block, spec.frame_rate)
+            format = WorldFormat(format.mode, *size)
+        elif recipe.source.startswith(GYMNASIUM_PREFIX):
+            format = replace(format, frames_per_block=spec.frames_per_block)
+        check_start_frames(start, spec, format)
+    recipe = recipe.fitted(format, rests)
+    return recipe, [] if folder is None else read_recordings(folder, format, recipe.frames)
 
 
 def collect_episodes(
@@ -162,7 +192,8 @@ def prepare_vae(
     """Train the VAE and then its decoder alone, or load what was trained before.
 
     Its latents have zero mean and unit variance. A VAE from the world `start` is trained on long
-    clips alone, and its latents stay near that world's, because its transformer is reused.
+    clips alone, and its latents stay near that world's, because its transformer is reused. With
+    LoRA it stays as it is.
 
     Returns
     -------
@@ -172,6 +203,9 @@ def prepare_vae(
     vae, trained = VAE(recipe.vae.spec), folders.vae / "trained.pt"
     if trained.exists():
         vae.load_state_dict(torch.load(trained, weights_only=True))
+        return vae.eval()
+    if recipe.lora and start is not None:
+        warm_start_vae(vae, start)
         return vae.eval()
     dataset = EpisodeDataset(folders.episodes)
     with budget.stage("VAE") as seconds:
@@ -229,4 +263,7 @@ def prepare_model(
     model.dit.gradient_checkpointing = recipe.dit.gradient_checkpointing
     if start is not None:
         warm_start_model(model, start)
+    if recipe.lora:
+        model.vision.requires_grad_(False)
+        add_lora(model.dit, recipe.lora)
     return model

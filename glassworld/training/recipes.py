@@ -32,6 +32,9 @@ class TrainingRecipe:
         How to train the VAE.
     dit
         How to train the transformer.
+    lora
+        Rank of the trained updates of a world's transformer, whose VAE and image tower then stay as
+        they are. 0 trains all weights.
     """
 
     shards: int
@@ -42,6 +45,7 @@ class TrainingRecipe:
     mode: str | None = None
     vae: VAERecipe = field(default_factory=VAERecipe)
     dit: DiTRecipe = field(default_factory=DiTRecipe)
+    lora: int = 0
 
     def fitted(self, format: WorldFormat, rests: bool) -> "TrainingRecipe":
         """Return this recipe for worlds of a format, by a source that comes to rest or does not.

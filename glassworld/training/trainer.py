@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from glassworld.errors import CheckpointError
 from glassworld.files import write_file
 from glassworld.training.muon import Muon, has_fast_bfloat16
+from glassworld.training.weights.lora import is_lora_factor
 
 SAVE_EVERY_SECONDS = 45.0
 REPORT_EVERY_SECONDS = 60.0
@@ -71,6 +72,8 @@ class CosineSchedule:
 class Trainer:
     """A model in training: its optimizers, its averaged weights, its folder.
 
+    Frozen weights are neither averaged nor saved.
+
     Everything else that a step needs is a function of the seed and of the step's number. So an
     interrupted run resumes and gives the same weights.
 
@@ -100,7 +103,10 @@ class Trainer:
         self.folder, self.model, self.schedule = folder, model, schedule
         self.ema_decay = ema_decay
         self.optimizers = optimizers or optimizers_for(model)
-        self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self._frozen = {
+            name for name, weight in model.named_parameters() if not weight.requires_grad
+        }
+        self.ema = {name: value.detach().clone() for name, value in self._weights().items()}
         self.step, self.seconds = 0, 0.0
         self._curve: list[dict[str, float]] = []
 
@@ -129,7 +135,7 @@ class Trainer:
             return
         try:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(state["model"])
+            self._load(state["model"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
         except _DAMAGE as error:
@@ -141,6 +147,21 @@ class Trainer:
         self.step, self.seconds = int(state["step"]), float(state.get("seconds", 0.0))
         self._curve = state["curve"]
 
+    def use_average(self) -> None:
+        """Give the model its averaged weights."""
+        self._load(self.ema)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Return what is trained of the model's state."""
+        state: dict[str, Tensor] = self.model.state_dict()
+        return {name: value for name, value in state.items() if name not in self._frozen}
+
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        """Replace what is trained; raise `KeyError` for weights of another model."""
+        missing, unexpected = self.model.load_state_dict(weights, strict=False)
+        if unexpected or set(missing) != self._frozen:
+            raise KeyError(*unexpected, *missing)
+
     def save(self) -> None:
         """Write the checkpoint and the curves, each file whole or not at all.
 
@@ -150,7 +171,7 @@ class Trainer:
             The disk has no room. The last checkpoint stays.
         """
         state: dict[str, Any] = {
-            "model": self.model.state_dict(),
+            "model": self._weights(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.ema,
             "step": self.step,
@@ -226,7 +247,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         decay = min(self.ema_decay, (1 + self.step) / (EMA_WARMUP_STEPS + self.step))
-        values = self.model.state_dict()
+        values = self._weights()
         averages = [self.ema[name] for name in values]
         torch._foreach_lerp_(averages, list(values.values()), 1 - decay)
         self.step += 1
@@ -257,14 +278,17 @@ def autocast(device: torch.device) -> torch.autocast:
 def optimizers_for(model: nn.Module) -> list[torch.optim.Optimizer]:
     """Use Muon for the matrices in transformer layers and for convolutions, AdamW for the rest.
 
-    Muon's steps are scaled to the size of AdamW's, so one learning rate serves both.
+    Muon's steps are scaled to the size of AdamW's, so one learning rate serves both. AdamW also
+    trains the factors of LoRA. Frozen weights have no optimizer.
     """
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
         in_layer = ".blocks." in name or ".transformer." in name
         use_muon = weight.dim() == 4 or (in_layer and weight.dim() == 2)
-        (matrices if use_muon else rest).append(weight)
+        (matrices if use_muon and not is_lora_factor(name) else rest).append(weight)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.01)
     ]

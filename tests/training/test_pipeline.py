@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 
 from glassworld.engine.checkpoint.load import load_world
+from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.training.objectives.adversarial import DiscriminatorRecipe
 from glassworld.training.objectives.history_augmentation import HistoryMix
 from glassworld.training.recipes import PRESETS, RunFolders, TrainingRecipe
 from tests.support.recorded import write_recording
+from tests.support.release import write_release
 from tests.support.small import SMALL, SMALL_VAE
 from tests.support.square_env import MAPPING, register
 
@@ -122,6 +124,33 @@ def test_train_world_from_recordings_learns_their_mode(tmp_path: Path) -> None:
     train_world(replace(TINY, recordings=tmp_path), folders)
     _play(folders)
     assert load_world(folders.world).spec.mode == "gta_drive"
+
+
+@pytest.mark.slow
+def test_train_world_with_lora_changes_the_transformer_alone(tmp_path: Path) -> None:
+    write_release(tmp_path / "released")
+    for name in ("a", "b"):
+        write_recording(tmp_path, name, 100)
+        (tmp_path / f"{name}.csv").write_text("w,s,a,d\n" + "1,0,0,1\n" * 100)
+    folders, start = RunFolders(tmp_path / "run"), LoadOptions(world=tmp_path / "released")
+    recipe = replace(TINY, recordings=tmp_path, mode="universal", lora=2)
+    recipe = replace(recipe, dit=replace(recipe.dit, rate=0.05, ema_decay=0.0))
+    train_world(recipe, folders, start)
+    trained, released = load_world(folders.world), load_world(tmp_path / "released")
+    assert trained.spec == replace(released.spec, seed=trained.spec.seed)
+    ours, theirs = trained.networks.dit.state_dict(), released.networks.dit.state_dict()
+    assert list(ours) == list(theirs)
+    ranks = {
+        name: int(torch.linalg.matrix_rank(ours[name] - theirs[name], atol=0.01))
+        for name in ours
+        if ours[name].dim() == 2
+    }
+    assert set(ranks.values()) == {0, 1, 2} or max(ranks.values()) == 2
+    image = next((folders.world / "pictures").glob("*.png"))
+    assert trained.generate(image, num_latent_frames=6).frames.shape == (21, 32, 48, 3)
+    pixels = torch.rand(1, 3, 5, 32, 48) * 2 - 1
+    difference = trained.networks.encoder(pixels) - released.networks.encoder(pixels)
+    assert difference.abs().max() < 0.05  # half precision
 
 
 @pytest.mark.slow

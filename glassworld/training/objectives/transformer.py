@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from glassworld.engine.sampling import DenoisingStep, FlowSchedule
-from glassworld.specs import ActionModuleSpec, DiTSpec, VisionSpec
+from glassworld.specs import ActionModuleSpec, DiTSpec, VisionSpec, WorldSpec
 from glassworld.training.data.latents import LatentEpisodes
 from glassworld.training.data.segments import draw_segment
 from glassworld.training.objectives.adversarial import AdversarialTrainer, DiscriminatorRecipe
@@ -91,6 +91,8 @@ class DiTRecipe:
         Steps between previews.
     seed
         Seed of weights and batches.
+    start
+        World whose sizes the transformer and the image tower have. None: those above.
     """
 
     format: WorldFormat = field(
@@ -119,10 +121,13 @@ class DiTRecipe:
     gradient_checkpointing: bool = False
     preview_every: int = 250
     seed: int = 0
+    start: WorldSpec | None = None
 
     @property
     def spec(self) -> DiTSpec:
         """Shape of the transformer."""
+        if self.start is not None:
+            return self.start.dit
         width = 64 * self.action_heads
         action = ActionModuleSpec(
             layers=tuple(range(self.action_layers)),
@@ -146,6 +151,8 @@ class DiTRecipe:
     @property
     def vision(self) -> VisionSpec:
         """Shape of the image tower."""
+        if self.start is not None:
+            return self.start.vision
         return VisionSpec(
             width=self.vision_width,
             layers=self.vision_layers,
@@ -206,7 +213,7 @@ def train_transformer(
             preview(model, recipe.sampler, folder)
     if adversarial is not None:
         adversarial.save()
-    model.load_state_dict(trainer.ema)
+    trainer.use_average()
 
 
 def _start_adversarial(

@@ -77,6 +77,8 @@ class VAERecipe:
         Weight of the squared distance of the latents to those of the initial encoder.
     seed
         Seed of weights and batches.
+    start
+        Shape of the VAE of a world to start from. None: by the sizes above.
     """
 
     width: int = 16
@@ -96,10 +98,13 @@ class VAERecipe:
     kl_weight: float = 1e-3
     anchor_weight: float = 0.0
     seed: int = 0
+    start: VAESpec | None = None
 
     @property
     def spec(self) -> VAESpec:
         """Shape of the networks."""
+        if self.start is not None:
+            return self.start
         return VAESpec(width=self.width, residual_blocks=self.residual_blocks)
 
 
@@ -209,7 +214,7 @@ def train_vae(
         if step % LOG_EVERY == 0:
             kind = "clip" if pixels.shape[2] > 1 else "picture"
             trainer.log(kl=kl.item(), **{f"{kind}_psnr": _psnr(rebuilt, pixels)})
-    vae.load_state_dict(trainer.ema)
+    trainer.use_average()
     return vae.eval()
 
 
@@ -236,7 +241,7 @@ def train_decoder(
         trainer.update(loss)
         if step % LOG_EVERY == 0:
             trainer.log(clip_psnr=_psnr(rebuilt, pixels))
-    vae.decoder.load_state_dict(trainer.ema)
+    trainer.use_average()
 
 
 def _batch_shape(recipe: VAERecipe, position: int, step: int) -> tuple[int, int]:

@@ -50,6 +50,9 @@ SOURCE_NAMES = {
 """By the same keys: how the name is written, for messages."""
 
 
+GYMNASIUM_PREFIX = "gymnasium:"
+"""Of the names of sources whose environment is the user's own."""
+
 SOURCE_OF_MODE = {"universal": "maze", "gta_drive": "drive", "templerun": "run"}
 """The source that worlds of a mode are compared with if nothing else is named."""
 

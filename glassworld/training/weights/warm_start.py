@@ -1,4 +1,4 @@
-"""Start a training from the weights of an exported world.
+"""Start a training from the weights of a world, embedded, released or trained here.
 
 Half-precision weights are enough. Only the moments of the optimizers and the auxiliary head of
 locations, which training alone uses, start over.
@@ -9,42 +9,93 @@ from dataclasses import replace
 import torch
 
 from glassworld.engine.checkpoint.load import load_from
+from glassworld.engine.checkpoint.locate import locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.networks import Networks
 from glassworld.errors import CheckpointError
-from glassworld.specs import WAN_MEAN, WAN_STD
+from glassworld.specs import WAN_MEAN, WAN_STD, WorldSpec
 from glassworld.training.objectives.vae import VAE, rescale_latents
-from glassworld.training.objectives.world_model import WorldModel
+from glassworld.training.objectives.world_model import ETA, WorldModel
 from glassworld.training.recipes import TrainingRecipe
+from glassworld.training.sources.source import WorldFormat
 from glassworld.training.weights.net2net import can_grow, grow
 
 
-def load_start(options: LoadOptions, recipe: TrainingRecipe) -> Networks:
-    """Load the networks of a world that training by `recipe` can start from, on the CPU.
+def start_spec(options: LoadOptions) -> WorldSpec:
+    """Return the spec of a world to start from, but for the sizes of its VAE and image tower.
+
+    Its weights are not read yet.
 
     Raises
     ------
     InputError
-        There is no such world.
-    CheckpointError
-        Its mode or its VAE is another one, or its transformer cannot grow into the recipe's.
+        There is no such world, or training does not sample as it does.
     """
-    world = load_from(replace(options, device="cpu", vae_compile_mode="none"))
-    networks, mode = world.networks, recipe.dit.format.mode
-    if world.spec.mode != mode:
+    spec = locate_world(options).spec
+    supported = {"timestep_shift": 5.0, "warp_steps": True, "eta": ETA, "context_noise": 0.0}
+    found = {**{name: getattr(spec, name) for name in supported}, "sink_size": spec.dit.sink}
+    for name, value in {**supported, "sink_size": 0}.items():
+        if found[name] != value:
+            raise CheckpointError(
+                f"{options.world}: its {name} is {found[name]}, and worlds are trained with "
+                f"{value}; start from another world"
+            )
+    return spec
+
+
+def check_start_mode(options: LoadOptions, spec: WorldSpec, mode: str) -> None:
+    """Raise `CheckpointError` unless a world to start from has the mode of the episodes."""
+    if spec.mode != mode:
         raise CheckpointError(
-            f"{world.name}: its mode is {world.spec.mode}, but the episodes are of mode {mode}; "
+            f"{options.world}: its mode is {spec.mode}, but the episodes are of mode {mode}; "
             "start from another world, or from none"
         )
-    wanted, spec = recipe.vae.spec, networks.encoder.spec
-    if replace(spec, mean=wanted.mean, std=wanted.std) != wanted:
-        raise CheckpointError(f"{options.world}: its VAE has another size than the preset's")
-    same_vision = networks.vision.spec == recipe.dit.vision
-    if not (same_vision and can_grow(networks.dit.spec, recipe.dit.spec)):
+
+
+def check_start_frames(options: LoadOptions, spec: WorldSpec, format: WorldFormat) -> None:
+    """Raise `CheckpointError` unless a world has the frames of a source.
+
+    The size of a Gymnasium environment's frames can be set in its mapping.
+    """
+    own = (spec.height, spec.width, spec.frame_rate)
+    if own != (format.height, format.width, format.frame_rate):
         raise CheckpointError(
-            f"{options.world}: its transformer has another size than the preset's"
+            f"{options.world}: its frames are {spec.width}x{spec.height} at {spec.frame_rate} a "
+            f"second, those of the source {format.width}x{format.height} at {format.frame_rate}; "
+            f"start from another world, or set size: [{spec.height}, {spec.width}] in a mapping"
         )
-    return networks
+
+
+def load_start(options: LoadOptions, recipe: TrainingRecipe) -> tuple[TrainingRecipe, Networks]:
+    """Load a world to start from, on the CPU.
+
+    Returns
+    -------
+    The recipe, with the sizes of the world unless its transformer can grow into the recipe's, and
+    the networks.
+
+    Raises
+    ------
+    InputError
+        There is no such world, or it has another mode.
+    """
+    world = load_from(replace(options, device="cpu", dtype="float32", vae_compile_mode="none"))
+    networks, spec = world.networks, world.spec
+    check_start_mode(options, spec, recipe.dit.format.mode)
+    wanted, own = recipe.vae.spec, networks.encoder.spec
+    grows = (
+        not recipe.lora
+        and replace(own, mean=wanted.mean, std=wanted.std) == wanted
+        and networks.vision.spec == recipe.dit.vision
+        and can_grow(networks.dit.spec, recipe.dit.spec)
+    )
+    dit = recipe.dit
+    if spec.frames_per_block == dit.format.frames_per_block:
+        dit = replace(dit, denoising_steps=spec.denoising_steps)
+    if not grows:
+        dit = replace(dit, start=spec)
+        recipe = replace(recipe, vae=replace(recipe.vae, start=own))
+    return replace(recipe, dit=dit), networks
 
 
 def warm_start_vae(vae: VAE, start: Networks) -> None:
