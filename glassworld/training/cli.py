@@ -14,9 +14,10 @@ from glassworld.load_flags import with_load_flags
 
 if TYPE_CHECKING:
     from glassworld.engine.world import World
-    from glassworld.training.eval.evaluate import EvalConfig
+    from glassworld.training.eval.drift import OnSession
+    from glassworld.training.eval.sessions import EvalConfig
     from glassworld.training.recipes import TrainingRecipe
-    from glassworld.training.sources.source import Source
+    from glassworld.training.sources.source import Frame, Source
 
 HELD_OUT_SEED, HELD_OUT_EPISODES, HELD_OUT_FRAMES = 1000, 32, 121
 
@@ -199,6 +200,13 @@ def evaluate_command(
     json: Annotated[Path | None, typer.Option(help="Write the scores to this file.")] = None,
     strip: _Strip = None,
     video: _Video = None,
+    minute_video: Annotated[
+        Path | None,
+        typer.Option(help="Write an MP4 of a minute of play and one at rest, truth on the left."),
+    ] = None,
+    minute_strip: Annotated[
+        Path | None, typer.Option(help="Write an image of the same minutes.")
+    ] = None,
     starts: Annotated[int, typer.Option(min=1, help="Number of held-out start images.")] = 24,
     minutes: Annotated[
         int, typer.Option(min=1, help="Number of one-minute sessions that measure drift.")
@@ -212,26 +220,39 @@ def evaluate_command(
 
     from glassworld.engine.checkpoint.load import load_from
     from glassworld.files import writable_file
-    from glassworld.training.eval.evaluate import EvalConfig, check_comparable
+    from glassworld.training.eval.evaluate import check_comparable, side_by_side
+    from glassworld.training.eval.sessions import EvalConfig
     from glassworld.training.eval.tables import score_tables
     from glassworld.training.sources.registry import SOURCE_OF_MODE, open_source
 
     world = load_from(load)
     source = _with_mapping(source or SOURCE_OF_MODE[world.spec.mode], mapping)
     config = EvalConfig(starts=starts, drift_starts=minutes)
+    longest: dict[str, tuple[Frame, Frame]] = {}  # the first long session of each kind
+
+    def keep(kind: str, truth: Frame, generated: Frame) -> None:
+        longest.setdefault(kind, (truth, generated))
+
     with open_source(source) as opened:
         check_comparable(world.spec, opened)
-        for path in filter(None, (json, strip, video)):
+        for path in filter(None, (json, strip, video, minute_strip, minute_video)):
             writable_file(path)
-        scores = _score(world, source, opened, config, json)
-        _show(world, opened, config, strip, video)
+        scores = _score(world, source, opened, config, json, keep)
+        pairs = list(side_by_side(world, opened, config)) if strip or video else []
+    _show(pairs, strip, video, world.spec.frame_rate)
+    _show(list(longest.values()), minute_strip, minute_video, world.spec.frame_rate)
     console = Console()
     for table in score_tables(scores):
         console.print(table)
 
 
 def _score(
-    world: World, name: str, source: Source, config: EvalConfig, json: Path | None
+    world: World,
+    name: str,
+    source: Source,
+    config: EvalConfig,
+    json: Path | None,
+    on_session: OnSession,
 ) -> dict[str, dict[str, object]]:
     """Measure everything; write the scores after each measurement, in case of an interruption."""
     import msgspec
@@ -242,7 +263,7 @@ def _score(
 
     held_out = record_episodes(name, HELD_OUT_EPISODES, HELD_OUT_FRAMES, (HELD_OUT_SEED, 0)).frames
     scores: dict[str, dict[str, object]] = {}
-    for measurement, score in evaluate_world(world, source, config, held_out):
+    for measurement, score in evaluate_world(world, source, config, held_out, on_session):
         scores[measurement] = score
         if json is not None:
             with replacing(json) as path:
@@ -251,22 +272,18 @@ def _score(
 
 
 def _show(
-    world: World, source: Source, config: EvalConfig, strip: Path | None, video: Path | None
+    pairs: list[tuple[Frame, Frame]], strip: Path | None, video: Path | None, frame_rate: int
 ) -> None:
-    """Write the strip and the video of truth and model that were asked for."""
-    if strip is None and video is None:
-        return
+    """Write the strip and the video of frames of truth and model, those that were asked for."""
     import numpy as np
 
     from glassworld.engine.media.video import write_video
     from glassworld.files import replacing
-    from glassworld.training.eval.evaluate import side_by_side
     from glassworld.training.eval.samples import comparison_strip
 
-    pairs = list(side_by_side(world, source, config))
     if strip is not None:
         with replacing(strip) as path:
             comparison_strip(pairs).save(path)
     if video is not None:
         frames = np.concatenate([np.concatenate(pair, axis=2) for pair in pairs])
-        write_video(video, frames, world.spec.frame_rate)
+        write_video(video, frames, frame_rate)

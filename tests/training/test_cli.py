@@ -14,9 +14,10 @@ pytest.importorskip("vizdoom")
 
 from glassworld.cli import main
 from glassworld.training import cli, pipeline
-from glassworld.training.eval import evaluate
+from glassworld.training.eval import sessions
 from glassworld.training.export import export_world
 from glassworld.training.objectives.world_model import WorldModel
+from glassworld.training.sources.runner.course import KEYS
 from glassworld.training.sources.source import WorldFormat
 from tests.support.small import SMALL, small_model, small_vae
 
@@ -33,7 +34,7 @@ def _evaluate(folder: Path, *flags: str) -> dict[str, Any]:
         assert image.size == (12 * 96, 6 * 64)
     assert video.stat().st_size > 10_000
     measured: dict[str, Any] = json.loads(scores.read_text())
-    assert list(measured) == ["vae", "blocks", "actions", "drift"]
+    assert [name for name in measured if name != "keys"] == ["vae", "blocks", "actions", "drift"]
     return measured
 
 
@@ -42,8 +43,8 @@ def test_eval_command_writes_scores_strip_and_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "HELD_OUT_EPISODES", 1)
-    small = partial(evaluate.EvalConfig, seconds=2, drift_seconds=2)
-    monkeypatch.setattr(evaluate, "EvalConfig", small)
+    small = partial(sessions.EvalConfig, seconds=2, drift_seconds=2)
+    monkeypatch.setattr(sessions, "EvalConfig", small)
     export_world(small_vae(), small_model(), SMALL, tmp_path)
     scores = _evaluate(tmp_path, "--world", str(tmp_path))
     assert len(scores["blocks"]["psnr"]) == 2
@@ -54,12 +55,19 @@ def test_eval_command_compares_a_world_with_the_source_of_its_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli, "HELD_OUT_EPISODES", 1)
-    small = partial(evaluate.EvalConfig, seconds=1, drift_seconds=1)
-    monkeypatch.setattr(evaluate, "EvalConfig", small)
+    small = partial(
+        sessions.EvalConfig, seconds=1, drift_seconds=2, driver_frames=20, driver_steps=2
+    )
+    monkeypatch.setattr(sessions, "EvalConfig", small)
     recipe = replace(SMALL, format=WorldFormat("gta_drive"))
     model = WorldModel(recipe.spec, recipe.vision, recipe.format.frames_per_block)
     export_world(small_vae(), model, recipe, tmp_path)
-    scores = _evaluate(tmp_path, "--world", str(tmp_path))
+    minute = [tmp_path / "minute.mp4", tmp_path / "minute.png"]
+    flags = ["--minute-video", str(minute[0]), "--minute-strip", str(minute[1])]
+    scores = _evaluate(tmp_path, "--world", str(tmp_path), *flags)
+    assert minute[0].stat().st_size > 1000
+    with Image.open(minute[1]) as image:
+        assert image.size == (12 * 96, 4 * 64)  # playing and standing: truth, model
     assert set(scores["actions"]) >= {"turn_sign", "turn_size"}
     assert len(scores["blocks"]["psnr_gain"]) == 1
     assert main(["eval", "--world", str(tmp_path), "--source", "maze"]) == 2
@@ -75,7 +83,23 @@ def test_eval_command_measures_the_embedded_world(tmp_path: Path) -> None:
     assert blocks["psnr"][0] > blocks["psnr_wrong_actions"][0]
 
 
-@pytest.mark.parametrize("option", ["--json", "--strip", "--video"])
+@pytest.mark.slow
+def test_eval_command_tries_the_keys_of_a_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "HELD_OUT_EPISODES", 1)
+    small = partial(sessions.EvalConfig, seconds=1, drift_seconds=1)
+    monkeypatch.setattr(sessions, "EvalConfig", small)
+    recipe = replace(SMALL, format=WorldFormat("templerun"))
+    model = WorldModel(recipe.spec, recipe.vision, recipe.format.frames_per_block)
+    export_world(small_vae(), model, recipe, tmp_path)
+    scores = _evaluate(tmp_path, "--world", str(tmp_path))
+    assert set(scores["keys"]) == {*KEYS, "all", "intervals_95", "cases"}
+
+
+@pytest.mark.parametrize(
+    "option", ["--json", "--strip", "--video", "--minute-video", "--minute-strip"]
+)
 def test_eval_command_refuses_files_it_cannot_write_before_measuring(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,65 +6,42 @@ second: a second is one block of three latent frames, or three blocks of one.
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from statistics import mean
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import track
 
-from glassworld.engine.actions.track import Action
-from glassworld.engine.session import Session
 from glassworld.engine.world import World
 from glassworld.errors import InputError
-from glassworld.specs import TIME_FACTOR, WorldSpec
+from glassworld.specs import WorldSpec
 from glassworld.training.data.dataset import to_pixels
+from glassworld.training.eval.drift import OnSession, measure_drift
+from glassworld.training.eval.keys import score_keys
 from glassworld.training.eval.metrics import (
-    distance_to_real,
     frame_psnr,
-    motion,
-    sharpness,
+    share_interval,
     split_seconds,
     ssim,
-    thumbnails,
     turn_pixels,
 )
-from glassworld.training.sources.source import LATENT_FRAMES_PER_SECOND, Frame, Source
+from glassworld.training.eval.sessions import (
+    EvalConfig,
+    blocks_in,
+    play_script,
+    rollout_frames,
+    simulate,
+)
+from glassworld.training.sources.run import RunSource
+from glassworld.training.sources.source import ActionPair, Frame, Source
 
 SAME_VIEW_DB = 35.0
 """Images with a PSNR above this show one view: the player stood still, or faced a wall."""
-DRIFT_SECONDS = 5
-"""Seconds at each end of a minute that are compared."""
-ACTION_SEED_OFFSET, DRIFT_SEED_OFFSET = 5_000, 9_000
+ACTION_SEED_OFFSET = 5_000
+RESAMPLES = 1000
+"""Of the turns, for the interval of their size."""
 VAE_CLIPS, VAE_FRAMES = 16, 61
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """How much to evaluate.
-
-    Parameters
-    ----------
-    starts
-        Number of held-out start images.
-    seconds
-        Seconds generated from each.
-    drift_starts
-        Number of long sessions of each kind.
-    drift_seconds
-        Their length in seconds.
-    seed
-        Seed of the start images, none of which was trained on.
-    """
-
-    starts: int = 24
-    seconds: int = 10
-    drift_starts: int = 4
-    drift_seconds: int = 60
-    seed: int = 90_000
 
 
 class BlockScores(TypedDict):
@@ -108,41 +85,6 @@ def check_comparable(spec: WorldSpec, source: Source) -> None:
         )
 
 
-def blocks_in(source: Source, seconds: int) -> int:
-    """Return the number of blocks in so many seconds."""
-    return seconds * LATENT_FRAMES_PER_SECOND // source.format.frames_per_block
-
-
-def play_script(
-    source: Source, seed: int, rng: np.random.Generator, seconds: int
-) -> tuple[list[Action], Frame]:
-    """Play the evaluation's actions of `rng` from the start of a seed.
-
-    Returns
-    -------
-    The actions, one per block, and the frames [N, H, W, 3].
-    """
-    source.reset(seed)
-    script = source.evaluation_actions(rng)
-    actions, blocks = [], []
-    for _ in range(blocks_in(source, seconds)):
-        actions.append(next(script))
-        blocks.append(source.step(actions[-1]))
-    return actions, np.concatenate(blocks)
-
-
-def simulate(source: Source, seed: int, actions: list[Action]) -> Frame:
-    """Return the frames [N, H, W, 3] of the source from the start of a seed."""
-    source.reset(seed)
-    return np.concatenate([source.step(action) for action in actions])
-
-
-def rollout_frames(world: World, start_image: Frame, actions: list[Action]) -> Frame:
-    """Return the frames [N, H, W, 3] of the model from a start image."""
-    session: Session = world.start(Image.fromarray(start_image))
-    return np.concatenate([session.step(action) for action in actions])
-
-
 def score_blocks(world: World, source: Source, config: EvalConfig) -> BlockScores:
     """Score the model second by second, beside two baselines (see `BlockScores`)."""
     rows: dict[str, list[list[float]]] = defaultdict(list)
@@ -173,7 +115,7 @@ def score_blocks(world: World, source: Source, config: EvalConfig) -> BlockScore
     return BlockScores(**means)  # type: ignore[typeddict-item]
 
 
-def score_actions(world: World, source: Source, config: EvalConfig) -> dict[str, float]:
+def score_actions(world: World, source: Source, config: EvalConfig) -> dict[str, Any]:
     """Score how well the model tells two actions apart.
 
     After a first second each action of a pair is held for a second. The model is right if its
@@ -191,21 +133,15 @@ def score_actions(world: World, source: Source, config: EvalConfig) -> dict[str,
     Returns
     -------
     The share that is right by pair, and for turns the share with the right sign (`turn_sign`) and
-    the mean size divided by the true one (`turn_size`).
+    the mean size divided by the true one (`turn_size`). `intervals_95` has the confidence
+    interval of each, by the same names.
     """
     right: dict[str, list[bool]] = {name: [] for name in source.action_pairs}
     turns: list[tuple[float, float]] = []
-    blocks = blocks_in(source, 1)
     for index in track(range(config.starts), description="telling actions apart"):
         seed = config.seed + ACTION_SEED_OFFSET + index
         for name, pair in source.action_pairs.items():
-            scripts = [
-                [pair.before] * blocks + [action] * blocks for action in (pair.one, pair.other)
-            ]
-            simulated = [simulate(source, seed, script) for script in scripts]
-            truths = [split_seconds(frames)[1] for frames in simulated]
-            model = [rollout_frames(world, simulated[0][0], script) for script in scripts]
-            answers = [split_seconds(frames)[1] for frames in model]
+            answers, truths = _answer_pair(world, source, seed, pair)
             if pair.turns:
                 turns += [
                     (turn_pixels(answer), turn_pixels(truth))
@@ -216,67 +152,43 @@ def score_actions(world: World, source: Source, config: EvalConfig) -> dict[str,
             for own in (0, 1):
                 own_psnr = frame_psnr(answers[own], truths[own])
                 right[name].append(own_psnr > frame_psnr(answers[own], truths[1 - own]))
-    scores = {name: float(np.mean(values)) for name, values in right.items() if values}
     if turns:
-        scores["turn_sign"] = float(np.mean([turn * true_turn > 0 for turn, true_turn in turns]))
-        size, true_size = np.abs(turns).sum(0)
-        scores["turn_size"] = float(size / max(true_size, 1.0))
-    return {name: round(value, 3) for name, value in scores.items()}
+        right["turn_sign"] = [turn * true_turn > 0 for turn, true_turn in turns]
+    tried = {name: values for name, values in right.items() if values}
+    scores: dict[str, Any] = {
+        name: round(float(np.mean(values)), 3) for name, values in tried.items()
+    }
+    intervals = {name: share_interval(sum(values), len(values)) for name, values in tried.items()}
+    if turns:
+        scores["turn_size"], intervals["turn_size"] = _turn_size(np.abs(turns))
+    return {**scores, "intervals_95": intervals}
 
 
-def measure_drift(
-    world: World, source: Source, config: EvalConfig, real: Frame
-) -> dict[str, dict[str, float]]:
-    """Compare the first five seconds of a minute with the last five, with input and without.
+def _answer_pair(
+    world: World, source: Source, seed: int, pair: ActionPair
+) -> tuple[list[Frame], list[Frame]]:
+    """Return the second in which each action of a pair is held, of the world and of the source."""
+    blocks = blocks_in(source, 1)
+    scripts = [[pair.before] * blocks + [action] * blocks for action in (pair.one, pair.other)]
+    simulated = [simulate(source, seed, script) for script in scripts]
+    model = [rollout_frames(world, simulated[0][0], script) for script in scripts]
+    answers, truths = (
+        [split_seconds(frames)[1] for frames in clips] for clips in (model, simulated)
+    )
+    return answers, truths
 
-    Parameters
-    ----------
-    world
-        The world to evaluate.
-    source
-        The source that shows the truth.
-    config
-        How much to evaluate.
-    real
-        Frames of the source [N, H, W, 3] to measure the distance to.
 
-    Returns
-    -------
-    The metrics by kind of session. The prefix `true_` marks those of the source under the same
-    actions, which may well lead to a plain wall.
+def _turn_size(sizes: NDArray[np.float64]) -> tuple[float, list[float]]:
+    """Return the mean size of turns divided by that of the true ones, with its interval.
+
+    `sizes` is [n, 2], the world's and the true ones. The interval is that of the ratio over
+    resampled turns (percentile bootstrap).
     """
-    real_thumbnails = thumbnails(real)
-    scores = {}
-    for name in ("playing", "standing"):
-        clips: dict[str, list[Frame]] = defaultdict(list)
-        for index in track(range(config.drift_starts), description=f"one minute, {name}"):
-            seed = config.seed + DRIFT_SEED_OFFSET + index
-            if name == "standing":
-                actions = [source.format.idle] * blocks_in(source, config.drift_seconds)
-                truth = simulate(source, seed, actions)
-            else:
-                rng = np.random.default_rng((config.seed, 1, index))
-                actions, truth = play_script(source, seed, rng, config.drift_seconds)
-            generated = rollout_frames(world, truth[0], actions)
-            for prefix, frames in (("", generated), ("true_", truth)):
-                length = DRIFT_SECONDS * TIME_FACTOR * LATENT_FRAMES_PER_SECOND
-                clips[f"{prefix}first"].append(frames[: length - TIME_FACTOR + 1])
-                clips[f"{prefix}last"].append(frames[-length:])
-        scores[name] = _drift_metrics(clips, real_thumbnails)
-        scores[name]["real_sharpness"] = round(sharpness(real), 3)
-    return scores
-
-
-def _drift_metrics(
-    clips: dict[str, list[Frame]], real_thumbnails: NDArray[np.float32]
-) -> dict[str, float]:
-    """Average the metrics over the clips of each end of a minute."""
-    row: dict[str, float] = {}
-    for end, frames in clips.items():
-        row[f"{end}_distance"] = mean(distance_to_real(clip, real_thumbnails) for clip in frames)
-        row[f"{end}_sharpness"] = mean(sharpness(clip) for clip in frames)
-        row[f"{end}_motion"] = mean(motion(clip) for clip in frames)
-    return {key: round(value, 3) for key, value in row.items()}
+    rows = np.random.default_rng(0).integers(len(sizes), size=(RESAMPLES, len(sizes)))
+    ratios = [turn / max(true_turn, 1.0) for turn, true_turn in sizes[rows].sum(1)]
+    size, true_size = sizes.sum(0)
+    interval = [round(float(end), 3) for end in np.percentile(ratios, [2.5, 97.5])]
+    return round(float(size / max(true_size, 1.0)), 3), interval
 
 
 @torch.no_grad()
@@ -293,7 +205,11 @@ def score_vae(world: World, clips: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def evaluate_world(
-    world: World, source: Source, config: EvalConfig, held_out: NDArray[np.uint8]
+    world: World,
+    source: Source,
+    config: EvalConfig,
+    held_out: NDArray[np.uint8],
+    on_session: OnSession | None = None,
 ) -> Iterator[tuple[str, dict[str, object]]]:
     """Run all measurements and yield the name and the scores of each when it is done.
 
@@ -307,12 +223,16 @@ def evaluate_world(
         How much to evaluate.
     held_out
         Clips [E, N, H, W, 3] of another seed than the training's.
+    on_session
+        Takes the frames of each long session (see `measure_drift`).
     """
     real = held_out.reshape(-1, *held_out.shape[2:])
     yield "vae", {**score_vae(world, held_out[:VAE_CLIPS, :VAE_FRAMES])}
     yield "blocks", {**score_blocks(world, source, config)}
     yield "actions", {**score_actions(world, source, config)}
-    yield "drift", {**measure_drift(world, source, config, real[::3])}
+    if isinstance(source, RunSource):
+        yield "keys", {**score_keys(world, source, config)}
+    yield "drift", {**measure_drift(world, source, config, real[::3], on_session)}
 
 
 def side_by_side(

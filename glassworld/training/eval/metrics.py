@@ -46,6 +46,14 @@ def split_seconds(frames: Frame) -> list[Frame]:
     return [part[1:] if not index else part for index, part in enumerate(np.split(frames, cuts))]
 
 
+def share_interval(right: int, cases: int) -> list[float]:
+    """Return the 95 % confidence interval of a share, [low, high] (Wilson, 1927)."""
+    share, z = right / cases, 1.96
+    center = share + z**2 / (2 * cases)
+    half = z * (share * (1 - share) / cases + z**2 / (4 * cases**2)) ** 0.5
+    return [round(float((center + side * half) / (1 + z**2 / cases)), 3) for side in (-1, 1)]
+
+
 def turn_pixels(frames: Frame) -> float:
     """Return how many pixels the center of the image moved left over these frames.
 

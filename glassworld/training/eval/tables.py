@@ -33,6 +33,8 @@ def score_tables(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
     """Yield the tables of what `evaluate_world` measured."""
     yield _block_table(scores["blocks"])
     yield _action_table(scores["actions"], float(scores["vae"]["psnr"]))
+    if "keys" in scores:
+        yield _key_table(scores["keys"])
     yield _drift_table(scores["drift"])
 
 
@@ -51,14 +53,27 @@ def _block_table(blocks: Mapping[str, list[float | None]]) -> Table:
     return table
 
 
-def _action_table(actions: Mapping[str, float], vae_psnr: float) -> Table:
+def _action_table(actions: Mapping[str, Any], vae_psnr: float) -> Table:
     table = Table(title="Following actions", title_justify="left")
     table.add_column("score")
     table.add_column("value", justify="right")
-    for name, value in actions.items():
-        text = f"{value:.2f}" if name == "turn_size" else f"{value:.0%}"
-        table.add_row(name.replace("_", " "), text)
-    table.add_row("VAE alone, held-out clips", f"{vae_psnr:.1f} dB")
+    table.add_column("95 % interval", justify="right")
+    for name, interval in actions["intervals_95"].items():
+        form = ".2f" if name == "turn_size" else ".0%"
+        values = (format(value, form) for value in (actions[name], *interval))
+        table.add_row(name.replace("_", " "), next(values), " to ".join(values))
+    table.add_row("VAE alone, held-out clips", f"{vae_psnr:.1f} dB", "")
+    return table
+
+
+def _key_table(keys: Mapping[str, Any]) -> Table:
+    table = Table(title="Keys that show what they do", title_justify="left")
+    table.add_column("key")
+    table.add_column("right", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, (low, high) in keys["intervals_95"].items():
+        table.add_row(name, f"{keys[name]:.0%}", f"{low:.0%} to {high:.0%}")
+    table.caption = f"{keys['cases']} held-out cases of each key, against the simulator"
     return table
 
 
@@ -72,5 +87,9 @@ def _drift_table(drift: Mapping[str, Mapping[str, float]]) -> Table:
             ends = ((row[f"{prefix}{end}_{key}"] for end in DRIFT_ENDS) for key in DRIFT_COLUMNS)
             table.add_row(title, *(", ".join(f"{value:.1f}" for value in pair) for pair in ends))
     real = next(iter(drift.values()))["real_sharpness"]
-    table.caption = f"real frames: distance 0, sharpness {real:.1f}"
+    sharp = ", ".join(f"{row['sharp']:.0%} {name}" for name, row in drift.items())
+    table.caption = (
+        f"real frames: distance 0, sharpness {real:.1f}; "
+        f"sessions as sharp at the end as the simulator, within 20 %: {sharp}"
+    )
     return table

@@ -118,11 +118,11 @@ class DriveSource(Source):
         """Yield the inputs of one of the `POLICIES`, chosen by its share."""
         shares = [share for _, share in POLICIES.values()]
         name = str(rng.choice(list(POLICIES), p=shares))
-        return POLICIES[name][0](Driver(self._steering, rng))
+        return POLICIES[name][0](Driver(self.steering, rng))
 
     def evaluation_actions(self, rng: np.random.Generator) -> Iterator[Action]:
         """Yield the actions of a driver who stays on the road and changes lanes."""
-        for held in Driver(self._steering, rng, keys=True).cruise():
+        for held in Driver(self.steering, rng, keys=True).cruise():
             for _ in range(held.length):
                 yield Action(held.keyboard, held.mouse)
 
@@ -143,7 +143,7 @@ class DriveSource(Source):
             "still_moving": ActionPair(self.format.idle, go, self.format.idle),
         }
 
-    def _steering(self, target: float) -> float:
+    def steering(self, target: float) -> float:
         """Return the mouse value that leads to an offset from the middle."""
         error = self.offset - target
         wanted = self.angle - self.curvature(2.0) - 0.25 * error

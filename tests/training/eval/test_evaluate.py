@@ -15,15 +15,14 @@ pytest.importorskip("vizdoom")
 from glassworld.engine.actions.track import Action
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.errors import InputError
+from glassworld.training.eval.drift import DRIFT_SEED_OFFSET, measure_drift
 from glassworld.training.eval.evaluate import (
     ACTION_SEED_OFFSET,
-    DRIFT_SEED_OFFSET,
-    EvalConfig,
     check_comparable,
-    measure_drift,
     score_actions,
     score_blocks,
 )
+from glassworld.training.eval.sessions import EvalConfig
 from glassworld.training.sources.maze import OPPOSITE, STILL, VizdoomMaze
 from glassworld.training.sources.source import Frame
 
@@ -112,6 +111,9 @@ def test_score_actions_tells_right_from_opposite(
     scores = score_actions(worlds[0], simulator, config)
     assert {scores[name] for name in ("turn", "forward_back", "strafe", "turn_sign")} == {1.0}
     assert scores["turn_size"] == pytest.approx(1)
+    assert set(scores["intervals_95"]) == set(scores) - {"intervals_95"}
+    assert scores["intervals_95"]["turn_size"] == [1, 1]
+    assert scores["intervals_95"]["turn_sign"] == [0.342, 1]  # two of two
     assert score_actions(worlds[1], simulator, config)["turn_sign"] == 0
 
 
@@ -126,6 +128,8 @@ def test_measure_drift_of_the_simulator_is_zero(
             for name in ("sharpness", "motion"):
                 expected = row[f"true_{end}_{name}"]
                 assert row[f"{end}_{name}"] == pytest.approx(expected, rel=0.01)
+        assert row["sharp"] == 1
+        assert row["last_motion_95"] == 0  # of a single session
     standing = scores["standing"]
     assert max(standing["first_distance"], standing["last_distance"]) < 0.1
     assert standing["first_sharpness"] == pytest.approx(standing["real_sharpness"], rel=0.01)

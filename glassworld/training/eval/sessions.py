@@ -1,0 +1,77 @@
+"""Sessions of a source and of a world under the same actions, and how many to evaluate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from glassworld.engine.actions.track import Action
+from glassworld.engine.session import Session
+from glassworld.engine.world import World
+from glassworld.training.sources.source import LATENT_FRAMES_PER_SECOND, Frame, Source
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How much to evaluate.
+
+    Parameters
+    ----------
+    starts
+        Number of held-out start images.
+    seconds
+        Seconds generated from each.
+    drift_starts
+        Number of long sessions of each kind.
+    drift_seconds
+        Their length in seconds.
+    seed
+        Seed of the start images, none of which was trained on.
+    driver_frames
+        Frames that the driver of worlds of the road learns to steer from.
+    driver_steps
+        Its training steps.
+    """
+
+    starts: int = 24
+    seconds: int = 10
+    drift_starts: int = 4
+    drift_seconds: int = 60
+    seed: int = 90_000
+    driver_frames: int = 1200
+    driver_steps: int = 300
+
+
+def blocks_in(source: Source, seconds: int) -> int:
+    """Return the number of blocks in so many seconds."""
+    return seconds * LATENT_FRAMES_PER_SECOND // source.format.frames_per_block
+
+
+def play_script(
+    source: Source, seed: int, rng: np.random.Generator, seconds: int
+) -> tuple[list[Action], Frame]:
+    """Play the evaluation's actions of `rng` from the start of a seed.
+
+    Returns
+    -------
+    The actions, one per block, and the frames [N, H, W, 3].
+    """
+    source.reset(seed)
+    script = source.evaluation_actions(rng)
+    actions, blocks = [], []
+    for _ in range(blocks_in(source, seconds)):
+        actions.append(next(script))
+        blocks.append(source.step(actions[-1]))
+    return actions, np.concatenate(blocks)
+
+
+def simulate(source: Source, seed: int, actions: list[Action]) -> Frame:
+    """Return the frames [N, H, W, 3] of the source from the start of a seed."""
+    source.reset(seed)
+    return np.concatenate([source.step(action) for action in actions])
+
+
+def rollout_frames(world: World, start_image: Frame, actions: list[Action]) -> Frame:
+    """Return the frames [N, H, W, 3] of the model from a start image."""
+    session: Session = world.start(Image.fromarray(start_image))
+    return np.concatenate([session.step(action) for action in actions])
