@@ -124,6 +124,7 @@ def test_train_command_interrupted_says_that_the_same_command_continues(
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
+        (["--compile", "--gradient-checkpointing"], "compile: has no effect with --gradient-"),
         (["--mapping", "keys.yaml"], "mapping: has no effect with --source maze"),
         (["--mode", "universal"], "mode: has no effect without --recordings"),
         (["--recordings", ".", "--source", "drive"], "source: has no effect with --recordings"),

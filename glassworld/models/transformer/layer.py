@@ -55,6 +55,7 @@ class BlockPosition:
     action_slots: CacheSlots | BatchSlots | None = None
     visible: Tensor | None = None  # training: [f, f], which frame sees which one's actions
     mask_blocks: tuple[MaskBlock, ...] | None = None  # training: the block-causal mask
+    token_mask: Tensor | None = None  # training at fixed shapes: the same, dense [tokens, tokens]
 
     @staticmethod
     def cat(positions: Sequence[BlockPosition]) -> BlockPosition:
@@ -111,7 +112,7 @@ class Layer(nn.Module):
                 mixed = block_masked_attention(qkv, position.mask_blocks)
             else:
                 ring = cache.self_attention if cache else None
-                mixed = cached_attention(qkv, ring, position.self_slots)
+                mixed = cached_attention(qkv, ring, position.self_slots, position.token_mask)
             x = self.attention_out(x, mixed, attention_modulation)
         with tag(tags.CROSS_ATTENTION):
             x = self.cross_attention(x, context)

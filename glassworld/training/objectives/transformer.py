@@ -14,6 +14,12 @@ from glassworld.specs import ActionModuleSpec, DiTSpec, VisionSpec, WorldSpec
 from glassworld.training.data.latents import LatentEpisodes
 from glassworld.training.data.segments import draw_segment
 from glassworld.training.objectives.adversarial import AdversarialTrainer, DiscriminatorRecipe
+from glassworld.training.objectives.fixed_shapes import (
+    StepLosses,
+    compiled_losses,
+    fixed_batch,
+    most_frames,
+)
 from glassworld.training.objectives.history_augmentation import (
     HistoryMix,
     TrainingBatch,
@@ -87,6 +93,8 @@ class DiTRecipe:
         Decay of the averaged weights.
     gradient_checkpointing
         Recompute activations, to save memory.
+    compiled
+        Compile the step (see `fixed_shapes.py`), without gradient checkpointing.
     preview_every
         Steps between previews.
     seed
@@ -119,6 +127,7 @@ class DiTRecipe:
     discriminator: DiscriminatorRecipe = field(default_factory=DiscriminatorRecipe)
     ema_decay: float = 0.998
     gradient_checkpointing: bool = False
+    compiled: bool = False
     preview_every: int = 250
     seed: int = 0
     start: WorldSpec | None = None
@@ -197,12 +206,15 @@ def train_transformer(
     trainer = Trainer(folder, model, schedule, recipe.ema_decay)
     trainer.resume()
     adversarial: AdversarialTrainer | None = None
+    losses = compiled_losses(model.device) if recipe.compiled else None
     for step in trainer.steps("transformer"):
         if adversarial is None and recipe.steps - trainer.position <= recipe.discriminator.steps:
             adversarial = _start_adversarial(episodes, model, recipe, trainer)
         random = generator(recipe.seed, step)
+        if losses is not None:
+            torch.compiler.cudagraph_mark_step_begin()
         with autocast(model.device):
-            flow_loss, location_loss = training_losses(model, episodes, recipe, random)
+            flow_loss, location_loss = training_losses(model, episodes, recipe, random, losses)
         loss = flow_loss + recipe.location_weight * location_loss
         if adversarial is not None and step % recipe.discriminator.every == 0:
             loss = loss + adversarial.loss(recipe.sampler, random)
@@ -240,12 +252,16 @@ def _expected_steps(trainer: Trainer, recipe: DiscriminatorRecipe) -> int:
 
 
 def training_losses(
-    model: WorldModel, episodes: LatentEpisodes, recipe: DiTRecipe, random: torch.Generator
+    model: WorldModel,
+    episodes: LatentEpisodes,
+    recipe: DiTRecipe,
+    random: torch.Generator,
+    compiled: StepLosses | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the squared errors of flow and locations of one step.
 
     They are summed over a batch from anywhere, whose history gets a little noise, and a batch of
-    first blocks.
+    first blocks. With `compiled` each kind of batch has one shape.
     """
     batch = draw_training_batch(
         model, episodes, recipe.batch_size, recipe.history_mix, recipe.sampler, random
@@ -255,12 +271,20 @@ def training_losses(
     count = FIRST_FRAMES // episodes.frames_per_block
     segment = draw_segment(episodes, recipe.first_blocks, 0, count, random).to(model.device)
     first_blocks = TrainingBatch(segment, segment.known, 0)
-    flow_loss, location_loss = _losses(model, batch._replace(history=noisy_history), random)
-    first_flow_loss, first_location_loss = _losses(model, first_blocks, random)
-    return flow_loss + first_flow_loss, location_loss + first_location_loss
+    batch = batch._replace(history=noisy_history)
+    if compiled is None:
+        results = [plain_losses(model, part, random) for part in (batch, first_blocks)]
+    else:
+        size = episodes.frames_per_block
+        shapes = (most_frames(model.history, size), (FIRST_FRAMES - size, FIRST_FRAMES))
+        results = [
+            compiled(model, fixed_batch(model, part, random, shape))
+            for part, shape in zip((batch, first_blocks), shapes, strict=True)
+        ]
+    return results[0][0] + results[1][0], results[0][1] + results[1][1]
 
 
-def _losses(
+def plain_losses(
     model: WorldModel, batch: TrainingBatch, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the squared errors of the flow, at random noise levels, and of the locations."""
