@@ -1,21 +1,32 @@
-"""Profile the next blocks of a session: on the device thread, exported on another one."""
+"""Profile the next blocks of a session: on the device thread, exported by a process of its own."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+import signal
+import sys
+import time
+import warnings
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from glassworld.errors import InputError
 from glassworld.profiling import registry as tags
-from glassworld.profiling.capture import Capture
+from glassworld.profiling.capture import Capture, save_trace
 from glassworld.profiling.tags import tag
 
 MAX_EVENTS = 50_000
 """Events of a capture beside other players: two blocks of the embedded world.
 
-Stopping the profiler and writing its trace each hold Python's lock, so that nobody gets a frame
-meanwhile: for about 4 microseconds an event on one core of an AMD EPYC.
+Stopping the profiler holds Python's lock, so that nobody gets a frame meanwhile: for about 4
+microseconds an event on one core of an AMD EPYC.
 """
+
+CHILD_SECONDS, POLL_SECONDS = 60.0, 0.02
+"""How long a fork may take to write a trace, and how often to look whether it has ended."""
 
 
 class BlockCapture:
@@ -84,4 +95,41 @@ class BlockCapture:
             capture = self._captures.pop()  # from here on, `discard` does nothing
         except IndexError:
             raise InputError(self._failure or "its session has ended") from None
-        capture.finish()
+        capture.finish(save_in_child)
+
+
+def save_in_child(profiler: Any, path: Path) -> None:
+    """Write a profiler's trace in a fork of this process, whose Python lock nobody waits for.
+
+    A fork holds it for an eighth of the time. This process writes where forks are not safe (outside
+    Linux, and once CUDA has started), and after a fork that failed.
+    """
+    has_cuda: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if sys.platform != "linux" or has_cuda or not _written_by_fork(profiler, path):
+        save_trace(profiler, path)
+
+
+def _written_by_fork(profiler: Any, path: Path) -> bool:
+    """Return whether a fork has written the trace; the caller's memory stays as it was."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other threads run, and the child uses none of theirs
+        child = os.fork()
+    if child == 0:
+        status = 1
+        with suppress(BaseException):
+            save_trace(profiler, path)
+            status = 0
+        os._exit(status)
+    return _exit_code(child) == 0
+
+
+def _exit_code(child: int) -> int:
+    """Wait for a child process; kill one that takes too long, and return its exit code."""
+    end = time.monotonic() + CHILD_SECONDS
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(POLL_SECONDS)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -31,6 +31,9 @@ from glassworld.profiling.tags import listen, set_recording
 Mode = Literal["full", "tags"]
 MODES: tuple[Mode, ...] = ("full", "tags")
 
+SaveTrace = Callable[[Any, Path], None]
+"""Writes the trace of a profiler that has stopped."""
+
 _HEAD_BYTES = 4096
 
 
@@ -121,13 +124,14 @@ class Capture:
         self.stop()
         self.profiler = None
 
-    def finish(self) -> None:
-        """Stop, and write the trace if anything was recorded."""
+    def finish(self, save: SaveTrace | None = None) -> None:
+        """Stop, and write the trace if anything was recorded, by `save` or in this process."""
         self.stop()
         Capture.current = None
         if self.profiler is not None:
             config = self.started_run if self.recorded_run is None else self.recorded_run
-            _export(self.profiler, self.path, metadata(self.mode, config))
+            facts = metadata(self.mode, config)
+            _export(self.profiler, self.path, facts, save or save_trace)
             self.written = True
 
 
@@ -231,13 +235,18 @@ def initialize_profiler() -> None:
         pass
 
 
-def _export(profiler: Any, path: Path, facts: dict[str, Any]) -> None:
+def save_trace(profiler: Any, path: Path) -> None:
+    """Write a profiler's trace. It holds Python's lock: for 2 microseconds an event and more."""
+    profiler.export_chrome_trace(str(path))
+
+
+def _export(profiler: Any, path: Path, facts: dict[str, Any], save: SaveTrace) -> None:
     """Write the profiler's trace with our metadata in it, piece by piece; it appears whole."""
     header = json.dumps({METADATA_KEY: facts})[1:-1].encode()
     beside = path.parent if _is_unicode(path.parent) else None
     with replacing(path) as partial, tempfile.TemporaryDirectory(dir=beside) as folder:
         plain = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(plain))
+        save(profiler, plain)
         _check_whole(plain)
         with plain.open("rb") as source, _open_for_writing(partial) as target:
             head, brace, rest = source.read(_HEAD_BYTES).partition(b"{")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from glassworld.errors import InputError
-from glassworld.play.capture import BlockCapture
-from glassworld.profiling.capture import Capture
+from glassworld.play.capture import BlockCapture, save_in_child
+from glassworld.profiling.capture import Capture, save_trace
 from tests.support.disk import fill, small_disk
 from tests.support.live import RATE, LiveServer, until
 
@@ -23,6 +27,53 @@ from tests.support.live import RATE, LiveServer, until
 def server() -> Iterator[LiveServer]:
     with LiveServer(frame_rate=RATE) as running:
         yield running
+
+
+def finished_profiler() -> Any:
+    capture = Capture(Path("unused"), "full")
+    capture.start()
+    torch.ones(2, 2) @ torch.ones(2, 2)
+    capture.stop()
+    profiler = capture.profiler
+    capture.discard()
+    capture.finish()
+    return profiler
+
+
+needs_forks = pytest.mark.skipif(sys.platform != "linux", reason="traces are written by forks")
+
+
+@needs_forks
+def test_trace_of_a_fork_is_that_of_this_process(tmp_path: Path) -> None:
+    profiler = finished_profiler()
+    save_in_child(profiler, tmp_path / "fork.json")
+    save_trace(profiler, tmp_path / "here.json")
+    written = (tmp_path / "fork.json").read_bytes()
+    assert b"aten::mm" in written
+    assert written.replace(b"fork.json", b"here.json") == (tmp_path / "here.json").read_bytes()
+
+
+class EndsInForks:
+    """A profiler that no fork can write: it ends the process, or takes for ever."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.process = seconds, os.getpid()
+
+    def export_chrome_trace(self, path: str) -> None:
+        if os.getpid() != self.process:
+            time.sleep(self.seconds)
+            os._exit(3)
+        Path(path).write_text("{}", encoding="utf-8")
+
+
+@needs_forks
+@pytest.mark.parametrize("seconds", [0, 600])
+def test_trace_is_written_here_if_the_fork_fails(
+    seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glassworld.play.capture.CHILD_SECONDS", 0.5)
+    save_in_child(EndsInForks(seconds), tmp_path / "trace.json")
+    assert (tmp_path / "trace.json").read_text(encoding="utf-8") == "{}"
 
 
 def traces(server: LiveServer) -> list[Path]:
