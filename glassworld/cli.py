@@ -31,6 +31,7 @@ COMMANDS = {
         "app",
         "Measure speed, latency, memory and accuracy on this machine.",
     ),
+    "batch": ("batch", "app", "Turn a list of jobs into videos."),
     "train": ("training", "train_app", "Train a world."),
     "eval": ("training", "eval_app", "Evaluate a world against the simulator it was trained on."),
 }

@@ -34,6 +34,7 @@ MAY_USE = {
     "gym": ENGINE,
     "worlds": ENGINE,
     "bench": ENGINE | {"bench", "play", "trace", "progress", "load_flags"},
+    "batch": ENGINE | {"batch", "load_flags"},
     "progress": ENGINE,
     "generate": ENGINE | {"progress", "trace"},
     "info": {"files", "trace"},

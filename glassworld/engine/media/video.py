@@ -22,10 +22,12 @@ class VideoWriter:
     """An MP4 written as the frames come: `with VideoWriter(path, fps) as video: video.write(...)`.
 
     The file appears when the `with` ends, playable; after an exception nothing is written.
+    `threads`: those of the encoder, on whose number the file's bytes depend; as many as it likes
+    by default.
     """
 
-    def __init__(self, path: str | Path, fps: float) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | Path, fps: float, threads: int | None = None) -> None:
+        self._path, self._threads = Path(path), threads
         self._fps = Fraction(fps).limit_denominator(1000)
         self._shape: tuple[int, ...] | None = None
 
@@ -57,6 +59,8 @@ class VideoWriter:
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": QUALITY, "preset": "veryfast"}
+        if self._threads is not None:
+            self._stream.codec_context.thread_count = self._threads
 
     def __exit__(
         self,

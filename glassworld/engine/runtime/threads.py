@@ -77,6 +77,22 @@ def using_threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
+def fixed_threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads, as if the user had chosen the number."""
+    setting = SETTINGS[0]
+    before = os.environ.get(setting)
+    os.environ[setting] = str(count)
+    try:
+        with using_threads(count):
+            yield
+    finally:
+        if before is None:
+            del os.environ[setting]
+        else:
+            os.environ[setting] = before
+
+
+@contextmanager
 def using_free_cores(device: torch.device) -> Iterator[None]:
     """Let torch compute with one thread per free core, unless the user chose the number."""
     threads = torch.get_num_threads()

@@ -1,0 +1,1 @@
+"""Lists of jobs turned into videos, by one process, several, or a cluster."""
