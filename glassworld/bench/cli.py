@@ -220,3 +220,65 @@ def attack_play(
     options = AttackOptions(messages, seconds, load.world, load.device, json_file)
     if not run_attack(options):
         raise typer.Exit(1)
+
+
+@app.command("load")
+@with_load_flags("world", "device")
+def load_test(
+    load: LoadOptions,
+    players: Annotated[int, typer.Option(min=1, help="Viewers at once.")] = 4,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Minutes to measure.")] = 1.0,
+    url: Annotated[
+        str | None,
+        typer.Option(help="The page of a running play or serve. Default: start play here."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the figures as SVG here.")] = None,
+    json_file: _Json = None,
+) -> None:
+    """Let simulated viewers play, and measure what each of them gets.
+
+    A viewer presses random keys and shows frames at the content rate from a buffer of 0.1 s.
+    Reports the share of frames on time, stalls, the time from an input to its first frame, and
+    the memory of a session. Without --url it starts `glassworld play` (Linux): four seats.
+    """
+    from glassworld.bench.load.run import LoadTestOptions, run_load_test
+
+    run_load_test(LoadTestOptions(players, minutes, url, load.world, load.device, json_file, plot))
+
+
+@app.command("plan")
+@with_load_flags()
+def plan_capacity(
+    load: LoadOptions,
+    players: Annotated[
+        str, typer.Option(help="Concurrent players to plan for, joined by commas.")
+    ] = "1000,100000,1000000",
+    target: Annotated[float, typer.Option(help="Share of frames on time.")] = 0.99,
+    refused: Annotated[
+        float, typer.Option(help="Share of the time in which all seats may be taken.")
+    ] = 0.01,
+    block_ms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N:MS,...",
+            help="Block times by sessions, such as 1:132,2:201. Default: measure here.",
+        ),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--device-hour", help="Price of a device for an hour.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Compare with this JSON of `bench load`.")
+    ] = None,
+    json_file: _Json = None,
+) -> None:
+    """Plan a fleet: players per device, and devices for many players.
+
+    Simulates a server with the pacing of live play and the block times given or measured here.
+    Needs the extras play and bench.
+    """
+    from glassworld.bench.plan.run import PlanOptions, read_players, run_plan
+
+    numbers = read_players(players)
+    options = PlanOptions(numbers, target, refused, block_ms, price, check, json_file, load)
+    run_plan(options)

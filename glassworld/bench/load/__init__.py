@@ -1,0 +1,1 @@
+"""Simulated viewers: how well a live server serves many players."""

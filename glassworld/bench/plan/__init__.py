@@ -1,0 +1,1 @@
+"""Capacity: how many devices a number of players needs."""
