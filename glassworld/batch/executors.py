@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -99,7 +100,8 @@ class Processes:
         ours, theirs = context.Pipe()
         arguments = (self.options, theirs, stop)
         process = context.Process(target=_render_jobs, args=arguments, daemon=True)
-        process.start()
+        with _ignoring_interrupts():  # the process inherits it, and so starts in peace
+            process.start()
         theirs.close()
         return _Worker(process, ours)
 
@@ -125,6 +127,19 @@ class Processes:
             worker.connection.close()
         for worker in self._workers:
             worker.process.join()
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment; does nothing in a thread, which gets none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _render_jobs(options: RenderOptions, connection: Connection, stop: Any) -> None:
