@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from glassworld.engine.media.overlay import draw_keys
 from tests.support.release import write_release
 
 STATUS = Path("/proc/self/status")
-LATENT_FRAMES, BLOCK = 10_000, 5
-MAX_GROWTH_MB = 10  # the index of a video file has an entry for each of its frames
+LATENT_FRAMES, BLOCK = 10_000, 20
+MAX_GROWTH_MB = 12  # a video's index, written at its end, has 100 bytes for each frame
 
 
 def resident_megabytes() -> float:
@@ -37,6 +38,8 @@ def test_memory_of_a_long_run_is_flat(tmp_path: Path, monkeypatch: pytest.Monkey
         "denoising_step_list": [1000],
     }
     settings.write_text(yaml.safe_dump({**yaml.safe_load(settings.read_text()), **smallest}))
+    config = tmp_path / "world" / "config" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "local_attn_size": BLOCK}))
     resident: list[float] = []
 
     def draw(*arguments: Any) -> Any:

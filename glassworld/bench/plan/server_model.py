@@ -194,15 +194,21 @@ def predict_server(
 
 
 def find_seats(
-    times: BatchTimes, frame_rate: int, block_frames: int, target: float, most: int = 256
+    times: BatchTimes,
+    frame_rate: int,
+    block_frames: int,
+    target: float,
+    minutes: float = 5.0,
+    most: int = 256,
 ) -> list[ServerPrediction]:
     """Return the predictions for 1, 2, ... players, up to the last that reaches the target.
 
-    `target`: the share of frames on time. The list is empty if one player alone does not get it.
+    `target`: the share of frames on time; `minutes`: simulated for each number. The list is empty
+    if one player alone does not get it.
     """
     predictions: list[ServerPrediction] = []
     for sessions in range(1, most + 1):
-        prediction = predict_server(times, sessions, frame_rate, block_frames)
+        prediction = predict_server(times, sessions, frame_rate, block_frames, minutes)
         if prediction.deadline_attainment < target:
             break
         predictions.append(prediction)

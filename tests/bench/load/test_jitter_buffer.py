@@ -31,7 +31,7 @@ def test_later_frame_is_a_stall_and_fills_the_buffer_again() -> None:
 
 def test_server_of_half_the_rate_stalls_again_and_again() -> None:
     buffer = JitterBuffer(10, seconds=0.1)
-    shown(buffer, [0.2 * index for index in range(100)])
+    shown(buffer, [0.19 * index for index in range(100)])
     assert buffer.stalls == pytest.approx(33, abs=2)
     assert buffer.on_time + buffer.stalls == buffer.frames == 100
 

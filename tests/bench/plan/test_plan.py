@@ -46,12 +46,12 @@ def test_input_waits_for_a_block_and_its_queue() -> None:
 
 
 def test_seats_end_where_the_target_is_missed() -> None:
-    predictions = find_seats(LINEAR, 12, 12, target=0.99, most=14)
+    predictions = find_seats(LINEAR, 12, 12, target=0.99, minutes=0.5)
     assert [prediction.sessions for prediction in predictions] == list(
         range(1, len(predictions) + 1)
     )
     assert 6 <= len(predictions) <= 11
-    assert find_seats(BatchTimes({1: 2.0}), 12, 12, 0.99) == []
+    assert find_seats(BatchTimes({1: 2.0}), 12, 12, 0.99, 0.5) == []
 
 
 def test_fleet_has_seats_for_more_than_the_mean() -> None:
