@@ -53,7 +53,9 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     except OSError as error:
         if error.filename and Path(error.filename) == temporary:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+            raise InputError(
+                f"{path}: cannot be written: {error.strerror}; name another file"
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -279,7 +279,7 @@ def _to_action(space: ActionSpace, gym_space: gymnasium.Space, action: Any) -> A
         return Action(keyboard, (vertical, horizontal))
     except (LookupError, TypeError, ValueError):
         text = " ".join(repr(action).split())  # arrays span several lines
-        raise ActionError(f"action: {text:.200} is not in {gym_space}") from None
+        raise ActionError(f"action: {text:.200} is not in {gym_space}; give one of it") from None
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...]:

@@ -33,7 +33,10 @@ def repeat_trace(source: Path, target: Path, size: int) -> int:
         parts = msgspec.json.decode(source.read_bytes(), type=dict[str, msgspec.Raw])
         events = bytes(parts.pop("traceEvents")).strip()[1:-1]
     except (msgspec.MsgspecError, KeyError, OSError) as error:
-        raise InputError(f"{source}: not a plain torch trace: {error}") from error
+        raise InputError(
+            f"{source}: not a plain torch trace: {error}"
+            "; name the JSON that torch.profiler exported"
+        ) from error
     head = msgspec.json.encode(parts)[:-1] + (b"," if parts else b"") + b'"traceEvents":['
     times = [int(match[2]) for match in _TIME.finditer(events)]
     longest = max((int(match[1]) for match in _DURATION.finditer(events)), default=0)

@@ -81,7 +81,9 @@ class SessionBatch:
         their indices, a range: all sessions at once, unless the first block of some is among them.
         """
         if len(actions) != len(self.sessions):
-            raise InputError(f"{len(actions)} actions for {len(self.sessions)} sessions")
+            raise InputError(
+                f"{len(actions)} actions for {len(self.sessions)} sessions; give one per session"
+            )
         with ExitStack() as turns:
             for session in self.sessions:
                 turns.enter_context(session.turn())

@@ -113,7 +113,10 @@ class NoiseSource:
         if self.run is None:
             return self._draw(frames)
         if start + frames > self.run.shape[2]:
-            raise InputError(f"this session was started for {self.run.shape[2]} latent frames")
+            raise InputError(
+                f"this session was started for {self.run.shape[2]} latent frames"
+                "; start one for more"
+            )
         return self.run[:, :, start : start + frames]
 
     def step_noise(self, frames: int) -> Tensor:

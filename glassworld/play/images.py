@@ -47,7 +47,7 @@ def prepare_image(data: bytes, name: str, height: int, width: int) -> tuple[Star
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(_too_large(name)) from None
     except (OSError, *DAMAGED):
-        raise ImageError(f"{name}: not a PNG, JPEG or WebP image") from None
+        raise ImageError(f"{name}: not a PNG, JPEG or WebP image; convert it") from None
     pixels = opened.width * opened.height
     if pixels > MAX_PIXELS:
         raise ImageError(_too_large(name))

@@ -196,7 +196,7 @@ class LiveSession:
     def record(self) -> None:
         """Record from the next block on."""
         if self.recording is not None:
-            raise InputError("a recording is already running")
+            raise InputError("a recording is already running; stop it first")
         self.recording = Recording(self.frame_count)
 
     def stop_recording(self) -> FinishedRecording:
@@ -205,7 +205,7 @@ class LiveSession:
         if recording is None or recording.frame_count == 0:
             if recording is not None:
                 recording.close()
-            raise EmptyRecordingError("nothing has been recorded yet")
+            raise EmptyRecordingError("nothing has been recorded yet; wait for a block")
         blocks = self._blocks_until(recording.first_frame + recording.frame_count)
         script = action_script(
             self.world.spec.mode, self.seed, self.held[:blocks], recording.first_frame

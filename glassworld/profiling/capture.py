@@ -56,7 +56,9 @@ def profile(
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the file to write the trace to")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: the folder {path.parent} does not exist or is not writable")
+        raise InputError(
+            f"{path}: the folder {path.parent} does not exist or is not writable; name another"
+        )
     capture = Capture(path, mode)
     with ExitStack() as stack:
         stack.callback(capture.finish)
@@ -90,7 +92,9 @@ class Capture:
 
     def __init__(self, path: Path, mode: Mode) -> None:
         if Capture.current is not None:
-            raise InputError(f"{path}: another capture is running; only one can at a time")
+            raise InputError(
+                f"{path}: another capture is running; only one can at a time; stop it first"
+            )
         self.path, self.mode = path, mode
         self.running = False
         self.reached = False  # one of the wanted blocks was recorded

@@ -64,7 +64,9 @@ def _with_mapping(source: str, mapping: Path | None) -> str:
 def _check_recordings(recordings: Path | None, source: str, mode: str | None) -> None:
     """Raise `InputError` for flags that recordings leave without effect, or that need them."""
     if recordings is None and mode is not None:
-        raise InputError("mode: has no effect without --recordings; the source has its own")
+        raise InputError(
+            "mode: has no effect without --recordings; the source has its own; leave it out"
+        )
     if recordings is not None and source != "maze":
         raise InputError("source: has no effect with --recordings; give one of them")
 

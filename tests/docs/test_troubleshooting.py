@@ -16,10 +16,16 @@ def _normal(text: str) -> str:
     return re.sub(r"(?:\.\.\.)+", "...", FILLED_IN.sub("...", text))
 
 
+def _covers(pattern: str, text: str) -> bool:
+    """Return whether a text is what `pattern` says, with its "..." for any text."""
+    parts = [re.escape(part) for part in pattern.split("...")]
+    return re.fullmatch(".*".join(parts), text) is not None
+
+
 def _matches(quoted: str, message: str) -> bool:
-    """Return whether a quoted message, with its "..." for any text, is that of the code."""
-    parts = [re.escape(part) for part in quoted.split("...")]
-    return re.fullmatch(".*".join(parts), message) is not None
+    """Return whether a quoted message is that of the code, whose helpers may fill in words too."""
+    enough = len(re.findall("[a-z]{2,}", message, re.IGNORECASE)) > 2
+    return _covers(quoted, message) or (enough and _covers(message, quoted))
 
 
 def quoted_messages() -> list[str]:

@@ -159,7 +159,9 @@ def serving(
             server = PlayServer(process, int(address[1]), 0.0)
             while not _is_ready(server):
                 if process.poll() is not None:
-                    raise InputError("bench play: `glassworld play` ended before it was ready")
+                    raise InputError(
+                        "bench play: `glassworld play` ended before it was ready; run it to see why"
+                    )
                 time.sleep(0.05)
             yield server._replace(ready_seconds=time.perf_counter() - began)
         finally:

@@ -125,9 +125,11 @@ def _parse_argument(text: str, space: ActionSpace) -> ActionTrack:
             kind = describe_content(read_head(Path(text)))
             raise ActionError(f"{text}: {f'is {kind}; ' if kind else ''}{kinds}") from None
         if os.path.isdir(text):
-            raise ActionError(f"{text}: is a folder; {kinds}") from None
+            raise ActionError(f"{text}: is a folder; {kinds}; name one") from None
         if _FILE_NAME.fullmatch(text):
-            raise ActionError(f"{text}: no such action file; {kinds}") from None
+            raise ActionError(
+                f"{text}: no such action file; {kinds}; or write segments such as w*12"
+            ) from None
         raise
 
 
@@ -150,7 +152,7 @@ def recorded_noise(source: str | Path) -> RecordedNoise:
         return RecordedNoise(None, "run")
     seed, mode = content.get("seed"), content.get("noise", "run")
     if seed is not None and not (type(seed) is int and 0 <= seed <= MAX_SEED):
-        raise ActionError(f"{path}: seed {seed!r:.40} is not a whole number from 0 up")
+        raise ActionError(f"{path}: seed {seed!r:.40} is not a whole number from 0 up; give one")
     if mode not in get_args(NoiseMode):
         raise ActionError(f"{path}: noise {mode!r:.40} is neither 'run' nor 'blocks'")
     return RecordedNoise(seed, mode)
@@ -180,7 +182,10 @@ def save_actions(path: str | Path, track: ActionTrack, space: ActionSpace) -> No
     rows = keyboard if mouse is None else np.concatenate([keyboard, mouse], axis=1)
     columns = space.keyboard + (() if mouse is None else MOUSE_COLUMNS)
     if rows.shape[1] != len(columns):
-        raise ActionError(f"actions: {keyboard.shape[1]} keyboard columns do not fit {space.mode}")
+        raise ActionError(
+            f"actions: {keyboard.shape[1]} keyboard columns do not fit {space.mode}"
+            f"; give {len(space.keyboard)}"
+        )
     lines = [[_shortest(number) for number in row] for row in rows]
     if path.suffix.lower() == ".csv":
         text = "\n".join(",".join(line) for line in [list(columns), *lines]) + "\n"
@@ -189,7 +194,7 @@ def save_actions(path: str | Path, track: ActionTrack, space: ActionSpace) -> No
         header = f'{{\n "mode": {json.dumps(space.mode)},\n "columns": {json.dumps(columns)},\n'
         text = f'{header} "rows": [\n{body}\n ]\n}}\n'
     else:
-        raise ActionError(f"{path}: actions are written as .csv or .json")
+        raise ActionError(f"{path}: actions are written as .csv or .json; name such a file")
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -205,7 +210,9 @@ def parse_segments(text: str, space: ActionSpace) -> ActionTrack:
 def _split_word(word: str) -> tuple[str, int]:
     keys, star, count = word.partition("*")
     if not keys or (star and not count.isdecimal()):
-        raise ActionError(f"segment {word!r:.80} is not keys*frames, such as w+left*24")
+        raise ActionError(
+            f"segment {word!r:.80} is not keys*frames, such as w+left*24; write it so"
+        )
     try:
         return keys, int(count) if star else 1
     except ValueError:  # more digits than Python reads
@@ -227,7 +234,9 @@ def _from_csv(text: str, space: ActionSpace) -> ActionTrack:
     letters = [control.key.lower() for control in space.controls if control.column]
     names, rows = parse_table(text, [*space.columns, *letters])
     if not names:
-        raise ActionError(f"empty; the first line names the columns: {','.join(space.columns)}")
+        raise ActionError(
+            f"empty; the first line names the columns: {','.join(space.columns)}; write them there"
+        )
     return _from_rows(names, rows, space)
 
 
@@ -239,6 +248,7 @@ def _from_rows(columns: list[Any], lines: list[Any], space: ActionSpace) -> Acti
         raise ActionError(
             f"columns {','.join(map(str, columns)):.80} do not fit {space.mode}, "
             f"which has {','.join(space.columns)}"
+            "; name them so"
         )
     if not lines:
         raise ActionError("no rows under the column names; one row per pixel frame is needed")
@@ -250,7 +260,9 @@ def _from_rows(columns: list[Any], lines: list[Any], space: ActionSpace) -> Acti
         try:
             rows[index] = [float(line[column]) for column in order]
         except (TypeError, ValueError, OverflowError):
-            raise ActionError(f"row {index}: {line!r:.80} are not all numbers") from None
+            raise ActionError(
+                f"row {index}: {line!r:.80} are not all numbers; write numbers only"
+            ) from None
     keys = len(space.keyboard)
     mouse: Any = rows[:, keys:] if len(wanted) > keys else None
     keyboard: Any = rows[:, :keys]
@@ -270,7 +282,7 @@ def _from_json(text: str, space: ActionSpace) -> ActionTrack:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ActionError(f"not JSON: {error}") from None
+        raise ActionError(f"not JSON: {error}; write JSON, or use .csv or .txt") from None
     return _from_content(content, space)
 
 
@@ -280,6 +292,7 @@ def _from_content(content: Any, space: ActionSpace) -> ActionTrack:
         if content.get("mode", space.mode) != space.mode:
             raise ActionError(
                 f"actions of mode {content['mode']!r:.40}, but the world is {space.mode}"
+                "; give actions of that mode"
             )
         if "segments" in content:
             content = content["segments"]
@@ -299,17 +312,19 @@ def _from_content(content: Any, space: ActionSpace) -> ActionTrack:
         raise ActionError("no actions; give rows, objects or segments such as w*12")
     if isinstance(content, list):
         return _from_list(content, space)
-    raise ActionError("neither a list of rows nor an object with 'rows' or 'segments'")
+    raise ActionError(
+        "neither a list of rows nor an object with 'rows' or 'segments'; give one of them"
+    )
 
 
 def _from_columns(content: dict[str, Any], space: ActionSpace) -> ActionTrack:
     """Read one list of numbers per column."""
     named = {name: values for name, values in content.items() if name != "mode"}
     if not all(isinstance(values, list) for values in named.values()):
-        raise ActionError("a column is a list with one number per pixel frame")
+        raise ActionError("a column is a list with one number per pixel frame; give such lists")
     lengths = {name: len(values) for name, values in named.items()}
     if len(set(lengths.values())) > 1:
-        raise ActionError(f"columns of different lengths: {lengths}")
+        raise ActionError(f"columns of different lengths: {lengths}; give all the same")
     return _from_rows(list(named), [list(row) for row in zip(*named.values(), strict=True)], space)
 
 
@@ -335,7 +350,7 @@ def _from_list(items: list[Any], space: ActionSpace) -> ActionTrack:
 def _segment(item: dict[str, Any]) -> tuple[str, int]:
     keys, frames = item.get("keys"), item.get("frames", 1)
     if not isinstance(keys, str) or not isinstance(frames, int):
-        raise ActionError(f'{item!r:.80} is not {{"keys": "w+left", "frames": 24}}')
+        raise ActionError(f'{item!r:.80} is not {{"keys": "w+left", "frames": 24}}; write it so')
     return keys, frames
 
 

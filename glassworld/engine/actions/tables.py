@@ -37,14 +37,14 @@ def read_unicode(path: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ActionError(f"{path}: no such action file") from None
+        raise ActionError(f"{path}: no such action file; name one that is there") from None
     except OSError as error:
         raise ActionError(f"{path!s:.200}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # no name of a file
         raise ActionError(f"{path!s:.200}: cannot be read ({error})") from None
     kind = describe_content(content[:HEAD_BYTES]) if content else None
     if kind is not None:
-        raise ActionError(f"{path}: is {kind}, not a file of actions")
+        raise ActionError(f"{path}: is {kind}, not a file of actions; name another")
     named = next((name for mark, name in ENCODINGS if content.startswith(mark)), None)
     encoding = named or _unmarked_encoding(content)
     try:
@@ -78,7 +78,9 @@ def parse_table(text: str, known: Collection[str]) -> tuple[list[str], Rows]:
         rows = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
         table = [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
     except csv.Error as error:
-        raise ActionError(f"not a table of numbers: {error}") from None
+        raise ActionError(
+            f"not a table of numbers: {error}; write one row per pixel frame"
+        ) from None
     if not table:
         return [], []
     names, *cells = _without_unnamed(table)

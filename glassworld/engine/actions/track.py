@@ -43,7 +43,9 @@ class Action:
         if self.mouse is not None:
             mouse = _numbers("mouse", self.mouse, -1.0, 1.0)
             if len(mouse) != 2:
-                raise ActionError(f"mouse: 2 numbers (vertical, horizontal), not {len(mouse)}")
+                raise ActionError(
+                    f"mouse: 2 numbers (vertical, horizontal), not {len(mouse)}; give both"
+                )
             object.__setattr__(self, "mouse", mouse)
 
 
@@ -100,6 +102,7 @@ class ActionTrack:
             raise ActionError(
                 f"actions: {self.keyboard.shape[1]} keyboard columns, but {space.mode} has "
                 f"{len(space.keyboard)}: {', '.join(space.keyboard)}"
+                "; give those"
             )
         if self.mouse is not None and not space.has_mouse:
             raise ActionError(f"actions: {space.mode} has no mouse; leave the mouse columns out")
@@ -127,7 +130,9 @@ class Control:
 def _split(keys: str) -> list[str]:
     parts = keys.split("+")
     if len(parts) > 1 and not all(part.strip() for part in parts):
-        raise ActionError(f"action {keys!r:.80}: a key is missing beside a '+'")
+        raise ActionError(
+            f"action {keys!r:.80}: a key is missing beside a '+'; write keys such as w+left"
+        )
     return " ".join(parts).split()
 
 
@@ -180,6 +185,7 @@ class ActionSpace:
             raise ActionError(
                 f"action: {len(action.keyboard)} keyboard numbers, but {self.mode} has "
                 f"{len(self.keyboard)}: {', '.join(self.keyboard)}"
+                "; give those"
             )
         keyboard = np.tile(np.array(action.keyboard, np.float32), (frames, 1))
         mouse = None
@@ -206,7 +212,7 @@ class ActionSpace:
             if wanted in (control.name, control.key):
                 return control
         names = ", ".join(f"{control.key} {control.name}" for control in self.controls)
-        raise ActionError(f"unknown key {name!r:.80}; {self.mode} has: {names}")
+        raise ActionError(f"unknown key {name!r:.80}; {self.mode} has: {names}; choose one of them")
 
 
 def join_tracks(tracks: Iterable[ActionTrack]) -> ActionTrack:
@@ -241,10 +247,15 @@ def _numbers(what: str, values: Any, low: float, high: float) -> tuple[float, ..
     try:
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError, OverflowError):
-        raise ActionError(f"{what}: {values!r:.80} is not a sequence of numbers") from None
+        raise ActionError(
+            f"{what}: {values!r:.80} is not a sequence of numbers; give one"
+        ) from None
     for number in numbers:
         if not (math.isfinite(number) and low <= number <= high):
-            raise ActionError(f"{what}: {number} is out of range; numbers in [{low:g}, {high:g}]")
+            raise ActionError(
+                f"{what}: {number} is out of range; numbers in [{low:g}, {high:g}]"
+                "; give such numbers"
+            )
     return numbers
 
 
@@ -252,9 +263,14 @@ def _table(what: str, values: Any, low: float, high: float) -> Rows:
     try:
         table = np.array(values, np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise ActionError(f"{what}: not a table of numbers with rows of one length") from None
+        raise ActionError(
+            f"{what}: not a table of numbers with rows of one length; give one"
+        ) from None
     if table.ndim != 2 or table.size == 0:
-        raise ActionError(f"{what}: shape {list(table.shape)} is not one row per pixel frame")
+        raise ActionError(
+            f"{what}: shape {list(table.shape)} is not one row per pixel frame"
+            "; give a table of rows"
+        )
     bad = np.argwhere(~((table >= low) & (table <= high)))
     if len(bad):
         row, column = bad[0]

@@ -42,11 +42,13 @@ def read_config(path: Path) -> InferenceConfig:
     try:
         inference = yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
-        raise SpecError(f"{path}: no such configuration file") from None
+        raise SpecError(f"{path}: no such configuration file; name an inference YAML") from None
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise SpecError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+        raise SpecError(
+            f"{path}: not readable as YAML ({str(error).splitlines()[0]}); fix the line it names"
+        ) from None
     if not isinstance(inference, dict):
-        raise SpecError(f"{path}: not a mapping of settings")
+        raise SpecError(f"{path}: not a mapping of settings; write lines such as seed: 0")
     named = _section(inference, "model_kwargs", path).get("model_config")
     if not isinstance(named, str):
         raise SpecError(f"{path}: model_kwargs.model_config must name the model's config folder")
@@ -55,16 +57,20 @@ def read_config(path: Path) -> InferenceConfig:
         file = candidate / "config.json" if candidate.is_dir() else candidate
         if file.is_file():
             return InferenceConfig(path, inference, _read_json(file))
-    raise SpecError(f"{path}: model_config {named!r} is neither beside it nor in this folder")
+    raise SpecError(
+        f"{path}: model_config {named!r} is neither beside it nor in this folder; put it there"
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise SpecError(f"{path}: not readable as JSON ({error})") from None
+        raise SpecError(f"{path}: not readable as JSON ({error}); fix the line it names") from None
     if not isinstance(content, dict):
-        raise SpecError(f"{path}: not an object of settings")
+        raise SpecError(
+            f"{path}: not an object of settings; write one, such as the released config.json"
+        )
     return content
 
 
@@ -130,9 +136,11 @@ def world_spec(config: InferenceConfig, vae: VAESpec, vision: VisionSpec) -> Wor
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from None
     except KeyError as error:
-        raise SpecError(f"{path}: the setting {error} is missing") from None
+        raise SpecError(f"{path}: the setting {error} is missing; add it") from None
     except (TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
-        raise SpecError(f"{path}: a setting has the wrong type or value ({error})") from None
+        raise SpecError(
+            f"{path}: a setting has the wrong type or value ({error}); fix it"
+        ) from None
 
 
 def outline_spec(config: InferenceConfig) -> WorldSpec:
@@ -148,6 +156,7 @@ def _check_mode(spec: WorldSpec) -> None:
         raise SpecError(
             f"mode {spec.mode!r} does not fit the model, which knows {action.keyboard_dim} keys "
             f"and {mouse}"
+            "; choose the mode or the weights that fit"
         )
 
 
@@ -194,11 +203,15 @@ def _sizing(source: Path, what: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise CheckpointError(f"{source}: not a {what} (no tensor {error})") from None
+        raise CheckpointError(
+            f"{source}: not a {what} (no tensor {error}); name another file"
+        ) from None
     except SpecError as error:
         raise CheckpointError(f"{source}: {error}") from None
     except (IndexError, TypeError, ValueError, ArithmeticError):
-        raise CheckpointError(f"{source}: a {what} of an unknown layout") from None
+        raise CheckpointError(
+            f"{source}: a {what} of an unknown layout; name another file"
+        ) from None
 
 
 def vae_spec(tensors: Mapping[str, Tensor], source: Path) -> VAESpec:
@@ -225,7 +238,7 @@ def vae_spec(tensors: Mapping[str, Tensor], source: Path) -> VAESpec:
                 counts.append(1)
             opened = True
         if len(set(counts)) != 1 or any(out % width for out in blocks):
-            raise SpecError("a VAE of an unknown layout")
+            raise SpecError("a VAE of an unknown layout; use a Wan 2.1 VAE")
         multiples = tuple(out // width for out in blocks)
         return VAESpec(width, multiples, counts[0], tuple(temporal), latent)
 

@@ -103,4 +103,5 @@ def _multiplied(weight: Tensor, scale: Tensor, name: str, scale_name: str, sourc
     raise CheckpointError(
         f"{source}: {scale_name} of shape {list(scale.shape)} does not fit {name} of shape "
         f"{list(weight.shape)}"
+        "; use float weights"
     )

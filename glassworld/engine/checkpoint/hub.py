@@ -39,7 +39,9 @@ def download(name: str, files: list[str]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=files))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{name}: cannot be downloaded ({_reason(error)})") from None
+        raise CheckpointError(
+            f"{name}: cannot be downloaded ({_reason(error)}); try again, or name a local folder"
+        ) from None
 
 
 def _reason(error: Exception) -> str:

@@ -111,7 +111,9 @@ def check_choices(options: LoadOptions) -> tuple[torch.device, Precision]:
             f"{', '.join(COMPILE_MODES)}"
         )
     if options.tiny_decoder is not None and not Path(options.tiny_decoder).is_file():
-        raise CheckpointError(f"{options.tiny_decoder}: no such checkpoint file")
+        raise CheckpointError(
+            f"{options.tiny_decoder}: no such checkpoint file; name the tiny decoder's weights"
+        )
     device = pick_device(options.device)
     return device, Precision.of(device, options.dtype)
 

@@ -143,7 +143,9 @@ def _world_folder(name: str, options: LoadOptions) -> Path:
     if is_hub_name(name):
         return _downloaded(name, options, options.variant)
     if name == DEFAULT_WORLD:
-        raise CheckpointError(f"{EMBEDDED}: the embedded world is not in this installation")
+        raise CheckpointError(
+            f"{EMBEDDED}: the embedded world is not in this installation; install glassworld again"
+        )
     raise InputError(
         f"world {name!r:.200}: no such world. Embedded worlds: {', '.join(embedded_worlds())}. "
         f"Or name a folder that is there, or a hub repository such as {EXAMPLE}"
@@ -155,7 +157,7 @@ def _model_folder(name: str | Path, options: LoadOptions, variant: str | None) -
     if Path(name).is_dir():
         return Path(name)
     if not is_hub_name(str(name)):
-        raise CheckpointError(f"{name}: no such model folder")
+        raise CheckpointError(f"{name}: no such model folder; name one that is there")
     return _downloaded(str(name), options, variant)
 
 
@@ -257,6 +259,7 @@ def _variant_settings(folder: Path, weights: Path, options: LoadOptions) -> Infe
         raise CheckpointError(
             f"{folder}: no world in it: neither {INFERENCE_FILE} nor a released transformer such "
             f"as {wanted}"
+            "; name another folder"
         )
     variant = options.variant
     if found is not None and not options.random_weights:
@@ -295,7 +298,9 @@ def _downloaded(name: str, options: LoadOptions, variant: str | None) -> Path:
     if options.checkpoint_path is None and not options.random_weights:
         transformer = find_transformer(exists, variant)
         if transformer is None:
-            raise CheckpointError(f"{name}: no transformer in this repository")
+            raise CheckpointError(
+                f"{name}: no transformer in this repository; give checkpoint_path"
+            )
         parts.append(transformer)
     shards = [f"{part.removesuffix(INDEX)}-*" for part in parts if part.endswith(INDEX)]
     settings = [file for file in present if file.endswith((INFERENCE_FILE, "config.json"))]

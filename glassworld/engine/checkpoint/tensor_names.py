@@ -45,7 +45,9 @@ def dit_from_released(tensors: Mapping[str, Tensor], source: Path = Path("transf
                 ours[f"{match[1]}{fused}{match[2]}"] = torch.cat([ours.pop(n) for n in names])
             except RuntimeError:
                 listed = ", ".join(names)
-                raise CheckpointError(f"{source}: {listed} are of shapes that do not fit") from None
+                raise CheckpointError(
+                    f"{source}: {listed} are of shapes that do not fit; use another checkpoint"
+                ) from None
     return ours
 
 

@@ -57,7 +57,9 @@ def standard_names(tensors: Mapping[str, T], source: Path) -> dict[str, T]:
     for name, plain in plain_names.items():
         plain, tensor = standard_name(plain.removeprefix(front)), tensors[name]
         if plain in named:
-            raise CheckpointError(f"{source}: two tensors are {plain}; one of them is {name}")
+            raise CheckpointError(
+                f"{source}: two tensors are {plain}; one of them is {name}; remove one"
+            )
         named[plain] = tensor
     return named
 
@@ -192,7 +194,9 @@ def _stacked(tensors: list[Tensor], names: Iterable[str], source: Path) -> Tenso
         return torch.cat(tensors)
     except RuntimeError:
         listed = ", ".join(names)
-        raise CheckpointError(f"{source}: {listed} are of shapes that do not fit") from None
+        raise CheckpointError(
+            f"{source}: {listed} are of shapes that do not fit; use another checkpoint"
+        ) from None
 
 
 def _renamed(tensors: Mapping[str, T], rules: Rules) -> dict[str, T]:

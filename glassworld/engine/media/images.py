@@ -97,7 +97,7 @@ def _opened(file: str | BinaryIO, name: str) -> Image.Image:
     except OSError as error:
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from None
     except DAMAGED as error:
-        raise ImageError(f"{name}: damaged or truncated: {error}") from None
+        raise ImageError(f"{name}: damaged or truncated: {error}; use another copy") from None
 
 
 def _why_no_image(file: str | BinaryIO) -> str:
@@ -117,7 +117,7 @@ def _why_no_image(file: str | BinaryIO) -> str:
 
 
 def _address_advice(name: str) -> str:
-    return "; download it and name its file" if "://" in name else ""
+    return "; download it and name its file" if "://" in name else "; name an image file"
 
 
 def _content(image: object) -> BinaryIO:
@@ -149,6 +149,7 @@ def _from_pixels(pixels: Pixels) -> Image.Image:
         raise ImageError(
             f"image: shape {shape}; pixels are [H, W, C] or [C, H, W] of 1, 3 or 4 channels, "
             "or [H, W]"
+            "; give such an array"
         )
     channels, height, width = sides if first else (sides[2], *sides[:2])
     _check_size(width, height, "image")
@@ -189,7 +190,7 @@ def _to_bytes(table: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
             f"image: pixels of type {table.dtype}; give uint8 in 0..255, uint16 or floats in 0..1"
         )
     if not np.isfinite(table).all():
-        raise ImageError("image: holds numbers that are not finite")
+        raise ImageError("image: holds numbers that are not finite; replace them")
     low, high = float(table.min()), float(table.max())
     if low < 0 or high > 255:
         raise ImageError(
@@ -225,7 +226,7 @@ def _prepare(image: Image.Image, height: int, width: int, name: str) -> npt.NDAr
     try:
         image = _to_rgb(ImageOps.exif_transpose(image))
     except (OSError, *DAMAGED) as error:
-        raise ImageError(f"{name}: damaged or truncated: {error}") from None
+        raise ImageError(f"{name}: damaged or truncated: {error}; use another copy") from None
     pixels = np.asarray(crop_and_resize(image, height, width), np.float32)
     return np.ascontiguousarray(((pixels / 255 - 0.5) / 0.5).transpose(2, 0, 1))
 

@@ -99,6 +99,7 @@ def read_latents(source: LatentsSource | None, spec: WorldSpec) -> Tensor | None
         raise InputError(
             f"{name}: shape {list(latents.shape)}, but this world's latents are "
             f"[1, {channels}, T, {rows}, {columns}]"
+            "; give latents of this world"
         )
     if latents.shape[2] == 0 or latents.shape[2] % spec.frames_per_block:
         raise InputError(
@@ -110,7 +111,7 @@ def read_latents(source: LatentsSource | None, spec: WorldSpec) -> Tensor | None
             f"{name}: holds {latents.dtype}; must be one of {', '.join(map(str, DTYPES))}"
         )
     if not torch.isfinite(latents.float()).all():
-        raise InputError(f"{name}: holds numbers that are not finite")
+        raise InputError(f"{name}: holds numbers that are not finite; generate them again")
     return latents
 
 
@@ -125,12 +126,16 @@ def _from_array(array: npt.NDArray[Any]) -> Tensor:
 def load_latents(path: Path) -> Tensor:
     """Return the latents in a file, of any shape; raise `InputError` if it has none."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file; initial latents are a safetensors file")
+        raise InputError(f"{path}: no such file; initial latents are a safetensors file; name one")
     try:
         with safe_open(path, framework="pt") as file:
             if NAME not in file.keys():  # noqa: SIM118 (not a dictionary)
-                raise InputError(f"{path}: has no tensor named {NAME!r}")
+                raise InputError(
+                    f"{path}: has no tensor named {NAME!r}; name a file that save_latents wrote"
+                )
             latents: Tensor = file.get_tensor(NAME)
             return latents
     except SafetensorError as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
+        raise InputError(
+            f"{path}: not a readable safetensors file ({error}); name one that save_latents wrote"
+        ) from None

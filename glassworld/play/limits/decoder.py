@@ -46,7 +46,7 @@ class ImageDecoder:
         Raises `ImageError` if it is invalid, too large, or costs too much to decode.
         """
         if not data.startswith(SIGNATURES):
-            raise ImageError(f"{name}: not a PNG, JPEG or WebP image")
+            raise ImageError(f"{name}: not a PNG, JPEG or WebP image; convert it")
         async with self._turn:
             status, output = await _run_process(data, str(height), str(width))
         if status == _REFUSED:

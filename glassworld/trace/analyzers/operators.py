@@ -150,7 +150,9 @@ def matching_groups(analysis: Analysis, tag: str) -> Ints:
     if not groups:
         names = ", ".join(row.name for row in patterns[:8]) or "none at all"
         more = " ..." if len(patterns) > 8 else ""
-        raise TraceError(f"{tag}: no such tag in {analysis.trace.path}; it has {names}{more}")
+        raise TraceError(
+            f"{tag}: no such tag in {analysis.trace.path}; it has {names}{more}; name one of them"
+        )
     for group, parent in enumerate(analysis.pattern_parents):
         if parent in groups:
             groups.add(group)

@@ -372,7 +372,7 @@ def read_trace(
         return _tags_alone(read_trace(path, progress))  # an end need not say what it ends
     if not builder.events and not tags_only:
         reasons = "; ".join(source.losses) or "its event list is empty"
-        raise TraceError(f"{path}: no events in this trace: {reasons}")
+        raise TraceError(f"{path}: no events in this trace: {reasons}; record it again")
     return builder.finish(path, source)
 
 

@@ -71,7 +71,9 @@ class TraceFile:
             with self.path.open("rb") as file:
                 yield from self._contents(file)
         except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-            raise TraceError(f"{self.path}: a damaged archive: {error}") from error
+            raise TraceError(
+                f"{self.path}: a damaged archive: {error}; use another copy"
+            ) from error
         except OSError as error:
             raise TraceError(f"{self.path}: cannot be read: {error.strerror or error}") from error
 
@@ -138,7 +140,7 @@ class TraceFile:
         buffer = self.read().removeprefix(_BYTE_ORDER_MARK)
         if not buffer:
             reason = "; ".join(self.losses) or "the file is empty"
-            raise TraceError(f"{self.path}: not a trace: {reason}")
+            raise TraceError(f"{self.path}: not a trace: {reason}; name one of torch.profiler")
         while True:
             if buffer.lstrip().startswith(b"["):
                 self.head = b"["

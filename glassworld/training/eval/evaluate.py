@@ -73,15 +73,18 @@ def check_comparable(spec: WorldSpec, source: Source) -> None:
         raise InputError(
             f"eval compares with a source of {format.width}x{format.height} pixels; this world has "
             f"{spec.width}x{spec.height}"
+            "; name its source"
         )
     if spec.mode != format.mode:
         raise InputError(
             f"eval compares with a source of mode {format.mode}; this world has mode {spec.mode}"
+            "; name its source"
         )
     if spec.frames_per_block != format.frames_per_block:
         raise InputError(
             f"eval compares with a source of {format.frames_per_block} latent frames per block; "
             f"this world has {spec.frames_per_block}"
+            "; name its source"
         )
 
 

@@ -114,11 +114,13 @@ class ActionMapping:
                 raise InputError(
                     f"{self.name}: to_action fails for {_one_line(action)}: "
                     f"{type(error).__name__}: {_one_line(error)}"
+                    "; fix it"
                 ) from error
             if not target.contains(converted):
                 raise InputError(
                     f"{self.name}: {_one_line(action)} becomes {_one_line(converted)}, which is "
                     f"outside the environment's action space {_one_line(target)}"
+                    "; change the mapping"
                 )
             return converted
 
@@ -149,11 +151,12 @@ class _KeyTable:
         try:
             numbers = np.array(value, np.float64)
         except (TypeError, ValueError):
-            raise InputError(f"{name}: {keys} is {value!r:.80}, not numbers") from None
+            raise InputError(f"{name}: {keys} is {value!r:.80}, not numbers; write those") from None
         if numbers.shape != self._target.shape or not self._target.contains(self._cast(numbers)):
             raise InputError(
                 f"{name}: {keys} is {value!r:.80}, which is outside the environment's action "
                 f"space {_one_line(self._target)}"
+                "; change the mapping"
             )
         return numbers
 
@@ -238,11 +241,13 @@ def load_mapping(path: Path) -> ActionMapping:
     if path.suffix == ".py":
         return _from_python(path)
     if path.suffix not in (".yaml", ".yml"):
-        raise InputError(f"{path}: a mapping is a .yaml or .py file")
+        raise InputError(f"{path}: a mapping is a .yaml or .py file; name one")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+        raise InputError(
+            f"{path}: not readable as YAML ({str(error).splitlines()[0]}); fix the line it names"
+        ) from None
     return _from_settings(path, content)
 
 

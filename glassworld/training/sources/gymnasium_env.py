@@ -183,7 +183,9 @@ def _make(environment_id: str, name: str) -> gymnasium.Env:
             )
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{name}: cannot be created: {reason:.300}") from error
+        raise InputError(
+            f"{name}: cannot be created: {reason:.300}; check its ID and what it needs"
+        ) from error
     modes = environment.metadata.get("render_modes", [])
     if RENDER_MODE not in modes:
         environment.close()

@@ -91,7 +91,7 @@ class RecordedVideo:
                 yield fitted
                 position += 1
         if position < len(self.shown):
-            raise InputError(f"damaged after {self._seconds(position):.1f} s")
+            raise InputError(f"damaged after {self._seconds(position):.1f} s; use another copy")
 
     def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield the frames that can be decoded, with their numbers."""
@@ -121,7 +121,7 @@ def find_videos(folder: Path) -> list[Path]:
         There is no such folder, or nothing is in it.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of recordings")
+        raise InputError(f"{folder}: no such folder of recordings; name one that is there")
     videos = [
         path
         for path in sorted(folder.iterdir())
@@ -222,7 +222,7 @@ def _read_recording(video: Path, format: WorldFormat, length: int) -> RecordedVi
     actions = _action_files(video)
     if not actions:
         names = ", ".join(f"{video.stem}{suffix}" for suffix in SUFFIXES)
-        raise InputError(f"no actions beside it; looked for {names}")
+        raise InputError(f"no actions beside it; looked for {names}; put one there")
     if len(actions) > 1:
         names = " and ".join(path.name for path in actions)
         raise InputError(f"more than one action file, {names}; keep one")
@@ -230,7 +230,9 @@ def _read_recording(video: Path, format: WorldFormat, length: int) -> RecordedVi
     track = load_actions(actions[0], format.space)
     count, seconds = len(times.seconds), float(times.seconds[-1])
     if len(track) != count:
-        raise InputError(f"{count} frames, but {actions[0].name} has {len(track)} rows")
+        raise InputError(
+            f"{count} frames, but {actions[0].name} has {len(track)} rows; write one row per frame"
+        )
     needed = (length - 1) / format.frame_rate
     if seconds < needed:
         raise InputError(f"lasts {seconds:.1f} s; an episode takes {needed:.1f} s")
@@ -253,18 +255,18 @@ def read_frame_times(video: Path) -> FrameTimes:
     try:
         with av.open(str(video)) as container:
             if not container.streams.video:
-                raise InputError("holds no video")
+                raise InputError("holds no video; remove it")
             stream = container.streams.video[0]
             packets = [packet.pts for packet in container.demux(stream) if packet.size]
             time_base, frame_rate = stream.time_base, stream.average_rate
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"not readable as a video: {reason}") from None
+        raise InputError(f"not readable as a video: {reason}; convert it to MP4") from None
     stamps = np.unique([stamp for stamp in packets if stamp is not None]).astype(np.int64)
     if len(packets) and len(stamps) == len(packets):
         return FrameTimes((stamps - stamps[0]) * float(time_base), stamps)
     if not packets or not frame_rate:
-        raise InputError("its frames have no times")
+        raise InputError("its frames have no times; convert it to MP4")
     return FrameTimes(np.arange(len(packets)) / float(frame_rate), None)
 
 
