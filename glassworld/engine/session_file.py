@@ -126,15 +126,16 @@ def read_header(path: Path) -> SessionHeader:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
         if text is None:
-            raise InputError(f"{path}: not a saved session")
+            raise InputError(f"{path}: not a saved session; name a file of Session.save")
         version = msgspec.json.decode(text).get("version")
         if version not in READABLE:
             raise InputError(
                 f"{path}: of version {version}; this glassworld reads 1 to {FORMAT_VERSION}"
+                "; save it again with this one"
             )
         return msgspec.json.decode(text, type=SessionHeader)
     except (SafetensorError, msgspec.DecodeError, AttributeError) as error:
-        raise InputError(f"{path}: not a readable session ({error})") from None
+        raise InputError(f"{path}: not a readable session ({error}); use another copy") from None
 
 
 @torch.inference_mode()
@@ -276,13 +277,17 @@ class SessionReader:
         with safe_open(path, framework="pt") as file:
             self._tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if _digest(self._tensors) != self.header.digest:
-            raise InputError(f"{path}: damaged: its contents have changed since it was saved")
+            raise InputError(
+                f"{path}: damaged: its contents have changed since it was saved; use another copy"
+            )
 
     def take(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
         """Return a tensor, of `shape` if that is given."""
         tensor = self.take_optional(name)
         if tensor is None or (shape is not None and tuple(tensor.shape) != shape):
-            raise InputError(f"{self._path}: damaged: {name} is missing or of another shape")
+            raise InputError(
+                f"{self._path}: damaged: {name} is missing or of another shape; use another copy"
+            )
         return tensor
 
     def take_optional(self, name: str) -> Tensor | None:
@@ -323,4 +328,6 @@ class SessionReader:
     def check_all_taken(self) -> None:
         """Raise `InputError` if the file holds a tensor that nobody took."""
         if self._tensors:
-            raise InputError(f"{self._path}: damaged: unknown tensor {min(self._tensors)!r}")
+            raise InputError(
+                f"{self._path}: damaged: unknown tensor {min(self._tensors)!r}; use another copy"
+            )

@@ -51,7 +51,9 @@ def dequantized(tensors: Mapping[str, Tensor], source: Path) -> Tensors:
             used.add(scale)
         elif tensor.dtype in FLOATS and scale is None:
             if tensor.dtype in FLOAT8 and tensor.dim() > 1 and scales:
-                raise CheckpointError(f"{source}: {name} has no scale, although others have one")
+                raise CheckpointError(
+                    f"{source}: {name} has no scale, although others have one; use float weights"
+                )
             plain[name] = tensor
         else:
             raise CheckpointError(f"{source}: {_unreadable(name, tensor, scale)}")
@@ -88,7 +90,9 @@ def _multiplied(weight: Tensor, scale: Tensor, name: str, scale_name: str, sourc
         raise CheckpointError(f"{source}: {scale_name} holds {scale.dtype}; scales must be floats")
     numbers, factor = weight.float(), scale.float()
     if (factor < 0).any() or (factor.numel() == 1 and not factor.any()):
-        raise CheckpointError(f"{source}: {scale_name} is not above 0, which no scale is")
+        raise CheckpointError(
+            f"{source}: {scale_name} is not above 0, which no scale is; use float weights"
+        )
     if factor.numel() == 1:
         return numbers * factor.reshape(())
     rows = weight.shape[0] if weight.dim() else 0

@@ -169,7 +169,9 @@ def _read_safetensors(path: Path) -> Tensors:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         reason = str(error).removeprefix("Error while deserializing header: ")
-        raise CheckpointError(f"{path}: damaged safetensors ({reason})") from None
+        raise CheckpointError(
+            f"{path}: damaged safetensors ({reason}); download it again"
+        ) from None
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
@@ -189,14 +191,18 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
         raise
     except (*DAMAGED, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: truncated or not safetensors ({reason})") from None
+        raise CheckpointError(
+            f"{path}: truncated or not safetensors ({reason}); download it again"
+        ) from None
 
 
 def _data_bytes(path: Path, header: Mapping[str, Any]) -> int:
     try:
         return max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
     except DAMAGED:
-        raise CheckpointError(f"{path}: damaged safetensors (without offsets)") from None
+        raise CheckpointError(
+            f"{path}: damaged safetensors (without offsets); download it again"
+        ) from None
 
 
 def _merged(
@@ -210,10 +216,13 @@ def _merged(
             if name not in content:
                 raise CheckpointError(
                     f"{shard}: its index says that {name} is in it, but it is not"
+                    "; download both again"
                 )
         for name, value in content.items():
             if name in merged and not equal(merged[name], value):
-                raise CheckpointError(f"{shard}: {name} is in another shard too, and differs")
+                raise CheckpointError(
+                    f"{shard}: {name} is in another shard too, and differs; remove one of them"
+                )
             merged[name] = value
     return merged
 
@@ -231,7 +240,7 @@ def _shards(index: Path) -> Iterator[tuple[Path, list[str]]]:
     content = index.read_bytes()
     kind = describe_content(content[:1024])
     if kind is not None:
-        raise CheckpointError(f"{index}: is {kind}, not an index of shards")
+        raise CheckpointError(f"{index}: is {kind}, not an index of shards; name an index")
     try:
         weight_map = json.loads(content)["weight_map"]
         by_file: dict[str, list[str]] = {}
@@ -242,11 +251,14 @@ def _shards(index: Path) -> Iterator[tuple[Path, list[str]]]:
         if not by_file:
             raise ValueError("names no tensors")
     except (*DAMAGED, RecursionError) as error:
-        raise CheckpointError(f"{index}: not an index of shards ({error})") from None
+        raise CheckpointError(
+            f"{index}: not an index of shards ({error}); download it again"
+        ) from None
     missing = [file for file in sorted(by_file) if not (index.parent / file).is_file()]
     if missing:
         raise CheckpointError(
             f"{index}: {len(missing)} of its {len(by_file)} shards are missing: {missing[0]}"
+            "; put all beside the index"
         )
     for file, names in sorted(by_file.items()):
         yield index.parent / file, names
@@ -262,7 +274,9 @@ def _read_pickle(path: Path) -> Tensors:
             if any(tensor.is_floating_point() for tensor in tensors.values())
         }
     if not choices:
-        raise CheckpointError(f"{path}: not a plain dictionary of named tensors")
+        raise CheckpointError(
+            f"{path}: not a plain dictionary of named tensors; save the state dict alone"
+        )
     if len(choices) > 1:
         raise CheckpointError(
             f"{path}: holds {len(choices)} dictionaries of tensors ({', '.join(sorted(choices))}); "
@@ -271,7 +285,10 @@ def _read_pickle(path: Path) -> Tensors:
     tensors = next(iter(choices.values()))
     for name, tensor in tensors.items():
         if tensor.is_meta:
-            raise CheckpointError(f"{path}: {name} was saved from the meta device, without numbers")
+            raise CheckpointError(
+                f"{path}: {name} was saved from the meta device, without numbers"
+                "; save it with its numbers"
+            )
     return tensors
 
 
@@ -296,7 +313,9 @@ def _load_pickle(path: Path) -> object:
         ) from None
     except DAMAGED as error:
         reason = str(error).splitlines()[0].split(". ")[0] if str(error) else "ended too early"
-        raise CheckpointError(f"{path}: truncated or not a checkpoint ({reason})") from None
+        raise CheckpointError(
+            f"{path}: truncated or not a checkpoint ({reason}); download it again"
+        ) from None
 
 
 def _tensor_dictionaries(content: object, name: str, levels: int) -> Iterator[tuple[str, Tensors]]:
