@@ -1,0 +1,42 @@
+"""The Python examples of the README and of the guides run as they stand."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NEEDS_FILES = re.compile(r"^.*Skywork.*$", re.MULTILINE)  # a line that needs the released files
+
+
+def _code(page: str) -> str:
+    """Return all Python of a page as one program, with a short run instead of a long one."""
+    blocks = PYTHON.findall((ROOT / page).read_text(encoding="utf-8"))
+    return NEEDS_FILES.sub("", "\n".join(blocks)).replace("1500", "6")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/quickstart.md", "docs/embedding.md", "docs/profiling.md"]
+)
+def test_the_python_of_a_page_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = sorted((ROOT / "glassworld" / "worlds" / "maze" / "pictures").iterdir())
+    for name, image in zip(("image.png", "other.png"), images, strict=False):
+        shutil.copy(image, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(_code(page), page, "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_python_of_the_guide_to_gymnasium_runs() -> None:
+    pytest.importorskip("gymnasium", reason="gymnasium is not installed")
+    namespace: dict[str, object] = {}
+    exec(compile(_code("docs/gymnasium.md"), "gymnasium.md", "exec"), namespace)
+    assert namespace["frame"].shape == (64, 96, 3)  # type: ignore[attr-defined]
