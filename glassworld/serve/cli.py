@@ -97,7 +97,9 @@ def fleet_command(
 
     most = workers if max_workers is None else max_workers
     if most < workers:
-        raise InputError(f"--max-workers {most}: less than --workers {workers}")
+        raise InputError(
+            f"--max-workers {most}: less than --workers {workers}; give at least as many"
+        )
     if cluster is not None and state is None:
         raise InputError("--cluster: needs --state, a folder that all workers see")
     default_url = WORKER_URL.replace("host", "node") if cluster else WORKER_URL
@@ -131,7 +133,7 @@ def _checked_url(url: str) -> str:
         url.format(host="h", node="n", port=1)
     except (LookupError, ValueError):
         raise InputError(
-            f"--worker-url {url}: only {{host}}, {{node}} and {{port}} can be filled in"
+            f"--worker-url {url}: only {{host}}, {{node}} and {{port}} can be filled in; use those"
         ) from None
     if not url.startswith(("ws://", "wss://")):
         raise InputError(f"--worker-url {url}: must begin with ws:// or wss://")

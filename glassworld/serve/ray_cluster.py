@@ -80,7 +80,9 @@ def joined_ray(address: str) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level="error", namespace=NAMESPACE)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise InputError(f"--cluster {address}: no Ray cluster there ({reason})") from None
+        raise InputError(
+            f"--cluster {address}: no Ray cluster there ({reason}); start one or name another"
+        ) from None
     try:
         yield
     finally:

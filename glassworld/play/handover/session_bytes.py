@@ -84,7 +84,9 @@ def unpack_session(world: World, data: bytes, name: str = NAME) -> LiveSession:
     header = _live_header(data, name)
     engine_session = _resume(world, data, name)
     if engine_session.state.block != len(header.held):
-        raise InputError(f"{name}: damaged: its blocks and its actions differ in number")
+        raise InputError(
+            f"{name}: damaged: its blocks and its actions differ in number; use another copy"
+        )
     start_image = StartImage(header.image_name, _image(world, header.image, name))
     live = LiveSession(world, start_image, header.seed, engine_session)
     live.held = [HeldAction(Action(keys, mouse), frames) for keys, mouse, frames in header.held]
@@ -101,13 +103,15 @@ def unpack_untrusted(world: World, data: bytes, name: str = NAME) -> LiveSession
     """
     try:
         if len(_live_header(data, name).held) > MAX_BLOCKS:
-            raise InputError(f"{name}: too long a session")
+            raise InputError(f"{name}: too long a session; start a new one")
         _check_layout(_split(data)[0], _usual_layout(world), name)
         live = unpack_session(world, data, name)
         session = live.engine_session
         state = session.save()
         if state.start != state.block * world.spec.frames_per_block or state.prefilled:
-            raise InputError(f"{name}: damaged: its counters contradict each other")
+            raise InputError(
+                f"{name}: damaged: its counters contradict each other; use another copy"
+            )
         session.step(world.space.press(()))
         session.restore(state)
     except InputError:
@@ -141,7 +145,7 @@ def _live_header(data: bytes, name: str) -> LiveHeader:
         if "session" not in metadata:
             raise KeyError
     except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise InputError(f"{name}: not a saved session") from None
+        raise InputError(f"{name}: not a saved session; use another file") from None
     if METADATA_KEY not in metadata:
         raise InputError(f"{name}: not saved by live play; go on with it by World.resume")
     try:
@@ -151,6 +155,7 @@ def _live_header(data: bytes, name: str) -> LiveHeader:
     if header.version != FORMAT_VERSION:
         raise InputError(
             f"{name}: of version {header.version}; this glassworld reads {FORMAT_VERSION}"
+            "; save it again with this one"
         )
     return header
 
@@ -161,7 +166,7 @@ def _image(world: World, png: bytes, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             if image.size != (spec.width, spec.height) or image.mode != "RGB":
-                raise InputError(f"{name}: damaged: an image has another size")
+                raise InputError(f"{name}: damaged: an image has another size; use another copy")
             image.load()
             return image.copy()
     except (OSError, SyntaxError, ValueError) as error:
@@ -198,4 +203,6 @@ def _usual_layout(world: World) -> Layout:
 def _check_layout(header: dict[str, Any], usual: Layout, name: str) -> None:
     for tensor, found in _layout(header).items():
         if usual.get(tensor) != found:
-            raise InputError(f"{name}: not of this world, or damaged: tensor {tensor!r:.60}")
+            raise InputError(
+                f"{name}: not of this world, or damaged: tensor {tensor!r:.60}; use another copy"
+            )

@@ -139,7 +139,7 @@ def test_read_recordings_names_and_skips_what_does_not_fit(
     for line, said in zip(
         lines,
         [
-            "skipped alone.mp4: no actions beside it; looked for alone.csv, alone.json, alone.txt",
+            "skipped alone.mp4: no actions beside it; looked for alone.csv, alone.tsv, ",
             "skipped flying.mp4: ",
             "skipped longer.mp4: 40 frames, but longer.txt has 41 rows",
             "skipped notes.mp4: not readable as a video: Invalid data",
