@@ -13,7 +13,7 @@ from glassworld.engine.media.video import write_video
 
 def test_animate_keeps_every_second_frame_in_the_time_of_the_video(tmp_path: Path) -> None:
     frames = np.zeros((24, 32, 48, 3), np.uint8)
-    frames[:, :16] = np.arange(0, 240, 10, np.uint8)[:, None, None, None]
+    frames[:, :16] = np.arange(0, 240, 10)[:, None, None, None]
     write_video(tmp_path / "walk.mp4", frames, 12)
     size = animate(tmp_path / "walk.mp4", tmp_path / "walk.gif", width=96, every=2)
     assert size == (tmp_path / "walk.gif").stat().st_size
