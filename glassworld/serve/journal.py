@@ -65,6 +65,7 @@ class Journal:
         self._live: LiveSession | None = None
         self._next_block = -1
         self._swept = False  # what other workers wrote is removed
+        self._closed = False
 
     def observe(self, live: LiveSession) -> None:
         """Journal a session from its next block on."""
@@ -72,6 +73,8 @@ class Journal:
 
     def note(self, live: LiveSession, snapshot: Snapshot, player_input: PlayerInput) -> None:
         """Note that a block starts from `snapshot` under an input."""
+        if self._closed:
+            return
         block = snapshot.block
         if block != self._next_block or live is not self._live:
             self._obsolete += self._generations
@@ -111,6 +114,7 @@ class Journal:
 
     def close(self, keep: bool) -> None:
         """End the journal; remove its files unless the session goes on elsewhere."""
+        self._closed = True
         for generation in (*self._obsolete, *self._generations):
             generation.log.close()
         self._obsolete, self._generations, self._live = [], [], None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -70,12 +71,18 @@ def serve_fleet(options: LaunchOptions) -> None:
                 control_url = f"http://127.0.0.1:{control.getsockname()[1]}/"
                 runner = _Runner(console, fleet, control_url, started)
                 server = http_server(create_control(), "critical")
+                signal.signal(signal.SIGTERM, _interrupt)
                 with suppress(KeyboardInterrupt):
                     asyncio.run(runner.run(server.serve(sockets=[control])))
             finally:
                 _end(fleet)
     if runner.failure:
         raise InputError(runner.failure)
+
+
+def _interrupt(*_: object) -> None:
+    """End like after Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 @contextmanager

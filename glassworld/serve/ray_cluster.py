@@ -60,6 +60,7 @@ def local_ray(slots: int) -> Iterator[None]:
         ray.init(
             num_cpus=slots,
             object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",  # nothing listens for other machines
             include_dashboard=False,
             log_to_driver=False,
             logging_level="error",

@@ -1,39 +1,134 @@
-// The WebSocket: connects, reconnects on its own and parses messages.
+// The WebSocket: connects, reconnects on its own, follows a session to another server of a fleet,
+// and parses messages.
 
 const HEADER_BYTES = 16;
 const TYPES = ["image/png", "image/jpeg"];
+const PART_BYTES = 4 * 2 ** 20;
 const FIRST_DELAY = 500;
 const MAX_DELAY = 5000;
 
+// What a page remembers of its session in a fleet, also when it is loaded again.
+const memory = {
+  get: () => JSON.parse(sessionStorage.getItem("session") ?? "null"),
+  set: (session) => sessionStorage.setItem("session", JSON.stringify(session)),
+  clear: () => sessionStorage.removeItem("session"),
+};
+
 export class Connection {
   // Calls `onMessage` with every JSON message, `onFrame` with the header and the image of every
-  // frame, and `onStatus` with "open" or "lost".
+  // frame, and `onStatus` with "open", "lost", or "waiting" and the place in the queue.
   constructor(onMessage, onFrame, onStatus) {
     Object.assign(this, { onMessage, onFrame, onStatus, delay: FIRST_DELAY, socket: null });
-    this.token = new URLSearchParams(location.search).get("token");
+    const query = new URLSearchParams(location.search);
+    this.token = query.get("token");
+    this.world = query.get("world");
+    this.sessions = document.documentElement.dataset.sessions; // empty: one server, no tickets
+    this.base = "";
+    this.next = memory.get()?.next ?? 0; // the first frame that has not arrived
+    this.act = memory.get()?.act ?? 0; // the newest id of an `act`
+    this.encoding = "png";
+    addEventListener("pagehide", () => this.remember());
     this.open();
   }
 
-  open() {
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
-    const socket = new WebSocket(`${scheme}://${location.host}/ws${query}`);
+  remember() {
+    if (this.session) memory.set({ token: this.session, next: this.next, act: this.act });
+  }
+
+  async open() {
+    if (!this.sessions) {
+      const scheme = location.protocol === "https:" ? "wss" : "ws";
+      const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
+      this.connect(`${scheme}://${location.host}/ws${query}`);
+      return;
+    }
+    const seat = await this.askForSeat().catch(() => null);
+    if (seat?.url) this.enter(seat);
+    else this.retry(seat?.wait ?? this.delay);
+  }
+
+  // Ask the ingress for a seat; return it, or the time after which to ask again.
+  async askForSeat() {
+    const known = memory.get();
+    const wanted = known ? { token: known.token, next: known.next } : { world: this.world };
+    if (!known && this.queue) wanted.queue = this.queue;
+    const body = JSON.stringify(wanted);
+    const response = await fetch(this.sessions, { method: "POST", body });
+    const answer = await response.json();
+    if (response.ok) {
+      this.queue = null;
+      return answer;
+    }
+    if (known && [403, 410].includes(response.status)) {
+      memory.clear(); // the session has ended: start another
+      this.session = null;
+      return { wait: 0 };
+    }
+    if (response.status === 429 && answer.queue) {
+      this.queue = answer.queue;
+      this.onStatus("waiting", answer.place);
+    }
+    return { wait: 1000 * (response.headers.get("retry-after") ?? 2) };
+  }
+
+  retry(delay) {
+    setTimeout(() => this.open(), delay);
+  }
+
+  // Connect to a worker with a ticket; a connection to an earlier one ends once it is open.
+  enter({ url, ticket }) {
+    this.base = url.replace(/^ws/, "http").replace(/\/ws$/, "");
+    this.connect(`${url}?ticket=${encodeURIComponent(ticket)}`);
+  }
+
+  connect(address) {
+    const earlier = this.socket;
+    const socket = new WebSocket(address);
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => this.onStatus("open");
+    socket.onopen = () => {
+      if (!this.isMoving) this.onStatus("open");
+    };
     socket.onmessage = ({ data }) => {
+      if (socket !== this.socket) return; // the new worker sends again what it missed
       if (typeof data === "string") this.receive(JSON.parse(data));
-      else this.onFrame(...parseFrame(data));
+      else this.takeFrame(data);
     };
     socket.onclose = () => {
+      if (socket !== this.socket) return; // its session has moved
+      this.isMoving = false;
       this.onStatus("lost");
-      setTimeout(() => this.open(), this.delay);
+      this.retry(this.delay);
       this.delay = Math.min(MAX_DELAY, this.delay * 1.6);
     };
     this.socket = socket;
+    earlier?.close();
+  }
+
+  takeFrame(data) {
+    const [header, blob] = parseFrame(data);
+    this.next = header.still ? header.frame : header.frame + 1;
+    this.onFrame(header, blob);
   }
 
   receive(message) {
-    if (message.type === "hello") this.delay = FIRST_DELAY;
+    if (message.type === "moved") {
+      this.remember();
+      this.isMoving = true;
+      this.enter(message);
+      return;
+    }
+    if (message.type === "hello") {
+      this.delay = FIRST_DELAY;
+      this.session = message.token;
+      if (!message.resumed) Object.assign(this, { next: 0, act: 0 });
+      this.remember();
+      if (message.resumed && this.isMoving) {
+        this.isMoving = false;
+        this.join();
+        this.onMessage({ type: "followed" });
+        return;
+      }
+    }
     if (message.type === "full") this.delay = MAX_DELAY;
     this.onMessage(message);
   }
@@ -42,7 +137,13 @@ export class Connection {
     return this.socket.readyState === WebSocket.OPEN;
   }
 
+  // Go on with the session that the server has, from the first frame that is missing here.
+  join() {
+    this.send("join", { next: this.next, encoding: this.encoding });
+  }
+
   send(type, fields = {}) {
+    if (type === "act") this.act = fields.id;
     if (this.isOpen) this.socket.send(JSON.stringify({ type, ...fields }));
   }
 
@@ -50,9 +151,17 @@ export class Connection {
     if (this.isOpen) this.socket.send(bytes);
   }
 
+  sendSession(bytes) {
+    this.send("load", { bytes: bytes.byteLength });
+    for (let start = 0; start < bytes.byteLength; start += PART_BYTES) {
+      this.sendImage(bytes.slice(start, start + PART_BYTES));
+    }
+  }
+
   // Returns the address of a file on the server, with the token if there is one.
   address(path) {
-    return this.token ? `${path}?token=${encodeURIComponent(this.token)}` : path;
+    const query = this.token ? `?token=${encodeURIComponent(this.token)}` : "";
+    return `${this.base}${path}${query}`;
   }
 }
 

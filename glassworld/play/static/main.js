@@ -40,9 +40,11 @@ globalThis.glassworld = { state, screen, hud, controls, keyboard, connection };
 
 const handlers = {
   hello(message) {
-    Object.assign(state, { hello: message, greeted: true, started: false, nextId: 1 });
+    Object.assign(state, { hello: message, greeted: true, started: false });
+    state.nextId = connection.act + 1;
     acts.clear();
     const { width, height, frame_rate: rate } = message;
+    connection.encoding = width * height <= SMALL ? "png" : "jpeg";
     document.documentElement.style.setProperty("--ratio", width / height);
     screen.configure(width, height, rate);
     byId("canvas").classList.toggle("pixels", width * height <= SMALL);
@@ -53,6 +55,10 @@ const handlers = {
     showLabels();
     showRecording();
     if (recordingKey()) connection.send("recover", { key: recordingKey() });
+    if (message.resumed) {
+      connection.join();
+      return;
+    }
     const wasUpload = gallery.uploaded && gallery.chosen === "upload";
     if (wasUpload) connection.sendImage(gallery.uploaded.bytes);
     else start({ picture: availableImage(gallery.chosen, message.pictures) });
@@ -70,6 +76,27 @@ const handlers = {
     byId("capture").disabled = false; // a capture ends with its session
     if (!state.playing) connection.send("pause");
     showState();
+  },
+  // The session goes on: where it was left, or on another server of the fleet.
+  joined(message) {
+    state.started = true;
+    state.seed = message.seed;
+    byId("seed").value = message.seed;
+    gallery.mark(message.picture);
+    showOverlay(null);
+    connection.send(state.playing ? "resume" : "pause");
+    showState();
+  },
+  followed() {
+    if (state.lastAct) connection.send("act", state.lastAct);
+  },
+  saved({ number, file }) {
+    offerFiles(`Saved the session before block ${number}.`, [["Session", file, "walk.gws"]]);
+  },
+  loaded({ number, seed }) {
+    state.seed = seed;
+    byId("seed").value = seed;
+    toast(`Loaded. The session goes on with block ${number}.`);
   },
   block(message) {
     hud.block(message);
@@ -94,7 +121,7 @@ const handlers = {
     byId("capture").disabled = false;
     const links = [["Trace", trace, "trace.json.gz"]];
     if (report) links.unshift(["Open the report", report, null]);
-    resultCard(report ? "Captured." : "Captured, but the report failed.", links);
+    offerFiles(report ? "Captured." : "Captured, but the report failed.", links);
   },
   notice({ text }) {
     byId("capture").disabled = false;
@@ -116,7 +143,12 @@ function onMessage(message) {
   handlers[message.type]?.(message);
 }
 
-function onStatus(what) {
+function onStatus(what, place) {
+  if (what === "waiting") {
+    state.full = true;
+    showOverlay(`All seats are taken. Your place in the queue: ${place}`);
+    return;
+  }
   if (what === "open") {
     state.full = false;
     showOverlay("Loading the world");
@@ -139,8 +171,7 @@ function availableImage(id, images) {
 }
 
 function start(fields = {}) {
-  const { width, height } = state.hello;
-  const encoding = width * height <= SMALL ? "png" : "jpeg";
+  const { encoding } = connection;
   const seed = state.seed === null ? {} : { seed: state.seed };
   if (state.recording !== null) connection.send("record", { on: false });
   screen.clear();
@@ -150,7 +181,8 @@ function start(fields = {}) {
 function act(keys, mouse, time) {
   const id = state.nextId++;
   acts.set(id, { keys: withCameraKeys(keys, mouse), time });
-  connection.send("act", { id, keys, mouse });
+  state.lastAct = { id, keys, mouse };
+  connection.send("act", state.lastAct);
   if (keys.length) byId("hint").hidden = true;
   return id;
 }
@@ -230,8 +262,14 @@ function recordingKey() {
   return history.state?.recording ?? null;
 }
 
+// Show a card with files of the server; `links` are as those of `resultCard`.
+function offerFiles(text, links, command) {
+  const addressed = links.map(([name, path, file]) => [name, connection.base + path, file]);
+  resultCard(text, addressed, command);
+}
+
 function offerRecording({ frames, video, actions, picture }) {
-  resultCard(
+  offerFiles(
     `Recorded ${frames} frames.`,
     [
       ["Video", video, "walk.mp4"],
@@ -262,6 +300,8 @@ const actions = {
     connection.send("capture", { blocks: Number(byId("capture-blocks").value) });
     if (!state.playing) actions.play();
   },
+  save: () => connection.send("save"),
+  load: () => byId("session-file").click(),
   full() {
     if (document.fullscreenElement) document.exitFullscreen();
     else byId("stage").requestFullscreen();
@@ -305,6 +345,13 @@ byId("seed-form").addEventListener("submit", (event) => {
   state.seed = seed;
   byId("seed").blur();
   return start();
+});
+
+byId("session-file").addEventListener("change", async ({ target }) => {
+  const [file] = target.files;
+  if (!file) return;
+  connection.sendSession(await file.arrayBuffer());
+  target.value = ""; // so that the same file can be chosen again
 });
 
 function everySecond() {
