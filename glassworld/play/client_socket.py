@@ -22,6 +22,8 @@ MESSAGES_PER_SECOND, BURST = 100.0, 200.0
 UPLOAD_COST, MEGAPIXEL_COST = 20.0, 5.0
 """An upload counts as this many messages, and as more for each megapixel."""
 
+SESSION_COST = 40.0
+
 MAX_REASON_BYTES = 120
 """Length of a close reason; the WebSocket protocol allows 123."""
 
@@ -62,8 +64,8 @@ class ClientSocket:
         return data
 
     def charge_session(self) -> None:
-        """Let a session file cost as much as can be paid at once: its check takes blocks."""
-        self._messages.drain(BURST)
+        """Let a session file cost more than its messages, because its check takes blocks."""
+        self._messages.drain(SESSION_COST)
 
     def charge_pixels(self, pixels: int) -> None:
         """Let an upload cost by its pixels: the next messages must be fewer, for some seconds."""

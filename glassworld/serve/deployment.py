@@ -97,7 +97,8 @@ def build(arguments: dict[str, Any]) -> Any:
         async def check_health(self) -> None:
             await asyncio.to_thread(find_or_start_directory, options)
 
-    return Ingress.bind()
+    deployment: Any = Ingress
+    return deployment.bind()
 
 
 def find_or_start_directory(options: FleetOptions) -> None:

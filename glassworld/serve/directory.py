@@ -32,7 +32,7 @@ logger = logging.getLogger("glassworld.serve")
 ROUND_SECONDS = 0.5
 """Time between two looks at the load."""
 
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 """How long a new worker may take to report for the first time."""
 
 DRAIN_SECONDS = 600.0

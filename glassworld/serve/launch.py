@@ -40,6 +40,9 @@ INGRESS = "ingress"
 
 CALL_SECONDS = 30.0
 
+START_SECONDS = 300.0
+"""How long the ingress may take to start: on a busy machine, Python alone takes long."""
+
 CHECK_SECONDS = 0.5
 
 
@@ -161,7 +164,7 @@ class _Runner:
 
     async def _until_ready(self) -> None:
         """Wait until every world has a worker; set `failure` if none can load it."""
-        await answer(actor_named(INGRESS).ping.remote(), CALL_SECONDS)
+        await answer(actor_named(INGRESS).ping.remote(), START_SECONDS)
         waiting = {world.name: world for world in self._fleet.worlds}
         while waiting and not self.failure:
             await asyncio.sleep(CHECK_SECONDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -48,7 +49,11 @@ def import_ray() -> ModuleType:
 
 @contextmanager
 def local_ray(slots: int) -> Iterator[None]:
-    """Run a Ray of this machine alone, with room for `slots` workers; then remove its files."""
+    """Run a Ray of this machine alone, with room for `slots` workers; then remove its files.
+
+    Its ports listen on all addresses, and want a token, which would otherwise be stored for good.
+    """
+    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
     ray = import_ray()
     folder = Path(tempfile.mkdtemp(prefix="gw-"))
     if len(str(folder)) > MAX_FOLDER:
@@ -60,7 +65,6 @@ def local_ray(slots: int) -> Iterator[None]:
         ray.init(
             num_cpus=slots,
             object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",  # nothing listens for other machines
             include_dashboard=False,
             log_to_driver=False,
             logging_level="error",

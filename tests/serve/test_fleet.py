@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -167,8 +166,3 @@ def test_metrics_and_status_show_the_fleet(fleet: RunningFleet) -> None:
         label = f'{{world="tiny",worker="{worker["name"]}"}}'
         assert f"glassworld_fleet_seats{label} 3" in metrics
     assert 'glassworld_fleet_workers{world="tiny",state="ready"}' in metrics
-
-
-def test_snapshots_are_in_the_state_folder_alone(fleet: RunningFleet, tmp_path: Path) -> None:
-    assert list(tmp_path.iterdir()) == []
-    assert not list(fleet.home.iterdir())
