@@ -53,7 +53,7 @@ def local_ray(slots: int) -> Iterator[None]:
 
     Its ports listen on all addresses, and want a token, which would otherwise be stored for good.
     """
-    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     ray = import_ray()
     folder = Path(tempfile.mkdtemp(prefix="gw-"))
     if len(str(folder)) > MAX_FOLDER:
