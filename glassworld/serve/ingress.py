@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -23,6 +25,7 @@ from starlette.types import ASGIApp
 
 from glassworld.play.access import LOOPBACK, AccessControl
 from glassworld.play.app import MEDIA_TYPES, STATIC
+from glassworld.play.launch import http_server, listen_on
 from glassworld.play.limits.connections import TokenBucket
 from glassworld.serve.directory import RETRY_SECONDS, SessionReply, SessionRequest
 from glassworld.serve.options import FleetOptions
@@ -67,6 +70,19 @@ def create_ingress(options: FleetOptions) -> ASGIApp:
     )
     hosts = (*LOOPBACK, *options.public_hosts) if options.host in LOOPBACK else None
     return AccessControl(app, None, "ingress", hosts)
+
+
+class IngressServer:
+    """The ingress as an actor: a server in a thread, started again by Ray if its process dies."""
+
+    def __init__(self, options: FleetOptions) -> None:
+        listening = listen_on(options.host, options.port)
+        server = http_server(create_ingress(options), "critical")
+        serve = server.serve(sockets=[listening])
+        threading.Thread(target=asyncio.run, args=(serve,), daemon=True).start()
+
+    def ping(self) -> None:
+        """Return, as a sign of life."""
 
 
 class AddressLimits:

@@ -22,7 +22,7 @@ from glassworld.files import writable_folder
 from glassworld.play.launch import http_server, listen_on
 from glassworld.serve.control import create_control
 from glassworld.serve.directory import Directory
-from glassworld.serve.ingress_server import IngressServer
+from glassworld.serve.ingress import IngressServer
 from glassworld.serve.options import FleetOptions, WorldOptions
 from glassworld.serve.ray_cluster import (
     DIRECTORY,
