@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Read a torch trace; see where the time went and what to do about it. "
-    "Works on any JSON that torch.profiler exports: any vendor's GPU or none, plain or gzip.",
+    help="Read a trace; see where the time went and what to do about it. Works on any JSON that "
+    "torch.profiler exports (any vendor's GPU or none), and on files of Nsight Systems, rocprofv3, "
+    "JAX and Perfetto.",
     epilog="**Start here:** `glassworld trace report outputs/profile_trace.json` shows "
     "everything at once. Every other command shows one part of it and takes `--json`.",
 )
@@ -27,7 +28,7 @@ app = typer.Typer(
 PARTS = "Parts of the report"
 TOOLS = "Several traces, other viewers"
 
-TracePath = Annotated[Path, typer.Argument(help="A trace: .json or .json.gz from torch.profiler.")]
+TracePath = Annotated[Path, typer.Argument(help="A trace of torch.profiler or another profiler.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 TagsOnly = Annotated[
     bool, typer.Option("--tags-only", help="Read only the tags: faster; no operators, no GPU.")

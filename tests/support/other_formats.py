@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,10 @@ def nanoseconds(event):
 
 
 def figures(analysis):
-    """Return all figures of an analysis, without what names its file."""
+    """Return all figures of an analysis, whatever the order of events in its file."""
     written = analysis_json(analysis)
+    for holder in (written, *written["tags"]):
+        holder["instances_detail"].sort(key=lambda i: (i["start_ms"], -i["cpu_ms"], i["name"]))
     for key in ("trace", "events", "notes", "losses"):
         del written[key]
     return near(written)
@@ -251,4 +254,58 @@ def write_xplane(path: Path, events=XLA_RUN):
             if "correlation" in event["args"]:
                 added.stats.add(metadata_id=1, uint64_value=event["args"]["correlation"])
     path.write_bytes(space.SerializeToString())
+    return path
+
+
+_CATEGORIES = ["user_annotation", "cpu_op", "cuda_runtime", "kernel", "gpu_memcpy", "gpu_memset"]
+
+
+def write_track_events(path: Path, events=RUN, incremental_clock=False, compressed=False):
+    """Write the events as a program with Perfetto's SDK does: interned names, begins and ends."""
+    from tests.support.protos import PERFETTO
+
+    trace = PERFETTO["Trace"]()
+    track = trace.packet.add(trusted_packet_sequence_id=1).track_descriptor
+    track.uuid, track.thread.pid, track.thread.tid = 10, PID, TID
+    track = trace.packet.add(trusted_packet_sequence_id=1).track_descriptor
+    track.uuid, track.name = 20, "COMPUTE AGENT [0] QUEUE [7]"
+    names: dict[str, int] = {}
+    moments = []
+    for order, event in enumerate(events):
+        start, end = nanoseconds(event)
+        moments += [(start, 1, -end, order, event), (end, 0, -start, -order, event)]
+    first = min(moment[0] for moment in moments)
+    begun = trace.packet.add(trusted_packet_sequence_id=1, sequence_flags=1)
+    for number, category in enumerate(_CATEGORIES, 1):
+        begun.interned_data.event_categories.add(iid=number, name=category)
+    begun.interned_data.debug_annotation_names.add(iid=1, name="correlation")
+    if incremental_clock:
+        begun.trace_packet_defaults.timestamp_clock_id = 64
+        begun.clock_snapshot.clocks.add(clock_id=6, timestamp=first)
+        begun.clock_snapshot.clocks.add(clock_id=64, timestamp=0, is_incremental=True)
+    now = first
+    for at, begins, _, _, event in sorted(moments, key=lambda moment: moment[:4]):
+        packet = trace.packet.add(trusted_packet_sequence_id=1)
+        packet.timestamp = at - now if incremental_clock else at
+        now = at
+        slice_event = packet.track_event
+        slice_event.track_uuid = 20 if event["pid"] == 0 else 10
+        slice_event.type = 1 if begins else 2
+        if not begins:
+            continue
+        if event["name"] not in names:
+            names[event["name"]] = len(names) + 1
+            packet.interned_data.event_names.add(iid=names[event["name"]], name=event["name"])
+        slice_event.name_iid = names[event["name"]]
+        slice_event.category_iids.append(_CATEGORIES.index(event["cat"]) + 1)
+        if "correlation" in event["args"]:
+            slice_event.debug_annotations.add(name_iid=1, uint_value=event["args"]["correlation"])
+        if "stream" in event["args"]:
+            slice_event.debug_annotations.add(name="stream", int_value=event["args"]["stream"])
+    content = trace.SerializeToString()
+    if compressed:
+        content = PERFETTO["Trace"](
+            packet=[PERFETTO["TracePacket"](compressed_packets=zlib.compress(content))]
+        ).SerializeToString()
+    path.write_bytes(content)
     return path

@@ -59,3 +59,56 @@ XPLANE = message_types(
     """,
 )
 """The messages of OpenXLA's `xplane.proto` that the tests write; a map is a list of entries."""
+
+
+PERFETTO = message_types(
+    "perfetto",
+    """
+    message Trace { repeated TracePacket packet = 1; }
+    message TracePacket {
+        optional ClockSnapshot clock_snapshot = 6; optional uint64 timestamp = 8;
+        optional uint32 trusted_packet_sequence_id = 10; optional TrackEvent track_event = 11;
+        optional InternedData interned_data = 12; optional uint32 sequence_flags = 13;
+        optional bytes compressed_packets = 50; optional uint32 timestamp_clock_id = 58;
+        optional TracePacketDefaults trace_packet_defaults = 59;
+        optional TrackDescriptor track_descriptor = 60;
+    }
+    message ClockSnapshot { repeated Clock clocks = 1; }
+    message Clock {
+        optional uint32 clock_id = 1; optional uint64 timestamp = 2;
+        optional bool is_incremental = 3; optional uint64 unit_multiplier_ns = 4;
+    }
+    message TracePacketDefaults {
+        optional TrackEventDefaults track_event_defaults = 11;
+        optional uint32 timestamp_clock_id = 58;
+    }
+    message TrackEventDefaults { optional uint64 track_uuid = 11; }
+    message TrackDescriptor {
+        optional uint64 uuid = 1; optional string name = 2; optional ProcessDescriptor process = 3;
+        optional ThreadDescriptor thread = 4; optional uint64 parent_uuid = 5;
+        optional CounterDescriptor counter = 8;
+    }
+    message ProcessDescriptor { optional int32 pid = 1; optional string process_name = 6; }
+    message ThreadDescriptor {
+        optional int32 pid = 1; optional int32 tid = 2; optional string thread_name = 5;
+    }
+    message CounterDescriptor { optional int32 unit = 3; }
+    message InternedData {
+        repeated InternedText event_categories = 1; repeated InternedText event_names = 2;
+        repeated InternedText debug_annotation_names = 3;
+    }
+    message InternedText { optional uint64 iid = 1; optional string name = 2; }
+    message TrackEvent {
+        repeated uint64 category_iids = 3; repeated DebugAnnotation debug_annotations = 4;
+        optional int32 type = 9; optional uint64 name_iid = 10; optional uint64 track_uuid = 11;
+        repeated string categories = 22; optional string name = 23;
+        optional int64 counter_value = 30;
+        optional double double_counter_value = 44; repeated fixed64 flow_ids = 47;
+    }
+    message DebugAnnotation {
+        optional uint64 name_iid = 1; optional uint64 uint_value = 3; optional int64 int_value = 4;
+        optional string string_value = 6; optional string name = 10;
+    }
+    """,
+)
+"""The messages of Perfetto's `perfetto_trace.proto` that the tests write and read."""

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from glassworld.trace.reading.event_source import TraceSource
 from glassworld.trace.reading.events import EventStream
+from glassworld.trace.reading.memory_snapshot import SnapshotEvents, is_pickle
 from glassworld.trace.reading.nsight import NsightEvents, is_sqlite
 from glassworld.trace.reading.rocprof import RocprofEvents, is_rocprof
 from glassworld.trace.reading.source import TraceFile
 from glassworld.trace.reading.tag_scanner import TagStream
+from glassworld.trace.reading.track_events import PerfettoEvents, is_perfetto
 from glassworld.trace.reading.xplane import XPlaneEvents, is_xplane
 
 
@@ -39,6 +41,8 @@ FORMATS = (
     Format("SQLite of Nsight Systems", is_sqlite, NsightEvents),
     Format("JSON of rocprofv3", is_rocprof, RocprofEvents),
     Format("XPlane of JAX and XLA", is_xplane, XPlaneEvents),
+    Format("protocol buffers of Perfetto", is_perfetto, PerfettoEvents),
+    Format("pickled memory snapshot of torch", is_pickle, SnapshotEvents),
     TORCH,
 )
 """All formats, in the order in which they are tried."""

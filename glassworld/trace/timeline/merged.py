@@ -377,9 +377,10 @@ def analyze(
 ) -> Analysis:
     """Read the trace at `path` and attribute its GPU time to its tags.
 
-    Accepts any JSON that `torch.profiler` exports, plain or gzip, of any size. `progress` is
-    called with the bytes read so far; `tags_only` reads the tags' CPU times alone, several times
-    faster. Raises `TraceError` if there is no trace to read.
+    Accepts any JSON that `torch.profiler` exports, plain or gzip, of any size, and the files of
+    other profilers that `docs/trace.md` lists. `progress` is called with the bytes read so far;
+    `tags_only` reads the tags' CPU times alone, several times faster. Raises `TraceError` if there
+    is no trace to read.
     """
     return analyze_trace(read_trace(path, progress, tags_only))
 
