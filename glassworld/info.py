@@ -24,7 +24,7 @@ from glassworld.trace.analyzers.peak_rates import peak_rates_path
 Facts = dict[str, Any]
 
 PACKAGES = ("torch", "numpy", "av", "triton")
-EXTRAS = ("play", "train", "batch", "bench", "cluster", "dev")
+EXTRAS = ("play", "train", "batch", "bench", "cluster", "sql", "mcp", "dev")
 WORLDS = Path(__file__).resolve().parent / "worlds"
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 

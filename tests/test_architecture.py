@@ -44,7 +44,16 @@ MAY_USE = {
 """By part (a folder or a file of the package): the parts, or single modules, it may import."""
 
 ROOMS = {
-    "trace": ["inline_html reading", "timeline", "analyzers", "rules", "report", "cli"],
+    "trace": [
+        "inline_html reading",
+        "timeline",
+        "analyzers",
+        "rules",
+        "report",
+        "writing",
+        "mcp_server",
+        "cli",
+    ],
     "models": ["ops", "transformer vae vision", "kernels"],
     "engine": [
         "runtime networks run_config cuda_graphs sampling",

@@ -47,6 +47,7 @@ def figures(analysis):
     written = analysis_json(analysis)
     for holder in (written, *written["tags"]):
         holder["instances_detail"].sort(key=lambda i: (i["start_ms"], -i["cpu_ms"], i["name"]))
+    written["tags"].sort(key=lambda tag: tag["path"])
     for key in ("trace", "events", "notes", "losses"):
         del written[key]
     return near(written)

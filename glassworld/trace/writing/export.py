@@ -1,0 +1,32 @@
+"""Export a trace by the name of a format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glassworld.trace.reading.reader import read_trace
+from glassworld.trace.timeline.analysis import Analysis, analyze_in_memory
+from glassworld.trace.writing.folded_stacks import write_folded
+from glassworld.trace.writing.perfetto_packets import write_perfetto
+from glassworld.trace.writing.speedscope import write_speedscope
+from glassworld.trace.writing.tables import write_parquet
+
+
+def analyze_whole(path: Path) -> Analysis:
+    """Analyze a trace with all its instances in memory, however many there are."""
+    return analyze_in_memory(read_trace(path))
+
+
+def export_trace(path: Path, output: Path, format_name: str) -> None:
+    """Write the trace at `path` to `output`: `perfetto`, `speedscope`, `folded` or `parquet`.
+
+    Raises `MissingExtraError` if a format needs a package that is not installed.
+    """
+    if format_name == "perfetto":
+        write_perfetto(output, read_trace(path))
+    elif format_name == "speedscope":
+        write_speedscope(output, read_trace(path))
+    elif format_name == "folded":
+        write_folded(output, analyze_whole(path))
+    else:
+        write_parquet(output, analyze_whole(path))

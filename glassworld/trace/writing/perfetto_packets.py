@@ -1,0 +1,165 @@
+"""Write a trace as Perfetto's protocol buffers: a track per level of tags, and counters.
+
+Every thread has one track per depth of its tags, operators, Python functions and launch calls, so
+slices of a track never overlap; every stream of a GPU has one. Counters show the allocated memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from glassworld.files import replacing
+from glassworld.trace.reading.columns import COPY, FILL, EventTable, Trace
+from glassworld.trace.reading.track_events import MEMORY_COUNTER
+from glassworld.trace.reading.wire import encode_field
+from glassworld.trace.timeline.intervals import nest_intervals
+from glassworld.trace.writing.lanes import lane_of
+
+Rows = npt.NDArray[np.void]
+
+_SEQUENCE, _STATE_CLEARED = 1, 1
+_CATEGORIES = (
+    "user_annotation",
+    "cpu_op",
+    "python_function",
+    "cuda_runtime",
+    "kernel",
+    "gpu_memcpy",
+    "gpu_memset",
+)
+_ANNOTATIONS = ("correlation", "stream", "device", "bytes")
+_BYTES_UNIT = 3  # CounterDescriptor.Unit
+
+
+def write_perfetto(path: Path, trace: Trace) -> None:
+    """Write all events of a trace to `path`; the file appears whole or not at all."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        writer = _PacketWriter(file, trace.names)
+        tags, ops, python, calls = (0, 1, 2, 3)
+        for title, category, table in (
+            ("Tags", tags, trace.tag_rows),
+            ("Operators", ops, trace.ops),
+            ("Python", python, trace.python),
+            ("Launch calls", calls, trace.launch_rows),
+        ):
+            _write_host(writer, trace, title, category, table)
+        _write_device(writer, trace)
+        _write_memory(writer, trace)
+
+
+def _write_host(
+    writer: _PacketWriter, trace: Trace, title: str, category: int, table: EventTable
+) -> None:
+    rows = table.to_array()
+    level = np.empty(len(rows), [("thread", "<i4"), ("depth", "<i4")])
+    level["thread"], level["depth"] = rows["thread"], nest_intervals(rows).depth
+    lanes = lane_of(rows, level)
+    for lane, ((thread, depth), number) in enumerate(lanes.names):
+        parent = writer.thread_track(thread, trace.threads[thread])
+        beside = f" ({number + 1})" if number else ""
+        name = f"{title}, level {depth}{beside}" if title == "Tags" or depth else title + beside
+        track = writer.track(name, parent)
+        on_lane = rows[lanes.of == lane]
+        for row in on_lane[np.argsort(on_lane["start"], kind="stable")].tolist():
+            writer.write_slice(track, category, row[0], row[2], row[3], (*row[4:5],))
+
+
+def _write_device(writer: _PacketWriter, trace: Trace) -> None:
+    ops = trace.device_ops
+    lanes = lane_of(ops, ops[["device", "stream"]])
+    categories = np.full(len(ops), _CATEGORIES.index("kernel"))
+    for kind, name in ((COPY, "gpu_memcpy"), (FILL, "gpu_memset")):
+        categories[ops["kind"] == kind] = _CATEGORIES.index(name)
+    fields = ["name", "start", "dur", "correlation", "stream", "device", "bytes"]
+    for lane, ((device, stream), number) in enumerate(lanes.names):
+        beside = f" ({number + 1})" if number else ""
+        track = writer.track(f"GPU {device}, stream {stream}{beside}", 0)
+        mine = np.flatnonzero(lanes.of == lane)
+        mine = mine[np.argsort(ops["start"][mine], kind="stable")]
+        for category, row in zip(
+            categories[mine].tolist(), ops[mine][fields].tolist(), strict=True
+        ):
+            writer.write_slice(track, category, row[0], row[1], row[2], row[3:])
+
+
+def _write_memory(writer: _PacketWriter, trace: Trace) -> None:
+    tracks: dict[int, int] = {}
+    for rows in trace.memory.in_time():
+        for device, at, total in rows[["device", "at", "total"]].tolist():
+            if device not in tracks:
+                unit = encode_field(8, encode_field(3, _BYTES_UNIT))
+                tracks[device] = writer.track(f"{MEMORY_COUNTER}{device}", 0, unit)
+            writer.write_counter(tracks[device], at, total)
+
+
+class _PacketWriter:
+    """Writes packets of one sequence, with every text once."""
+
+    def __init__(self, file: BinaryIO, names: list[str]) -> None:
+        self._file = file
+        self._names = names
+        self._written: set[int] = set()
+        self._threads: dict[int, int] = {}
+        self._tracks = 0
+        interned = b"".join(_interned(1, i, name) for i, name in enumerate(_CATEGORIES)) + b"".join(
+            _interned(3, i, name) for i, name in enumerate(_ANNOTATIONS)
+        )
+        self._packet(encode_field(12, interned) + encode_field(13, _STATE_CLEARED))
+
+    def _packet(self, fields: bytes) -> None:
+        self._file.write(encode_field(1, fields + encode_field(10, _SEQUENCE)))
+
+    def track(self, name: str, parent: int, more: bytes = b"") -> int:
+        """Describe a track and return its number."""
+        self._tracks += 1
+        above = encode_field(5, parent) if parent else b""
+        described = encode_field(1, self._tracks) + encode_field(2, name) + above + more
+        self._packet(encode_field(60, described))
+        return self._tracks
+
+    def thread_track(self, thread: int, identity: tuple[Any, Any]) -> int:
+        """Return the track of a thread, described once."""
+        if thread not in self._threads:
+            pid, tid = (_small(part, thread) for part in identity)
+            described = encode_field(4, encode_field(1, pid) + encode_field(2, tid))
+            name = f"Process {identity[0]}, thread {identity[1]}"
+            self._threads[thread] = self.track(name, 0, described)
+        return self._threads[thread]
+
+    def write_slice(
+        self, track: int, category: int, name: int, start: int, dur: int, args: tuple[int, ...]
+    ) -> None:
+        """Write where a slice begins and ends; `args` are the first of `_ANNOTATIONS`."""
+        annotations = b"".join(
+            encode_field(4, encode_field(1, i) + encode_field(4, value))
+            for i, value in enumerate(args, 1)
+            if value >= 0
+        )
+        event = encode_field(9, 1) + encode_field(11, track) + encode_field(10, name + 1)
+        event += encode_field(3, category + 1) + annotations
+        text = b""
+        if name not in self._written:
+            self._written.add(name)
+            text = encode_field(12, _interned(2, name, self._names[name]))
+        self._packet(encode_field(8, start) + text + encode_field(11, event))
+        ended = encode_field(9, 2) + encode_field(11, track)
+        self._packet(encode_field(8, start + dur) + encode_field(11, ended))
+
+    def write_counter(self, track: int, at: int, value: int) -> None:
+        """Write the value of a counter at a time."""
+        event = encode_field(9, 4) + encode_field(11, track) + encode_field(30, value)
+        self._packet(encode_field(8, at) + encode_field(11, event))
+
+
+def _interned(field: int, number: int, text: str) -> bytes:
+    """Return a text that packets name by its number, from 1."""
+    return encode_field(field, encode_field(1, number + 1) + encode_field(2, text))
+
+
+def _small(part: Any, thread: int) -> int:
+    """Return a process or thread id; for one that is no number, a number for the thread."""
+    return part if isinstance(part, int) and 0 <= part < 2**31 else 1_000_000_000 + thread
