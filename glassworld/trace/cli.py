@@ -428,6 +428,19 @@ def sql_command(
         typer.echo(f"There are more than {limit} rows: set their number with -n.")
 
 
+@app.command("mcp", rich_help_panel=TOOLS)
+def mcp_command() -> None:
+    """Serve the analysis to an agent over standard input and output (MCP).
+
+    Needs `pip install 'glassworld[mcp,sql]'`. Answers have at most 200 rows.
+
+    Example, in an agent's configuration: `"command": "glassworld", "args": ["trace", "mcp"]`
+    """
+    from glassworld.trace.mcp_server import build_server
+
+    build_server().run("stdio")
+
+
 def _load(path: Path, tags_only: bool = False) -> Analysis:
     """Analyze a trace, with a progress bar on stderr where the file is large."""
     from rich.console import Console

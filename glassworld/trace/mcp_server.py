@@ -1,0 +1,163 @@
+"""Offer the analysis of traces to agents, as tools of the Model Context Protocol.
+
+Every answer is bounded: a number of rows, of characters in a text, and it says what it left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import Any
+
+from glassworld.errors import InputError, MissingExtraError, TraceError
+from glassworld.trace.analyzers.bottleneck import find_bottleneck, gpu_use
+from glassworld.trace.analyzers.caveats import find_caveats
+from glassworld.trace.analyzers.compare import compare_runs
+from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
+from glassworld.trace.report.json_export import rows_json
+from glassworld.trace.report.sections import SECTIONS, SLOWEST, section
+from glassworld.trace.rules.rule import advise
+from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.merged import analyze
+from glassworld.trace.writing.export import analyze_whole
+from glassworld.trace.writing.sql import query_trace
+
+ROWS, MOST_ROWS = 25, 200
+MOST_CHARACTERS = 300
+_KEPT_ANALYSES = 4
+_INSTRUCTIONS = (
+    "Answers questions about where the time of a recorded run went: traces of torch.profiler, "
+    "Nsight Systems, rocprofv3, JAX and Perfetto. Call summary first: it names what limits the "
+    "run, the findings, and the sections that the trace can fill. Times are milliseconds unless a "
+    "name says otherwise. Where a trace has GPU work, times are GPU busy time."
+)
+
+Answer = dict[str, Any]
+
+
+def summary(trace: str) -> Answer:
+    """Say what limits a run, what to change, which sections the trace fills, and what it lacks."""
+    analysis = _analysis(trace)
+    use, verdict = gpu_use(analysis), find_bottleneck(analysis)
+    filled = [s.command for s in SECTIONS if s.rows(analysis)]
+    return {
+        "window_ms": round(analysis.duration_ns / 1e6, 6),
+        "gpu": _short(asdict(use)) if use else None,
+        "limited_by": verdict.sentence if verdict else None,
+        "slowest_tags": _answer(SLOWEST.rows(analysis), 10),
+        "findings": _answer(advise(analysis), 10),
+        "notes": _short(find_caveats(analysis)[:MOST_ROWS]),
+        "sections": filled,
+        "cannot_answer": {s.command: s.missing for s in SECTIONS if s.command not in filled},
+    }
+
+
+def report_section(trace: str, name: str, limit: int = ROWS) -> Answer:
+    """Return the rows of one section of the report; summary lists the sections."""
+    known = [s.command for s in SECTIONS]
+    if name not in known:
+        raise TraceError(f"{name}: no such section; choose one of {', '.join(known)}")
+    analysis, chosen = _analysis(trace), section(name)
+    answer = _answer(chosen.rows(analysis), limit)
+    if not answer["total"]:
+        answer["missing"] = chosen.missing
+    return answer | {"remarks": _short(chosen.remarks(analysis))}
+
+
+def operators(trace: str, tag: str | None = None, limit: int = ROWS) -> Answer:
+    """Return the operators that a tag calls, or those of the whole trace."""
+    return _answer(operator_rows(_analysis(trace), tag), limit)
+
+
+def kernels(trace: str, tag: str | None = None, limit: int = ROWS) -> Answer:
+    """Return the kernels, copies and fills that a tag runs, or those of the whole trace."""
+    return _answer(kernel_rows(_analysis(trace), tag), limit)
+
+
+def compare(before: str, after: str, limit: int = ROWS) -> Answer:
+    """Say which tags became slower or faster between two runs, beyond the noise."""
+    return _answer(compare_runs(_analysis(before), _analysis(after)).changes, limit)
+
+
+def sql(trace: str, query: str, limit: int = ROWS) -> Answer:
+    """Answer SQL (DuckDB) over tags, gpu_operations, operators, launches, python_functions, memory.
+
+    Times are nanoseconds from the first event; `DESCRIBE tags` lists columns.
+    """
+    answer = query_trace(_whole(*_version(trace)), query, _bounded(limit))
+    rows = [dict(zip(answer.columns, _short(list(row)), strict=True)) for row in answer.rows]
+    return {"rows": rows, "shown": len(rows), "more": answer.more}
+
+
+TOOLS = (summary, report_section, operators, kernels, compare, sql)
+
+
+def build_server() -> Any:
+    """Return the server with all tools. Raises `MissingExtraError` without the package mcp."""
+    try:
+        from mcp.server.mcpserver import MCPServer
+        from mcp.server.mcpserver.exceptions import ToolError
+    except ImportError as error:
+        raise MissingExtraError("mcp", "mcp") from error
+    server = MCPServer("glassworld-trace", instructions=_INSTRUCTIONS)
+
+    def offered(function: Callable[..., Answer]) -> Callable[..., Answer]:
+        @wraps(function)
+        def tool(*args: Any, **options: Any) -> Answer:
+            try:
+                return function(*args, **options)
+            except InputError as error:
+                raise ToolError(str(error)) from error
+
+        return tool
+
+    for function in TOOLS:
+        server.tool()(offered(function))
+    return server
+
+
+def _version(trace: str) -> tuple[str, int, int]:
+    """Return a path with what changes when its file does."""
+    path = Path(trace).expanduser()
+    if not path.is_file():
+        raise TraceError(f"{trace}: no such trace; give the path of a trace file")
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size
+
+
+@lru_cache(_KEPT_ANALYSES)
+def _analyzed(path: str, modified_ns: int, size: int) -> Analysis:
+    return analyze(path)
+
+
+@lru_cache(1)
+def _whole(path: str, modified_ns: int, size: int) -> Analysis:
+    return analyze_whole(Path(path))
+
+
+def _analysis(trace: str) -> Analysis:
+    return _analyzed(*_version(trace))
+
+
+def _bounded(limit: int) -> int:
+    return max(1, min(limit, MOST_ROWS))
+
+
+def _answer(rows: Sequence[Any], limit: int) -> Answer:
+    """Return the first rows, and how many there are."""
+    shown = rows_json(list(rows[: _bounded(limit)]))
+    return {"rows": _short(shown), "shown": len(shown), "total": len(rows)}
+
+
+def _short(value: Any) -> Any:
+    """Return a JSON value with its long texts and lists cut."""
+    if isinstance(value, dict):
+        return {key: _short(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(inner) for inner in value[:MOST_ROWS]]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
