@@ -265,9 +265,14 @@ def compare_command(
     fail_over: Annotated[
         str | None, typer.Option(help="Exit with 1 if a tag became slower by more, e.g. 5%.")
     ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown for a pull request.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show what changed between two runs, tag by tag, with the noise.
+
+    Either may be the name of a baseline: see `glassworld trace baseline`.
 
     A tag is called slower only if its median moved by more than three standard errors, which are
     estimated from its repeated instances.
@@ -277,12 +282,16 @@ def compare_command(
     from rich.console import Console
 
     from glassworld.trace.analyzers.compare import compare_runs
+    from glassworld.trace.report.markdown import comparison_markdown
     from glassworld.trace.report.terminal import show_comparison
+    from glassworld.trace.writing.baselines import trace_or_baseline
 
     share = _share(fail_over) if fail_over is not None else None
-    comparison = compare_runs(_load(before), _load(after))
+    comparison = compare_runs(*(_load(trace_or_baseline(path)) for path in (before, after)))
     if json:
         _print_json(comparison.changes)
+    elif markdown:
+        typer.echo(comparison_markdown(comparison))
     else:
         show_comparison(Console(), comparison)
     worse = comparison.regressions(share) if share is not None else []
@@ -290,6 +299,28 @@ def compare_command(
         names = ", ".join(list(dict.fromkeys(change.path[-1] for change in worse))[:5])
         typer.echo(f"slower by more than {fail_over}: {names}", err=True)
         raise typer.Exit(1)
+
+
+@app.command("baseline", rich_help_panel=TOOLS)
+def baseline_command(
+    name: Annotated[
+        str | None, typer.Argument(help="The name, such as main. Default: list all.")
+    ] = None,
+    trace: Annotated[Path | None, typer.Argument(help="The trace to keep a copy of.")] = None,
+) -> None:
+    """Keep a trace under a name, to compare later runs with; or list the names.
+
+    Example: `glassworld trace baseline main trace.json`, then
+    `glassworld trace compare main new.json --markdown`
+    """
+    from glassworld.trace.writing.baselines import baseline_names, save_baseline
+
+    if name is None:
+        typer.echo("\n".join(baseline_names()) or "There are no baselines.")
+    elif trace is None:
+        raise InputError(f"{name}: name the trace to keep as this baseline, after its name")
+    else:
+        typer.echo(f"Kept as {name}: {save_baseline(name, trace)}")
 
 
 def _share(text: str) -> float:

