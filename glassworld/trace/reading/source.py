@@ -152,9 +152,9 @@ class TraceFile:
             block = self.read() if len(buffer) < _HEAD_LIMIT else b""
             if not block:
                 raise TraceError(
-                    f"{self.path}: not a torch trace: no traceEvents in it, and no other known "
-                    "format (expected the JSON that torch.profiler exports, SQLite of nsys, JSON "
-                    "of rocprofv3, an XPlane, a Perfetto trace or a memory snapshot)"
+                    f"{self.path}: not a torch trace: no traceEvents in it (expected the JSON "
+                    "that torch.profiler exports, SQLite of nsys, JSON of rocprofv3, an XPlane, "
+                    "a Perfetto trace or a memory snapshot)"
                 )
             buffer += block
 
