@@ -313,14 +313,14 @@ def baseline_command(
     Example: `glassworld trace baseline main trace.json`, then
     `glassworld trace compare main new.json --markdown`
     """
-    from glassworld.trace.writing.baselines import baseline_names, save_baseline
+    from glassworld.trace.writing.baselines import baseline_names, keep_trace
 
     if name is None:
         typer.echo("\n".join(baseline_names()) or "There are no baselines.")
     elif trace is None:
         raise InputError(f"{name}: name the trace to keep as this baseline, after its name")
     else:
-        typer.echo(f"Kept as {name}: {save_baseline(name, trace)}")
+        typer.echo(f"Kept as {name}: {keep_trace(name, trace)}")
 
 
 def _share(text: str) -> float:

@@ -18,7 +18,7 @@ def baselines_folder() -> Path:
     return cache_folder() / "baselines"
 
 
-def save_baseline(name: str, trace: Path) -> Path:
+def keep_trace(name: str, trace: Path) -> Path:
     """Keep a copy of a trace under a name, in place of an earlier one; return its path.
 
     Raises `InputError` for a name that is no plain word, and `TraceError` for what is no trace.
