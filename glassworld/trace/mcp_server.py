@@ -76,7 +76,7 @@ def kernels(trace: str, tag: str | None = None, limit: int = ROWS) -> Answer:
     return _answer(kernel_rows(_analysis(trace), tag), limit)
 
 
-def compare(before: str, after: str, limit: int = ROWS) -> Answer:
+def compare_traces(before: str, after: str, limit: int = ROWS) -> Answer:
     """Say which tags became slower or faster between two runs, beyond the noise."""
     return _answer(compare_runs(_analysis(before), _analysis(after)).changes, limit)
 
@@ -91,7 +91,7 @@ def sql(trace: str, query: str, limit: int = ROWS) -> Answer:
     return {"rows": rows, "shown": len(rows), "more": answer.more}
 
 
-TOOLS = (summary, report_section, operators, kernels, compare, sql)
+TOOLS = (summary, report_section, operators, kernels, compare_traces, sql)
 
 
 def build_server() -> Any:

@@ -42,7 +42,14 @@ def test_server_lists_its_tools():
             return {tool.name: tool.description for tool in (await client.list_tools()).tools}
 
     found = asyncio.run(names())
-    assert set(found) == {"summary", "report_section", "operators", "kernels", "compare", "sql"}
+    assert set(found) == {
+        "summary",
+        "report_section",
+        "operators",
+        "kernels",
+        "compare_traces",
+        "sql",
+    }
     assert all(found.values())
 
 
@@ -64,7 +71,7 @@ def test_tools_give_the_figures_of_the_analysis(trace, tmp_path):
     assert answer("operators", trace=trace)["rows"][0]["name"] == "aten::linear"
     assert answer("report_section", trace=trace, name="stages")["total"] > 0
     other = str(write_nsight(tmp_path / "other.sqlite"))
-    assert answer("compare", before=trace, after=other)["total"] > 0
+    assert answer("compare_traces", before=trace, after=other)["total"] > 0
     query = "SELECT count(*) AS n FROM gpu_operations"
     assert answer("sql", trace=other, query=query)["rows"] == [{"n": 12}]
 
