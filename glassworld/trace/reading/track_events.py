@@ -271,6 +271,7 @@ class PerfettoEvents(EventSource):
         if self._categories[category] == DEVICE and args.stream is None:
             args.stream = uuid % 2**31
         event = range_event(category, ended.name, thread, ended.start, at, args)
+        event.id = uuid
         position = len(batch)
         while position and _is_same_range(batch[position - 1], event):
             position -= 1
@@ -303,13 +304,9 @@ class PerfettoEvents(EventSource):
 
 
 def _is_same_range(event: Event, other: Event) -> bool:
-    return (event.ph, event.ts, event.dur, event.pid, event.tid) == (
-        "X",
-        other.ts,
-        other.dur,
-        other.pid,
-        other.tid,
-    )
+    """Return whether two slices of one track, which is their id, begin and end together."""
+    same = (event.ph, event.id, event.ts, event.dur)
+    return same == ("X", other.id, other.ts, other.dur)
 
 
 def _intern(content: bytes, sequence: _Sequence) -> None:

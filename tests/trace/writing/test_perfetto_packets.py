@@ -16,7 +16,7 @@ def overlapping():
     """Return a run in which kernels of one stream overlap, with the allocator's record."""
     gpu = GpuTrace()
     for step in range(3):
-        with gpu.tag(f"step_{step}"):
+        with gpu.tag(f"step_{step}"), gpu.tag("as_long"), gpu.tag("as_long_too"):
             gpu.memory(1 << 20 + step, 0)
             gpu.launch("gemm", 40)
             gpu.free = 0
