@@ -21,6 +21,7 @@ from glassworld.models.transformer.layer import BlockPosition
 from glassworld.models.transformer.rope import RotaryTable
 from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.models.vae.streaming import StreamingDecoder
+from glassworld.profiling.tags import recording_number
 
 FIRST_CAPTURED = 3
 """Decoding is captured from this latent frame of a clip on: in the frame before, all layers
@@ -73,7 +74,8 @@ class PassGraphs:
     """The captured passes over the caches of one session, or of one batch.
 
     They are valid for the storage they were captured with, and belong to the state that owns it.
-    A pass is captured the second time it runs, so that everything has been set up by then.
+    A pass is captured the second time it runs, so that everything has been set up by then. In a
+    recorded run, the first of each kind runs without its graph.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -82,6 +84,8 @@ class PassGraphs:
         self._seen: set[PassKey] = set()
         self._input: PassInput | None = None
         self._passes: dict[PassKey, Call] = {}
+        self._recording = 0
+        self._recorded: set[PassKey | str] = set()
         self._decoded = 0
         self._latent: Tensor | None = None
         self._decode: Call | None = None
@@ -101,7 +105,8 @@ class PassGraphs:
         assert not isinstance(action_place, BatchSlots)
         key = (place, action_place, output)
         growing = place is None or place.filled < dit.spec.window
-        if growing or key not in self._seen:
+        unrecorded = self._unrecorded(key)
+        if growing or key not in self._seen or unrecorded:
             self._seen.add(key)
             return _forward(dit, inputs, context, caches, output)
         if self._input is None:
@@ -119,7 +124,8 @@ class PassGraphs:
     def frame(self, decoder: StreamingDecoder, x: Tensor, memory: FeatureCache) -> Tensor:
         """Run `decoder.decode_frame(...)`; its result is valid until the next latent frame."""
         self._decoded += not memory.first
-        if self._decoded < FIRST_CAPTURED:
+        captured = self._decoded >= FIRST_CAPTURED
+        if not captured or self._unrecorded("decode"):
             return decoder.decode_frame(x, memory)
         if self._latent is None:
             self._latent = x.clone()
@@ -130,6 +136,20 @@ class PassGraphs:
         pixels = self._decode()
         assert pixels is not None
         return pixels
+
+    def _unrecorded(self, key: PassKey | str) -> bool:
+        """Return whether a trace is recorded that has not seen this pass yet; now it has.
+
+        A trace cannot look into a graph. One pass without it shows the order of its kernels and
+        the tags around each, and the analyzer names the kernels of all replays after it.
+        """
+        now = recording_number()
+        if now != self._recording:
+            self._recording, self._recorded = now, set()
+        if not now or key in self._recorded:
+            return False
+        self._recorded.add(key)
+        return True
 
     def _capture(self, call: Call) -> Call:
         """Return `call` as one launch; without a GPU, the call itself."""

@@ -80,6 +80,7 @@ class _Timed:
 
 _OFF = _Off()
 _recording = False
+_recordings = 0
 _listeners: tuple[Listener, ...] = ()
 _silent = True  # neither recording nor listened to: one test on the hot path
 
@@ -103,9 +104,15 @@ def tag(pattern: str, **fields: Any) -> AbstractContextManager[None]:
 
 def set_recording(on: bool) -> None:
     """Turn tags into annotations while a profiler is on; only the capture calls this."""
-    global _recording, _silent
+    global _recording, _recordings, _silent
     _recording = on
+    _recordings += on
     _silent = not (_recording or _listeners)
+
+
+def recording_number() -> int:
+    """Return the number of the recording that is on, counted from 1; 0 if none is."""
+    return _recordings if _recording else 0
 
 
 def is_active() -> bool:

@@ -34,6 +34,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 TagsOnly = Annotated[
     bool, typer.Option("--tags-only", help="Read only the tags: faster; no operators, no GPU.")
 ]
+GraphCapture = Annotated[
+    Path | None,
+    typer.Option(
+        "--graph-capture",
+        metavar="TRACE",
+        help="A trace in which the passes of replayed GPU graphs run without graphs, such as the "
+        "warm-up before the capture. Its tags and modules name their kernels.",
+    ),
+]
 TagName = Annotated[
     str | None, typer.Argument(help="A tag's name or part of it. Default: the whole trace.")
 ]
@@ -75,6 +84,7 @@ def report_command(
     json: Annotated[
         Path | None, typer.Option(help="Write the whole analysis to this JSON file.")
     ] = None,
+    graph_capture: GraphCapture = None,
 ) -> None:
     """Show the whole analysis of a trace in the terminal, and write it as one offline page.
 
@@ -90,7 +100,7 @@ def report_command(
     _check_output(page, trace)
     if json:
         _check_output(json, trace, page)
-    analysis = _load(trace)
+    analysis = _load(trace, graph_capture=graph_capture)
     write_page(page, analysis)  # first: somebody reading in a pager may leave it early
     if json:
         write_json(json, analysis)
@@ -104,7 +114,11 @@ def report_command(
 
 @app.command("top")
 def top_command(
-    trace: TracePath, most: Most = None, tags_only: TagsOnly = False, json: Json = False
+    trace: TracePath,
+    most: Most = None,
+    tags_only: TagsOnly = False,
+    graph_capture: GraphCapture = None,
+    json: Json = False,
 ) -> None:
     """Show the slowest tags by self time, and what is slow where tags do not explain a run.
 
@@ -113,7 +127,8 @@ def top_command(
     from glassworld.trace.analyzers.execution import tags_explain
     from glassworld.trace.report.sections import SLOWEST, section
 
-    analysis, rows = _load(trace, tags_only), _row_limit(most, json)
+    analysis = _load(trace, tags_only, graph_capture)
+    rows = _row_limit(most, json)
     tags = bool(SLOWEST.rows(analysis))
     if tags or tags_only:
         _show(SLOWEST, analysis, json, rows)
@@ -122,7 +137,9 @@ def top_command(
 
 
 @app.command("advice", rich_help_panel=PARTS)
-def advice_command(trace: TracePath, json: Json = False) -> None:
+def advice_command(
+    trace: TracePath, graph_capture: GraphCapture = None, json: Json = False
+) -> None:
     """Show what to change, with the evidence.
 
     Each finding has the tag, the number, its threshold, the change and the most it can gain.
@@ -135,7 +152,7 @@ def advice_command(trace: TracePath, json: Json = False) -> None:
     from glassworld.trace.report.terminal import show_findings
     from glassworld.trace.rules.rule import advise
 
-    findings = advise(_load(trace))
+    findings = advise(_load(trace, graph_capture=graph_capture))
     if json:
         _print_json(findings)
     else:
@@ -182,10 +199,10 @@ SECTION_HELP = {
 
 
 def _add_section_command(name: str) -> None:
-    def command(trace: TracePath, json: Json = False) -> None:
+    def command(trace: TracePath, graph_capture: GraphCapture = None, json: Json = False) -> None:
         from glassworld.trace.report.sections import section
 
-        _show(section(name), _load(trace), json)
+        _show(section(name), _load(trace, graph_capture=graph_capture), json)
 
     example = f"\n\n    Example: `glassworld trace {name} outputs/profile_trace.json`"
     app.command(name, help=SECTION_HELP[name] + example, rich_help_panel=PARTS)(command)
@@ -197,7 +214,11 @@ for _name in ("stages", "slowest", "blocks", "steps", "training", "model"):
 
 @app.command("ops", rich_help_panel=PARTS)
 def operators_command(
-    trace: TracePath, tag: TagName = None, most: Most = None, json: Json = False
+    trace: TracePath,
+    tag: TagName = None,
+    most: Most = None,
+    graph_capture: GraphCapture = None,
+    json: Json = False,
 ) -> None:
     """Show the operators that a tag calls.
 
@@ -214,12 +235,16 @@ def operators_command(
         rows=lambda analysis: operator_rows(analysis, tag),
         remarks=lambda analysis: launched_by_operators(analysis, tag),
     )
-    _show(shown, _load(trace), json, _row_limit(most, json))
+    _show(shown, _load(trace, graph_capture=graph_capture), json, _row_limit(most, json))
 
 
 @app.command("kernels", rich_help_panel=PARTS)
 def kernels_command(
-    trace: TracePath, tag: TagName = None, most: Most = None, json: Json = False
+    trace: TracePath,
+    tag: TagName = None,
+    most: Most = None,
+    graph_capture: GraphCapture = None,
+    json: Json = False,
 ) -> None:
     """Show the kernels that a tag runs on the GPU.
 
@@ -235,7 +260,7 @@ def kernels_command(
         title=f"GPU kernels of {tag or 'the whole trace'}",
         rows=lambda analysis: kernel_rows(analysis, tag),
     )
-    _show(shown, _load(trace), json, _row_limit(most, json))
+    _show(shown, _load(trace, graph_capture=graph_capture), json, _row_limit(most, json))
 
 
 for _name in ("decoder", "update", "expected", "roofline"):
@@ -243,7 +268,12 @@ for _name in ("decoder", "update", "expected", "roofline"):
 
 
 @app.command("gaps", rich_help_panel=PARTS)
-def gaps_command(trace: TracePath, most: Most = None, json: Json = False) -> None:
+def gaps_command(
+    trace: TracePath,
+    most: Most = None,
+    graph_capture: GraphCapture = None,
+    json: Json = False,
+) -> None:
     """Show where the GPU idles, and what the CPU did meanwhile.
 
     The longest gaps without GPU work, and what the CPU did until the launch that ended each.
@@ -252,7 +282,8 @@ def gaps_command(trace: TracePath, most: Most = None, json: Json = False) -> Non
     """
     from glassworld.trace.report.sections import section
 
-    _show(section("gaps"), _load(trace), json, _row_limit(most, json))
+    shown = section("gaps")
+    _show(shown, _load(trace, graph_capture=graph_capture), json, _row_limit(most, json))
 
 
 _add_section_command("memory")
@@ -472,7 +503,7 @@ def mcp_command() -> None:
     build_server().run("stdio")
 
 
-def _load(path: Path, tags_only: bool = False) -> Analysis:
+def _load(path: Path, tags_only: bool = False, graph_capture: Path | None = None) -> Analysis:
     """Analyze a trace, with a progress bar on stderr where the file is large."""
     from rich.console import Console
     from rich.markup import escape
@@ -482,11 +513,16 @@ def _load(path: Path, tags_only: bool = False) -> Analysis:
 
     size = path.stat().st_size if path.is_file() else 0
     if size < 64 << 20:
-        return analyze(path, tags_only=tags_only)
+        return analyze(path, tags_only=tags_only, graph_capture=graph_capture)
     whole = size * (12 if path.suffix == ".gz" else 1)  # traces compress about twelvefold
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(escape(f"Reading {path.name}"), total=whole)
-        return analyze(path, lambda read: progress.update(task, completed=read), tags_only)
+        return analyze(
+            path,
+            lambda read: progress.update(task, completed=read),
+            tags_only,
+            graph_capture,
+        )
 
 
 def _print_json(rows: Sequence[Any]) -> None:

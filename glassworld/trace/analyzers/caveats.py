@@ -9,6 +9,7 @@ from glassworld.trace.analyzers.flops import Config
 from glassworld.trace.analyzers.peak_rates import PeakRates, read_peak_rates, stored_peak_rates
 from glassworld.trace.analyzers.run_config import device_kind, run_config, run_machine
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.graph_kernels import NO_PASS
 
 OVERHEAD_SHARE = 0.05
 QUEUED_SHARE = 0.05
@@ -80,8 +81,27 @@ def _gpu(analysis: Analysis) -> list[str]:
             f"({gpu.covered_ops} of them all the time), which no GPU does: some of their times are "
             "wrong; busy time counts them once"
         )
-    if replays_graphs(analysis):
-        caveats.append("GPU graphs are replayed: tags inside a captured graph cannot be seen")
+    return [*caveats, *_graphs(analysis)]
+
+
+def _graphs(analysis: Analysis) -> list[str]:
+    """Say which replayed graphs have tags, and why others have none."""
+    graphs = analysis.graphs
+    if not graphs.launches:
+        known = [f" ({reason})" for reason in graphs.unnamed if reason != NO_PASS][:1]
+        without = "".join(known)
+        return (
+            [f"GPU graphs are replayed: tags inside a captured graph cannot be seen{without}"]
+            if replays_graphs(analysis)
+            else []
+        )
+    caveats = [
+        f"the {graphs.kernels:,} kernels of {graphs.launches:,} replayed GPU graphs have the tags "
+        "of a pass that ran the same kernels in the same order without a graph; CPU times inside "
+        "a graph are even shares of its launch call"
+    ]
+    for reason, count in sorted(graphs.unnamed.items()):
+        caveats.append(f"{count:,} replayed GPU graphs have no tags inside: {reason}")
     return caveats
 
 

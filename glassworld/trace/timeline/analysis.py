@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -27,9 +27,11 @@ from glassworld.trace.timeline.attribution import (
     attribute_ops,
     device_time,
     stream_overlap,
+    timed_ops,
     union_by_group,
 )
 from glassworld.trace.timeline.first_runs import kernel_runs
+from glassworld.trace.timeline.graph_kernels import EagerPasses, GraphNaming
 from glassworld.trace.timeline.idle import IdleGap, IdleTotals, longest_gaps, name_gaps, queued_ns
 from glassworld.trace.timeline.memory import TagMemory, run_memory, tag_memory
 from glassworld.trace.timeline.operator_totals import (
@@ -78,6 +80,12 @@ class Analysis:
 
     dropped_instances: int = 0
     """Tag instances that are in the sums but not in `tree`."""
+
+    graphs: GraphNaming = field(default_factory=GraphNaming)
+    """How many replayed graphs have tags."""
+
+    passes: EagerPasses | None = None
+    """What graphs are named after; None where none is replayed."""
 
     @property
     def dropped_path_instances(self) -> int:
@@ -195,8 +203,8 @@ class Analysis:
     @cached_property
     def modules(self) -> list[TagRow]:
         """One row per path of modules, parents before children; mostly of the Python stacks."""
-        trace = module_trace(self.trace)
-        return analyze_in_memory(trace).tags if trace else []
+        trace, passes = module_trace(self.trace, self.passes)
+        return analyze_in_memory(trace, passes).tags if trace else []
 
     @property
     def clipped(self) -> int:
@@ -327,8 +335,10 @@ def _total_ms(of: Codes | Ints, nanoseconds: Ints, count: int) -> Floats:
     return np.bincount(of, nanoseconds, minlength=count) / 1e6
 
 
-def module_trace(trace: Trace) -> Trace | None:
-    """Return a trace whose tags are the calls of modules, by their class.
+def module_trace(
+    trace: Trace, passes: EagerPasses | None
+) -> tuple[Trace | None, EagerPasses | None]:
+    """Return a trace whose tags are the calls of modules, by their class; passes likewise.
 
     A call is a range such as `nn.Module: Linear_3`, mostly of the Python stacks. None where there
     are no such ranges.
@@ -339,16 +349,18 @@ def module_trace(trace: Trace) -> Trace | None:
         if module := _MODULE.match(name):
             class_of[i] = classes.setdefault(module[1], len(trace.names) + len(classes))
     if not classes:
-        return None
+        return None, None
     modules, no_ranges = EventTable(RANGE), EventTable(RANGE)
     for table in (trace.python, trace.tag_rows, trace.ops):
         for rows in table.slices():
             calls = rows[class_of[rows["name"]] >= 0]
             calls["name"] = class_of[calls["name"]]
             modules.append(calls)
-    return replace(
+    names = [*trace.names, *classes]
+    in_graphs = passes.of_modules(class_of, names) if passes else None
+    only_modules = replace(
         trace,
-        names=[*trace.names, *classes],
+        names=names,
         tag_rows=modules,
         ops=no_ranges,
         python=no_ranges,
@@ -356,11 +368,21 @@ def module_trace(trace: Trace) -> Trace | None:
         carried=0,
         pieces=0,
     )
+    return only_modules, in_graphs
 
 
-def analyze_in_memory(trace: Trace) -> Analysis:
-    """Analyze a trace, or a chunk of one, in memory."""
-    tree = build_tree(trace)
-    ops = attribute_ops(trace, tree)
+def analyze_in_memory(trace: Trace, passes: EagerPasses | None = None) -> Analysis:
+    """Analyze a trace, or a chunk of one, in memory; its graphs are named after `passes`."""
+    rows = timed_ops(trace)
+    inside = passes.expand(trace, rows) if passes else None
+    tree = build_tree(trace, inside.tags if inside else None)
+    ops = attribute_ops(trace, tree, rows, inside.moment if inside else None)
     own_group = np.arange(len(tree), dtype=np.int32)
-    return Analysis(trace, tree, ops, device_time(ops, tree.forest, own_group, len(tree)))
+    return Analysis(
+        trace,
+        tree,
+        ops,
+        device_time(ops, tree.forest, own_group, len(tree)),
+        graphs=inside.naming if inside else GraphNaming(),
+        passes=passes,
+    )

@@ -88,18 +88,29 @@ class DeviceTime:
         return span
 
 
-def attribute_ops(trace: Trace, tree: TagTree) -> DeviceOps:
-    """Find the launch and the tag of every GPU operation."""
+def timed_ops(trace: Trace) -> npt.NDArray[np.void]:
+    """Return the GPU operations (dtype `TIMED_OP`) sorted by start."""
     rows = trace.device_ops
     if rows.dtype == TIMED_OP:
-        rows = rows[np.argsort(rows["start"], kind="stable")]
-    else:
-        rows = DeviceClock(trace.start).timed(rows)
+        return rows[np.argsort(rows["start"], kind="stable")]
+    return DeviceClock(trace.start).timed(rows)
+
+
+def attribute_ops(
+    trace: Trace, tree: TagTree, rows: npt.NDArray[np.void], moment: Ints | None = None
+) -> DeviceOps:
+    """Find the launch and the tag of every GPU operation of `timed_ops`.
+
+    An operation has the tag that is open at its `moment`: -1 is the start of its launch call.
+    """
     launch = match_launches(rows, trace.launches)
     launched = launch >= 0
     tag = np.full(len(rows), -1, dtype=np.int32)
     calls = trace.launches[launch[launched]]
-    tag[launched] = innermost_ranges(tree.rows, tree.forest, calls["thread"], calls["start"])
+    at = calls["start"]
+    if moment is not None:
+        at = np.where(moment[launched] >= 0, moment[launched], at)
+    tag[launched] = innermost_ranges(tree.rows, tree.forest, calls["thread"], at)
     delay = np.full(len(rows), -1, dtype=np.int64)
     delay[launched] = np.maximum(0, rows["start"][launched] - calls["start"] - calls["dur"])
     end = rows["start"] + rows["dur"]

@@ -25,6 +25,7 @@ from glassworld.trace.timeline.analysis import (
 )
 from glassworld.trace.timeline.chunks import spanning_tags, split_trace
 from glassworld.trace.timeline.first_runs import KERNEL_RUNS, merge_runs
+from glassworld.trace.timeline.graph_kernels import EagerPasses, GraphNaming, find_passes
 from glassworld.trace.timeline.idle import (
     MOST_GAPS,
     IdleGap,
@@ -155,8 +156,8 @@ class MergedAnalysis(Analysis):
     @cached_property
     def modules(self) -> list[TagRow]:
         """One row per path of modules, parents before children."""
-        trace = module_trace(self.whole)
-        return analyze_trace(trace).tags if trace else []
+        trace, passes = module_trace(self.whole, self.passes)
+        return analyze_trace(trace, passes).tags if trace else []
 
     @cached_property
     def training_steps(self) -> list[TrainingStep]:
@@ -191,6 +192,7 @@ class AnalysisSums:
         self.gaps: list[UnnamedGap] = []
         self.queued_ns = 0
         self.clipped = 0
+        self.graphs = GraphNaming()
         self.memory = _MemorySums()
         self.longest_ops: list[LongOperation] = []
         self.kernel_runs = np.empty(0, KERNEL_RUNS)
@@ -219,6 +221,7 @@ class AnalysisSums:
         self.step_sums += self.clock.device_sums(chunk.trace, ops)
         self._add_gpu(chunk)
         self.clipped += tree.forest.clipped
+        self.graphs = self.graphs.plus(chunk.graphs)
         self.memory.add(instance_memory(chunk.trace, tree), tree, chunk.trace.pieces)
 
     def _add_gpu(self, chunk: Analysis) -> None:
@@ -324,11 +327,12 @@ class _SampledChunk:
         return len(self.trace.tags) + CALL_ROWS * calls
 
 
-def merge_chunks(trace: Trace) -> MergedAnalysis:
-    """Merge the analyses of the chunks of `trace`."""
+def merge_chunks(trace: Trace, passes: EagerPasses | None = None) -> MergedAnalysis:
+    """Merge the analyses of the chunks of `trace`; its graphs are named after `passes`."""
     sums, instances = AnalysisSums(trace), 0
     sampled: list[_SampledChunk] = []
-    for position, chunk in enumerate(map(analyze_in_memory, split_trace(trace))):
+    chunks = (analyze_in_memory(chunk, passes) for chunk in split_trace(trace))
+    for position, chunk in enumerate(chunks):
         sums.add(chunk)
         if chunk.trace is not trace and not position:
             sums.add_spanning(trace)
@@ -336,10 +340,18 @@ def merge_chunks(trace: Trace) -> MergedAnalysis:
         unusual = _unusual_ms(chunk) if position else float("inf")
         bare = replace(chunk.trace, memory=trace.memory, ops=trace.ops, python=trace.python)
         sampled = _most_unusual([*sampled, _SampledChunk(unusual, position, bare)])
-    sample = analyze_in_memory(_sample(trace, sampled))
+    sample = analyze_in_memory(_sample(trace, sampled), passes)
     dropped = max(0, instances - len(sample.tree))
     return MergedAnalysis(
-        sample.trace, sample.tree, sample.ops, sample.device, dropped, whole=trace, sums=sums
+        sample.trace,
+        sample.tree,
+        sample.ops,
+        sample.device,
+        dropped,
+        graphs=sums.graphs,
+        passes=passes,
+        whole=trace,
+        sums=sums,
     )
 
 
@@ -373,21 +385,30 @@ def _most_unusual(chunks: list[_SampledChunk]) -> list[_SampledChunk]:
 
 
 def analyze(
-    path: str | Path, progress: ProgressCallback | None = None, tags_only: bool = False
+    path: str | Path,
+    progress: ProgressCallback | None = None,
+    tags_only: bool = False,
+    graph_capture: str | Path | None = None,
 ) -> Analysis:
     """Read the trace at `path` and attribute its GPU time to its tags.
 
     Accepts any JSON that `torch.profiler` exports, plain or gzip, of any size, and the files of
     other profilers that `docs/trace.md` lists. `progress` is called with the bytes read so far;
-    `tags_only` reads the tags' CPU times alone, several times faster. Raises `TraceError` if there
-    is no trace to read.
+    `tags_only` reads the tags' CPU times alone, several times faster. `graph_capture` is a trace in
+    which the passes of replayed graphs run without graphs. Raises `TraceError` if there is no trace
+    to read.
     """
-    return analyze_trace(read_trace(path, progress, tags_only))
+    trace = read_trace(path, progress, tags_only)
+    capture = read_trace(graph_capture) if graph_capture is not None else None
+    return analyze_trace(*find_passes(trace, capture))
 
 
-def analyze_trace(trace: Trace) -> Analysis:
-    """Analyze a trace: in memory if all its instances fit, else in chunks."""
+def analyze_trace(trace: Trace, passes: EagerPasses | None = None) -> Analysis:
+    """Analyze a trace: in memory if all its instances fit, else in chunks.
+
+    Its graphs are named after `passes`.
+    """
     calls = len(trace.launch_rows) + len(trace.device_rows)
     if len(trace.tag_rows) + CALL_ROWS * calls <= SAMPLED_ROWS:
-        return analyze_in_memory(trace)
-    return merge_chunks(trace)
+        return analyze_in_memory(trace, passes)
+    return merge_chunks(trace, passes)

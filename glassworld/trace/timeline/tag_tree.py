@@ -82,9 +82,9 @@ class TagTree:
             nearest[climb] = self.forest.parent[nearest[climb]]
 
 
-def build_tree(trace: Trace) -> TagTree:
-    """Nest the tags of `trace` and parse their names."""
-    rows = trace.tags
+def build_tree(trace: Trace, more: npt.NDArray[np.void] | None = None) -> TagTree:
+    """Nest the tags of `trace`, and `more` tags, and parse their names."""
+    rows = trace.tags if more is None else np.concatenate([trace.tags, more])
     forest = nest_intervals(rows, trace.carried)
     used, which = np.unique(rows["name"], return_inverse=True)
     parsed = [parse_tag_name(trace.names[name]) for name in used]
