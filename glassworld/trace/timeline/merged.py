@@ -18,6 +18,7 @@ import numpy.typing as npt
 from glassworld.trace.reading.columns import Codes, EventTable, Trace
 from glassworld.trace.reading.reader import ProgressCallback, read_trace
 from glassworld.trace.timeline.analysis import (
+    INDEXED_PATTERNS,
     Analysis,
     analyze_in_memory,
     longest_first,
@@ -48,7 +49,7 @@ from glassworld.trace.timeline.operator_totals import (
     OperatorSums,
     OperatorTotals,
 )
-from glassworld.trace.timeline.path_sums import PathSums
+from glassworld.trace.timeline.path_sums import PathSums, SpanningInstances
 from glassworld.trace.timeline.rows import (
     Coverage,
     GpuSummary,
@@ -131,7 +132,12 @@ class MergedAnalysis(Analysis):
     @cached_property
     def by_index(self) -> dict[tuple[str, str], dict[int, IndexTotals]]:
         """For each of `INDEXED_PATTERNS`, the totals of its instances by index."""
-        return self.sums.by_index
+        if self.on_gpu:
+            return self.sums.by_index
+        return {
+            key: {index: replace(total, ms=total.cpu_ms) for index, total in totals.items()}
+            for key, totals in self.sums.by_index.items()
+        }
 
     @cached_property
     def patterns(self) -> list[TagRow]:
@@ -193,6 +199,7 @@ class AnalysisSums:
         self.queued_ns = 0
         self.clipped = 0
         self.graphs = GraphNaming()
+        self._spanning = SpanningInstances()
         self.memory = _MemorySums()
         self.longest_ops: list[LongOperation] = []
         self.kernel_runs = np.empty(0, KERNEL_RUNS)
@@ -257,15 +264,23 @@ class AnalysisSums:
         )
 
     def _add_by_index(self, chunk: Analysis) -> None:
+        """Add the totals by index; `ms` is GPU busy time, 0 in a chunk without any."""
         for key, totals in chunk.by_index.items():
             sums = self.by_index.setdefault(key, {})
             for index, more in totals.items():
                 total = sums.get(index, IndexTotals(0, 0.0, 0.0))
                 sums[index] = IndexTotals(
                     total.count + more.count,
-                    exact_ms(total.ms + more.ms),
+                    exact_ms(total.ms + (more.ms if chunk.on_gpu else 0.0)),
                     exact_ms(total.cpu_ms + more.cpu_ms),
                 )
+        tree = chunk.tree
+        for piece, ns in self._spanning.counted_before(chunk).items():
+            for key in INDEXED_PATTERNS:
+                if ns and tree.patterns[tree.pattern[piece]] == key[0]:
+                    index = int(tree.dims[key[1]][piece])
+                    total = self.by_index[key][index]
+                    self.by_index[key][index] = replace(total, ms=exact_ms(total.ms - ns / 1e6))
 
 
 class _MemorySums:

@@ -203,6 +203,42 @@ class SharedTime:
         return _Parts(extended, counted)
 
 
+class SpanningInstances:
+    """Finds the busy time that instances with a piece in several chunks share between chunks."""
+
+    def __init__(self) -> None:
+        self._late: dict[tuple[int, TagPath], Ints] = {}
+
+    def counted_before(self, chunk: Analysis) -> dict[int, int]:
+        """Return for each piece how many of its busy nanoseconds earlier chunks have counted."""
+        tree, settled = chunk.tree, _settled_ns(chunk)
+        operations, late, before = self._operations(chunk), {}, {}
+        for piece in range(chunk.trace.pieces):
+            path = tree.by_name.path(int(tree.by_name.of[piece]), tree.names)
+            key = (int(tree.rows["thread"][piece]), path)
+            earlier = self._late.get(key, _NOTHING) if piece < chunk.trace.carried else _NOTHING
+            mine = merge_intervals(operations.get(piece, _NOTHING))
+            together = merge_intervals(np.concatenate([earlier, mine]))
+            before[piece] = _length(earlier) + _length(mine) - _length(together)
+            late[key] = together[together[:, 1] > settled]
+        self._late = late
+        return before
+
+    def _operations(self, chunk: Analysis) -> dict[int, Ints]:
+        """Return the intervals of all operations in each piece."""
+        ops, members = chunk.ops, []
+        chosen = np.flatnonzero(ops.tag >= 0)
+        tag = ops.tag[chosen]
+        while len(chosen):
+            of_piece = tag < chunk.trace.pieces
+            ran = chosen[of_piece]
+            intervals = np.stack([ops.rows["start"][ran], ops.end[ran]], axis=1)
+            members.append((tag[of_piece], intervals))
+            tag = chunk.tree.forest.parent[tag]
+            chosen, tag = chosen[tag >= 0], tag[tag >= 0]
+        return _by_group(members)
+
+
 @dataclass(frozen=True)
 class _Parts:
     """Intervals of groups, and how much of each its chunk has counted (default: all of it)."""

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from glassworld.trace import analyze
+from glassworld.trace.analyzers.breakdown import layer_shares
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.reading import columns
 from glassworld.trace.rules.rule import advise
@@ -141,3 +142,54 @@ def test_analyze_real_trace_in_chunks_has_the_same_sums(in_chunks, name):
 def test_analyze_in_chunks_keeps_the_configuration(tmp_path, small_pieces, in_chunks):
     path = write(tmp_path / "run.json", engine_run(blocks=12), config=CONFIG)
     assert in_chunks(path, 500).trace.metadata["glassworld"]["config"] == CONFIG
+
+
+def long_layers(layers=3, parts=40):
+    """Return layers longer than a chunk, whose operations run beside those of later chunks.
+
+    The second half of each launches nothing. Also return the busy microseconds of each.
+    """
+    gpu, busy = GpuTrace(), []
+    for layer in range(layers):
+        ran = set()
+        with gpu.tag(f"DiT_Layer_{layer}"):
+            for part in range(parts):
+                with gpu.tag("part"), gpu.op_range("aten::mm"):
+                    if part < parts // 2:
+                        gpu.correlation += 1
+                        args = {"correlation": gpu.correlation}
+                        gpu.event("cuda_runtime", "cudaLaunchKernel", gpu.now, 2, **args)
+                        stream, start, dur = part % 5, round(gpu.now) + 5, 150 + 7 * part
+                        row = {"pid": 0, "tid": stream, "stream": stream, "device": 0}
+                        gpu.event("kernel", "gemm", start, dur, **row, **args)
+                        ran |= set(range(start, start + dur))
+                    gpu.wait(10)
+                gpu.wait(10)
+            gpu.wait(400)
+        busy.append(len(ran))
+    return gpu.events, busy
+
+
+@pytest.mark.parametrize("rows", [40, 60, 90])
+def test_layers_longer_than_a_chunk_count_overlapping_work_once(tmp_path, small_chunks, rows):
+    events, busy = long_layers()
+    path = write(tmp_path / "t.json", events, config=None)
+    whole = layer_shares(analyze(path))
+    assert [1000 * layer.ms for layer in whole] == pytest.approx(busy)
+    with small_chunks(rows=rows):
+        chunked = analyze(path)
+        assert isinstance(chunked, MergedAnalysis)
+        layers = layer_shares(chunked)
+    assert [layer.count for layer in layers] == [1] * len(busy)
+    assert [1000 * layer.ms for layer in layers] == pytest.approx(busy)
+    assert [asdict(layer) for layer in layers] == near([asdict(layer) for layer in whole])
+
+
+def test_layers_in_chunks_without_a_gpu_have_their_cpu_time(tmp_path, small_chunks):
+    events = [event for event in long_layers()[0] if event["cat"] not in ("kernel", "cuda_runtime")]
+    path = write(tmp_path / "t.json", events, config=None)
+    whole = layer_shares(analyze(path))
+    with small_chunks():
+        layers = layer_shares(analyze(path))
+    assert whole[0].ms > 0
+    assert [asdict(layer) for layer in layers] == near([asdict(layer) for layer in whole])
