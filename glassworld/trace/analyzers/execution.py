@@ -11,6 +11,7 @@ import numpy as np
 
 from glassworld.profiling.registry import REGISTRY
 from glassworld.trace.analyzers.operators import NEARLY_ALL, kernel_rows, operator_rows
+from glassworld.trace.analyzers.run_config import run_config
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.rows import largest_first
 
@@ -43,6 +44,12 @@ def runs_compiled(analysis: Analysis) -> bool:
 def replays_graphs(analysis: Analysis) -> bool:
     """Return True if GPU graphs are replayed in this trace."""
     return any("graphlaunch" in name.lower() for name in analysis.calls)
+
+
+def is_engine_run(analysis: Analysis) -> bool:
+    """Return True for a run of this engine: it has one of its tags, or its configuration."""
+    engine_tags = not REGISTRY.keys().isdisjoint(row.pattern for row in analysis.patterns)
+    return engine_tags or run_config(analysis.trace.metadata) is not None
 
 
 def tags_explain(analysis: Analysis) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers import blocks, breakdown
-from glassworld.trace.analyzers.execution import covered_by_parts, slow_parts
+from glassworld.trace.analyzers.execution import covered_by_parts, is_engine_run, slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table, reference_note
 from glassworld.trace.analyzers.operators import (
     launched_by_operators,
@@ -29,7 +29,8 @@ class Section:
 
     `cells` turns one of `rows` into a line under `columns`; `remarks` are sentences below the
     table. `gpu_columns` are left out where nothing ran on a GPU. A report shows the first `most`
-    rows; to show all of them, its `command` must be given the tag `under`.
+    rows; to show all of them, its `command` must be given the tag `under`. A section `of_engine`
+    says nothing about traces of other programs, whose reports do not mention it.
     """
 
     command: str
@@ -42,6 +43,11 @@ class Section:
     gpu_columns: tuple[str, ...] = ()
     most: int = 20
     under: Callable[[Analysis], str | None] = lambda analysis: None
+    of_engine: bool = False
+
+    def mentioned(self, analysis: Analysis) -> bool:
+        """Return whether the report of a trace without this section says that it has none."""
+        return not self.of_engine or is_engine_run(analysis)
 
 
 def _part(part: breakdown.TagShare) -> tuple[object, ...]:
@@ -134,6 +140,7 @@ SECTIONS = (
             "x" * b.outlier,
         ),
         _block_remarks,
+        of_engine=True,
     ),
     Section(
         "steps",
@@ -150,6 +157,7 @@ SECTIONS = (
             s.count,
         ),
         _step_remarks,
+        of_engine=True,
     ),
     Section(
         "training",
@@ -167,6 +175,7 @@ SECTIONS = (
         _PART,
         _part,
         gpu_columns=_PART_GPU,
+        of_engine=True,
     ),
     Section(
         "ops",
@@ -198,6 +207,7 @@ SECTIONS = (
         _PART,
         _part,
         gpu_columns=_PART_GPU,
+        of_engine=True,
     ),
     Section(
         "update",
@@ -211,6 +221,7 @@ SECTIONS = (
             percent(c.share_of_transformer),
             percent(c.share_of_run),
         ),
+        of_engine=True,
     ),
     Section(
         "expected",
@@ -236,6 +247,7 @@ SECTIONS = (
             e.guide,
         ),
         _reference_remarks,
+        of_engine=True,
     ),
     Section(
         "roofline",
@@ -252,6 +264,7 @@ SECTIONS = (
             percent(p.roof_share),
             p.bound or "-",
         ),
+        of_engine=True,
     ),
     Section(
         "gaps",

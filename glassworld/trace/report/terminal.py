@@ -31,7 +31,7 @@ def show_report(console: Console, analysis: Analysis) -> None:
         tag = part.under(analysis)
         command = ("glassworld trace", part.command, analysis.trace.path, tag)
         if not show_section(console, part, analysis, part.most, " ".join(filter(None, command))):
-            missing.append(part)
+            missing += [part] if part.mentioned(analysis) else []
     if missing:
         console.print("\n[bold]Not in this trace[/bold]")
     for part in missing:

@@ -104,3 +104,17 @@ def test_report_of_a_trace_without_tags_shows_operators(tmp_path):
     assert result.exit_code == 0, result.output
     assert "no tags" in result.output
     assert "aten::addmm" in result.output
+
+
+def test_report_of_another_program_mentions_no_section_of_the_engine(tmp_path):
+    gpu = GpuTrace()
+    for step in range(3):
+        with gpu.tag(f"step[DECODE bs={step}]"), gpu.op_range("aten::mm"):
+            gpu.launch("gemm", 300)
+    path = write(tmp_path / "other.json", gpu.events, config=None)
+    report = invoke("report", path, "--html", tmp_path / "page.html").output
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for section in SECTIONS:
+        assert not section.of_engine or section.title not in report
+    assert "Training steps" in report
+    assert '"mentioned":false' in page

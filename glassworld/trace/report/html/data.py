@@ -96,6 +96,7 @@ def _sections(analysis: Analysis) -> dict[str, dict[str, Any]]:
             "title": section.title,
             "missing": section.missing,
             "present": bool(section.rows(analysis)),
+            "mentioned": section.mentioned(analysis),
             "remarks": section.remarks(analysis),
         }
         for section in SECTIONS

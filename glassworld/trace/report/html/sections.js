@@ -359,7 +359,7 @@ const memory = () =>
   );
 
 function missing() {
-  const left = Object.values(data.sections).filter((s) => !s.present);
+  const left = Object.values(data.sections).filter((s) => !s.present && s.mentioned);
   return left.length
     ? section(
         "missing",
