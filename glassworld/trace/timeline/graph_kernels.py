@@ -113,7 +113,7 @@ class EagerPasses:
     def __init__(self, names: list[str], sources: list[_EagerOps]) -> None:
         self.names = names
         self._sources = sources
-        self._known: dict[tuple[bytes, frozenset[str]], Steps | str] = {}
+        self._known: dict[tuple[bytes, frozenset[str]], _Layout | str] = {}
 
     def expand(self, trace: Trace, rows: Rows) -> GraphTags | None:
         """Return the tags within the graph launches of a trace, or of a chunk; None without any.
@@ -128,39 +128,42 @@ class EagerPasses:
         if not len(members):
             return None
         members = members[np.lexsort((rows["start"][members], launch[members]))]
-        calls = launch[members]
-        tags, moment, naming = [np.empty(0, RANGE)], np.full(len(rows), -1), GraphNaming()
-        around = _Around(trace)
-        for of_call in np.split(members, np.flatnonzero(np.diff(calls)) + 1):
-            call = trace.launches[launch[of_call[0]]]
-            steps = self._steps(rows["name"][of_call], around.patterns(call))
-            if not isinstance(steps, str) and len(steps) >= int(call["dur"]):
-                steps = TOO_SHORT
-            if isinstance(steps, str):
-                naming = naming.plus(GraphNaming(unnamed=Counter({steps: 1})))
+        by_call = np.split(members, np.flatnonzero(np.diff(launch[members])) + 1)
+        calls = trace.launches[[launch[of_call[0]] for of_call in by_call]]
+        tags, moment = [np.empty(0, RANGE)], np.full(len(rows), -1)
+        launches, kernels, unnamed = 0, 0, Counter[str]()
+        for call, of_call, around in zip(
+            calls, by_call, _patterns_around(trace, calls), strict=True
+        ):
+            layout = self._find_layout(rows["name"][of_call], around)
+            if isinstance(layout, _Layout) and layout.count >= int(call["dur"]):
+                layout = TOO_SHORT
+            if isinstance(layout, str):
+                unnamed[layout] += 1
                 continue
-            inside, moment[of_call] = _within_call(call, steps)
+            inside, moment[of_call] = layout.within(call)
             tags.append(inside)
-            naming = naming.plus(GraphNaming(1, len(of_call)))
+            launches, kernels = launches + 1, kernels + len(of_call)
+        naming = GraphNaming(launches, kernels, unnamed)
         return GraphTags(np.concatenate(tags), moment, naming)
 
-    def _steps(self, names: Codes, around: frozenset[str]) -> Steps | str:
-        """Return the steps of the pass with these kernels, or why there are none."""
+    def _find_layout(self, names: Codes, around: frozenset[str]) -> _Layout | str:
+        """Return the layout of the pass with these kernels, or why there is none."""
         key = names.astype(np.int32).tobytes(), around
         if key not in self._known:
             self._known[key] = self._find(key[0], len(names), around)
         return self._known[key]
 
-    def _find(self, sequence: bytes, count: int, around: frozenset[str]) -> Steps | str:
+    def _find(self, sequence: bytes, count: int, around: frozenset[str]) -> _Layout | str:
         for ops in self._sources:
             found = list(_occurrences(ops.names, sequence))
             passes = [at for at in found if ops.whole(at, count)]
-            layouts = {self._layout(ops, at, count, around) for at in passes or found}
+            layouts = {self._steps(ops, at, count, around) for at in passes or found}
             if len(layouts) > 1:
                 return AMBIGUOUS
             if layouts:
                 steps = layouts.pop()
-                return steps if max(steps) >= 0 else NO_TAGS
+                return _Layout.from_steps(steps) if max(steps) >= 0 else NO_TAGS
         return NO_PASS
 
     def of_modules(self, class_of: Codes, names: list[str]) -> EagerPasses:
@@ -171,7 +174,7 @@ class EagerPasses:
         sources = [replace(ops, range_names=class_of[ops.range_names]) for ops in self._sources]
         return EagerPasses(names, sources)
 
-    def _layout(self, ops: _EagerOps, begin: int, count: int, around: frozenset[str]) -> Steps:
+    def _steps(self, ops: _EagerOps, begin: int, count: int, around: frozenset[str]) -> Steps:
         """Return the steps of a pass: the ranges that hold no operation but those of the pass.
 
         Those around all of it, down to the last that is around the graph's launch too, are left
@@ -200,43 +203,54 @@ class EagerPasses:
         return parse_tag_name(self.names[int(ops.range_names[number])])[0]
 
 
-class _Around:
-    """Finds the patterns of the tags around launch calls."""
-
-    def __init__(self, trace: Trace) -> None:
-        self._names, self._rows = trace.names, trace.tags
-        self._forest = nest_intervals(self._rows, trace.carried)
-
-    def patterns(self, call: np.void) -> frozenset[str]:
-        """Return the patterns of all tags around a call."""
-        thread, at = np.array([call["thread"]]), np.array([call["start"]])
-        tag = int(innermost_ranges(self._rows, self._forest, thread, at)[0])
+def _patterns_around(trace: Trace, calls: Rows) -> list[frozenset[str]]:
+    """Return the patterns of all tags around each call."""
+    rows = trace.tags
+    forest = nest_intervals(rows, trace.carried)
+    around = []
+    for tag in innermost_ranges(rows, forest, calls["thread"], calls["start"]).tolist():
         patterns = set()
         while tag >= 0:
-            patterns.add(parse_tag_name(self._names[int(self._rows["name"][tag])])[0])
-            tag = int(self._forest.parent[tag])
-        return frozenset(patterns)
+            patterns.add(parse_tag_name(trace.names[int(rows["name"][tag])])[0])
+            tag = int(forest.parent[tag])
+        around.append(frozenset(patterns))
+    return around
 
 
-def _within_call(call: np.void, steps: Steps) -> tuple[Rows, Ints]:
-    """Return the tags of a pass within its launch call, and the moments of its kernels."""
-    start, dur = int(call["start"]), int(call["dur"])
-    times = [start + (i + 1) * dur // (len(steps) + 1) for i in range(len(steps))]
-    tags: list[list[int]] = []
-    stack: list[int] = []
-    for step, at in zip(steps, times, strict=True):
-        if step >= 0:
-            stack.append(len(tags))
-            tags.append([step, at, 0])
-        elif step == _CLOSE:
-            opened = tags[stack.pop()]
-            opened[2] = at - opened[1]
-    rows = np.empty(len(tags), RANGE)
-    rows["thread"] = call["thread"]
-    columns = np.array(tags, dtype=np.int64).reshape(-1, 3).T
-    rows["name"], rows["start"], rows["dur"] = columns
-    moments = [at for step, at in zip(steps, times, strict=True) if step == _KERNEL]
-    return rows, np.array(moments, dtype=np.int64)
+@dataclass(frozen=True)
+class _Layout:
+    """The steps of a pass by number: where each range opens and closes, where each kernel runs."""
+
+    count: int
+    names: Ints
+    opens: Ints
+    closes: Ints
+    kernels: Ints
+
+    @classmethod
+    def from_steps(cls, steps: Steps) -> _Layout:
+        """Return the layout of these steps."""
+        opens = [i for i, step in enumerate(steps) if step >= 0]
+        closes, stack = [0] * len(opens), list[int]()
+        opened = 0
+        for i, step in enumerate(steps):
+            if step >= 0:
+                stack.append(opened)
+                opened += 1
+            elif step == _CLOSE:
+                closes[stack.pop()] = i
+        kernels = [i for i, step in enumerate(steps) if step == _KERNEL]
+        names = [steps[i] for i in opens]
+        return cls(len(steps), *(np.array(a, np.int64) for a in (names, opens, closes, kernels)))
+
+    def within(self, call: np.void) -> tuple[Rows, Ints]:
+        """Return the tags of the pass within its launch call, and the moments of its kernels."""
+        start, dur = int(call["start"]), int(call["dur"])
+        times = start + (np.arange(self.count) + 1) * dur // (self.count + 1)
+        rows = np.empty(len(self.names), RANGE)
+        rows["name"], rows["thread"], rows["start"] = self.names, call["thread"], times[self.opens]
+        rows["dur"] = times[self.closes] - times[self.opens]
+        return rows, times[self.kernels]
 
 
 def _occurrences(names: Codes, sequence: bytes) -> Iterator[int]:
@@ -260,8 +274,8 @@ def find_passes(trace: Trace, capture: Trace | None = None) -> tuple[Trace, Eage
     names, numbers = list(trace.names), dict[str, int]()
     for number, name in enumerate(names):
         numbers.setdefault(name, number)
-    used = [rows["name"] for rows in trace.launch_rows.slices()]
-    if not any(graph_launch_mask(trace)[codes].any() for codes in used):
+    is_graph = graph_launch_mask(trace)
+    if not any(is_graph[rows["name"]].any() for rows in trace.launch_rows.slices()):
         return trace, None
     sources = []
     for source in (capture, trace) if capture is not None else (trace,):
@@ -297,7 +311,7 @@ def _eager_ops(trace: Trace, number_of: Codes) -> _EagerOps:
     ops, called = ops[eager], launches[launch[eager]]
     order = np.lexsort((ops["start"], called["start"], called["thread"]))
     ops, called = ops[order], called[order]
-    ranges = _ranges(trace)
+    ranges = _ranges(trace, int(called["start"].max(initial=-(2**62))))
     forest = nest_intervals(ranges)
     inner = innermost_ranges(ranges, forest, called["thread"], called["start"])
     first, last = _extent(forest, inner)
@@ -314,12 +328,14 @@ def _eager_ops(trace: Trace, number_of: Codes) -> _EagerOps:
     )
 
 
-def _ranges(trace: Trace) -> Rows:
-    """Return the tags of a trace and its calls of modules."""
+def _ranges(trace: Trace, until: int) -> Rows:
+    """Return the tags of a trace and its calls of modules that began by then."""
     module = np.array([bool(_MODULE.match(name)) for name in trace.names], dtype=bool)
-    parts = [np.empty(0, RANGE), *trace.tag_rows.slices()]
-    for table in (trace.ops, trace.python):
-        parts += [rows[module[rows["name"]]] for rows in table.slices()] if module.any() else []
+    parts = [np.empty(0, RANGE)]
+    for table in (trace.tag_rows, trace.ops, trace.python):
+        for rows in table.slices() if table is trace.tag_rows or module.any() else ():
+            chosen: Mask = rows["start"] <= until
+            parts.append(rows[chosen if table is trace.tag_rows else chosen & module[rows["name"]]])
     return np.concatenate(parts)
 
 
