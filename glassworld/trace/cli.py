@@ -175,6 +175,9 @@ SECTION_HELP = {
     "training": """Show the forward pass, backward pass and optimizer of each training step.
 
     CPU time, GPU busy and idle time of each; the three parts add up to the step.""",
+    "serving": """Show the steps of a serving engine.
+
+    The steps of vLLM and SGLang by kind: prefill, decode or both. Outliers are marked.""",
     "model": """Show the parts of the diffusion model.
 
     Embeddings, the kinds of attention, feed-forward and head: time and share.""",
@@ -208,7 +211,7 @@ def _add_section_command(name: str) -> None:
     app.command(name, help=SECTION_HELP[name] + example, rich_help_panel=PARTS)(command)
 
 
-for _name in ("stages", "slowest", "blocks", "steps", "training", "model"):
+for _name in ("stages", "slowest", "blocks", "steps", "training", "serving", "model"):
     _add_section_command(_name)
 
 

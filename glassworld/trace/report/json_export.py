@@ -18,6 +18,7 @@ from glassworld.trace.analyzers.execution import slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import model_kernels, model_operators
 from glassworld.trace.analyzers.roofline import roofline_by_tag
+from glassworld.trace.analyzers.serving_steps import serving_steps
 from glassworld.trace.reading.columns import Ints
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
@@ -111,6 +112,7 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
         "steps": rows_json(blocks.step_times(analysis)),
         "first_steps": rows_json(blocks.first_step_comparisons(analysis)),
         "training_steps": rows_json(analysis.training_steps),
+        "serving_steps": rows_json(serving_steps(analysis)),
         "transformer": rows_json(breakdown.transformer_shares(analysis)),
         "layers": rows_json(breakdown.layer_shares(analysis)),
         "operators": rows_json(model_operators(analysis)),

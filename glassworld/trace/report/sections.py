@@ -17,6 +17,7 @@ from glassworld.trace.analyzers.operators import (
     model_tag,
 )
 from glassworld.trace.analyzers.roofline import roofline_by_tag
+from glassworld.trace.analyzers.serving_steps import serving_remarks, serving_steps
 from glassworld.trace.report.cells import Name, end_of, number, percent, start_of
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.idle import IdleGap
@@ -30,7 +31,8 @@ class Section:
     `cells` turns one of `rows` into a line under `columns`; `remarks` are sentences below the
     table. `gpu_columns` are left out where nothing ran on a GPU. A report shows the first `most`
     rows; to show all of them, its `command` must be given the tag `under`. A section `of_engine`
-    says nothing about traces of other programs, whose reports do not mention it.
+    says nothing about traces of other programs, whose reports do not mention it; one `of_others`
+    says nothing about the engine's.
     """
 
     command: str
@@ -44,10 +46,13 @@ class Section:
     most: int = 20
     under: Callable[[Analysis], str | None] = lambda analysis: None
     of_engine: bool = False
+    of_others: bool = False
 
     def mentioned(self, analysis: Analysis) -> bool:
         """Return whether the report of a trace without this section says that it has none."""
-        return not self.of_engine or is_engine_run(analysis)
+        if self.of_engine or self.of_others:
+            return is_engine_run(analysis) == self.of_engine
+        return True
 
 
 def _part(part: breakdown.TagShare) -> tuple[object, ...]:
@@ -166,6 +171,25 @@ SECTIONS = (
         lambda analysis: analysis.training_steps,
         ("step, ms on the CPU\n/ GPU busy / GPU idle", "all", *PARTS),
         lambda s: (s.name, *map(_step_part, (s, s.forward, s.backward, s.optimizer))),
+    ),
+    Section(
+        "serving",
+        "Steps of a serving engine",
+        "no steps of vLLM (execute_..._context_...) or SGLang (step[...]) in this trace",
+        serving_steps,
+        ("step", "kind", "ms", "CPU ms", "GPU\nidle", "kernels", "outlier"),
+        lambda s: (
+            start_of(s.name, 70),
+            s.kind,
+            s.ms,
+            s.cpu_ms,
+            s.gpu_idle_ms,
+            s.gpu_kernels,
+            "x" * s.outlier,
+        ),
+        serving_remarks,
+        gpu_columns=("CPU ms", "GPU\nidle", "kernels"),
+        of_others=True,
     ),
     Section(
         "model",

@@ -18,6 +18,7 @@ from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.analyzers.peak_rates import read_peak_rates
 from glassworld.trace.analyzers.roofline import roofline_by_tag
+from glassworld.trace.analyzers.serving_steps import serving_steps
 from glassworld.trace.report.json_export import rows_json
 from glassworld.trace.report.sections import SECTIONS, blamed
 from glassworld.trace.rules.rule import advise
@@ -58,6 +59,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "blockParts": _block_parts(),
         "steps": rows_json(blocks.step_times(analysis)),
         "trainingSteps": rows_json(analysis.training_steps[:MOST_STEPS]),
+        "servingSteps": rows_json(serving_steps(analysis)[:MOST_STEPS]),
         "heat": _heat(analysis),
         "transformer": _with_looks(rows_json(breakdown.transformer_shares(analysis)), "name"),
         "layers": rows_json(breakdown.layer_shares(analysis)),

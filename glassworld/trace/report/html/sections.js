@@ -120,6 +120,22 @@ const training = () =>
       { tall: true },
     ),
   );
+const serving = () =>
+  reportSection(
+    "serving",
+    "each step runs a batch of requests",
+    table(
+      ["step", "kind", "time", ...(data.onGpu ? ["CPU", "GPU idle", "kernels"] : []), ""],
+      data.servingSteps.map((step) => [
+        step.name,
+        step.kind,
+        ms(step.ms),
+        ...(data.onGpu ? [ms(step.cpu_ms), ms(step.gpu_idle_ms), step.gpu_kernels] : []),
+        step.outlier ? "outlier" : "",
+      ]),
+      { tall: true },
+    ),
+  );
 const partBars = (parts) =>
   bars(
     parts.map((p) => ({
