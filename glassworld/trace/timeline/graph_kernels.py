@@ -26,7 +26,7 @@ from glassworld.trace.timeline.intervals import (
 from glassworld.trace.timeline.tag_names import parse_tag_name
 
 MOST_EAGER = 1 << 20  # launch calls in which passes are looked for
-MOST_OCCURRENCES = 64  # of the same kernels; all of those must have the same tags
+MOST_OCCURRENCES = 64  # of the same kernels; all must have the same tags inside
 _MODULE = re.compile(r"nn\.Module: ")
 _CLOSE, _KERNEL = -1, -2
 _SEPARATOR = -1
@@ -157,8 +157,9 @@ class EagerPasses:
     def _find(self, sequence: bytes, count: int, around: frozenset[str]) -> _Layout | str:
         for ops in self._sources:
             found = list(_occurrences(ops.names, sequence))
-            passes = [at for at in found if ops.whole(at, count)]
-            layouts = {self._steps(ops, at, count, around) for at in passes or found}
+            passes = [at for at in found if ops.whole(at, count)] or found
+            alike = [at for at in passes if around <= self._patterns(ops, at)]
+            layouts = {self._steps(ops, at, count, around) for at in alike or passes}
             if len(layouts) > 1:
                 return AMBIGUOUS
             if layouts:
@@ -198,6 +199,9 @@ class EagerPasses:
             stack = path
             steps.append(_KERNEL)
         return (*steps, *[_CLOSE] * len(stack))
+
+    def _patterns(self, ops: _EagerOps, position: int) -> set[str]:
+        return {self._pattern(ops, r) for r in ops.path(position) if ops.range_names[r] >= 0}
 
     def _pattern(self, ops: _EagerOps, number: int) -> str:
         return parse_tag_name(self.names[int(ops.range_names[number])])[0]

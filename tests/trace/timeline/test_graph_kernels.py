@@ -213,6 +213,22 @@ def test_graph_with_another_kernel_gets_no_tags(tmp_path, kernels):
     assert reason(analyze(path, graph_capture=warm)) == {NO_PASS: 3}
 
 
+def test_graph_is_named_after_the_pass_in_the_same_tags(tmp_path):
+    run = GraphRun()
+    for outer in ("Generator_Forward", "Generator_Forward_Final"):
+        with run.tag(outer):
+            run.eager(outer=f"inside {outer}")
+    for outer in ("Generator_Forward_Final", "Generator_Forward"):
+        with run.tag(outer):
+            run.replay()
+    analysis = analyze(write(tmp_path / "t.json", run.events, config=None))
+    rows = {row.path[:2]: row.instances for row in analysis.tags if len(row.path) == 2}
+    assert rows == {
+        ("Generator_Forward", "inside Generator_Forward"): 2,
+        ("Generator_Forward_Final", "inside Generator_Forward_Final"): 2,
+    }
+
+
 def test_graph_that_fits_several_passes_gets_no_tags(tmp_path):
     capture = GraphRun()
     capture.eager()
