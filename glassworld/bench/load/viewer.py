@@ -175,9 +175,11 @@ def find_seat(url: str) -> str:
         if error.code == 429:
             raise SeatRefusedError from None
         if error.code not in NO_SESSIONS:
-            raise InputError(f"{url}: answers with status {error.code}") from None
+            raise InputError(
+                f"{url}: answers with status {error.code}; check its address"
+            ) from None
     except urllib.error.URLError as error:
-        raise InputError(f"{url}: no server there ({error.reason})") from None
+        raise InputError(f"{url}: no server there ({error.reason}); start one") from None
     else:
         return with_ticket(seat)
     scheme = "wss" if parts.scheme == "https" else "ws"
