@@ -60,9 +60,9 @@ def fleet_options(arguments: dict[str, Any], secret: str) -> FleetOptions:
             for world in given.worlds
         )
     except (msgspec.ValidationError, TypeError) as error:
-        raise InputError(f"args of the application: {error}") from None
+        raise InputError(f"args of the application: {error}; fix args") from None
     if not worlds:
-        raise InputError("args of the application: name at least one world")
+        raise InputError("args of the application: name at least one world; fix args")
     if len(secret) < MIN_SECRET:
         raise InputError(
             f"{SECRET_VARIABLE}: set it to at least {MIN_SECRET} random characters, the same on "

@@ -50,4 +50,4 @@ def trace_or_baseline(path: Path) -> Path:
     if str(path) in names:
         return baselines_folder() / path
     known = f"; baselines: {', '.join(names)}" if names else ""
-    raise TraceError(f"{path}: no such trace, and no baseline of that name{known}")
+    raise TraceError(f"{path}: no such trace, and no baseline of that name{known}; name one")

@@ -43,5 +43,7 @@ def query_trace(analysis: Analysis, query: str, most: int | None = None) -> Quer
             rows = result.fetchall() if most is None else result.fetchmany(most + 1)
         except duckdb.Error as error:
             reason = str(error).partition("\n")[0]
-            raise TraceError(f"SQL: {reason}; the tables are {', '.join(tables)}") from error
+            raise TraceError(
+                f"SQL: {reason}; the tables are {', '.join(tables)}; use those"
+            ) from error
     return QueryResult(columns, rows[:most], most is not None and len(rows) > most)
