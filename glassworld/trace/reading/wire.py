@@ -28,23 +28,29 @@ def fields(message: bytes | memoryview) -> Iterator[Field]:
     """Yield the fields of a message in order. Raises `WireError` where it is damaged."""
     at, end = 0, len(message)
     while at < end:
-        key, at = varint(message, at)
-        number, kind = key >> 3, key & 7
+        key = message[at]
+        at += 1
+        if key >= 0x80:  # most keys and sizes are one byte
+            key, at = varint(message, at - 1)
+        kind = key & 7
         value: int | bytes
-        if kind == VARINT:
-            value, at = varint(message, at)
-        elif kind == BYTES:
-            size, at = varint(message, at)
-            value, at = bytes(message[at : at + size]), at + size
+        if kind in (VARINT, BYTES):
+            size = message[at] if at < end else 0x80
+            at += 1
+            if size >= 0x80:
+                size, at = varint(message, at - 1)
+            value = size
+            if kind == BYTES:
+                value, at = bytes(message[at : at + size]), at + size
         elif kind == FIXED64:
             value, at = int.from_bytes(message[at : at + 8], "little"), at + 8
         elif kind == FIXED32:
             value, at = int.from_bytes(message[at : at + 4], "little"), at + 4
         else:
             raise WireError(f"no protocol buffer: a field of the kind {kind}")
-        if at > end or not number:
+        if at > end or key < 8:
             raise WireError("a protocol buffer that ends within a field")
-        yield number, kind, value
+        yield key >> 3, kind, value
 
 
 def varint(data: bytes | bytearray | memoryview, at: int) -> tuple[int, int]:
