@@ -185,8 +185,10 @@ def fixed_losses(model: WorldModel, batch: FixedBatch) -> tuple[Tensor, Tensor]:
     return flow_loss, (location_error * batch.share).sum()
 
 
-def compiled_losses(device: torch.device) -> StepLosses:
+def compiled_losses(device: torch.device, backend: str = "inductor") -> StepLosses:
     """Return `fixed_losses`, compiled when it first runs; on a GPU also captured as CUDA graphs."""
     mode = "reduce-overhead" if device.type == "cuda" else None
-    losses: StepLosses = torch.compile(fixed_losses, dynamic=False, fullgraph=True, mode=mode)
+    losses: StepLosses = torch.compile(
+        fixed_losses, dynamic=False, fullgraph=True, mode=mode, backend=backend
+    )
     return losses

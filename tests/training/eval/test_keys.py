@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import cast
 
+import pytest
 from PIL import Image
 
 from glassworld.engine.actions.track import Action
@@ -50,6 +51,7 @@ def test_score_keys_of_the_simulator_is_perfect() -> None:
     assert scores["intervals_95"]["all"][0] > 0.75  # 14 of 14
 
 
+@pytest.mark.slow  # draws every outcome of every key
 def test_score_keys_of_a_world_that_runs_on_is_right_for_nomove_alone() -> None:
     source = RunSource()
     scores = score_keys(cast(World, RunnerWorld(source, deaf=True)), source, CONFIG)
