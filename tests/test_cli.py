@@ -221,6 +221,7 @@ def _stopped(release: list[str], folder: Path, *flags: str) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_after_the_block_with_a_video_and_a_trace(
     tmp_path: Path, release: list[str]
 ) -> None:

@@ -136,7 +136,7 @@ def test_step_before_reset_or_after_close_is_an_input_error(env: WorldEnv) -> No
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_make_vec_steps_environments_at_two_threads(mode: str, count: int) -> None:
     world = tiny.world()
     with using_threads(2):

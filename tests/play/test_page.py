@@ -140,6 +140,7 @@ def test_pause_step_and_rewind(page: Any) -> None:
     until(page, f"glassworld.state.shown.frame > {second['frame']}")
 
 
+@pytest.mark.slow
 def test_record_and_replay_give_the_same_frames(page: Any, tmp_path: Path) -> None:
     page.keyboard.press("r")
     until(page, "glassworld.state.shown.still || glassworld.state.shown.frame < 5")

@@ -13,6 +13,7 @@ from glassworld.bench.gpu import check
 from glassworld.cli import main
 
 
+@pytest.mark.slow
 def test_a_section_is_a_process_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

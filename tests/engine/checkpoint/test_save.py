@@ -63,6 +63,7 @@ def test_save_keeps_every_setting(tmp_path: Path) -> None:
     assert_same_frames(first, load_world(tmp_path / "second", device="cpu"))
 
 
+@pytest.mark.slow
 def test_save_of_the_embedded_world_keeps_its_notice_and_frames(tmp_path: Path) -> None:
     world = glassworld.load_world(device="cpu")
     world.save(tmp_path / "maze")

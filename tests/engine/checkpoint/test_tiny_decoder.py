@@ -107,6 +107,7 @@ def test_other_latents_are_refused() -> None:
         with_tiny_decoder(tiny.world(vae=vae), None)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it_beside_products_in_8_bits(
     weights: dict[str, Tensor], tmp_path: Path
 ) -> None:

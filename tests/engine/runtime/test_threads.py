@@ -31,7 +31,7 @@ def answer(queue: Queue[Any], world: World | None) -> None:
     queue.put((first_block(world or tiny.world()), torch.get_num_threads()))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_another_process_generates_the_same_frames(method: str) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"{method}: not on this system")
@@ -62,6 +62,7 @@ def test_threads_generate_the_same_frames_side_by_side() -> None:
             assert np.abs(call.result(TIMEOUT).astype(int) - frames).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_plain_fork_of_a_loaded_world_does_not_hang() -> None:
     program = (

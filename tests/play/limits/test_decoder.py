@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -100,6 +101,7 @@ def test_uploads_are_decoded_one_at_a_time() -> None:
             counts = set()
             while not all(answer.done() for answer in answers):
                 counts.add(decoders())
+                time.sleep(0.005)
         assert max(counts) == 1
         assert [answer.result()["width"] for answer in answers] == [48] * 3
 

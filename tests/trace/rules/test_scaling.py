@@ -32,6 +32,7 @@ def peak_bytes(work):
     return result, peak
 
 
+@pytest.mark.slow
 def test_thousands_of_layers_are_held_against_no_table_of_layers_and_names(tmp_path):
     analysis = many(tmp_path, "DiT_Layer_{}", 3)
     _, peak = peak_bytes(lambda: advise(analysis))
