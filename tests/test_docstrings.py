@@ -16,10 +16,11 @@ NO_VERB = re.compile(
 )
 """Words that begin a fragment or a clause. Rule D401 of ruff knows verbs in another form."""
 
+# "labelledby" is HTML.
 BRITISH = re.compile(
     r"\b\w*(?:"
     r"(?:synchron|quant|initial|normal|optim|serial|visual|organ|recogn|summar|minim|maxim|general)"
-    r"is(?:e|ing|ation)|colour|behaviour|favour|neighbour|licence|centre|grey|artefact|labelled"
+    r"is(?:e|ing|ation)|colour|behaviour|favour|neighbour|licence|centre|grey|artefact|labelled(?!by)"
     r")\w*",
     re.IGNORECASE,
 )
