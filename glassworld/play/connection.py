@@ -353,7 +353,7 @@ class PlayerConnection:
         `ship` gets the session's bytes and returns the message for the client. The frames that
         are queued are still sent meanwhile. If `ship` raises, the session goes on here.
         """
-        await self.streamer.freeze()
+        await self.streamer.freeze_with_full_queue()
         try:
             suspended = self._suspended()
             snapshot = await self.state.device_thread.run(suspended.live.take_snapshot)

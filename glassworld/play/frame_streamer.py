@@ -83,6 +83,13 @@ class FrameStreamer:
         self.frozen = True
         await self._until(lambda: not self.block_requested)
 
+    async def freeze_with_full_queue(self) -> None:
+        """Freeze when the queue is longest, so that its frames last until the session goes on."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * self.pacer.block_seconds):
+                await self._until(lambda: self.block_requested or not self.pacer.playing)
+        await self.freeze()
+
     async def _acknowledge(self, chunk: FrameChunk) -> None:
         """Tell the client under which of its acts a block is generated, if that has changed."""
         if chunk.input_id != self._applied:

@@ -47,7 +47,7 @@ RETRY_SECONDS = 2
 """After how many seconds a player who waits should ask again."""
 
 SETTLE_SECONDS = 5.0
-"""Time before a lost worker is replaced: its sessions come back first, on the other workers."""
+"""Time before a worker is replaced: its sessions go on first, on the other workers."""
 
 BACKOFF_SECONDS = 10.0
 """Time before a worker is started again after one of its world could not load it."""
@@ -83,7 +83,7 @@ class _WorldState:
     starting: dict[str, float] = field(default_factory=dict)  # workers, and since when
     failure: str = ""
     failed_at: float = float("-inf")
-    lost_at: float = float("-inf")  # a worker that was not drained
+    lost_at: float = float("-inf")  # a worker, or the first moment of its drain
     counted: tuple[int, int] = (0, 0)  # frames and stalls at the last look
     missed_share: float = 0.0
 
@@ -322,6 +322,7 @@ class Directory:
         report = self._table.get(worker)
         if report is not None:
             report.state = "draining"
+            self._worlds[report.world].lost_at = time.monotonic()
         with suppress(*actor_errors()):
             await answer(actor_named(worker).drain.remote(), PROBE_SECONDS)
 
