@@ -38,7 +38,7 @@ OUTSIDE = {
 
 ORIGIN = {site: path for path, site in OUTSIDE.items() if site != "index.md"}
 
-LINK = re.compile(r"(\]\()([^()#\s:]+)((?:#[^()\s]*)?\))")
+LINK = re.compile(r"(!?\[)([^\[\]]*)\]\(([^()#\s:]+)((?:#[^()\s]*)?)\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -54,19 +54,23 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Return a page whose links lead to the site's places instead of the repository's."""
+    """Return a page whose links lead to the site's places instead of the repository's.
+
+    A link to a file that the site lacks becomes the file's path.
+    """
     site = page.file.src_uri
     here = ORIGIN.get(site, f"docs/{site}")
 
     def rewritten(link: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(here), link[2]))
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(here), link[3]))
         if target in OUTSIDE:
             place = OUTSIDE[target]
         elif target.startswith("docs/"):
             place = target.removeprefix("docs/")
         else:
-            return link[0]
-        return link[1] + posixpath.relpath(place, posixpath.dirname(site) or ".") + link[3]
+            return f"{link[2]} (`{target}`)" if (ROOT / target).exists() else link[0]
+        relative = posixpath.relpath(place, posixpath.dirname(site) or ".")
+        return f"{link[1]}{link[2]}]({relative}{link[4]})"
 
     return LINK.sub(rewritten, markdown)
 

@@ -62,7 +62,7 @@ def fleet_options(arguments: dict[str, Any], secret: str) -> FleetOptions:
     except (msgspec.ValidationError, TypeError) as error:
         raise InputError(f"args of the application: {error}; fix args") from None
     if not worlds:
-        raise InputError("args of the application: name at least one world; fix args")
+        raise InputError("args of the application: name at least one world")
     if len(secret) < MIN_SECRET:
         raise InputError(
             f"{SECRET_VARIABLE}: set it to at least {MIN_SECRET} random characters, the same on "
