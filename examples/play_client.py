@@ -183,9 +183,13 @@ class PlayClient:
         except ConnectionClosed:
             return  # the next `_receive` returns to the session
 
-    def wait_for(self, kind: str) -> dict[str, Any]:
-        """Return the next control message of this kind; skip frames until then."""
-        while True:
+    def wait_for(self, kind: str, seconds: float = 120) -> dict[str, Any]:
+        """Return the next control message of this kind; skip frames until then.
+
+        Raises TimeoutError if none comes within `seconds`.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             received = self._receive()
             if isinstance(received, bytes):
                 kind_of_frame, *_, number, _ = HEADER.unpack_from(received)
@@ -197,6 +201,7 @@ class PlayClient:
             self.messages.append(message)
             if message["type"] == kind:
                 return message
+        raise TimeoutError(f"the server has sent no message {kind!r} for {seconds:.0f} s")
 
 
 def save_walk(url: str, folder: Path, count: int) -> str:

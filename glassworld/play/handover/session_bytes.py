@@ -37,7 +37,8 @@ MAX_BLOCKS = 10**6
 """A session of more blocks than this is refused: eleven days of the embedded world."""
 
 _LENGTH = struct.Struct("<Q")
-_FREE_NAMES = ("actions.", "noise.", "image.latents", "condition")  # their shapes are the session's
+_FREE_NAMES = ("actions.", "noise.", "recent.", "image.latents", "condition")
+"""The shapes of these tensors are the session's own: they grow with its age, or may be missing."""
 
 
 class LiveHeader(msgspec.Struct, forbid_unknown_fields=True):
