@@ -56,6 +56,7 @@ class Watched:
         return draw_keys(frames, *others)
 
 
+@pytest.mark.slow
 def test_run_keeps_no_more_than_two_blocks_of_frames(
     tmp_path: Path, release: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert not {"torch", "numpy", "PIL", "av", "rich", "typer"} & set(result.stdout.split())
 
 
+@pytest.mark.slow
 def test_starting_and_profiling_load_no_compiler(tmp_path: Path) -> None:
     code = (
         "import sys, glassworld\n"

@@ -88,6 +88,7 @@ def test_batch_of_sessions_of_different_age_equals_single_sessions(
     assert_same(batch.step(WALKS[:2])[1], expected[1][7])
 
 
+@pytest.mark.slow
 def test_batches_that_share_sessions_take_them_over() -> None:
     world = tiny.world()
     expected = [alone(world, index, 5) for index in range(3)]
@@ -149,8 +150,9 @@ def test_part_frees_the_storage_of_the_others() -> None:
 
 MIXED = [
     ({}, (0, 2)),  # the first block of one
-    ({"dit": {"window": 9}}, (2, 1, 5)),  # growing, growing, full; in time all are
-    ({"dit": {"window": 7, "sink": 2}}, (4, 0, 1, 4)),
+    # growing, growing, full; in time all are
+    pytest.param({"dit": {"window": 9}}, (2, 1, 5), marks=pytest.mark.slow),
+    pytest.param({"dit": {"window": 7, "sink": 2}}, (4, 0, 1, 4), marks=pytest.mark.slow),
     ({"frames_per_block": 1}, (0, 1, 3)),  # a decoder whose layers begin to remember
 ]
 

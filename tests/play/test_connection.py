@@ -87,6 +87,7 @@ def test_equal_seeds_give_equal_frames_and_keys_change_them(live: LiveServer) ->
     assert sessions[0][9:] != sessions[2][9:]
 
 
+@pytest.mark.slow
 def test_recording_with_a_rewind_replays_bit_for_bit(live: LiveServer, tmp_path: Path) -> None:
     world = tiny.world(frame_rate=RATE)
     with live.client() as client:

@@ -20,6 +20,7 @@ def test_frames_are_never_faster_than_the_frame_rate(live: LiveServer) -> None:
         assert time.monotonic() - started > 0.9  # how much slower depends on the machine
 
 
+@pytest.mark.slow
 def test_clients_whose_sockets_are_full_are_disconnected_and_slow_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -124,6 +124,7 @@ def stop(server: subprocess.Popen[str], codes: Sequence[int] = (0,)) -> str:
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_ctrl_c_during_a_capture_ends_the_server_normally(tmp_path: Path, blocks: int) -> None:
     write_release(tmp_path / "world")

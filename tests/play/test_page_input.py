@@ -56,6 +56,7 @@ def sent(page: Any) -> list[str]:
     return list(page.evaluate("sent.splice(0)"))
 
 
+@pytest.mark.slow
 def test_key_of_a_control_is_no_shortcut_on_any_layout(page: Any) -> None:
     record_actions(page)
     for code, key in (("KeyS", "r"), ("KeyJ", "t"), ("KeyD", "v"), ("KeyA", "f")):
@@ -75,6 +76,7 @@ def test_shortcuts_work_on_a_cyrillic_layout(page: Any) -> None:
     assert page.get_attribute("#record", "aria-pressed") == "true"
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_layout(browser: Any, live: LiveServer) -> None:
     for layout, keys, reset in ((AZERTY, "Z Q S D", "(R)"), (COLEMAK, "W A R D", "(P)")):
         pages = opened(browser, live, script=LAYOUT % layout)
@@ -112,6 +114,7 @@ def test_keys_move_the_world_while_the_select_has_the_focus(page: Any) -> None:
     assert page.evaluate("glassworld.controls.held.has('k')") is False
 
 
+@pytest.mark.slow
 def test_hidden_page_releases_the_keys_and_still_sends_pings(page: Any) -> None:
     page.keyboard.down("w")
     page.evaluate(
@@ -138,6 +141,7 @@ def touch(page: Any, kind: str, finger: int, key: str = "w") -> None:
     )
 
 
+@pytest.mark.slow
 def test_key_under_two_fingers_is_held_until_both_are_lifted(page: Any) -> None:
     touch(page, "pointerdown", 1)
     touch(page, "pointerdown", 2)
@@ -152,6 +156,7 @@ def test_key_under_two_fingers_is_held_until_both_are_lifted(page: Any) -> None:
     until(page, "glassworld.controls.keys.length === 0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reload", [False, True])
 def test_recording_is_offered_after_the_connection_was_lost(page: Any, reload: bool) -> None:
     page.keyboard.press("v")

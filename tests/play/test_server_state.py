@@ -47,6 +47,7 @@ def connect_and_leave(live: LiveServer, times: int) -> None:
     assert until(lambda: count_states() <= states)
 
 
+@pytest.mark.slow
 def test_clients_that_come_and_go_leave_nothing_behind(live: LiveServer) -> None:
     connect_and_leave(live, 40)
 

@@ -200,6 +200,7 @@ def test_profile_refuses_a_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]  # and nothing beside it
 
 
+@pytest.mark.slow
 def test_profile_prints_nothing(tmp_path: Path) -> None:
     program = "import sys, glassworld\nwith glassworld.profile(sys.argv[1]): pass"
     command = [sys.executable, "-c", program, str(tmp_path / "trace.json")]

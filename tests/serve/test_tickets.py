@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -34,14 +35,24 @@ def test_ticket_names_its_session_once() -> None:
         ("a.b.c", "malformed"),
         ("x" * 2000, "malformed"),
         ("é.é", "malformed"),
-        (Signer(b"other").ticket("s", "a"), "not issued here"),
-        (SIGNER.ticket("s", "b"), "another worker"),
-        (SIGNER.token("s", "a"), "token is no ticket"),
     ],
 )
 def test_ticket_that_is_not_good_is_refused(ticket: str, reason: str) -> None:
     with pytest.raises(TicketError, match=reason):
         TicketCheck(SIGNER, "a").accept(ticket)
+
+
+@pytest.mark.parametrize(
+    ("issue", "reason"),
+    [
+        (lambda: Signer(b"other").ticket("s", "a"), "not issued here"),
+        (lambda: SIGNER.ticket("s", "b"), "another worker"),
+        (lambda: SIGNER.token("s", "a"), "token is no ticket"),
+    ],
+)
+def test_ticket_for_something_else_is_refused(issue: Callable[[], str], reason: str) -> None:
+    with pytest.raises(TicketError, match=reason):
+        TicketCheck(SIGNER, "a").accept(issue())
 
 
 def test_changed_payload_is_refused() -> None:

@@ -26,6 +26,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[play.PlayServer]:
         yield play.PlayServer(process, live.port, 0.0)
 
 
+@pytest.mark.slow
 def test_players_are_measured_beside_clients_that_do_not_read(server: play.PlayServer) -> None:
     assert play.measure_beside_stuck(server, 1)["fps"] > 0
     figures = play.measure_players(server, 1)

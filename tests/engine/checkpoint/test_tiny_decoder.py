@@ -83,7 +83,7 @@ def test_a_file_that_does_not_fit_is_refused(weights: dict[str, Tensor], tmp_pat
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"hello world, these are no weights\n", "neither a zip file nor a pickle"),
+        (b"hello world, these are no weights\n", "is a text that begins 'hello world"),
         ({"decoder.22.bias": 3}, "not a plain dictionary of named tensors"),
         ({"decoder.22.bias": torch.tensor(1.0)}, r"decoder.22.bias \[\] instead of \[3\]"),
     ],

@@ -90,6 +90,7 @@ def test_answers_that_nobody_reads_are_not_kept(
         assert until(lambda: transport.get_write_buffer_size() < 200_000)
 
 
+@pytest.mark.slow
 def test_client_that_sends_nothing_loses_its_slot(
     live: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
