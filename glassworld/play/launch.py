@@ -64,11 +64,6 @@ def serve(options: PlayOptions) -> None:
     address = _address(options.host, listening.getsockname()[1], token)
     state, failures = ServerState(), list[Exception]()
 
-    def load() -> LoadedWorld:
-        loaded = open_world(options.load)
-        exempt_from_garbage_collection()
-        return loaded
-
     def on_loaded(failure: Exception | None) -> None:
         if failure is not None:
             failures.append(failure)
@@ -80,7 +75,9 @@ def serve(options: PlayOptions) -> None:
         console.print(f"ready after {time.perf_counter() - started:.1f} s; press Ctrl-C to stop")
 
     try:
-        server = http_server(create_app(state, load, token, on_loaded))
+        server = http_server(
+            create_app(state, lambda: world_to_serve(options.load), token, on_loaded)
+        )
         initialize_profiler()
         console.print(f"play at {address}", highlight=False, soft_wrap=True)
         if options.open_page:
@@ -91,6 +88,13 @@ def serve(options: PlayOptions) -> None:
         state.close()  # an early or a second Ctrl-C skips the application's own end
     if failures:
         raise failures[0]
+
+
+def world_to_serve(options: LoadOptions) -> LoadedWorld:
+    """Load a world for a process that does nothing but serve it."""
+    loaded = open_world(options)
+    exempt_from_garbage_collection()
+    return loaded
 
 
 def exempt_from_garbage_collection() -> None:

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, TypeVar
 from glassworld.play.app import create_app
 from glassworld.play.connection import PlayerConnection
 from glassworld.play.handover.suspended import pack_suspended, unpack_suspended
-from glassworld.play.launch import http_server
+from glassworld.play.launch import http_server, world_to_serve
 from glassworld.play.protocol import MovedMessage
-from glassworld.play.server_state import ServerState, open_world
+from glassworld.play.server_state import ServerState
 from glassworld.serve.journal import read_generations
 from glassworld.serve.options import FleetOptions, WorldOptions
 from glassworld.serve.players import Players
@@ -112,7 +112,7 @@ class FleetWorker:
             self._report.host = self._report.node if host in ("0.0.0.0", "::") else host
             self._report.port = listening.getsockname()[1]
             load = self._world.load
-            app = create_app(self._state, lambda: open_world(load), on_loaded=self._on_loaded)
+            app = create_app(self._state, lambda: world_to_serve(load), on_loaded=self._on_loaded)
             server = http_server(app, "critical")
             started.set_result(None)
         except BaseException as error:
