@@ -38,8 +38,9 @@ def generate_measured(arguments: list[str]) -> list[float]:
         resident.append(resident_megabytes())
         return draw_keys(*given)
 
-    generate.draw_keys = draw
-    assert main(["generate", *arguments]) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(generate, "draw_keys", draw)
+        assert main(["generate", *arguments]) == 0
     return resident
 
 
