@@ -218,6 +218,7 @@ def test_what_cannot_run_makes_no_folder(tmp_path: Path, release: list[str]) -> 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--accelerate", "layers"], ["--vae_compile_mode", "force"]])
 def test_compiling_where_nothing_can_be_kept(
     flags: list[str],

@@ -59,6 +59,7 @@ def listened_to(world: World, frames: int) -> Rollout:
         stop()
 
 
+@pytest.mark.slow
 def test_generate_decodes_all_blocks_but_the_first_beside_the_next(
     world: World, decoders: list[int]
 ) -> None:

@@ -39,7 +39,7 @@ class StopAfter:
         return self.count < 0
 
 
-@pytest.mark.parametrize("overlapped", [False, True])
+@pytest.mark.parametrize("overlapped", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_stopped_run_goes_on_as_if_it_had_not_stopped(
     world: World, tmp_path: Path, overlapped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_requests_at_the_same_time_are_generated_in_one_batch() -> None:
     asyncio.run(play())
 
 
+@pytest.mark.slow
 def test_players_who_join_rewind_or_leave_do_not_affect_the_others() -> None:
     world = tiny.world()
     expected = [generate_alone(world, index, 7) for index in range(3)]

@@ -51,6 +51,7 @@ def test_more_bytes_than_the_limit_delete_the_oldest_but_not_the_newest_recordin
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such file locks")
 def test_folder_of_a_killed_server_is_removed_by_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -66,6 +66,7 @@ def test_key_of_a_control_is_no_shortcut_on_any_layout(page: Any) -> None:
     until(page, "glassworld.controls.held.size === 0")
 
 
+@pytest.mark.slow
 def test_shortcuts_work_on_a_cyrillic_layout(page: Any) -> None:
     record_actions(page)
     press(page, "KeyR", "\u043a")
@@ -90,6 +91,7 @@ def test_labels_are_those_of_the_layout(browser: Any, live: LiveServer) -> None:
         assert next(pages, None) is None
 
 
+@pytest.mark.slow
 def test_space_and_enter_press_the_focused_button_and_keep_the_focus(page: Any) -> None:
     record_actions(page)
     page.focus("#reset")
@@ -104,6 +106,7 @@ def test_space_and_enter_press_the_focused_button_and_keep_the_focus(page: Any) 
     page.keyboard.press(" ")
 
 
+@pytest.mark.slow
 def test_keys_move_the_world_while_the_select_has_the_focus(page: Any) -> None:
     page.focus("#capture-blocks")
     page.keyboard.down("w")

@@ -82,7 +82,7 @@ def test_disk_that_is_full_keeps_the_earlier_frames(
         assert (tmp_path / "walk.mp4").is_file()
 
 
-@pytest.mark.parametrize("when", ["during", "end"])
+@pytest.mark.parametrize("when", ["during", pytest.param("end", marks=pytest.mark.slow)])
 def test_full_disk_ends_the_recording_with_a_notice_and_play_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:

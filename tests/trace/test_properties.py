@@ -307,7 +307,7 @@ def check_chunks(folder, threads, small_chunks):
 LONG = st.lists(st.lists(STEP, min_size=20, max_size=50), min_size=1, max_size=3)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=5, deadline=None, suppress_health_check=QUIET)
 @given(LONG)
 def test_every_figure_of_a_trace_in_chunks_is_that_of_the_whole(tmp_path, small_chunks, threads):
     check_chunks(tmp_path, threads, small_chunks)

@@ -15,7 +15,14 @@ from glassworld.engine.world import World
 from tests.support import tiny
 
 
-@pytest.mark.parametrize("dit", [{}, {"window": 9}, {"window": 7, "sink": 1}])
+@pytest.mark.parametrize(
+    "dit",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"window": 9}, marks=pytest.mark.slow),
+        {"window": 7, "sink": 1},
+    ],
+)
 def test_eager_world_makes_the_same_frames(dit: dict[str, int]) -> None:
     world = tiny.world(dit=dit)
     baseline = eager_world(world)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from glassworld.play.protocol import MAX_SESSION_BYTES
 from tests.support.live import RATE, LiveServer
 
@@ -16,6 +18,7 @@ def load(client: Any, data: bytes) -> None:
         client.socket.send(data[start : start + PART])
 
 
+@pytest.mark.slow
 def test_session_is_saved_and_goes_on_in_another_connection() -> None:
     with LiveServer(frame_rate=RATE) as live:
         with live.client() as client:

@@ -165,6 +165,7 @@ INVALID = [
 ]
 
 
+@pytest.mark.slow
 def test_bad_input_writes_no_traceback_and_few_lines(
     live: LiveServer, caplog: pytest.LogCaptureFixture, quick_closing: None
 ) -> None:

@@ -16,6 +16,7 @@ def analysis(tmp_path):
     return analyze(write(tmp_path / "run.json", RUN, config=None))
 
 
+@pytest.mark.slow
 def test_query_trace_joins_tags_and_gpu_operations(analysis):
     result = query_trace(
         analysis,
