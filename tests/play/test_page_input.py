@@ -102,7 +102,7 @@ def test_space_and_enter_press_the_focused_button_and_keep_the_focus(page: Any) 
     page.click("#reset")
     sent(page)
     page.keyboard.press(" ")
-    assert sent(page) == ["pause"]
+    assert set(sent(page)) == {"pause"}  # again once the new session has started, if it had not
     page.keyboard.press(" ")
 
 
