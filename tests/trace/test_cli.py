@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from glassworld.errors import InputError, TraceError
-from glassworld.trace.cli import SECTION_HELP
+from glassworld.trace.cli.report import SECTION_HELP
 from tests.support.traces import CpuTrace, GpuTrace, engine_run, invoke, write
 
 

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.compare import compare_runs
-from glassworld.trace.cli import SECTION_HELP, app
+from glassworld.trace.cli import app
+from glassworld.trace.cli.report import SECTION_HELP
 from glassworld.trace.timeline import merged
 from tests.support.paths import SHARED
 

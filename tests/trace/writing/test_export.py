@@ -7,7 +7,7 @@ import pytest
 
 from glassworld.errors import InputError, MissingExtraError, TraceError
 from glassworld.trace import analyze
-from glassworld.trace.cli import SUFFIXES
+from glassworld.trace.cli.export import SUFFIXES
 from glassworld.trace.writing.sql import query_trace
 from tests.support.other_formats import RUN, write_nsight
 from tests.support.traces import invoke, write

@@ -1,0 +1,129 @@
+"""The commands that take several traces: comparison, baselines and ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glassworld.errors import InputError
+from glassworld.trace.cli.options import (
+    TOOLS,
+    Json,
+    TracePath,
+    check_output,
+    load_analysis,
+    print_json,
+)
+
+app = typer.Typer()
+
+
+@app.command("compare", rich_help_panel=TOOLS)
+def compare_command(
+    before: TracePath,
+    after: TracePath,
+    fail_over: Annotated[
+        str | None, typer.Option(help="Exit with 1 if a tag became slower by more, e.g. 5%.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown for a pull request.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what changed between two runs, tag by tag, with the noise.
+
+    Either may be the name of a baseline: see `glassworld trace baseline`.
+
+    A tag is called slower only if its median moved by more than three standard errors, which are
+    estimated from its repeated instances.
+
+    Example: `glassworld trace compare before.json after.json --fail-over 5%`
+    """
+    from rich.console import Console
+
+    from glassworld.trace.analyzers.compare import compare_runs
+    from glassworld.trace.report.markdown import comparison_markdown
+    from glassworld.trace.report.terminal import show_comparison
+    from glassworld.trace.writing.baselines import trace_or_baseline
+
+    share = _share(fail_over) if fail_over is not None else None
+    comparison = compare_runs(*(load_analysis(trace_or_baseline(path)) for path in (before, after)))
+    if json:
+        print_json(comparison.changes)
+    elif markdown:
+        typer.echo(comparison_markdown(comparison))
+    else:
+        show_comparison(Console(), comparison)
+    worse = comparison.regressions(share) if share is not None else []
+    if worse:
+        names = ", ".join(list(dict.fromkeys(change.path[-1] for change in worse))[:5])
+        typer.echo(f"slower by more than {fail_over}: {names}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command("baseline", rich_help_panel=TOOLS)
+def baseline_command(
+    name: Annotated[
+        str | None, typer.Argument(help="The name, such as main. Default: list all.")
+    ] = None,
+    trace: Annotated[Path | None, typer.Argument(help="The trace to keep a copy of.")] = None,
+) -> None:
+    """Keep a trace under a name, to compare later runs with; or list the names.
+
+    Example: `glassworld trace baseline main trace.json`, then
+    `glassworld trace compare main new.json --markdown`
+    """
+    from glassworld.trace.writing.baselines import baseline_names, keep_trace
+
+    if name is None:
+        typer.echo("\n".join(baseline_names()) or "There are no baselines.")
+    elif trace is None:
+        raise InputError(f"{name}: name the trace to keep as this baseline, after its name")
+    else:
+        typer.echo(f"Kept as {name}: {keep_trace(name, trace)}")
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text.rstrip("% ")) / 100
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise InputError(f"--fail-over {text}: must be a percentage such as 5%")
+    return value
+
+
+@app.command("merge", rich_help_panel=TOOLS)
+def merge_command(
+    traces: Annotated[list[Path], typer.Argument(help="One trace per rank, rank 0 first.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The trace to write.")] = Path(
+        "merged_trace.json"
+    ),
+    json: Json = False,
+) -> None:
+    """Merge the traces of several ranks on one clock, and show which rank waits.
+
+    Example: `glassworld trace merge rank0.json rank1.json -o both.json`
+    """
+    from rich.console import Console
+
+    from glassworld.trace.analyzers.ranks import align_ranks, merge_ranks
+    from glassworld.trace.report.terminal import table
+
+    check_output(output, *traces)
+    ranks = align_ranks(traces)
+    count = merge_ranks(traces, output, ranks)
+    if json:
+        print_json(ranks)
+        return
+    columns = ("rank", "clock offset ms", "collectives", "ms in them", "waited ms")
+    rows = [
+        (f"{r.rank} {r.path}", r.offset_ms, r.collectives, r.collective_ms, r.waited_ms)
+        for r in ranks
+    ]
+    Console().print(table("Waits between ranks", columns, rows))
+    if not all(rank.collectives for rank in ranks):
+        typer.echo("Not all ranks have collectives: the merged traces start at the same time.")
+    typer.echo(f"{count:,} events: {output}")

@@ -1,0 +1,250 @@
+"""The commands that show the analysis of one trace: all of it, or one section."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glassworld.trace.cli.options import (
+    PARTS,
+    GraphCapture,
+    Json,
+    Most,
+    TagName,
+    TagsOnly,
+    TracePath,
+    check_output,
+    load_analysis,
+    print_json,
+    print_section,
+    row_limit,
+)
+
+app = typer.Typer()
+
+
+@app.command("report")
+def report_command(
+    trace: TracePath,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Where to write the page. Default: beside the trace."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the whole analysis to this JSON file.")
+    ] = None,
+    graph_capture: GraphCapture = None,
+) -> None:
+    """Show the whole analysis of a trace in the terminal, and write it as one offline page.
+
+    Example: `glassworld trace report outputs/profile_trace.json --json analysis.json`
+    """
+    from rich.console import Console
+
+    from glassworld.trace.report.html.page import page_path, write_page
+    from glassworld.trace.report.json_export import write_json
+    from glassworld.trace.report.terminal import show_report
+
+    page = html or page_path(trace)
+    check_output(page, trace)
+    if json:
+        check_output(json, trace, page)
+    analysis = load_analysis(trace, graph_capture=graph_capture)
+    write_page(page, analysis)  # first: somebody reading in a pager may leave it early
+    if json:
+        write_json(json, analysis)
+    console = Console()
+    show_report(console, analysis)
+    console.print()
+    if json:
+        console.print(f"Analysis: {json}", soft_wrap=True, markup=False)
+    console.print(f"Report: {page}", soft_wrap=True, markup=False)
+
+
+@app.command("top")
+def top_command(
+    trace: TracePath,
+    most: Most = None,
+    tags_only: TagsOnly = False,
+    graph_capture: GraphCapture = None,
+    json: Json = False,
+) -> None:
+    """Show the slowest tags by self time, and what is slow where tags do not explain a run.
+
+    Example: `glassworld trace top outputs/profile_trace.json -n 5`
+    """
+    from glassworld.trace.analyzers.execution import tags_explain
+    from glassworld.trace.report.sections import SLOWEST, section
+
+    analysis = load_analysis(trace, tags_only, graph_capture)
+    rows = row_limit(most, json)
+    tags = bool(SLOWEST.rows(analysis))
+    if tags or tags_only:
+        print_section(SLOWEST, analysis, json, rows)
+    if not tags_only and (not tags or not (json or tags_explain(analysis))):
+        print_section(section("slowest"), analysis, json, rows)
+
+
+@app.command("advice", rich_help_panel=PARTS)
+def advice_command(
+    trace: TracePath, graph_capture: GraphCapture = None, json: Json = False
+) -> None:
+    """Show what to change, with the evidence.
+
+    Each finding has the tag, the number, its threshold, the change and the most it can gain.
+    An empty list is a good result.
+
+    Example: `glassworld trace advice outputs/profile_trace.json`
+    """
+    from rich.console import Console
+
+    from glassworld.trace.report.terminal import show_findings
+    from glassworld.trace.rules.rule import advise
+
+    findings = advise(load_analysis(trace, graph_capture=graph_capture))
+    if json:
+        print_json(findings)
+    else:
+        show_findings(Console(), findings)
+
+
+SECTION_HELP = {
+    "stages": """Show the time of each stage.
+
+    The stages of a run, or the outermost tags of another program: time and share.""",
+    "slowest": """Show what is slow by modules or operators.
+
+    Modules of the Python stacks by self time; without any, operators, or kernels.""",
+    "blocks": """Show the time of each block and its parts.
+
+    Steps, encoding, update and decode of each block. Outliers and drift are named.""",
+    "steps": """Compare the denoising steps.
+
+    Each step over all blocks; whether the first is slower, by how much and why.""",
+    "training": """Show the forward pass, backward pass and optimizer of each training step.
+
+    CPU time, GPU busy and idle time of each; the three parts add up to the step.""",
+    "serving": """Show the steps of a serving engine.
+
+    The steps of vLLM and SGLang by kind: prefill, decode or both. Outliers are marked.""",
+    "model": """Show the parts of the diffusion model.
+
+    Embeddings, the kinds of attention, feed-forward and head: time and share.""",
+    "decoder": """Show the parts of the VAE decoder.
+
+    Conv1, middle, upsampling and head, over all frames.""",
+    "update": """Show the cost of the KV-cache update.
+
+    It is one more pass of the network after the denoising steps of each block.""",
+    "expected": """Compare measured with expected times.
+
+    Expected times follow from the run's configuration and this machine's peak rates
+    (`glassworld bench peak-rates`). The reference breakdown (50 steps) stands beside them.""",
+    "roofline": """Show how close each tag comes to the machine's peak rates.
+
+    FLOP/s reached, FLOPs per byte, and the FLOP/s attainable at that intensity.""",
+    "memory": """Show the memory of each tag.
+
+    The peak while it ran, and what it left allocated, from the allocator's own record.""",
+}
+"""The help of the commands that print one section of the report."""
+
+
+def _add_section_command(name: str) -> None:
+    def command(trace: TracePath, graph_capture: GraphCapture = None, json: Json = False) -> None:
+        from glassworld.trace.report.sections import section
+
+        print_section(section(name), load_analysis(trace, graph_capture=graph_capture), json)
+
+    example = f"\n\n    Example: `glassworld trace {name} outputs/profile_trace.json`"
+    app.command(name, help=SECTION_HELP[name] + example, rich_help_panel=PARTS)(command)
+
+
+for _name in ("stages", "slowest", "blocks", "steps", "training", "serving", "model"):
+    _add_section_command(_name)
+
+
+@app.command("ops", rich_help_panel=PARTS)
+def operators_command(
+    trace: TracePath,
+    tag: TagName = None,
+    most: Most = None,
+    graph_capture: GraphCapture = None,
+    json: Json = False,
+) -> None:
+    """Show the operators that a tag calls.
+
+    Calls, CPU and GPU time. Shares count only calls that no other operator made, so they add up.
+
+    Example: `glassworld trace ops outputs/profile_trace.json DiT_Self_Attention`
+    """
+    from glassworld.trace.analyzers.operators import launched_by_operators, operator_rows
+    from glassworld.trace.report.sections import section
+
+    shown = replace(
+        section("ops"),
+        title=f"Operators of {tag or 'the whole trace'}",
+        rows=lambda analysis: operator_rows(analysis, tag),
+        remarks=lambda analysis: launched_by_operators(analysis, tag),
+    )
+    print_section(
+        shown, load_analysis(trace, graph_capture=graph_capture), json, row_limit(most, json)
+    )
+
+
+@app.command("kernels", rich_help_panel=PARTS)
+def kernels_command(
+    trace: TracePath,
+    tag: TagName = None,
+    most: Most = None,
+    graph_capture: GraphCapture = None,
+    json: Json = False,
+) -> None:
+    """Show the kernels that a tag runs on the GPU.
+
+    Kernels, copies and fills by name, each with the sum of its durations.
+
+    Example: `glassworld trace kernels outputs/profile_trace.json VAE_Decode`
+    """
+    from glassworld.trace.analyzers.operators import kernel_rows
+    from glassworld.trace.report.sections import section
+
+    shown = replace(
+        section("kernels"),
+        title=f"GPU kernels of {tag or 'the whole trace'}",
+        rows=lambda analysis: kernel_rows(analysis, tag),
+    )
+    print_section(
+        shown, load_analysis(trace, graph_capture=graph_capture), json, row_limit(most, json)
+    )
+
+
+for _name in ("decoder", "update", "expected", "roofline"):
+    _add_section_command(_name)
+
+
+@app.command("gaps", rich_help_panel=PARTS)
+def gaps_command(
+    trace: TracePath,
+    most: Most = None,
+    graph_capture: GraphCapture = None,
+    json: Json = False,
+) -> None:
+    """Show where the GPU idles, and what the CPU did meanwhile.
+
+    The longest gaps without GPU work, and what the CPU did until the launch that ended each.
+
+    Example: `glassworld trace gaps outputs/profile_trace.json -n 5`
+    """
+    from glassworld.trace.report.sections import section
+
+    shown = section("gaps")
+    print_section(
+        shown, load_analysis(trace, graph_capture=graph_capture), json, row_limit(most, json)
+    )
+
+
+_add_section_command("memory")
