@@ -53,7 +53,7 @@ WITH_FALLBACK = {
     "engine/runtime/threads.py": {"os.register_at_fork"},
     "info.py": {"/proc/cpuinfo", "os.getloadavg", "os.sched_getaffinity"},
     "play/block_scheduler.py": {"ctypes.CDLL", "malloc_trim"},
-    "play/capture.py": {"os.WNOHANG", "os.fork", "signal.SIGKILL"},
+    "play/traces/block_capture.py": {"os.WNOHANG", "os.fork", "signal.SIGKILL"},
     "play/downloads.py": {"fcntl.LOCK_EX", "fcntl.LOCK_NB", "fcntl.flock", "os.getuid"},
     "play/limits/decoder.py": {
         "os.nice",

@@ -15,7 +15,6 @@ from starlette.websockets import WebSocketDisconnect
 from glassworld.engine.actions.track import Action
 from glassworld.errors import InputError
 from glassworld.play import protocol
-from glassworld.play.capture import MAX_EVENTS, BlockCapture
 from glassworld.play.client_socket import ClientSocket
 from glassworld.play.downloads import offer_capture
 from glassworld.play.frame_streamer import FrameStreamer
@@ -25,6 +24,7 @@ from glassworld.play.handover.upload import SessionUpload, offer_session
 from glassworld.play.live_session import BlockResult, LiveSession, PlayerInput
 from glassworld.play.recording import write_failure
 from glassworld.play.server_state import ServerState
+from glassworld.play.traces.block_capture import MAX_EVENTS, BlockCapture
 
 logger = logging.getLogger("glassworld.play")
 

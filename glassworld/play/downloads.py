@@ -16,7 +16,6 @@ from typing import IO, NamedTuple
 
 from glassworld.errors import InputError
 from glassworld.files import write_file
-from glassworld.play.capture import BlockCapture
 from glassworld.play.protocol import CapturedMessage, RecordingMessage
 from glassworld.play.recording import (
     ACTIONS_NAME,
@@ -27,6 +26,7 @@ from glassworld.play.recording import (
     Recording,
     write_failure,
 )
+from glassworld.play.traces.block_capture import BlockCapture
 
 logger = logging.getLogger("glassworld.play")
 

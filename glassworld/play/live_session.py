@@ -20,7 +20,6 @@ from glassworld.engine.session import Session
 from glassworld.engine.state import SessionState
 from glassworld.engine.world import World
 from glassworld.errors import InputError
-from glassworld.play.capture import BlockCapture
 from glassworld.play.images import StartImage
 from glassworld.play.recording import (
     EmptyRecordingError,
@@ -30,6 +29,7 @@ from glassworld.play.recording import (
     action_script,
     write_failure,
 )
+from glassworld.play.traces.block_capture import BlockCapture
 from glassworld.profiling.stage_timer import StageTime
 
 Frames = npt.NDArray[np.uint8]

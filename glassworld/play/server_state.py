@@ -17,11 +17,11 @@ from glassworld.engine.checkpoint.locate import locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.world import World
 from glassworld.play.block_scheduler import BlockScheduler, DeviceThread
-from glassworld.play.capture import BlockCapture
 from glassworld.play.downloads import DownloadStore, RecordingStore
 from glassworld.play.handover.suspended import SessionKeeper
 from glassworld.play.images import StartImage, load_gallery
 from glassworld.play.limits.decoder import ImageDecoder
+from glassworld.play.traces.block_capture import BlockCapture
 
 SLOTS = 4
 """Players at a time. Each needs the caches of a session and a share of the device."""

@@ -22,9 +22,9 @@ from glassworld.engine.actions.track import Action
 from glassworld.engine.media.images import Frames
 from glassworld.engine.world import World
 from glassworld.play.block_scheduler import BlockRequest, BlockScheduler, DeviceThread
-from glassworld.play.capture import BlockCapture
 from glassworld.play.images import StartImage
 from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
+from glassworld.play.traces.block_capture import BlockCapture
 from tests.support import tiny
 
 INPUTS = [

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from glassworld.errors import InputError
-from glassworld.play.capture import BlockCapture, save_in_child
+from glassworld.play.traces.block_capture import BlockCapture, save_in_child
 from glassworld.profiling.capture import Capture, save_trace
 from tests.support.disk import fill, small_disk
 from tests.support.live import RATE, LiveServer, until
@@ -71,7 +71,7 @@ class EndsInForks:
 def test_trace_is_written_here_if_the_fork_fails(
     seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glassworld.play.capture.CHILD_SECONDS", 0.5)
+    monkeypatch.setattr("glassworld.play.traces.block_capture.CHILD_SECONDS", 0.5)
     save_in_child(EndsInForks(seconds), tmp_path / "trace.json")
     assert (tmp_path / "trace.json").read_text(encoding="utf-8") == "{}"
 

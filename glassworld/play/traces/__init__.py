@@ -1,0 +1,1 @@
+"""Traces of live play: captures that a player asks for, and their files."""
