@@ -76,6 +76,10 @@ class ClientSocket:
         async with asyncio.timeout(SEND_TIMEOUT):
             await self._socket.send_text(protocol.encode_message(message))
 
+    async def send_notice(self, text: str) -> None:
+        """Send a text for the player; the session continues."""
+        await self.send_message(protocol.NoticeMessage(text))
+
     async def send_frame(self, message: bytes) -> None:
         """Send a binary message: a frame header and an encoded image."""
         async with asyncio.timeout(SEND_TIMEOUT):

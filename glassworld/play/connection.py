@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -16,7 +14,6 @@ from glassworld.engine.actions.track import Action
 from glassworld.errors import InputError
 from glassworld.play import protocol
 from glassworld.play.client_socket import ClientSocket
-from glassworld.play.downloads import offer_capture
 from glassworld.play.frame_streamer import FrameStreamer
 from glassworld.play.handover.session_bytes import unpack_untrusted
 from glassworld.play.handover.suspended import Admission, SuspendedSession, pack_suspended
@@ -24,9 +21,7 @@ from glassworld.play.handover.upload import SessionUpload, offer_session
 from glassworld.play.live_session import BlockResult, LiveSession, PlayerInput
 from glassworld.play.recording import write_failure
 from glassworld.play.server_state import ServerState
-from glassworld.play.traces.block_capture import MAX_EVENTS, BlockCapture
-
-logger = logging.getLogger("glassworld.play")
+from glassworld.play.traces.session_capture import SessionCapture
 
 NORMAL_CLOSURE = 1000
 
@@ -46,9 +41,6 @@ FREEZE_SECONDS = 10.0
 
 FAREWELL_SECONDS = 10.0
 """How long a client may take to leave for the server that its session has moved to."""
-
-MAX_IDLE_SECONDS, CHECK_SECONDS = 10.0, 0.5
-"""A capture ends if its session generates nothing for so long: there is one profiler for all."""
 
 
 class PlayerConnection:
@@ -70,7 +62,7 @@ class PlayerConnection:
         self.images = {str(index): image for index, image in enumerate(state.images)}
         self._last_start = ("0", state.world.spec.seed)  # image id and seed
         self._recording: tuple[LiveSession, str] | None = None  # that runs, and its key
-        self._capture_of_session: BlockCapture | None = None
+        self._capture = SessionCapture(state, self.streamer, socket)
         self._uploading: asyncio.Task[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._background_tasks: set[asyncio.Task[None]] = set()
@@ -142,11 +134,11 @@ class PlayerConnection:
                 else:
                     await self._handle(message)
             except InputError as error:
-                await self._notice(str(error))
+                await self.socket.send_notice(str(error))
             except TimeoutError:
                 raise  # the client does not read
             except OSError as error:  # such as a full disk
-                await self._notice(f"The server cannot do that: {write_failure(error)}.")
+                await self.socket.send_notice(f"The server cannot do that: {write_failure(error)}.")
             self.streamer.notify()
 
     async def _handle(self, message: protocol.ClientMessage) -> None:
@@ -175,7 +167,7 @@ class PlayerConnection:
             case protocol.RecoverMessage():
                 self._recover(message)
             case protocol.CaptureMessage():
-                await self._capture(message)
+                await self._start_capture(message.blocks)
             case protocol.JoinMessage():
                 await self._join(message)
             case protocol.SaveMessage():
@@ -199,7 +191,7 @@ class PlayerConnection:
                 data, "your image", spec.height, spec.width
             )
         except InputError as error:
-            await self._notice(str(error))
+            await self.socket.send_notice(str(error))
             return
         self.socket.charge_pixels(pixels)
         self.images[UPLOAD] = image
@@ -246,9 +238,11 @@ class PlayerConnection:
         try:
             await work
         except InputError as error:
-            await self._notice(str(error))
+            await self.socket.send_notice(str(error))
         except OSError as error:
-            await self._notice(f"The session could not be written: {write_failure(error)}.")
+            await self.socket.send_notice(
+                f"The session could not be written: {write_failure(error)}."
+            )
 
     async def _save(self, session: LiveSession) -> None:
         await self.socket.send_message(
@@ -328,9 +322,7 @@ class PlayerConnection:
                     return None
                 if self._recording is not None:
                     self._stop_recording()
-                if self._capture_of_session is not None:
-                    await self.state.device_thread.run(self.streamer.session.discard_capture)
-                    self._release_capture(self._capture_of_session)
+                await self._capture.discard(self.streamer.session)
                 suspended, self.streamer.session = self._suspended(), None
                 return suspended
         return None
@@ -344,7 +336,7 @@ class PlayerConnection:
         """Whether the session can go to another server now: neither recorded nor captured."""
         transferring = self._transferring is not None and not self._transferring.done()
         busy = transferring or self._session_upload is not None or self._moved
-        recorded = self._recording is not None or self._capture_of_session is not None
+        recorded = self._recording is not None or self._capture.is_running
         return self.streamer.session is not None and not busy and not recorded
 
     async def move(self, ship: Callable[[bytes], Awaitable[protocol.MovedMessage]]) -> None:
@@ -389,7 +381,7 @@ class PlayerConnection:
             self._recording = session, key
             await self.socket.send_message(protocol.RecordingMessage(on=True, key=key))
         elif self._recording is None:
-            await self._notice("nothing has been recorded yet")
+            await self.socket.send_notice("nothing has been recorded yet")
             await self.socket.send_message(protocol.RecordingMessage(on=False))
         else:
             self._run_in_background(self._send_recording(self._stop_recording()))
@@ -413,61 +405,29 @@ class PlayerConnection:
         try:
             message = await self.state.recordings.message(key)
         except InputError as error:
-            await self._notice(str(error))
+            await self.socket.send_notice(str(error))
             message = protocol.RecordingMessage(on=False, key=key)
         await self.socket.send_message(message)
 
-    async def _capture(self, message: protocol.CaptureMessage) -> None:
+    async def _start_capture(self, blocks: int) -> None:
         session = self.streamer.current_session()
-        if self.state.capture is not None:
-            raise InputError("a capture is already running; wait until it is done")
-        path = self.state.downloads.new_path("trace.json.gz")
-        limit = MAX_EVENTS if self.state.slots_taken > 1 else None
-        capture = BlockCapture(path, message.blocks, limit)
-        self.state.capture = self._capture_of_session = capture
-        await self.state.device_thread.run(lambda: session.capture(capture))
-        self._run_in_background(self._end_idle_capture(session, capture))
-
-    async def _end_idle_capture(self, session: LiveSession, capture: BlockCapture) -> None:
-        """End the capture if its session stops generating, so that others may capture."""
-        active_at = time.monotonic()
-        while time.monotonic() - active_at < MAX_IDLE_SECONDS:
-            await asyncio.sleep(CHECK_SECONDS)
-            if self._capture_of_session is not capture:
-                return
-            if self.streamer.block_requested:
-                active_at = time.monotonic()
-        await self.state.device_thread.run(session.discard_capture)
-        if self._capture_of_session is capture:  # the device thread may just have finished it
-            self._release_capture(capture)
-            await self._notice("The capture ended without its blocks, because play is paused.")
-
-    def _release_capture(self, capture: BlockCapture) -> None:
-        """Let others capture."""
-        if self._capture_of_session is capture:
-            self._capture_of_session = None
-        if self.state.capture is capture:
-            self.state.capture = None
+        capture = await self._capture.start(session, blocks)
+        self._run_in_background(self._capture.end_if_idle(session, capture))
 
     async def _after_block(self, session: LiveSession, block: BlockResult) -> None:
         if block.recording_end is not None:
-            await self._notice(block.recording_end)
+            await self.socket.send_notice(block.recording_end)
             if self._recording is not None and self._recording[0] is session:
                 self._run_in_background(self._send_recording(self._stop_recording()))
         if block.capture is not None:
-            self._capture_of_session = None  # from here on, it ends with its export
-            self._run_in_background(self._send_capture(block.capture))
+            self._run_in_background(self._capture.finish(block.capture))
 
     def _end_session(self) -> str | None:
         """Close the session; return the key of its recording, if one was running."""
         recording_key = self._stop_recording() if self._recording is not None else None
         self.streamer.end_session()
-        if self._capture_of_session is not None:
-            self._release_capture(self._capture_of_session)
+        self._capture.release()
         return recording_key
-
-    async def _notice(self, text: str) -> None:
-        await self.socket.send_message(protocol.NoticeMessage(text))
 
     def _run_in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work` while play continues; cancel it when the client leaves."""
@@ -475,22 +435,6 @@ class PlayerConnection:
         self._background_tasks.add(task)
         task.add_done_callback(self._background_tasks.discard)
         return task
-
-    async def _send_capture(self, capture: BlockCapture) -> None:
-        try:
-            message = await offer_capture(
-                self.state.downloads, capture, lambda: self._release_capture(capture)
-            )
-        except Exception as error:  # as above
-            logger.warning("a capture could not be written: %s", error)
-            await self._notice(f"The capture could not be written: {write_failure(error)}.")
-            return
-        await self.socket.send_message(message)
-        if capture.blocks < capture.requested:
-            await self._notice(
-                f"The trace has {capture.blocks} of {capture.requested} blocks: "
-                "a longer one would stop the frames of the other players."
-            )
 
 
 def _has_failed(tasks: list[asyncio.Task[Any]]) -> bool:

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 from glassworld.errors import InputError
 from glassworld.files import write_file
-from glassworld.play.protocol import CapturedMessage, RecordingMessage
+from glassworld.play.protocol import RecordingMessage
 from glassworld.play.recording import (
     ACTIONS_NAME,
     IMAGE_NAME,
@@ -26,7 +26,6 @@ from glassworld.play.recording import (
     Recording,
     write_failure,
 )
-from glassworld.play.traces.block_capture import BlockCapture
 
 logger = logging.getLogger("glassworld.play")
 
@@ -163,7 +162,7 @@ def _key_of(address: str | None) -> str:
     return (address or "").removeprefix(URL_FOLDER)
 
 
-async def _in_thread(work: Callable[[], None], *paths: Path) -> None:
+async def write_in_thread(work: Callable[[], None], *paths: Path) -> None:
     """Write `paths` by `work` in a thread; delete them if it fails or the player has left."""
 
     def delete(_: object) -> None:
@@ -198,7 +197,7 @@ async def offer_recording(
         write_file(actions, finished.script.encode())
         write_file(image, finished.start_image.png())
 
-    await _in_thread(write, video, actions, image)
+    await write_in_thread(write, video, actions, image)
     return RecordingMessage(
         on=False,
         frames=frames,
@@ -314,53 +313,3 @@ class RecordingStore:
         if isinstance(message, RecordingMessage) and not recording.delivered:
             for address in (message.video, message.actions, message.picture):
                 self._downloads.withdraw(address)
-
-
-async def offer_capture(
-    downloads: DownloadStore, capture: BlockCapture, on_exported: Callable[[], None]
-) -> CapturedMessage:
-    """Write the trace of a finished capture, make its report and offer both.
-
-    Calls `on_exported` when the profiler is free again, also after a failure. Raises `InputError`
-    if the trace cannot be written.
-    """
-    trace, report = capture.path, downloads.new_path("report.html")
-
-    def export() -> None:
-        try:
-            capture.export()
-        finally:
-            loop.call_soon_threadsafe(on_exported)
-
-    loop = asyncio.get_running_loop()
-    await _in_thread(export, trace)
-    try:
-        await _write_report(trace, report)
-    except BaseException:
-        for path in (trace, report):
-            path.unlink(missing_ok=True)
-        raise
-    report_url = None
-    if report.is_file():
-        report_url = downloads.offer(report, "report.html", "text/html")
-    return CapturedMessage(downloads.offer(trace, "trace.json.gz", "application/gzip"), report_url)
-
-
-async def _write_report(trace: Path, report: Path) -> None:
-    """Make the report of a trace in another process, at low priority where there is `nice`.
-
-    Parsing a large trace takes minutes of pure Python, which would delay the frames.
-    """
-    command = [sys.executable, "-m", "glassworld", "trace", "report", str(trace)]
-    command += ["--html", str(report)]
-    if nice := shutil.which("nice"):
-        command = [nice, *command]
-    quiet = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=quiet, stdout=quiet, stderr=quiet
-    )
-    try:
-        await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()

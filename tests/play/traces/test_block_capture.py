@@ -108,7 +108,7 @@ def test_capture_of_a_paused_session_ends_by_itself(
         client.send("capture", blocks=8)
         list(client.frames(30))
         client.send("pause")
-        monkeypatch.setattr("glassworld.play.connection.MAX_IDLE_SECONDS", 0.5)
+        monkeypatch.setattr("glassworld.play.traces.session_capture.MAX_IDLE_SECONDS", 0.5)
         assert "paused" in client.wait_for("notice")["text"]
         assert is_free(server)
         client.send("resume")
@@ -159,7 +159,7 @@ def test_capture_beside_other_players_is_limited_by_its_events(
         pass  # by another process, which takes long on a busy machine
 
     monkeypatch.setattr(Capture, "event_count", property(count))
-    monkeypatch.setattr("glassworld.play.downloads._write_report", no_report)
+    monkeypatch.setattr("glassworld.play.traces.offered_trace._write_report", no_report)
     with server.client() as client, server.client():
         client.start()
         client.send("capture", blocks=8)
