@@ -1,0 +1,95 @@
+"""The site and the play page can be used by everybody, and the check notices where not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.accessibility import accessibility_flaws, watch_console
+from tests.support.live import LiveServer
+from tests.support.page import opened, until
+
+FLAWED = """<!doctype html><title> </title>
+<style>body { background: white; color: #111; margin: 0 } .quiet:focus { outline: none }</style>
+<p style="color: #999">pale</p>
+<p style="color: #888; font-size: 30px">pale but large</p>
+<p style="background: linear-gradient(#333, #eee)">dark on dark</p>
+<div style="position: relative"><canvas width="300" height="40"></canvas><b
+  style="position: absolute; left: 0; top: 0; background: rgba(255, 255, 255, .2)">above</b></div>
+<p><img src="data:,"></p>
+<p style="width: 1500px">wide</p>
+<button class="quiet">unseen</button>
+<button tabindex="-1">unreached</button>
+<span style="cursor: pointer">mouse</span>
+<p><input type="text"></p>
+<script>console.error("broken")</script>
+"""
+GOOD = """<!doctype html><html lang="en"><title>good</title>
+<style>body { background: white; color: #111 }</style>
+<main><p style="color: #767676">just enough</p><img alt="a dot" src="data:,">
+<button disabled style="color: #ddd">off</button><button>on</button>
+<label>Name <input></label><a href="#x">more</a></main></html>
+"""
+
+
+@pytest.mark.slow
+def test_check_finds_every_flaw(browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    errors = watch_console(page)
+    page.set_content(FLAWED)
+    flaws = accessibility_flaws(page)
+    page.close()
+    assert errors == ["broken"]
+    for part in (
+        "no lang",
+        "no title",
+        "no alt text: data:,",
+        "1500 pixels wide, of 1280",
+        'contrast 2.85 of 4.5 for "pale"',
+        'for "dark on dark"',
+        'for "above"',
+        "no visible focus: <button",
+        "not reached by Tab: <button",
+        "only for the mouse: <span",
+        "no name: textbox",
+        "no name: image",
+    ):
+        assert sum(part in flaw for flaw in flaws) == 1, (part, flaws)
+    assert len(flaws) == 12, flaws
+
+
+@pytest.mark.slow
+def test_check_finds_nothing_on_a_good_page(browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    errors = watch_console(page)
+    page.set_content(GOOD)
+    assert accessibility_flaws(page) == []
+    page.close()
+    assert errors == []
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[LiveServer]:
+    with LiveServer(frame_rate=24) as running:
+        yield running
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_play_page_is_usable_by_everybody(browser: Any, live: LiveServer, width: int) -> None:
+    size = {"width": width, "height": 844}
+    for page in opened(browser, live, viewport=size, reduced_motion="reduce"):
+        errors = watch_console(page)
+        assert accessibility_flaws(page, pointer_only=".pad span") == []  # WASD does the same
+        page.keyboard.press("v")
+        until(page, "glassworld.state.recording !== null")
+        page.wait_for_timeout(600)
+        page.keyboard.press("v")
+        page.wait_for_selector(".result")
+        assert accessibility_flaws(page, pointer_only=".pad span") == []
+        page.keyboard.press("?")
+        assert page.locator("#help").is_visible()
+        assert accessibility_flaws(page, pointer_only=".pad span") == []
+        assert errors == []
