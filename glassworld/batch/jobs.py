@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ import msgspec
 
 from glassworld.engine.actions.files import (
     MAX_FRAMES,
+    SUFFIXES,
     RecordedNoise,
     covered_frames,
     load_actions,
@@ -83,15 +85,17 @@ class JobReader:
         Raises `InputError` for the first malformed row, with its line, field and reason.
         """
         try:
-            lines = self._path.read_text(encoding="utf-8-sig").splitlines()
+            text = self._path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"{self._path}: cannot be read as text: {reason}") from None
-        jobs = [self._prepare(*row) for row in enumerate(lines, 1) if row[1].strip()]
-        if not jobs:
+        # Not `splitlines`: JSON strings may hold some of the characters that it splits at.
+        rows = [row for row in enumerate(text.split("\n"), 1) if row[1].strip()]
+        if not rows:
             raise InputError(f"{self._path}: has no jobs; write one JSON object per line")
-        if len(jobs) > MAX_JOBS:
-            raise InputError(f"{self._path}: {len(jobs)} jobs; at most {MAX_JOBS}")
+        if len(rows) > MAX_JOBS:
+            raise InputError(f"{self._path}: {len(rows)} jobs; give at most {MAX_JOBS}")
+        jobs = [self._prepare(*row) for row in rows]
         self._check_ids(jobs)
         return sorted(jobs, key=lambda job: (job.world or "", job.line))
 
@@ -135,15 +139,15 @@ class JobReader:
 
     def _image(self, line: int, image: str) -> str:
         path = self._path.parent / image
-        if not path.is_file():
-            raise self._error(line, "image", f"{path}: no such image")
+        if not os.path.isfile(path):  # unlike Path's, no error for a name that no file can have
+            raise self._error(line, "image", f"{path!s:.200}: no such image; name an image file")
         return str(path.resolve())
 
     def _action_path(self, actions: ActionRows | None) -> ActionRows | None:
         """Return actions; the path of a file is one from the jobs file's folder."""
         if isinstance(actions, str):
             path = self._path.parent / actions
-            if path.suffix.lower() in (".csv", ".json", ".txt"):
+            if path.suffix.lower() in SUFFIXES:
                 return str(path.resolve())
         return actions
 

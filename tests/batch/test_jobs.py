@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from glassworld.batch.jobs import JobReader, PreparedJob
+from glassworld.engine.actions.files import SUFFIXES
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from tests.support.release import write_release
@@ -49,6 +50,26 @@ def test_recorded_actions_bring_their_seed_and_noise(folder: Path) -> None:
     assert job.actions == str((folder / "walk.json").resolve())
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_action_files_lie_beside_the_jobs(folder: Path, suffix: str) -> None:
+    table = "forward,back,left,right\n" + "1,0,0,0\n" * 9
+    content = {".csv": table, ".tsv": table.replace(",", "\t"), ".json": '["w*9"]'}
+    (folder / f"walk{suffix}").write_text(content.get(suffix, "w*9"), encoding="utf-8")
+    (job,) = read(folder, {"image": "picture.png", "actions": f"walk{suffix}"})
+    assert job.actions == str((folder / f"walk{suffix}").resolve())
+    assert job.frames == 3
+
+
+def test_rows_end_at_line_feeds_alone(folder: Path) -> None:
+    for separator in ("\u2028", "\x85"):
+        name = f"a{separator}b.png"
+        (folder / name).write_bytes((folder / "picture.png").read_bytes())
+        row = json.dumps({"image": name}, ensure_ascii=False)
+        first, second = read(folder, f"{row}\r", row)
+        assert (first.line, second.line) == (1, 2)
+        assert second.image == str((folder / name).resolve())
+
+
 def test_jobs_of_one_world_follow_one_another(folder: Path) -> None:
     rows: list[dict[str, Any] | str] = [
         {"image": "picture.png", "world": world} for world in (str(folder), "maze", None)
@@ -78,6 +99,7 @@ BAD_ROWS = {
     "no image": ({}, "line 2: image: missing"),
     "unknown field": ({"images": "a"}, "line 2: images: no such field; a job has image, actions"),
     "missing image": ({"image": "none.png"}, "line 2: image: .*none.png: no such image"),
+    "image of no possible name": ({"image": "a" * 5000}, "line 2: image: .*no such image"),
     "seed of a wrong type": ({"seed": "x"}, "line 2: seed: Expected `int | null`, got `str`"),
     "negative seed": ({"seed": -1}, "line 2: seed: -1: must lie"),
     "frames of no block": (
