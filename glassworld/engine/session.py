@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ from glassworld.profiling.tags import tag
 
 if TYPE_CHECKING:
     from glassworld.engine.world import World
+
+T = TypeVar("T")
 
 
 class Session:
@@ -123,15 +125,22 @@ class Session:
                     return
                 yield
 
-        with closing(stream_blocks(self.world.pipeline, self.state, held())) as blocks:
+        outputs = stream_blocks(self.world.pipeline, self.state, held())
+        with closing(self._in_turns(outputs)) as blocks:
+            for block in blocks:
+                yield block.frames()[0].numpy()
+        if refused:
+            raise refused[0]
+
+    def _in_turns(self, blocks: Generator[T]) -> Generator[T]:
+        """Yield `blocks`, and keep other threads from generating while one is generated."""
+        with closing(blocks):
             while True:
                 with self.turn():
                     block = next(blocks, None)
                 if block is None:
-                    break
-                yield block.frames()[0].numpy()
-        if refused:
-            raise refused[0]
+                    return
+                yield block
 
     def stream(
         self,
@@ -150,8 +159,9 @@ class Session:
         num_latent_frames = checked_length(num_latent_frames, spec)
         end = spec.pixel_frames(state.start + num_latent_frames)
         track = self._next_actions(actions, end - spec.pixel_frames(state.start))
-        self._set_actions(track)
-        state.noise.open_ended = True
+        with self.turn():
+            self._set_actions(track)
+            state.noise.open_ended = True
         return self._reports(num_latent_frames // spec.frames_per_block, track, stop)
 
     def _next_actions(self, actions: ActionSource | None, rows: int) -> ActionTrack:
@@ -178,7 +188,7 @@ class Session:
         turns = until_stopped(blocks, None if stop is None else partial(stop, self))
         with tag(tags.PIPELINE_INFERENCE):
             outputs = stream_blocks(self.world.pipeline, self.state, turns, ahead)
-            yield from report_blocks(outputs, blocks, track, 0)
+            yield from self._in_turns(report_blocks(outputs, blocks, track, 0))
 
     @overload
     def save(self) -> SessionState: ...

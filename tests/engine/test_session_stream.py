@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,15 @@ def test_stream_goes_past_the_end_of_a_run_with_random_actions(world: World) -> 
         np.concatenate([report.actions.keyboard for report in reports]), expected.keyboard
     )
     assert session.step(world.space.press(())).shape[0] == 12
+
+
+def test_two_threads_cannot_stream_one_session(world: World) -> None:
+    session = world.start(tiny.picture(), seed=3)
+    reports = session.stream(6)
+    with ThreadPoolExecutor(1) as pool, session.turn():
+        for use in (lambda: next(reports), lambda: session.stream(3)):
+            with pytest.raises(InputError, match="in another thread"):
+                pool.submit(use).result()
 
 
 def test_stream_refuses_at_once_and_changes_nothing(world: World) -> None:
