@@ -22,6 +22,7 @@ from glassworld.engine.actions.files import (
     recorded_noise,
 )
 from glassworld.engine.actions.track import ActionTrack
+from glassworld.engine.arguments import default_length
 from glassworld.engine.checkpoint.load import check_choices, load_from
 from glassworld.engine.checkpoint.locate import EMBEDDED, LocatedWorld, is_on_hub, locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
@@ -31,7 +32,7 @@ from glassworld.engine.media.overlay import draw_keys
 from glassworld.engine.media.video import VideoWriter
 from glassworld.engine.rollout import BlockReport
 from glassworld.engine.session import Session
-from glassworld.engine.session_file import read_header
+from glassworld.engine.session_file import check_light, read_header
 from glassworld.engine.variants.registry import VARIANTS, action_space
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, TraceError
@@ -43,8 +44,6 @@ from glassworld.progress import BlockProgress, Interrupt
 
 if TYPE_CHECKING:
     from glassworld.profiling.capture import Mode
-
-DEFAULT_FRAMES = 150
 
 VIDEO, KEYS_VIDEO, TRACE = "demo.mp4", "demo_icon.mp4", "profile_trace.json"
 
@@ -83,11 +82,11 @@ def generate_video(options: GenerateOptions) -> bool:
     inputs = _check_inputs(options, located)
     with _memory_errors(), console.status("loading the world"):
         world = load_from(options.load, located)
+        source = _Source(world, None if options.resume is None else world.resume(options.resume))
     for note in filter(None, (world.note, hint(world.device, options.load.accelerate))):
         console.print(note, highlight=False, soft_wrap=True)
     if options.load.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")
-    source = _Source(world, None if options.resume is None else world.resume(options.resume))
     writable_folder(options.output_folder)  # not before: bad input creates no folder
     for path in filter(None, (options.save_latents, options.save_session)):
         writable_file(path)
@@ -180,7 +179,8 @@ def _generate(
         interrupt = stack.enter_context(Interrupt(console))
         progress = stack.enter_context(BlockProgress(console))
         videos = _Videos(options.output_folder, source.world, stack.enter_context(ExitStack()))
-        reports = source.reports(options, inputs, lambda: interrupt.asked)
+        # Not before the first block: a video needs a frame.
+        reports = source.reports(options, inputs, lambda: interrupt.asked and run.blocks > 0)
         with closing(reports):  # its tag ends before those of the videos begin
             for report in reports:
                 run.add(report, time.perf_counter() - began)
@@ -306,6 +306,8 @@ def _check_inputs(options: GenerateOptions, located: LocatedWorld) -> _Inputs:
     """Read and check the inputs of a run; raises `InputError`."""
     spec = located.spec
     space = action_space(spec.mode)
+    if options.light:
+        check_light(spec)
     saved = None if options.resume is None else read_header(options.resume)
     image = None
     if saved is None:
@@ -325,7 +327,7 @@ def _check_inputs(options: GenerateOptions, located: LocatedWorld) -> _Inputs:
     if frames is None and actions is not None:
         frames = covered_frames(len(actions), earlier, spec, before)
     elif frames is None:
-        frames = (saved.frames_left if saved else 0) or DEFAULT_FRAMES
+        frames = (saved.frames_left if saved else 0) or default_length(spec)
     if frames <= 0 or frames % spec.frames_per_block:
         raise InputError(
             f"num_output_frames {frames}: must be a positive multiple of the "

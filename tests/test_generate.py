@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -22,7 +23,9 @@ from glassworld.engine.checkpoint import locate
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.media.overlay import draw_keys
 from glassworld.engine.media.video import write_video
+from glassworld.engine.session_file import read_header
 from glassworld.errors import InputError
+from glassworld.progress import Interrupt
 from tests.support.disk import fill, small_disk
 from tests.support.paths import ROOT
 from tests.support.release import write_release
@@ -166,6 +169,34 @@ def test_folder_of_any_name_works_in_the_c_locale(tmp_path: Path, release: list[
         "profile_trace_report.html",
         "潜.safetensors",
     }
+
+
+def test_ctrl_c_before_the_first_block_ends_after_it(
+    tmp_path: Path, release: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(Interrupt):
+        def __enter__(self) -> Self:
+            self.asked = True
+            return super().__enter__()
+
+    monkeypatch.setattr(generate, "Interrupt", Asked)
+    session = tmp_path / "walk.gws"
+    flags = ["--num-output-frames", 9, "--save-session", session]
+    assert run(release, tmp_path, *flags) == 130
+    assert len(read_video(tmp_path / "demo.mp4")) == 9
+    assert read_header(session).block == 1
+
+
+def test_light_session_of_a_world_with_sinks_is_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = write_release(tmp_path / "release")
+    config = tmp_path / "release" / "config" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "sink_size": 1}))
+    save = ["--save-session", tmp_path / "walk.gws"]
+    assert run(flags, tmp_path / "out", *save, "--light") == 2
+    assert "light: this world has attention sinks" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_resumed_run_goes_on_where_the_saved_one_ended(

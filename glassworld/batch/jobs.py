@@ -22,14 +22,12 @@ from glassworld.engine.actions.files import (
     recorded_noise,
 )
 from glassworld.engine.actions.track import ActionTrack
-from glassworld.engine.arguments import checked_length, checked_seed
+from glassworld.engine.arguments import checked_length, checked_seed, default_length
 from glassworld.engine.checkpoint.locate import LocatedWorld, locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.sampling import NoiseMode
 from glassworld.engine.variants.registry import action_space
 from glassworld.errors import InputError
-
-DEFAULT_FRAMES = 150
 
 MAX_JOBS = 1_000_000
 
@@ -185,7 +183,7 @@ def _frames(given: int | None, track: ActionTrack | None, located: LocatedWorld)
     if given is None and track is not None:
         given = covered_frames(len(track), 0, spec)
     elif given is None:
-        given = DEFAULT_FRAMES // spec.frames_per_block * spec.frames_per_block
+        given = default_length(spec)
     try:
         frames = checked_length(given, spec)
     except InputError as error:

@@ -9,6 +9,15 @@ from glassworld.errors import InputError
 from glassworld.specs import WorldSpec
 
 
+DEFAULT_FRAMES = 150
+"""Latent frames of a run of which neither the length nor the actions are given."""
+
+
+def default_length(spec: WorldSpec) -> int:
+    """Return `DEFAULT_FRAMES` in whole blocks."""
+    return max(1, DEFAULT_FRAMES // spec.frames_per_block) * spec.frames_per_block
+
+
 def whole_number(name: str, value: object) -> int:
     """Return any integer, such as a NumPy one, as an int; `name` stands in the error.
 

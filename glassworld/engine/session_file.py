@@ -32,6 +32,7 @@ from glassworld.errors import InputError
 from glassworld.files import replacing, writable_file
 from glassworld.models.transformer.kv_cache import KeyValues
 from glassworld.models.vae.causal_conv import FeatureCache
+from glassworld.specs import WorldSpec
 
 if TYPE_CHECKING:
     from glassworld.engine.world import World
@@ -93,7 +94,8 @@ def save_session(path: Path, world: World, state: SessionState, light: bool = Fa
     """
     writable_file(path)
     if light:
-        _check_light(world, state)
+        check_light(world.spec)
+        _check_recent(world, state)
     named = _light_tensors(world, state) if light else _tensors(state)
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in named}
     header = SessionHeader(
@@ -130,8 +132,8 @@ def read_header(path: Path) -> SessionHeader:
         version = msgspec.json.decode(text).get("version")
         if version not in READABLE:
             raise InputError(
-                f"{path}: of version {version}; this glassworld reads 1 to {FORMAT_VERSION}"
-                "; save it again with this one"
+                f"{path}: of version {version}; this glassworld reads 1 to {FORMAT_VERSION}; "
+                "install a newer one"
             )
         return msgspec.json.decode(text, type=SessionHeader)
     except (SafetensorError, msgspec.DecodeError, AttributeError) as error:
@@ -175,18 +177,23 @@ def exact_state(file: SessionReader) -> SessionState:
     return state
 
 
-def _check_light(world: World, state: SessionState) -> None:
-    """Raise `InputError` if a session cannot be rebuilt from its recent latents."""
-    if world.spec.dit.sink:
+def check_light(spec: WorldSpec) -> None:
+    """Raise `InputError` if the sessions of a world cannot be saved light."""
+    if spec.dit.sink:
         raise InputError(
-            "light: this world has attention sinks, frames that no window holds; save it exactly"
+            "light: this world has attention sinks, frames that no window holds; "
+            "save its sessions whole, without light"
         )
+
+
+def _check_recent(world: World, state: SessionState) -> None:
+    """Raise `InputError` if a session lacks recent latents to rebuild its caches from."""
     held = 0 if state.recent is None else state.recent.shape[2]
     needed = min(state.start, recent_frames(world.spec))
     if held < needed:
         raise InputError(
             f"light: the session was resumed from an older file and holds {held} of {needed} "
-            "recent latents; save it exactly, or generate more blocks first"
+            "recent latents; save it whole, without light, or generate more blocks first"
         )
 
 
