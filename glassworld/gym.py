@@ -26,7 +26,7 @@ from glassworld.engine.actions.track import Action, ActionSpace
 from glassworld.engine.batch import SessionBatch, supports_batching
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.locate import DEFAULT_WORLD, WORLDS, embedded_worlds
-from glassworld.engine.media.images import load_start_image
+from glassworld.engine.media.images import as_bytes, load_start_image
 from glassworld.engine.session import Session
 from glassworld.engine.world import World
 from glassworld.errors import ActionError, InputError, MissingExtraError
@@ -261,8 +261,7 @@ class _Starts(NamedTuple):
             image = samples[random.integers(len(samples))]
         spec = self.world.spec
         pixels = load_start_image(image, spec.height, spec.width)
-        frame = np.rint((pixels.transpose(1, 2, 0) * 0.5 + 0.5) * 255).astype(np.uint8)
-        return _Started(self.world.start(image, seed), frame, seed)
+        return _Started(self.world.start(image, seed), as_bytes(pixels), seed)
 
 
 def _to_action(space: ActionSpace, gym_space: gymnasium.Space, action: Any) -> Action:

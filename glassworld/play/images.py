@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from glassworld.engine.media.images import DAMAGED, load_start_image
+from glassworld.engine.media.images import DAMAGED, as_bytes, load_start_image
 from glassworld.errors import ImageError
 from glassworld.play.protocol import Encoding
 
@@ -54,8 +54,7 @@ def prepare_image(data: bytes, name: str, height: int, width: int) -> tuple[Star
     if opened.format == "JPEG" and pixels * data.count(START_OF_SCAN) > MAX_SCANNED_PIXELS:
         raise ImageError(f"{name}: a JPEG of too many scans; save it without progressive loading")
     values = load_start_image(opened, height, width)
-    eight_bit = np.rint((values * 0.5 + 0.5) * 255).astype(np.uint8)
-    return StartImage(name, Image.fromarray(eight_bit.transpose(1, 2, 0))), pixels
+    return StartImage(name, Image.fromarray(as_bytes(values))), pixels
 
 
 def _too_large(name: str) -> str:
