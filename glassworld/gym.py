@@ -184,11 +184,16 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Frame, dict[str, Any]]:
-        """Start all sessions; return their start images and the info (see `WorldEnv.reset`)."""
+        """Start all sessions; return their start images and the info (see `WorldEnv.reset`).
+
+        Raises `InputError` for a list of seeds of another length.
+        """
         if seed is not None or not self._randoms:
-            first = None if isinstance(seed, list) else seed
-            own = [None if first is None else first + index for index in range(self.num_envs)]
-            seeds = seed if isinstance(seed, list) else own
+            seeds = seed if isinstance(seed, list) else _consecutive(seed, self.num_envs)
+            if len(seeds) != self.num_envs:
+                raise InputError(
+                    f"seed: {len(seeds)} seeds for {self.num_envs} environments; give one for each"
+                )
             self._randoms = [gymnasium.utils.seeding.np_random(each)[0] for each in seeds]
         started = [self._starts.start(random, options) for random in self._randoms]
         self._batch = SessionBatch([start.session for start in started])
@@ -262,6 +267,11 @@ class _Starts(NamedTuple):
         spec = self.world.spec
         pixels = load_start_image(image, spec.height, spec.width)
         return _Started(self.world.start(image, seed), as_bytes(pixels), seed)
+
+
+def _consecutive(seed: int | None, count: int) -> list[int | None]:
+    """Return `count` seeds from `seed` on; None stands for any."""
+    return [None if seed is None else seed + index for index in range(count)]
 
 
 def _to_action(space: ActionSpace, gym_space: gymnasium.Space, action: Any) -> Action:

@@ -248,6 +248,12 @@ def test_vector_environment_gives_the_reward_of_each_block() -> None:
     np.testing.assert_allclose(rewards, infos["frames"].mean((1, 2, 3, 4)))
 
 
+def test_vector_environment_refuses_another_number_of_seeds() -> None:
+    envs = WorldVectorEnv(2, tiny.world(), tiny.picture())
+    with pytest.raises(InputError, match="3 seeds for 2 environments"):
+        envs.reset(seed=[1, 2, 3])
+
+
 def test_vector_environment_refuses_an_action_outside_the_space() -> None:
     envs = WorldVectorEnv(2, tiny.world(), tiny.picture())
     envs.reset(seed=1)
