@@ -26,8 +26,8 @@ from glassworld.training.eval.sessions import (
 from glassworld.training.sources.drive import DriveSource
 from glassworld.training.sources.source import LATENT_FRAMES_PER_SECOND, Frame, Source
 
-DRIFT_SECONDS = 5
-"""Seconds at each end of a minute that are compared."""
+DRIFT_FRAMES = 5 * TIME_FACTOR * LATENT_FRAMES_PER_SECOND
+"""Frames of five seconds, compared at each end of a minute (at the start three fewer)."""
 DRIFT_SEED_OFFSET = 9_000
 SHARP_WITHIN = 0.2
 """Of the source's sharpness: a session within it counts as sharp."""
@@ -51,16 +51,12 @@ def measure_drift(
 
     Parameters
     ----------
-    world
-        The world to evaluate.
-    source
-        The source that shows the truth.
-    config
-        How much to evaluate.
+    world, source, config
+        See `score_actions`.
     real
         Frames of the source [N, H, W, 3] to measure the distance to.
     on_session
-        Takes the kind of each session and the frames [N, H, W, 3] of the source and of the world.
+        Called after each session.
 
     Returns
     -------
@@ -81,9 +77,8 @@ def measure_drift(
             if on_session is not None:
                 on_session(name, truth, generated)
             for prefix, frames in (("", generated), ("true_", truth)):
-                length = DRIFT_SECONDS * TIME_FACTOR * LATENT_FRAMES_PER_SECOND
-                clips[f"{prefix}first"].append(frames[: length - TIME_FACTOR + 1])
-                clips[f"{prefix}last"].append(frames[-length:])
+                clips[f"{prefix}first"].append(frames[: DRIFT_FRAMES - TIME_FACTOR + 1])
+                clips[f"{prefix}last"].append(frames[-DRIFT_FRAMES:])
         scores[name] = _drift_metrics(clips, real_thumbnails)
         scores[name]["real_sharpness"] = round(sharpness(real), 3)
     return scores

@@ -218,12 +218,8 @@ def evaluate_world(
 
     Parameters
     ----------
-    world
-        The world to evaluate.
-    source
-        The source that shows the truth.
-    config
-        How much to evaluate.
+    world, source, config
+        See `score_actions`.
     held_out
         Clips [E, N, H, W, 3] of another seed than the training's.
     on_session
