@@ -69,23 +69,19 @@ class BlockScores(TypedDict):
 def check_comparable(spec: WorldSpec, source: Source) -> None:
     """Raise `InputError` unless a world has the frame size, the mode and the blocks of a source."""
     format = source.format
-    if (spec.height, spec.width) != (format.height, format.width):
-        raise InputError(
-            f"eval compares with a source of {format.width}x{format.height} pixels; this world has "
-            f"{spec.width}x{spec.height}"
-            "; name its source"
-        )
-    if spec.mode != format.mode:
-        raise InputError(
-            f"eval compares with a source of mode {format.mode}; this world has mode {spec.mode}"
-            "; name its source"
-        )
-    if spec.frames_per_block != format.frames_per_block:
-        raise InputError(
-            f"eval compares with a source of {format.frames_per_block} latent frames per block; "
-            f"this world has {spec.frames_per_block}"
-            "; name its source"
-        )
+    for own, expected in (
+        (f"{spec.width}x{spec.height} pixels", f"{format.width}x{format.height} pixels"),
+        (f"mode {spec.mode}", f"mode {format.mode}"),
+        (
+            f"{spec.frames_per_block} latent frames per block",
+            f"{format.frames_per_block} latent frames per block",
+        ),
+    ):
+        if own != expected:
+            raise InputError(
+                f"eval compares with a source of {expected}; this world has {own}; "
+                "name its own source with --source"
+            )
 
 
 def score_blocks(world: World, source: Source, config: EvalConfig) -> BlockScores:

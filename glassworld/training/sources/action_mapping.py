@@ -113,14 +113,13 @@ class ActionMapping:
             except Exception as error:
                 raise InputError(
                     f"{self.name}: to_action fails for {_one_line(action)}: "
-                    f"{type(error).__name__}: {_one_line(error)}"
-                    "; fix it"
+                    f"{type(error).__name__}: {_one_line(error)}; fix it"
                 ) from error
             if not target.contains(converted):
                 raise InputError(
                     f"{self.name}: {_one_line(action)} becomes {_one_line(converted)}, which is "
-                    f"outside the environment's action space {_one_line(target)}"
-                    "; change the mapping"
+                    f"outside the environment's action space {_one_line(target)}; "
+                    "change the mapping"
                 )
             return converted
 
@@ -155,8 +154,7 @@ class _KeyTable:
         if numbers.shape != self._target.shape or not self._target.contains(self._cast(numbers)):
             raise InputError(
                 f"{name}: {keys} is {value!r:.80}, which is outside the environment's action "
-                f"space {_one_line(self._target)}"
-                "; change the mapping"
+                f"space {_one_line(self._target)}; change the mapping"
             )
         return numbers
 
