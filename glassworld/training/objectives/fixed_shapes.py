@@ -25,7 +25,8 @@ from glassworld.training.objectives.world_model import (
     block_visibility,
 )
 
-StepLosses = Callable[["WorldModel", "FixedBatch"], tuple[Tensor, Tensor]]
+StepLosses = Callable[[WorldModel, "FixedBatch"], tuple[Tensor, Tensor]]
+"""Computes the squared errors of flow and locations of a batch."""
 
 
 class FixedBatch(NamedTuple):
@@ -169,7 +170,7 @@ def fixed_losses(model: WorldModel, batch: FixedBatch) -> tuple[Tensor, Tensor]:
     embedded = dit.time_embedding(dit.sinusoid(batch.timesteps).to(tokens.dtype))
     time = dit.time_projection(embedded).unflatten(-1, (6, -1))
     windows, context = ActionWindows(batch.keyboard, batch.mouse), model.context(batch.start_images)
-    middle = features = tokens
+    middle = tokens
     for index, layer in enumerate(dit.blocks):
         tokens = layer(tokens, time, position, windows, context[index], None)
         middle = tokens if index == (len(dit.blocks) - 1) // 2 else middle
@@ -180,8 +181,8 @@ def fixed_losses(model: WorldModel, batch: FixedBatch) -> tuple[Tensor, Tensor]:
     flow_loss = (error.square().mean((0, 1, 3, 4)) * batch.share).sum()
     if model.locate is None:
         return flow_loss, flow_loss.new_zeros(())
-    features = model.locate(middle[:, -noisy:].mean(2))
-    location_error = (features - batch.locations).square().mean((0, 2))
+    locations = model.locate(middle[:, -noisy:].mean(2))
+    location_error = (locations - batch.locations).square().mean((0, 2))
     return flow_loss, (location_error * batch.share).sum()
 
 
