@@ -255,7 +255,7 @@ def read_frame_times(video: Path) -> FrameTimes:
     try:
         with av.open(str(video)) as container:
             if not container.streams.video:
-                raise InputError("holds no video; remove it")
+                raise InputError("holds no video; move it elsewhere")
             stream = container.streams.video[0]
             packets = [packet.pts for packet in container.demux(stream) if packet.size]
             time_base, frame_rate = stream.time_base, stream.average_rate
