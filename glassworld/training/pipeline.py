@@ -140,13 +140,14 @@ def _choose_data(
     Recordings and Gymnasium environments are brought to the blocks of the world to start from, and
     recordings to its frames. The other sources have their own.
     """
-    spec, folder = None if start is None else start_spec(start), recipe.recordings
+    folder = recipe.recordings
     if folder is None:
         with open_source(recipe.source) as source:
             format, rests = source.format, source.rests
     else:
         format, rests = WorldFormat(recordings_mode(folder, recipe.mode)), False
-    if start is not None and spec is not None:
+    if start is not None:
+        spec = start_spec(start)
         check_start_mode(start, spec, format.mode)
         if folder is not None:
             size = (spec.height, spec.width, spec.frames_per_block, spec.frame_rate)
