@@ -240,7 +240,7 @@ def initialize_profiler() -> None:
 
 
 def save_trace(profiler: Any, path: Path) -> None:
-    """Write a profiler's trace. It holds Python's lock: for 2 microseconds an event and more."""
+    """Write a profiler's trace. This holds the GIL for 2 microseconds per event or more."""
     profiler.export_chrome_trace(str(path))
 
 
