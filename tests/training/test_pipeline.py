@@ -140,12 +140,12 @@ def test_train_world_with_lora_changes_the_transformer_alone(tmp_path: Path) -> 
     assert trained.spec == replace(released.spec, seed=trained.spec.seed)
     ours, theirs = trained.networks.dit.state_dict(), released.networks.dit.state_dict()
     assert list(ours) == list(theirs)
-    ranks = {
-        name: int(torch.linalg.matrix_rank(ours[name] - theirs[name], atol=0.01))
+    ranks = [
+        int(torch.linalg.matrix_rank(ours[name] - theirs[name], atol=0.01))
         for name in ours
         if ours[name].dim() == 2
-    }
-    assert set(ranks.values()) == {0, 1, 2} or max(ranks.values()) == 2
+    ]
+    assert max(ranks) == 2
     image = next((folders.world / "pictures").glob("*.png"))
     assert trained.generate(image, num_latent_frames=6).frames.shape == (21, 32, 48, 3)
     pixels = torch.rand(1, 3, 5, 32, 48) * 2 - 1
