@@ -115,6 +115,8 @@ class PlayClient:
                 break
             except (WebSocketException, TimeoutError, ConnectionRefusedError):
                 time.sleep(RETRY_SECONDS)  # the worker died after it was named
+        else:
+            raise ConnectionError("no worker could be reached; the session was lost")
         if not self.hello.get("resumed"):
             raise ConnectionError("the session was lost")
 
