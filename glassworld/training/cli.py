@@ -239,10 +239,10 @@ def evaluate_command(
     world = load_from(load)
     source = _with_mapping(source or SOURCE_OF_MODE[world.spec.mode], mapping)
     config = EvalConfig(starts=starts, drift_starts=minutes)
-    longest: dict[str, tuple[Frame, Frame]] = {}  # the first long session of each kind
+    first_sessions: dict[str, tuple[Frame, Frame]] = {}  # of each kind of long session
 
     def keep(kind: str, truth: Frame, generated: Frame) -> None:
-        longest.setdefault(kind, (truth, generated))
+        first_sessions.setdefault(kind, (truth, generated))
 
     with open_source(source) as opened:
         check_comparable(world.spec, opened)
@@ -251,7 +251,7 @@ def evaluate_command(
         scores = _score(world, source, opened, config, json, keep)
         pairs = list(side_by_side(world, opened, config)) if strip or video else []
     _show(pairs, strip, video, world.spec.frame_rate)
-    _show(list(longest.values()), minute_strip, minute_video, world.spec.frame_rate)
+    _show(list(first_sessions.values()), minute_strip, minute_video, world.spec.frame_rate)
     console = Console()
     for table in score_tables(scores):
         console.print(table)
