@@ -159,9 +159,9 @@ class PerfettoEvents(EventSource):
             _intern(wire.submessage(packet[_INTERNED]), sequence)
         if _TRACK in packet:
             self._describe(wire.submessage(packet[_TRACK]))
+        clock = wire.signed(packet.get(_CLOCK, sequence.clock))
+        at = self._time(wire.signed(packet.get(_TIMESTAMP, 0)), clock, sequence)
         if _TRACK_EVENT in packet:
-            clock = wire.signed(packet.get(_CLOCK, sequence.clock))
-            at = self._time(wire.signed(packet.get(_TIMESTAMP, 0)), clock, sequence)
             self._event(wire.submessage(packet[_TRACK_EVENT]), at, sequence, batch)
         else:
             self._other += 1
@@ -190,7 +190,10 @@ class PerfettoEvents(EventSource):
                 sequence.clocks[number] = _Clock(value, now, unit or 1, bool(incremental))
 
     def _time(self, timestamp: int, clock: int, sequence: _Sequence) -> int:
-        """Return a timestamp of a clock as nanoseconds of the trace's clock."""
+        """Return a timestamp of a clock as nanoseconds of the trace's clock.
+
+        An incremental clock moves on with every packet, whatever else the packet holds.
+        """
         own = sequence.clocks.get(clock)
         if own is None:
             return timestamp + self._offsets.get(clock, 0)

@@ -74,6 +74,24 @@ def test_perfetto_flows_connect_launches_and_kernels(tmp_path):
     assert (analysis.coverage.gpu_ops, analysis.coverage.attributed) == (1, 1)
 
 
+def test_perfetto_incremental_clock_moves_with_packets_without_events(tmp_path):
+    clocks = [
+        {"clock_id": 6, "timestamp": 1_000},
+        {"clock_id": 64, "timestamp": 0, "is_incremental": True},
+    ]
+    path = packets(
+        tmp_path / "t.pftrace",
+        {
+            "trace_packet_defaults": {"timestamp_clock_id": 64},
+            "clock_snapshot": {"clocks": clocks},
+        },
+        {"timestamp": 500, "track_descriptor": {"uuid": 1, "name": "game loop"}},
+        *slice_of(1, "frame", 0, 2_000),
+    )
+    tags = read_trace(path).tags
+    assert (tags["start"].tolist(), tags["dur"].tolist()) == ([1_500], [2_000])
+
+
 def test_perfetto_cut_short_keeps_what_was_read(recorded):
     content = recorded.read_bytes()
     recorded.write_bytes(content[: len(content) * 2 // 3])
