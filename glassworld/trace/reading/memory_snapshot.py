@@ -58,7 +58,9 @@ class SnapshotEvents(EventSource):
         allocated = _allocated_at_end(_records(snapshot.get("segments")))
         unreadable = 0
         for device, trace in enumerate(traces):
-            changes = [record for record in _records(trace) if record.get("action") in _CHANGES]
+            changes = [
+                record for record in _records(trace) if str(record.get("action")) in _CHANGES
+            ]
             whole = [change for change in changes if _is_change(change)]
             unreadable += len(changes) - len(whole)
             yield _totals(whole, device, allocated.get(device, 0))

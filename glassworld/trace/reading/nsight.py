@@ -134,7 +134,9 @@ class _Tables:
         """Return two columns of a table as a dictionary; empty where there is no such table."""
         if not {key, value} <= self._columns_of(table):
             return {}
-        return dict(self._database.execute(f"SELECT {key}, {value} FROM {table}"))
+        columns = f"{key}, CAST({value} AS TEXT)"
+        where = f"{value} IS NOT NULL"
+        return dict(self._database.execute(f"SELECT {columns} FROM {table} WHERE {where}"))
 
     def _metadata(self) -> dict[str, object]:
         columns = [c for c in _DEVICE if c in self._columns_of("TARGET_INFO_GPU")]
@@ -150,7 +152,7 @@ class _Tables:
         """Yield the events of one table, up to where the file is damaged."""
         present = self._columns_of(table)
         wanted = (*_COLUMNS[table], *_OPTIONAL.get(table, ()))
-        columns = ", ".join(f'"{c}"' if c in present else f'NULL AS "{c}"' for c in wanted)
+        columns = ", ".join(_selected(c, present) for c in wanted)
         order = ' ORDER BY start, "end" DESC' if table == _RANGE else ""  # outer ranges first
         try:
             self._database.row_factory = sqlite3.Row
@@ -182,7 +184,7 @@ class _Tables:
 
     def _call(self, row: sqlite3.Row, strings: dict[object, str]) -> Event:
         name = _API_VERSION.sub("", strings.get(row["nameId"], f"call {row['nameId']}"))
-        args = EventArgs(correlation=self._correlation(row["globalTid"], row["correlationId"]))
+        args = EventArgs(correlation=self._correlation(row["globalTid"] or 0, row["correlationId"]))
         thread = _thread(row["globalTid"])
         return range_event("cuda_runtime", name, thread, row["start"] or 0, row["end"] or 0, args)
 
@@ -217,6 +219,17 @@ class _Tables:
         return (process << _CORRELATION_BITS) + correlation
 
 
-def _thread(global_tid: int) -> tuple[int, int]:
-    """Return the process and thread of Nsight's global thread id."""
+def _selected(column: str, present: set[str]) -> str:
+    """Return the SQL of a column: NULL if the table lacks it.
+
+    SQLite stores values of any type in any column; they are converted to the one documented.
+    """
+    kind = "TEXT" if column == "text" else "INTEGER"
+    value = f'CAST("{column}" AS {kind})' if column in present else "NULL"
+    return f'{value} AS "{column}"'
+
+
+def _thread(global_tid: int | None) -> tuple[int, int]:
+    """Return the process and thread of Nsight's global thread id; zeros for none."""
+    global_tid = global_tid or 0
     return global_tid >> _TID_BITS & 0xFFFFFF, global_tid & 0xFFFFFF

@@ -8,6 +8,8 @@ those on tracks of a device are GPU operations.
 
 from __future__ import annotations
 
+import math
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,6 +45,7 @@ _ARGS = {
 }
 """Annotations of a slice that the reader uses, by name."""
 
+_DEVICE = re.compile(r"-?\d{1,9}")
 _EVENTS_AT_ONCE = 1 << 14
 _MOST_INFLATED = 1 << 30
 
@@ -132,14 +135,15 @@ class PerfettoEvents(EventSource):
         if self._other and not self._tracks:
             self.losses.append(f"its {self._other} packets hold no track events")
 
-    def _add(self, content: bytes, batch: list[Event]) -> None:
+    def _add(self, content: bytes, batch: list[Event], inflated: bool = False) -> None:
         try:
             packet = {number: value for number, _, value in wire.fields(content)}
             if _COMPRESSED in packet:
-                inflated = _inflate(wire.submessage(packet[_COMPRESSED]))
-                for number, _, value in wire.fields(inflated):
+                if inflated:
+                    raise wire.WireError("compressed packets within compressed packets")
+                for number, _, value in wire.fields(_inflate(wire.submessage(packet[_COMPRESSED]))):
                     if number == _PACKET:
-                        self._add(wire.submessage(value), batch)
+                        self._add(wire.submessage(value), batch, inflated=True)
                 return
             self._take(packet, batch)
         except (wire.WireError, zlib.error):
@@ -260,7 +264,7 @@ class PerfettoEvents(EventSource):
             self._unpaired += 1
         elif kind == _COUNTER and track.name.startswith(MEMORY_COUNTER):
             device = track.name.removeprefix(MEMORY_COUNTER)
-            if device.removeprefix("-").isdigit():
+            if _DEVICE.fullmatch(device) and math.isfinite(counter):
                 batch.append(memory_event((0, 0), at, round(counter), int(device)))
 
     def _close(self, ended: _Slice, at: int, uuid: int, batch: list[Event]) -> None:

@@ -26,9 +26,9 @@ _KEY, _VALUE = 1, 2  # of an entry of a map
 _METADATA_NAME, _METADATA_DISPLAY_NAME = 2, 4  # of XEventMetadata and XStatMetadata
 _KINDS = {_ID: wire.VARINT} | dict.fromkeys(range(_NAME, _STATS + 1), wire.BYTES)
 _EVENTS_AT_ONCE = 1 << 14
-_STREAM = re.compile(r"^Stream #(\d+)")
+_STREAM = re.compile(r"^Stream #(\d{1,9})")
 _CALL = re.compile(r"(?:cuda|cu|hip)[A-Z]")
-_DEVICE = re.compile(r"^/device:.*:(\d+)")
+_DEVICE = re.compile(r"^/device:.*:(\d{1,9})")
 
 
 def is_xplane(start: bytes) -> bool:

@@ -100,6 +100,7 @@ def test_snapshot_cut_short_is_one_clear_line(tmp_path):
 def test_snapshot_odd_values_are_left_out(tmp_path):
     value = snapshot()
     value["device_traces"][0][0]["size"] = "10"
+    value["device_traces"][0].append({"action": [], "size": 1, "time_us": 1})
     value["segments"].append(5)
     value["external_annotations"].append({"name": 3, "time_us": None, "stage": "START"})
     trace = read_trace(write_pickle(tmp_path / "snapshot.pickle", value))

@@ -81,6 +81,21 @@ def test_nsight_graphs_traced_whole_are_gpu_operations(database):
     assert "CUDA graph 3" in analysis.trace.names
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE NVTX_EVENTS SET globalTid = NULL",
+        "UPDATE NVTX_EVENTS SET start = 'soon'",
+        "UPDATE NVTX_EVENTS SET text = x'ff', textId = NULL",
+        "UPDATE StringIds SET value = x'ff'",
+        "UPDATE CUPTI_ACTIVITY_KIND_RUNTIME SET globalTid = NULL",
+        "UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET start = 'soon', correlationId = 'none'",
+    ],
+)
+def test_nsight_odd_values_never_end_in_a_traceback(database, statement):
+    assert read_trace(change(database, statement)).events == 39
+
+
 def refused(path):
     result = invoke("top", path)
     assert isinstance(result.exception, TraceError)

@@ -1,5 +1,7 @@
 """A Perfetto trace gives the figures of the torch trace of the same run."""
 
+import zlib
+
 import pytest
 
 from glassworld.errors import TraceError
@@ -120,6 +122,39 @@ def test_perfetto_without_track_events_is_one_clear_line(tmp_path):
     with pytest.raises(TraceError, match="its 2 packets hold no track events"):
         read_trace(path)
     assert invoke("top", path).exit_code != 0
+
+
+def test_perfetto_compressed_packets_within_others_are_left_out(tmp_path):
+    path = packets(tmp_path / "t.pftrace", *slice_of(1, "frame", 1_000, 9_000))
+    content = path.read_bytes()
+    for _ in range(2_000):
+        packet = PERFETTO["TracePacket"](compressed_packets=zlib.compress(content))
+        content = PERFETTO["Trace"](packet=[packet]).SerializeToString()
+    path.write_bytes(content)
+    with pytest.raises(TraceError, match="1 packets could not be read"):
+        read_trace(path)
+
+
+@pytest.mark.parametrize(
+    ("device", "value", "totals"),
+    [
+        ("0", 5.0, [5]),
+        ("-1", 5.0, [5]),
+        ("0", float("nan"), []),
+        ("²", 5.0, []),
+        ("9" * 5_000, 5.0, []),
+    ],
+    ids=["gpu", "cpu", "nan", "no number", "huge"],
+)
+def test_perfetto_memory_counter_without_a_number_is_left_out(tmp_path, device, value, totals):
+    counter = {"track_uuid": 2, "type": 4, "double_counter_value": value}
+    path = packets(
+        tmp_path / "t.pftrace",
+        {"track_descriptor": {"uuid": 2, "name": f"Allocated bytes, device {device}"}},
+        {"timestamp": 2_000, "track_event": counter},
+        *slice_of(1, "frame", 1_000, 9_000),
+    )
+    assert read_trace(path).memory.to_array()["total"].tolist() == totals
 
 
 def test_perfetto_damaged_byte_never_ends_in_a_traceback(recorded):

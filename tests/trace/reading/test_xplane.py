@@ -103,6 +103,16 @@ def test_xplane_without_events_says_what_the_profiler_reported(tmp_path):
         read_trace(path)
 
 
+def test_xplane_stream_with_a_huge_number_is_read(tmp_path):
+    space = XPLANE["XSpace"]()
+    plane = space.planes.add(name="/device:GPU:" + "9" * 5_000)
+    line = plane.lines.add(name="Stream #" + "9" * 5_000)
+    line.events.add(duration_ps=5_000)
+    path = tmp_path / "t.xplane.pb"
+    path.write_bytes(space.SerializeToString())
+    assert len(read_trace(path).device_ops) == 1
+
+
 def test_xplane_damaged_byte_never_ends_in_a_traceback(xplane):
     content = xplane.read_bytes()
     for at in range(0, len(content), 97):
