@@ -126,7 +126,7 @@ class RocprofEvents(EventSource):
             processes = msgspec.json.decode(text, type=_Document).processes
         except msgspec.ValidationError as error:
             raise self.refuse(f"rocprofv3 JSON of a version that is not known: {error}") from error
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.refuse(f"rocprofv3 JSON, cut short or damaged: {error}") from error
         devices: dict[int, _Agent] = {}
         for number, process in enumerate(processes if isinstance(processes, list) else [processes]):

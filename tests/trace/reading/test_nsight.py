@@ -126,6 +126,12 @@ def test_nsight_cut_at_its_start_is_one_clear_line(database, size):
     assert "damaged" in refused(database) or "without tables" in refused(database)
 
 
+def test_nsight_damaged_name_in_the_schema_is_one_clear_line(database):
+    content = database.read_bytes()
+    database.write_bytes(content.replace(b"value TEXT NOT NULL)", b"value T\xe5XT NOT NUL()"))
+    assert "damaged" in refused(database)
+
+
 def test_nsight_damage_in_a_table_keeps_the_others(tmp_path):
     database = write_nsight(tmp_path / "large.sqlite", RUN * 100)
     content = database.read_bytes()

@@ -68,6 +68,7 @@ TEXT = json.dumps(rocprof_document())
     ("text", "words"),
     [
         (TEXT[: len(TEXT) // 2], "cut short or damaged"),
+        (TEXT.replace("gemm", "g\xc1mm"), "cut short or damaged"),
         (TEXT[:40], "cut short or damaged"),
         (TEXT.replace("start_timestamp", "begin_timestamp"), "version that is not known"),
         (TEXT.replace('"buffer_records": {', '"records": {'), "version that is not known"),
@@ -78,7 +79,7 @@ TEXT = json.dumps(rocprof_document())
 )
 def test_rocprof_that_cannot_be_read_is_one_clear_line(tmp_path, text, words):
     path = tmp_path / "t.json"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(TraceError, match=words) as refused:
         read_trace(path)
     assert str(refused.value).startswith(str(path))
