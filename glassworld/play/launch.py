@@ -121,15 +121,18 @@ def http_server(app: ASGIApp, log_level: str = "warning") -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def listen_on(host: str, port: int) -> socket.socket:
-    """Return a listening socket; connections wait in its backlog until the server runs."""
+def listen_on(host: str, port: int, flags: str = "--host or --port") -> socket.socket:
+    """Return a listening socket; connections wait in its backlog until the server runs.
+
+    Raises `InputError`, which advises other values for `flags`, if it cannot listen.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise InputError(
             f"{host} port {port}: cannot listen there ({error.strerror}); "
-            "try another --host or --port"
+            f"try another {flags}"
         ) from None
 
 

@@ -25,8 +25,6 @@ EXAMPLES = """Examples:
 - `glassworld serve --cluster auto --state /shared/glassworld`: on the Ray cluster of this machine
 """
 
-DEFAULT_NAME = "maze"
-
 PLACES, SIZE = "Addresses", "Size"
 
 
@@ -92,6 +90,7 @@ def fleet_command(
     ] = None,
 ) -> None:
     """Serve players on several workers, on this machine or a Ray cluster. Press Ctrl-C to stop."""
+    from glassworld.engine.checkpoint.locate import DEFAULT_WORLD
     from glassworld.serve.launch import LaunchOptions, serve_fleet
     from glassworld.serve.options import WORKER_URL, FleetOptions, WorldOptions
 
@@ -103,7 +102,7 @@ def fleet_command(
     if cluster is not None and state is None:
         raise InputError("--cluster: needs --state, a folder that all workers see")
     default_url = WORKER_URL.replace("host", "node") if cluster else WORKER_URL
-    names = [str(load.world or DEFAULT_NAME), *(also or ())]
+    names = [str(load.world or DEFAULT_WORLD), *(also or ())]
     fleet = FleetOptions(
         worlds=tuple(
             WorldOptions(_short_name(name), replace(load, world=name), workers, most, seats)

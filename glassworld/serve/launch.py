@@ -63,14 +63,14 @@ def serve_fleet(options: LaunchOptions) -> None:
     for world in fleet.worlds:
         locate_world(world.load)  # fails before anything starts
     listen_on(fleet.host, fleet.port).close()
-    control = listen_on("127.0.0.1", options.control_port)
+    control = listen_on("127.0.0.1", options.control_port, "--control-port")
     workers = sum(world.max_workers for world in fleet.worlds)
     with control, _state_folder(fleet.state_folder) as folder:
         fleet = replace(fleet, state_folder=folder, secret=secrets.token_bytes(32))
         with joined_ray(options.cluster) if options.cluster else local_ray(workers + 1):
             _check_gpus(fleet, ray.cluster_resources())
+            _start(fleet)
             try:
-                _start(fleet)
                 control_url = f"http://127.0.0.1:{control.getsockname()[1]}/"
                 runner = _Runner(console, fleet, control_url, started)
                 server = http_server(create_control(), "critical")
@@ -78,7 +78,7 @@ def serve_fleet(options: LaunchOptions) -> None:
                 with suppress(KeyboardInterrupt):
                     asyncio.run(runner.run(server.serve(sockets=[control])))
             finally:
-                _end(fleet)
+                _end()
     if runner.failure:
         raise InputError(runner.failure)
 
@@ -112,8 +112,14 @@ def _check_gpus(fleet: FleetOptions, resources: dict[str, float]) -> None:
 
 
 def _start(fleet: FleetOptions) -> None:
-    """Start the directory, which starts the workers, and the ingress; they end with `_end`."""
+    """Start the directory, which starts the workers, and the ingress; they end with `_end`.
+
+    The ingress runs on this machine: its address was checked here and is printed here.
+    """
     ray = import_ray()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     lasting = {
         "namespace": NAMESPACE,
         "lifetime": "detached",
@@ -123,21 +129,26 @@ def _start(fleet: FleetOptions) -> None:
     try:
         ray.remote(Directory).options(name=DIRECTORY, max_concurrency=1000, **lasting).remote(fleet)
     except ValueError:
-        raise InputError("a fleet runs on this cluster already; end it first") from None
-    ray.remote(IngressServer).options(name=INGRESS, **lasting).remote(fleet)
+        raise InputError(
+            "--cluster: a fleet runs there already; press Ctrl-C where it was started, or name "
+            "another cluster"
+        ) from None
+    without_secret = replace(fleet, secret=b"")
+    ray.remote(IngressServer).options(name=INGRESS, scheduling_strategy=here, **lasting).remote(
+        without_secret
+    )
 
 
-def _end(fleet: FleetOptions) -> None:
-    """End the workers, which would outlive this process on a cluster."""
+def _end() -> None:
+    """End the fleet's actors, which would outlive this process on a cluster."""
     ray = import_ray()
+    names = [INGRESS, DIRECTORY]
     with suppress(*actor_errors()):
-        status = asyncio.run(answer(actor_named(DIRECTORY).status.remote(), CALL_SECONDS))
-        for name in (INGRESS, DIRECTORY):
+        for world in asyncio.run(answer(actor_named(DIRECTORY).status.remote(), CALL_SECONDS)):
+            names += [*world["starting"], *(report.name for report, _ in world["workers"])]
+    for name in names:
+        with suppress(*actor_errors()):
             ray.kill(actor_named(name))
-        for world in status:
-            for name in [*world["starting"], *(report.name for report, _ in world["workers"])]:
-                with suppress(*actor_errors()):
-                    ray.kill(actor_named(name))
 
 
 class _Runner:
@@ -182,7 +193,7 @@ class _Runner:
             for line in filter(None, {report.note for report in ready}):
                 self._print(line)
         elif world["failure"] and world["world"] in waiting:
-            self.failure = f"world {world['world']}: no worker can load it: {world['failure']}"
+            self.failure = f"world {world['world']}: no worker can start: {world['failure']}"
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)

@@ -12,13 +12,15 @@ import socket
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from glassworld.errors import InputError
 from glassworld.play.app import create_app
 from glassworld.play.connection import PlayerConnection
 from glassworld.play.handover.suspended import pack_suspended, unpack_suspended
-from glassworld.play.launch import http_server, world_to_serve
+from glassworld.play.launch import http_server, listen_on, world_to_serve
 from glassworld.play.protocol import MovedMessage
 from glassworld.play.server_state import ServerState
 from glassworld.serve.journal import read_generations
@@ -60,7 +62,6 @@ class FleetWorker:
         self._name, self._world, self._options = name, world, options
         self._signer = Signer(options.secret)
         self._report = WorkerReport(name, world.name, node, seats=world.seats, process=os.getpid())
-        self._targets: dict[str, str] = {}  # by session: the worker that it moves to
         self._stopping = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._players: Players
@@ -107,19 +108,28 @@ class FleetWorker:
             self._players = Players(self._name, self._world.name, self._signer, folder)
             self._state = ServerState(self._world.seats + SPARE_SLOTS, self._players)
             self._players.state = self._state
-            listening = _listen(self._options.worker_host, self._options.worker_port)
-            host = self._options.worker_host
-            self._report.host = self._report.node if host in ("0.0.0.0", "::") else host
-            self._report.port = listening.getsockname()[1]
-            load = self._world.load
-            app = create_app(self._state, lambda: world_to_serve(load), on_loaded=self._on_loaded)
-            server = http_server(app, "critical")
             started.set_result(None)
         except BaseException as error:
             started.set_exception(error)
             raise
         works = (self._keep_reporting(), self._keep_moving())
         jobs = [asyncio.create_task(work) for work in works]
+        try:
+            await self._serve(jobs)
+        except InputError as error:  # no port
+            self._on_loaded(error)
+            await asyncio.gather(*jobs)  # the directory reads the reason, and ends this process
+        self._players.close()
+
+    async def _serve(self, jobs: list[asyncio.Task[None]]) -> None:
+        """Serve players until `stop`; then cancel `jobs`. Raises `InputError` without a port."""
+        host = self._options.worker_host
+        listening = _listen(host, self._options.worker_port)
+        self._report.host = self._report.node if host in ("0.0.0.0", "::") else host
+        self._report.port = listening.getsockname()[1]
+        load = self._world.load
+        app = create_app(self._state, lambda: world_to_serve(load), on_loaded=self._on_loaded)
+        server = http_server(app, "critical")
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         while not self._stopping.is_set() and not serving.done():
             await asyncio.sleep(REPORT_SECONDS / 5)
@@ -127,7 +137,6 @@ class FleetWorker:
             job.cancel()
         server.should_exit = True
         await serving
-        self._players.close()
 
     def _on_loaded(self, failure: Exception | None) -> None:
         if failure is not None:
@@ -187,49 +196,45 @@ class FleetWorker:
         """Move a session whose player is connected; it stays if no other worker has a seat."""
 
         async def ship(parcel: bytes) -> MovedMessage:
-            place = await self._ship(session, parcel)
+            place = await _ship(target, session, parcel)
+            # Before its connection ends, which would remove the files of a session kept here.
+            self._players.forget(session, keep_files=True)
             address = self._options.address(connection.socket.host, place.node, place.port)
             return MovedMessage(address, place.ticket)
 
-        try:
-            await self._reserve(session)
+        # An InputError is a ValueError: the session has ended meanwhile.
+        with suppress(_NoSeatError, *actor_errors()):
+            target = await self._reserve(session)
             await connection.move(ship)
-        except _NoSeatError:
-            return
-        except actor_errors():  # an InputError too, if the session has ended meanwhile
-            return
-        self._players.forget(session, keep_files=True)
 
     async def _move_suspended(self, session: str) -> None:
         """Move a session whose player is not connected."""
-        try:
-            await self._reserve(session)
+        with suppress(_NoSeatError, *actor_errors()):
+            target = await self._reserve(session)
             suspended = self._players.suspended().get(session)
             if suspended is None:
                 return
             snapshot = await self._state.device_thread.run(suspended.live.take_snapshot)
             parcel = await asyncio.to_thread(pack_suspended, suspended, snapshot)
-            await self._ship(session, parcel)
-        except _NoSeatError:
-            return
-        except actor_errors():
-            return
-        if self._players.suspended().get(session) is suspended:
-            self._players.forget(session, keep_files=True)
+            await _ship(target, session, parcel)
+            if self._players.suspended().get(session) is suspended:
+                self._players.forget(session, keep_files=True)
 
-    async def _reserve(self, session: str) -> None:
-        """Have the directory reserve a seat on another worker; remember which."""
+    async def _reserve(self, session: str) -> str:
+        """Have the directory reserve a seat on another worker; return its name."""
         directory = actor_named(DIRECTORY)
         call = directory.reserve.remote(self._world.name, session, self._name)
-        target = await answer(call, CALL_SECONDS)
+        target: str | None = await answer(call, CALL_SECONDS)
         if target is None:
             raise _NoSeatError
-        self._targets[session] = target
+        return target
 
-    async def _ship(self, session: str, parcel: bytes) -> Place:
-        target = actor_named(self._targets.pop(session))
-        place: Place = await answer(target.adopt.remote(session, parcel), CALL_SECONDS)
-        return place
+
+async def _ship(target: str, session: str, parcel: bytes) -> Place:
+    """Have another worker take over a packed session."""
+    call = actor_named(target).adopt.remote(session, parcel)
+    place: Place = await answer(call, CALL_SECONDS)
+    return place
 
 
 class _NoSeatError(Exception):
@@ -238,13 +243,14 @@ class _NoSeatError(Exception):
 
 def _listen(host: str, first_port: int) -> socket.socket:
     """Return a socket on the first free port from `first_port` on, or on any for 0."""
-    ports = range(first_port, first_port + PORTS) if first_port else (0,)
+    ports = range(first_port, first_port + PORTS) if first_port else range(1)
     for port in ports:
         try:
-            return socket.create_server((host, port))
-        except OSError as error:
-            failure = error
-    raise OSError(f"no free port from {first_port} on: {failure}")
+            return listen_on(host, port, "--worker-host or --worker-port")
+        except InputError:
+            if port == ports[-1]:
+                raise
+    raise AssertionError
 
 
 def _resident_bytes() -> int:
