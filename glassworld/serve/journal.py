@@ -8,6 +8,7 @@ player's newest frame may be older than the newest snapshot.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,10 +22,15 @@ from glassworld.files import write_file
 from glassworld.play.handover.session_bytes import pack_session
 from glassworld.play.live_session import LiveSession, PlayerInput, Snapshot
 
+logger = logging.getLogger("glassworld.serve")
+
 SNAPSHOT_BLOCKS = 2
 """Blocks between two snapshots: as many may have to be generated again, twice as many at most."""
 
 KEPT_GENERATIONS = 2
+
+MAX_UNWRITTEN = 2
+"""Snapshots of a session that wait for the disk; with a slow one, later blocks go without."""
 
 
 class LoggedInput(msgspec.Struct, array_like=True):
@@ -48,8 +54,7 @@ class _Generation(NamedTuple):
 
     def remove(self) -> None:
         self.log.close()
-        for path in (self.snapshot, Path(self.log.name)):
-            path.unlink(missing_ok=True)
+        _remove(self.snapshot)
 
 
 class Journal:
@@ -72,14 +77,28 @@ class Journal:
         live.observer = lambda snapshot, player_input: self.note(live, snapshot, player_input)
 
     def note(self, live: LiveSession, snapshot: Snapshot, player_input: PlayerInput) -> None:
-        """Note that a block starts from `snapshot` under an input."""
+        """Note that a block starts from `snapshot` under an input.
+
+        If that cannot be written, such as on a full disk, play goes on: the next block tries again.
+        """
         if self._closed:
             return
+        try:
+            self._write(live, snapshot, player_input)
+        except OSError as error:
+            logger.warning("a session could not be written for recovery: %s", error)
+            for generation in (*self._obsolete, *self._generations):
+                self._executor.submit(generation.remove)  # after its snapshot is written
+            self._obsolete, self._generations = [], []
+
+    def _write(self, live: LiveSession, snapshot: Snapshot, player_input: PlayerInput) -> None:
         block = snapshot.block
         if block != self._next_block or live is not self._live:
             self._obsolete += self._generations
             self._generations = []
-        if not self._generations or block % SNAPSHOT_BLOCKS == 0:
+        unwritten = sum(not generation.written.done() for generation in self._generations)
+        is_due = block % SNAPSHOT_BLOCKS == 0 and unwritten < MAX_UNWRITTEN
+        if is_due or not self._generations:
             self._generations.append(self._begin(live, snapshot))
         self._next_block, self._live = block + 1, live
         action = player_input.action
@@ -143,8 +162,12 @@ def read_generations(folder: Path, session: str) -> list[SavedBlocks]:
     """Return what was saved of a session, the newest snapshot first."""
     saved = []
     for path in reversed(_generations_in(folder, session)):
+        try:
+            data, log = path.read_bytes(), path.with_suffix(".log").read_bytes()
+        except FileNotFoundError:
+            continue  # being removed
         inputs: list[LoggedInput] = []
-        for line in path.with_suffix(".log").read_bytes().splitlines():
+        for line in log.splitlines():
             try:
                 entry = msgspec.json.decode(line, type=LoggedInput)
             except msgspec.DecodeError:
@@ -152,7 +175,7 @@ def read_generations(folder: Path, session: str) -> list[SavedBlocks]:
             if inputs and entry.block != inputs[-1].block + 1:
                 break
             inputs.append(entry)
-        saved.append(SavedBlocks(path.read_bytes(), inputs))
+        saved.append(SavedBlocks(data, inputs))
     return saved
 
 

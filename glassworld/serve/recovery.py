@@ -8,6 +8,7 @@ from functools import partial
 
 from glassworld.errors import InputError
 from glassworld.play.block_scheduler import DeviceThread
+from glassworld.play.connection import UPLOAD
 from glassworld.play.frame_streamer import frame_messages
 from glassworld.play.handover.session_bytes import unpack_session
 from glassworld.play.handover.suspended import SuspendedSession
@@ -46,7 +47,7 @@ async def recover_session(
     for entry in inputs:
         frames += await _generate_again(state.device_thread, live, entry)
         last = entry.player_input
-    return SuspendedSession(live, last, frames=frames)
+    return SuspendedSession(live, last, UPLOAD, frames=frames)
 
 
 async def _generate_again(
