@@ -141,11 +141,6 @@ class Directory:
         world.line.leave(token)
         return self._seat(session, worker)
 
-    async def worlds(self) -> list[str]:
-        """Return the names of the worlds, the default first."""
-        self._keep_going()
-        return [world.name for world in self._options.worlds]
-
     async def _return_to_session(self, request: SessionRequest, token: str) -> SessionReply:
         """Return a seat where the session is, or where it can be brought back."""
         try:

@@ -1,4 +1,4 @@
-"""The ingress: the page, and seats for players. It knows no secret and controls nothing.
+"""The ingress: the page, and seats for players. It needs no secret and controls nothing.
 
 `POST /sessions` takes a JSON object, all of whose fields may be missing: `world`; `token` and
 `next` of a session to go on with; `queue` of a player who waits. It answers with `session`,
@@ -133,7 +133,7 @@ class _IngressEndpoints:
             return _refusal(429, "too many requests from your address; wait some seconds")
         try:
             body = msgspec.json.decode(await _body(request) or b"{}", type=RequestBody)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return _refusal(400, f"malformed request: {error}")
         asked = SessionRequest(body.world, body.token, body.next, body.queue)
         started = time.perf_counter()

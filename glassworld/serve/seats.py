@@ -87,9 +87,9 @@ class SeatTable:
         found = self._workers.get(worker)
         return None if found is None else found.report
 
-    def reports(self, world: str | None = None) -> list[WorkerReport]:
-        """Return the reports of all workers, or those of a world."""
-        return [w.report for w in self._workers.values() if world in (None, w.report.world)]
+    def reports(self, world: str) -> list[WorkerReport]:
+        """Return the reports of the workers of a world."""
+        return [w.report for w in self._workers.values() if w.report.world == world]
 
     def locate(self, session: str) -> str | None:
         """Return the worker that has a session, or None."""
@@ -105,12 +105,12 @@ class SeatTable:
         """Return how many seats of a worker are taken or reserved."""
         return len(self._workers[worker].sessions())
 
-    def free(self, world: str, without: str | None = None) -> int:
+    def free(self, world: str) -> int:
         """Return how many seats of a world are free on workers that take players."""
         return sum(
             max(0, worker.report.seats - len(worker.sessions()))
-            for name, worker in self._workers.items()
-            if worker.report.world == world and worker.report.state == "ready" and name != without
+            for worker in self._workers.values()
+            if worker.report.world == world and worker.report.state == "ready"
         )
 
     def reserve(
@@ -161,6 +161,6 @@ class WaitingLine:
         self._waiting[token] = now
         return token, list(self._waiting).index(token) + 1
 
-    def leave(self, token: str | None) -> None:
+    def leave(self, token: str) -> None:
         """Take a player off the line."""
-        self._waiting.pop(token or "", None)
+        self._waiting.pop(token, None)
