@@ -170,7 +170,7 @@ def read_generations(folder: Path, session: str) -> list[SavedBlocks]:
         for line in log.splitlines():
             try:
                 entry = msgspec.json.decode(line, type=LoggedInput)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 break  # the worker died while it wrote the line
             if inputs and entry.block != inputs[-1].block + 1:
                 break
