@@ -8,7 +8,6 @@ from glassworld.engine.sampling import MAX_SEED
 from glassworld.errors import InputError
 from glassworld.specs import WorldSpec
 
-
 DEFAULT_FRAMES = 150
 """Latent frames of a run of which neither the length nor the actions are given."""
 

@@ -131,8 +131,7 @@ def listen_on(host: str, port: int, flags: str = "--host or --port") -> socket.s
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise InputError(
-            f"{host} port {port}: cannot listen there ({error.strerror}); "
-            f"try another {flags}"
+            f"{host} port {port}: cannot listen there ({error.strerror}); try another {flags}"
         ) from None
 
 
