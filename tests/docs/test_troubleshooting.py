@@ -1,19 +1,25 @@
-"""The errors on the troubleshooting page are errors of the code."""
+"""Every error of the code is on the troubleshooting page, and the page has no others."""
 
 from __future__ import annotations
 
 import re
 
 from docs.hooks.messages import error_messages
+from tests.docs.test_messages import REASONS
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 FILLED_IN = re.compile(r"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 
 
+WORD = re.compile("[a-z]{2,}", re.IGNORECASE)
+FEW_WORDS = 2
+"""A message of so few words of its own wraps another, which the page has."""
+
+
 def _normal(text: str) -> str:
     """Return a message with "..." for what is filled in."""
-    return re.sub(r"(?:\.\.\.)+", "...", FILLED_IN.sub("...", text))
+    return re.sub(r"(?:\.\.\.)+", "...", re.sub("`[^`]*`", "...", FILLED_IN.sub("...", text)))
 
 
 def _covers(pattern: str, text: str) -> bool:
@@ -24,13 +30,18 @@ def _covers(pattern: str, text: str) -> bool:
 
 def _matches(quoted: str, message: str) -> bool:
     """Return whether a quoted message is that of the code, whose helpers may fill in words too."""
-    enough = len(re.findall("[a-z]{2,}", message, re.IGNORECASE)) > 2
-    return _covers(quoted, message) or (enough and _covers(message, quoted))
+    return _covers(quoted, message) or (not _wraps(message) and _covers(message, quoted))
+
+
+def _wraps(message: str) -> bool:
+    return len(WORD.findall(message)) <= FEW_WORDS
 
 
 def quoted_messages() -> list[str]:
+    """Return the messages in the first column of the page's tables."""
     rows = PAGE.read_text(encoding="utf-8").splitlines()
-    return [row.split("`")[1] for row in rows if row.startswith("| `")]
+    cells = [row.split(" | ")[0] for row in rows if row.startswith("| `")]
+    return [message for cell in cells for message in re.findall("`([^`]+)`", cell)]
 
 
 def test_quoted_messages_are_those_of_the_code() -> None:
@@ -39,7 +50,21 @@ def test_quoted_messages_are_those_of_the_code() -> None:
         quoted for quoted in quoted_messages() if not any(_matches(quoted, text) for text in known)
     ]
     assert not wrong, "\n".join(wrong)
-    assert len(quoted_messages()) > 40
+
+
+def test_quoted_messages_have_words_to_search_for() -> None:
+    assert not [quoted for quoted in quoted_messages() if _wraps(quoted)]
+
+
+def test_every_error_has_its_cause_on_the_page() -> None:
+    quoted = quoted_messages()
+    missing = [
+        f"{message.where}:{message.line}: {text}"
+        for message in error_messages()
+        if message.where not in REASONS and not _wraps(text := _normal(message.text))
+        if not any(_matches(each, text) for each in quoted)
+    ]
+    assert not missing, "\n".join(missing)
 
 
 def test_most_errors_are_found_in_the_sources() -> None:
