@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import Codes, EventTable, Trace
+from glassworld.trace.reading.columns import MEMORY, RANGE, Codes, EventTable, Trace
 from glassworld.trace.reading.reader import ProgressCallback, read_trace
 from glassworld.trace.timeline.analysis import (
     INDEXED_PATTERNS,
@@ -427,3 +427,18 @@ def analyze_trace(trace: Trace, passes: EagerPasses | None = None) -> Analysis:
     if len(trace.tag_rows) + CALL_ROWS * calls <= SAMPLED_ROWS:
         return analyze_in_memory(trace, passes)
     return merge_chunks(trace, passes)
+
+
+def operator_stacks(analysis: Analysis) -> list[TagRow]:
+    """Return one row per path of operators, from the outermost call on; parents before children."""
+    trace = analysis.whole if isinstance(analysis, MergedAnalysis) else analysis.trace
+    operators = replace(
+        trace,
+        tag_rows=trace.ops,
+        ops=EventTable(RANGE),
+        python=EventTable(RANGE),
+        memory=EventTable(MEMORY),
+        carried=0,
+        pieces=0,
+    )
+    return analyze_trace(operators).tags

@@ -28,8 +28,15 @@ const percent = (share) =>
   share == null ? "–" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 const digits = (value) => (value == null ? "–" : Number(value.toPrecision(3)).toLocaleString("en"));
 
-// The color of a family of tags; tags without one take the colors in turn.
-const color = (family, i) => `var(--${family || data.families[i % data.families.length]})`;
+const times = (count) => (count === 1 ? "once" : `${count.toLocaleString("en")} times`);
+
+// The color of a family of tags. Names without one take the colors in turn and keep them.
+const turns = new Map();
+function color(family, name) {
+  if (family) return `var(--${family})`;
+  if (!turns.has(name)) turns.set(name, data.families[turns.size % data.families.length]);
+  return `var(--${turns.get(name)})`;
+}
 
 function section(id, title, hint, ...children) {
   return el(
@@ -75,7 +82,7 @@ function bars(parts, of = Math.max(...parts.map((part) => part.value), 1e-9)) {
   return el(
     "div",
     { class: "bars" },
-    ...parts.map((part, i) =>
+    ...parts.map((part) =>
       el(
         "div",
         { class: "line", "data-search": part.name.toLowerCase(), title: part.title || part.name },
@@ -85,7 +92,7 @@ function bars(parts, of = Math.max(...parts.map((part) => part.value), 1e-9)) {
           { class: "track" },
           el("span", {
             class: "fill",
-            style: `width:${Math.max(0.3, (100 * part.value) / of)}%;background:${part.color || color(part.family, i)}`,
+            style: `width:${Math.max(0.3, (100 * part.value) / of)}%;background:${part.color || color(part.family, part.name)}`,
           }),
           part.mark == null
             ? null

@@ -77,7 +77,7 @@ function roofPlot(width) {
   for (const p of [...points].sort((a, b) => b.gflops - a.gflops)) {
     const at = Math.max(last + 15, y(p.gflops) + 4);
     last = at;
-    const shade = color(p.family, 0);
+    const shade = color(p.family, p.tag);
     if (p.roof_gflops)
       add("line", {
         x1: x(p.intensity),
@@ -156,7 +156,7 @@ function stepPlot(width) {
       width: Math.max(2, x(q(0.75)) - x(q(0.25))),
       height: 20,
       rx: 3,
-      fill: color(data.look.step.family, 0),
+      fill: color(data.look.step.family),
       opacity: 0.7,
     });
     add("line", {
@@ -239,7 +239,7 @@ function layerPlot(width) {
           y: 76 - (72 * value) / most,
           width: Math.max(1, wide - 3),
           height: (72 * value) / most,
-          fill: color(data.look.layer.family, 0),
+          fill: color(data.look.layer.family),
           rx: 2,
         },
         svg("title", {}, `${data.layers[i].name}: ${ms(value)} per pass`),
@@ -269,7 +269,7 @@ function blockBars() {
           el("span", {
             class: "fill",
             title: `${label}: ${ms(block[field])}`,
-            style: `width:${(100 * block[field]) / most}%;background:${color(family, 0)}`,
+            style: `width:${(100 * block[field]) / most}%;background:${color(family)}`,
           }),
         ),
       ),
@@ -279,7 +279,7 @@ function blockBars() {
   return el(
     "div",
     {},
-    legend(parts.map(({ label, family }) => ({ name: label, color: color(family, 0) }))),
+    legend(parts.map(({ label, family }) => ({ name: label, color: color(family) }))),
     el(
       "div",
       {

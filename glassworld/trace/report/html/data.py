@@ -19,13 +19,13 @@ from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.analyzers.peak_rates import read_peak_rates
 from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.analyzers.serving_steps import serving_steps
+from glassworld.trace.report.html.time_trees import default_tree, tag_look, time_trees
 from glassworld.trace.report.json_export import rows_json
 from glassworld.trace.report.sections import SECTIONS, blamed
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.tag_names import parse_tag_name
 
-MOST_TAGS, MOST_OPERATORS, MOST_HELD = 1500, 40, 24
+MOST_OPERATORS, MOST_HELD = 40, 24
 MOST_TABLES, MOST_UNDER_A_TAG, MOST_STEPS = 60, 15, 100
 
 
@@ -68,7 +68,8 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "expected": _expected(analysis),
         "roofline": _with_looks(rows_json(roofline_by_tag(analysis)), "tag"),
         "ceilings": asdict(ceilings) if ceilings else None,
-        "tags": _tag_tree(analysis),
+        "trees": (trees := time_trees(analysis)),
+        "treeKind": default_tree(analysis, trees),
         "operators": _by_tag(analysis, operator_rows),
         "kernels": _by_tag(analysis, kernel_rows) if analysis.on_gpu else {},
         "modelTag": tags.DIFFUSION_FORWARD,
@@ -77,15 +78,6 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "gaps": [{**asdict(gap), "blamed": blamed(gap)} for gap in analysis.gaps[:20]],
         "memory": _with_looks(rows_json(analysis.memory[:MOST_HELD]), "tag"),
     }
-
-
-def tag_look(name: str) -> dict[str, str]:
-    """Return the label and the family of a tag; no family where the registry lacks it."""
-    pattern, fields = parse_tag_name(name)
-    if pattern in tags.REGISTRY:
-        family = tags.REGISTRY[pattern].family.name
-        return {"label": tags.tag_label(pattern, fields), "family": family}
-    return {"label": name.replace("{n}", "*").replace("_", " ").strip(), "family": ""}
 
 
 def _with_looks(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
@@ -121,40 +113,6 @@ def _expected(analysis: Analysis) -> list[dict[str, Any]]:
     """Return the rows of expected times; `whole` marks the loop, which others are parts of."""
     rows = _with_looks(rows_json(expected_table(analysis)), "tag")
     return [{**row, "whole": row["tag"] == tags.PIPELINE_INFERENCE} for row in rows]
-
-
-def _tag_tree(analysis: Analysis) -> list[list[Any]]:
-    """Return the tree by pattern, parents first; the columns are named in icicle.js."""
-    parents = analysis.pattern_parents
-    rows = analysis.patterns[:MOST_TAGS]
-    parts = tags.child_tags(tags.BLOCK)
-    part_of: list[int] = []
-    """For each row the outermost part of a block that it is or lies in; itself in none."""
-    for g in range(len(rows)):
-        above = part_of[parents[g]] if parents[g] >= 0 else -1
-        part_of.append(above if above >= 0 and rows[above].pattern in parts else g)
-    looks = [tag_look(row.name) for row in rows]
-    table = []
-    for g, row in enumerate(rows):
-        around = part_of[parents[g]] if parents[g] >= 0 else -1
-        table.append(
-            [
-                parents[g],
-                row.name,
-                row.pattern,
-                looks[g]["label"],
-                looks[part_of[g]]["family"],
-                looks[around]["label"] if around >= 0 else "",
-                row.instances,
-                round(row.cpu_ms, 3),
-                round(row.self_cpu_ms, 3),
-                round(row.gpu_busy_ms, 3),
-                round(row.gpu_self_ms, 3),
-                round(row.gpu_idle_ms, 3),
-                row.gpu_kernels,
-            ]
-        )
-    return table
 
 
 def _by_tag(

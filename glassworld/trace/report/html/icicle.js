@@ -1,4 +1,5 @@
-// The tag tree: width is time, a click zooms, arrow keys walk.
+// The tree of tags, modules or operators, as an icicle (the root on top) or as a flame graph (below).
+// Width is time, a click zooms, arrow keys walk.
 const TAG = Object.fromEntries(
   [
     "parent",
@@ -18,26 +19,33 @@ const TAG = Object.fromEntries(
 );
 const tagTime = (tag) => tag[data.onGpu ? TAG["GPU busy"] : TAG.CPU];
 const tagSelf = (tag) => tag[data.onGpu ? TAG.selfGPU : TAG.selfCPU];
-const inside = data.tags.map(() => []);
-const outermost = [];
-for (const [i, tag] of data.tags.entries())
-  (tag[TAG.parent] >= 0 ? inside[tag[TAG.parent]] : outermost).push(i);
+const ROW = 27;
+const WIDEST = 1180; // of the page, in pixels
 
-function tagColor(i) {
-  let root = i;
-  while (data.tags[root][TAG.parent] >= 0) root = data.tags[root][TAG.parent];
-  const order = outermost.indexOf(root) + (root === i ? 0 : inside[root].indexOf(i) + 1);
-  return color(data.tags[i][TAG.family], order);
-}
-
-const icicle = {
+const timeTree = {
+  kind: data.treeKind,
+  rows: [],
+  inside: [],
+  outermost: [],
   modes: data.onGpu ? ["GPU busy", "CPU", "GPU idle"] : ["CPU"],
   mode: data.onGpu ? "GPU busy" : "CPU",
+  views: ["Icicle", "Flame graph"],
+  view: "Icicle",
   focus: -1,
-  chosen: -1,
-  box: el("div", { class: "icicle", role: "tree", "aria-label": "Tags by time" }),
+  box: el("div", { class: "icicle", role: "tree" }),
   detail: el("p", { class: "detail", "aria-live": "polite" }),
 
+  show(kind) {
+    this.kind = kind;
+    this.rows = data.trees[kind] || [];
+    this.inside = this.rows.map(() => []);
+    this.outermost = [];
+    for (const [i, row] of this.rows.entries())
+      (row[TAG.parent] >= 0 ? this.inside[row[TAG.parent]] : this.outermost).push(i);
+    this.focus = -1;
+    this.choose(-1);
+    this.draw();
+  },
   zoom(i) {
     const byKeyboard = document.activeElement !== document.body;
     this.focus = i;
@@ -46,53 +54,56 @@ const icicle = {
     if (byKeyboard) this.box.firstChild?.focus({ preventScroll: true });
   },
   choose(i) {
-    this.chosen = i;
     if (i < 0) {
       this.detail.textContent =
-        "Select a tag to zoom in; again to zoom out. Arrow keys walk the tree.";
+        "Select a box to zoom in; again to zoom out. Arrow keys walk the tree, Escape shows all.";
       return;
     }
-    const tag = data.tags[i];
+    const row = this.rows[i];
     this.detail.replaceChildren(
-      el("b", {}, tag[TAG.name]),
-      ` ran ${tag[TAG.count].toLocaleString("en")} times: CPU ${ms(tag[TAG.CPU])}, self ${ms(tag[TAG.selfCPU])}`,
+      el("b", {}, row[TAG.name]),
+      ` ran ${times(row[TAG.count])}: CPU ${ms(row[TAG.CPU])}, self ${ms(row[TAG.selfCPU])}`,
       data.onGpu
-        ? `; GPU busy ${ms(tag[TAG["GPU busy"]])}, self ${ms(tag[TAG.selfGPU])}, idle within ${ms(tag[TAG["GPU idle"]])}, ${tag[TAG.ops].toLocaleString("en")} GPU operations.`
+        ? `; GPU busy ${ms(row[TAG["GPU busy"]])}, self ${ms(row[TAG.selfGPU])}, idle within ${ms(row[TAG["GPU idle"]])}, ${row[TAG.ops].toLocaleString("en")} GPU operations.`
         : ".",
     );
-    showOperators(tag[TAG.pattern]);
+    if (this.kind === "tags") showOperators(row[TAG.pattern]);
   },
+  // A flame graph is the same layout, measured from the bottom.
   layOut(list, left, width, depth, whole) {
     const column = TAG[this.mode];
+    const side = this.view === "Icicle" ? "top" : "bottom";
+    const pixels = (part) => (part / 100) * Math.min(innerWidth, WIDEST);
     let at = left;
     let deepest = depth - 1;
-    for (const i of [...list].sort((a, b) => data.tags[b][column] - data.tags[a][column])) {
-      const tag = data.tags[i];
-      const part = whole ? Math.min((width * tag[column]) / whole, left + width - at) : 0;
+    for (const i of [...list].sort((a, b) => this.rows[b][column] - this.rows[a][column])) {
+      const row = this.rows[i];
+      const part = whole ? Math.min((width * row[column]) / whole, left + width - at) : 0;
       if (part < 0.15) continue;
-      const inner = inside[i].reduce((sum, c) => sum + data.tags[c][column], 0);
+      const inner = this.inside[i].reduce((sum, c) => sum + this.rows[c][column], 0);
       this.box.append(
         el(
           "button",
           {
             "data-tag": i,
-            "data-name": tag[TAG.name].toLowerCase(),
+            "data-name": row[TAG.name].toLowerCase(),
             role: "treeitem",
+            "aria-level": depth + 1,
             tabindex: this.box.children.length ? -1 : 0,
-            "aria-label": `${tag[TAG.name]}, ${ms(tag[column])}`,
-            title: `${tag[TAG.name]}\n${ms(tag[column])} in ${tag[TAG.count]}`,
-            style: `left:${at}%;width:calc(${part}% - 1px);top:${depth * 27}px;padding:0 ${part > 2.5 ? 6 : 0}px;background:color-mix(in oklab, ${tagColor(i)} ${depth % 2 ? 84 : 100}%, var(--card))`,
-            onclick: () => this.zoom(this.focus === i ? tag[TAG.parent] : i),
+            "aria-label": `${row[TAG.name]}, ${ms(row[column])}`,
+            title: `${row[TAG.name]}\n${ms(row[column])} in ${row[TAG.count]}`,
+            style: `left:${at}%;width:calc(${part}% - 1px);${side}:${depth * ROW}px;padding:0 ${pixels(part) > 30 ? 6 : 0}px;background:color-mix(in oklab, ${color(row[TAG.family], row[TAG.name])} ${depth % 2 ? 84 : 100}%, var(--ink))`,
+            onclick: () => this.zoom(this.focus === i ? row[TAG.parent] : i),
             onfocus: () => this.choose(i),
           },
-          part > 2.5 ? tag[TAG.label] : "",
-          part > 14 ? el("small", {}, ` ${ms(tag[column])}`) : "",
+          pixels(part) > 30 ? row[TAG.label] : "",
+          pixels(part) > 165 ? el("small", {}, ` ${ms(row[column])}`) : "",
         ),
       );
       deepest = Math.max(
         deepest,
         depth,
-        this.layOut(inside[i], at, part, depth + 1, Math.max(tag[column], inner)),
+        this.layOut(this.inside[i], at, part, depth + 1, Math.max(row[column], inner)),
       );
       at += part;
     }
@@ -100,23 +111,26 @@ const icicle = {
   },
   draw() {
     this.box.replaceChildren();
-    const list = this.focus < 0 ? outermost : [this.focus];
-    const whole = list.reduce((sum, i) => sum + data.tags[i][TAG[this.mode]], 0);
-    this.box.style.height = `${(this.layOut(list, 0, 100, 0, whole) + 1) * 27}px`;
+    this.box.setAttribute("aria-label", `${this.view} of ${this.kind} by ${this.mode} time`);
+    const list = this.focus < 0 ? this.outermost : [this.focus];
+    const whole = list.reduce((sum, i) => sum + this.rows[i][TAG[this.mode]], 0);
+    this.box.style.height = `${(this.layOut(list, 0, 100, 0, whole) + 1) * ROW}px`;
   },
   walk(event) {
     const here = Number(event.target.dataset.tag);
-    const parent = data.tags[here]?.[TAG.parent];
+    const parent = this.rows[here]?.[TAG.parent];
     const shown = (list) =>
       list
         .map((i) => this.box.querySelector(`[data-tag="${i}"]`))
         .filter(Boolean)
         .sort((a, b) => parseFloat(a.style.left) - parseFloat(b.style.left));
-    const row = shown(parent >= 0 ? inside[parent] : outermost);
+    const row = shown(parent >= 0 ? this.inside[parent] : this.outermost);
     const at = row.indexOf(event.target);
+    const [outwards, inwards] =
+      this.view === "Icicle" ? ["ArrowUp", "ArrowDown"] : ["ArrowDown", "ArrowUp"];
     const to = {
-      ArrowUp: () => shown([parent])[0],
-      ArrowDown: () => shown(inside[here])[0],
+      [outwards]: () => shown([parent])[0],
+      [inwards]: () => shown(this.inside[here])[0],
       ArrowLeft: () => row[at - 1],
       ArrowRight: () => row[at + 1],
     }[event.key];
@@ -125,35 +139,47 @@ const icicle = {
     event.preventDefault();
     to()?.focus();
   },
-  section() {
-    if (!data.tags.length) return null;
-    const buttons = el(
-      "div",
-      { class: "row", role: "group", "aria-label": "Time shown" },
-      ...this.modes.map((name) =>
-        el(
-          "button",
-          {
-            "aria-pressed": name === this.mode,
-            onclick: (event) => {
-              this.mode = name;
-              for (const button of event.target.parentNode.children)
-                button.setAttribute("aria-pressed", button === event.target);
-              this.draw();
-            },
+  // A group of buttons, one of them pressed; nothing where there is no choice.
+  choice(label, names, pressed, choose) {
+    if (names.length < 2) return null;
+    const buttons = names.map((name) =>
+      el(
+        "button",
+        {
+          "aria-pressed": name === pressed,
+          onclick: () => {
+            for (const button of buttons)
+              button.setAttribute("aria-pressed", button.textContent === name);
+            choose(name);
           },
-          name,
-        ),
+        },
+        name,
       ),
     );
+    return el("div", { class: "choice", role: "group", "aria-label": label }, ...buttons);
+  },
+  section() {
+    const kinds = Object.keys(data.trees);
+    if (!kinds.length) return null;
     this.box.addEventListener("keydown", (event) => this.walk(event));
-    this.choose(-1);
-    this.draw();
+    this.show(this.kind);
     return section(
       "tags",
-      "Every tag",
-      "width is time, all instances of a tag together",
-      this.modes.length > 1 ? buttons : null,
+      kinds.length > 1 ? "Where the time goes" : `Every ${this.kind.slice(0, -1)}`,
+      "width is time, all calls together",
+      el(
+        "div",
+        { class: "row" },
+        this.choice("Drawn as", this.views, this.view, (view) => {
+          this.view = view;
+          this.draw();
+        }),
+        this.choice("Shown", kinds, this.kind, (kind) => this.show(kind)),
+        this.choice("Time shown", this.modes, this.mode, (mode) => {
+          this.mode = mode;
+          this.draw();
+        }),
+      ),
       this.box,
       this.detail,
     );

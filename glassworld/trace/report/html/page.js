@@ -52,7 +52,7 @@ function find(text, results) {
   for (const box of document.querySelectorAll(".icicle button"))
     box.classList.toggle("faded", Boolean(text) && !box.dataset.name.includes(text));
   const matches = text
-    ? data.tags
+    ? timeTree.rows
         .map((tag, i) => [tag, i])
         .filter(([tag]) => tag[TAG.name].toLowerCase().includes(text))
     : [];
@@ -66,7 +66,7 @@ function find(text, results) {
           "button",
           {
             onclick: () => {
-              icicle.zoom(i);
+              timeTree.zoom(i);
               document.getElementById("tags").scrollIntoView();
             },
           },
@@ -86,8 +86,9 @@ function find(text, results) {
 function facts() {
   const stage = data.stages[0];
   const slow = data.tagsExplain ? null : data.slowest[0];
-  const whole = outermost.reduce((sum, i) => sum + tagTime(data.tags[i]), 0);
-  const leaf = [...data.tags].sort((a, b) => tagSelf(b) - tagSelf(a))[0];
+  const tags = data.trees.tags || [];
+  const whole = tags.reduce((sum, tag) => sum + (tag[TAG.parent] < 0 ? tagTime(tag) : 0), 0);
+  const leaf = [...tags].sort((a, b) => tagSelf(b) - tagSelf(a))[0];
   const fact = (label, name, value, share) =>
     el(
       "div",
@@ -116,7 +117,7 @@ function facts() {
           "most self time",
           leaf[TAG.name],
           ms(tagSelf(leaf)),
-          `${percent(whole ? tagSelf(leaf) / whole : 0)} of all, ${leaf[TAG.count] > 1 ? `${leaf[TAG.count].toLocaleString("en")} times` : "once"}`,
+          `${percent(whole ? tagSelf(leaf) / whole : 0)} of all, ${times(leaf[TAG.count])}`,
         )
       : null,
     data.pace
@@ -176,7 +177,7 @@ const body = el(
     findings(),
     shown("stages"),
     shown("slowest"),
-    icicle.section(),
+    timeTree.section(),
     shown("expected"),
     shown("roofline"),
     shown("blocks"),

@@ -25,7 +25,7 @@ function findings() {
   );
 }
 function stages() {
-  const parts = data.stages.map((p, i) => ({ ...p, color: color(p.family, i) }));
+  const parts = data.stages.map((p) => ({ ...p, color: color(p.family, p.name) }));
   return reportSection(
     "stages",
     "",

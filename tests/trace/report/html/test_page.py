@@ -9,10 +9,10 @@ import pytest
 from glassworld.profiling.registry import REGISTRY
 from glassworld.trace import analyze
 from glassworld.trace.report import html
-from glassworld.trace.report.html.data import tag_look
 from glassworld.trace.report.html.page import write_page
+from glassworld.trace.report.html.time_trees import tag_look
 from glassworld.trace.report.sections import SECTIONS
-from tests.support.traces import CONFIG, GpuTrace, engine_run, write
+from tests.support.traces import CONFIG, CpuTrace, GpuTrace, engine_run, write
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -164,6 +164,57 @@ def test_tree_shows_cpu_busy_or_idle_time(opened, tmp_path):
     assert len(set(times.values())) == 3
     assert "aten::item" in page.inner_text("#gaps")
     assert "gemm" in page.inner_text("#ops")
+
+
+def boxes(page):
+    """Return where each box of the tree is: its label, left edge, width and distance to the top."""
+    return page.locator(".icicle button").evaluate_all(
+        "all => all.map(b => [b.ariaLabel, b.offsetLeft, b.offsetWidth, b.offsetTop])"
+    )
+
+
+@needs_browser
+def test_flame_graph_is_the_icicle_from_the_bottom(opened, run):
+    page = opened(run())
+    icicle = boxes(page)
+    page.get_by_role("button", name="Flame graph").click()
+    flame = boxes(page)
+    assert [box[:3] for box in flame] == [box[:3] for box in icicle]
+    assert {there[3] + here[3] for here, there in zip(icicle, flame, strict=True)} == {
+        max(box[3] for box in icicle) + 1  # a row is a pixel higher than its box
+    }
+    page.locator(".icicle button").first.focus()
+    page.keyboard.press("ArrowUp")
+    assert page.inner_text(".detail").startswith("2.3_Block_{block} ran 8 times")
+    page.keyboard.press("ArrowDown")
+    assert page.inner_text(".detail").startswith("2_Pipeline_Inference ran once")
+
+
+@needs_browser
+def test_tree_shows_operators_where_there_are_no_tags(opened, tmp_path):
+    clock = CpuTrace()
+    clock.event("cpu_op", "aten::linear", 0, 90)
+    clock.event("cpu_op", "aten::conv2d", 10, 60)
+    clock.event("cpu_op", "aten::relu", 90, 30)
+    page = opened(write(tmp_path / "plain.json", clock.events, config=None))
+    assert "Every operator" in page.inner_text("#tags")
+    page.get_by_role("button", name="Flame graph").click()
+    labels = [box[0] for box in boxes(page)]
+    assert labels == ["aten::linear, 90.0 µs", "aten::conv2d, 60.0 µs", "aten::relu, 30.0 µs"]
+
+
+@needs_browser
+def test_tree_offers_modules_beside_tags(opened, tmp_path):
+    clock = CpuTrace()
+    with clock.tag("step"):
+        clock.event("python_function", "nn.Module: Block_0", 0, 90)
+        clock.event("python_function", "nn.Module: Linear_3", 10, 60)
+        clock.op("aten::mm", 100)
+    page = opened(write(tmp_path / "modules.json", clock.events, config=None))
+    page.get_by_role("button", name="tags", exact=True).click()
+    assert [box[0] for box in boxes(page)] == ["step, 100.0 µs"]
+    page.get_by_role("button", name="modules", exact=True).click()
+    assert [box[0] for box in boxes(page)] == ["Block, 90.0 µs", "Linear, 60.0 µs"]
 
 
 @needs_browser
