@@ -110,16 +110,24 @@ class RunningFleet:
         return self.process_of(actor) not in (0, process)
 
     def process_of(self, actor: str) -> int:
-        """Return the process of an actor of this fleet: Ray's processes are children of ours."""
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (path / "cmdline").read_bytes().decode()
-                is_ours = _parent(_parent(int(path.name))) == self.process.pid
-            except (OSError, ValueError):
-                continue
-            if command.startswith(f"ray::{actor}") and is_ours:
-                return int(path.name)
-        return 0
+        """Return the process of an actor of this fleet."""
+        return process_of(actor, self.process.pid)
+
+
+def process_of(actor: str, started_by: int) -> int:
+    """Return the process of an actor in the Ray that a process started, or 0.
+
+    Ray's processes are children of its raylet, which is a child of that process.
+    """
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().decode()
+            is_ours = _parent(_parent(int(path.name))) == started_by
+        except (OSError, ValueError):
+            continue
+        if command.startswith(f"ray::{actor}") and is_ours:
+            return int(path.name)
+    return 0
 
 
 def _parent(process: int) -> int:
