@@ -285,3 +285,32 @@ def test_full_server_is_announced(browser: Any) -> None:
         page.goto(f"http://127.0.0.1:{live.port}/")
         until(page, "document.getElementById('overlay-text').textContent.includes('full')")
         context.close()
+
+
+@pytest.mark.slow
+def test_saved_session_goes_on_when_it_is_loaded(page: Any, tmp_path: Path) -> None:
+    page.click("#save")
+    until(page, "document.querySelector('.result a')")
+    assert "Saved the session before block" in text(page, ".result")
+    number = int(text(page, ".result").split("block ")[1].split(".")[0])
+    with page.expect_download() as downloads:
+        page.click(".result a")
+    assert downloads.value.suggested_filename == "walk.gws"
+    downloads.value.save_as(tmp_path / "walk.gws")
+    page.fill("#seed", "99")
+    page.press("#seed", "Enter")
+    until(page, "glassworld.state.seed === 99 && glassworld.state.shown.block < 3")
+    with page.expect_file_chooser() as chooser:
+        page.click("#load")
+    chooser.value.set_files(tmp_path / "walk.gws")
+    until(page, "glassworld.state.seed !== 99")
+    assert f"Loaded. The session goes on with block {number}." in text(page, "#toasts")
+    until(page, f"glassworld.state.shown.block >= {number}")
+
+    (tmp_path / "walk.gws").write_bytes(b"no session")
+    with page.expect_file_chooser() as chooser:
+        page.click("#load")
+    chooser.value.set_files(tmp_path / "walk.gws")
+    until(page, "document.getElementById('toasts').textContent.includes('not a')")
+    shown_before = page.evaluate("glassworld.state.shown.frame")
+    until(page, f"glassworld.state.shown.frame > {shown_before}")

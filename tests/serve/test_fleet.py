@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.support import tiny
 from tests.support.fleet import RunningFleet
 from tests.support.live import close_reason, until
 from tests.support.page import until as page_until
@@ -85,10 +89,7 @@ def test_ingress_reaches_neither_the_control_port_nor_foreign_pages(fleet: Runni
 
 
 def fleet_request(fleet: RunningFleet, **headers: str) -> None:
-    import urllib.request
-
-    request = urllib.request.Request(f"{fleet.url}sessions", b"{}", headers)
-    urllib.request.urlopen(request, timeout=30).close()
+    urlopen(Request(f"{fleet.url}sessions", b"{}", headers), timeout=30).close()
 
 
 def test_page_plays_and_follows_its_session_to_another_worker(
@@ -166,3 +167,29 @@ def test_metrics_and_status_show_the_fleet(fleet: RunningFleet) -> None:
         label = f'{{world="tiny",worker="{worker["name"]}"}}'
         assert f"glassworld_fleet_seats{label} 3" in metrics
     assert 'glassworld_fleet_workers{world="tiny",state="ready"}' in metrics
+
+
+def test_two_worlds_share_a_fleet_and_their_sessions_stay_in_them(tmp_path: Path) -> None:
+    tiny.world().save(tmp_path / "second")
+    with RunningFleet(
+        tmp_path, "--also", str(tmp_path / "second"), "--workers", "1", "--seats", "1"
+    ) as fleet:
+        assert until(lambda: len(fleet.ready_workers()) == 2, 120)
+        with urlopen(f"{fleet.url}worlds", timeout=30) as worlds:
+            assert json.load(worlds) == ["tiny", "second"]
+        with fleet.client() as first, fleet.client("second") as second:
+            for client in (first, second):
+                client.start(seed=3)
+                assert list(client.frames(3))
+            taken = {worker["name"].rpartition("-")[0]: worker for worker in fleet.workers()}
+            assert {name: worker["connected"] for name, worker in taken.items()} == {
+                "tiny": 1,
+                "second": 1,
+            }
+            assert fleet.post(world="second")[0] == 429
+            # A drained world has nowhere to go but to a new worker of its own.
+            fleet.control(f"/drain/{taken['second']['name']}", "POST")
+            while not any(message["type"] == "moved" for message in second.messages):
+                assert list(second.frames(3))
+            assert list(second.frames(3))
+            assert second.hello["world"] == "second"

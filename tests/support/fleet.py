@@ -68,9 +68,9 @@ class RunningFleet:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
-    def client(self) -> Any:
-        """Return a client, to be connected by a `with`."""
-        return PlayClient(self.url)
+    def client(self, world: str | None = None) -> Any:
+        """Return a client of a world, or of the default one, to be connected by a `with`."""
+        return PlayClient(self.url, world)
 
     def post(self, **body: Any) -> tuple[int, dict[str, Any]]:
         """Ask for a session; return the status and the answer."""
@@ -92,10 +92,10 @@ class RunningFleet:
     def workers(self) -> list[dict[str, Any]]:
         """Return the workers as the control port shows them; none while the directory restarts."""
         try:
-            (world,) = json.loads(self.control("/status"))
+            worlds = json.loads(self.control("/status"))
         except urllib.error.HTTPError:
             return []
-        return list(world["workers"])
+        return [worker for world in worlds for worker in world["workers"]]
 
     def ready_workers(self) -> list[dict[str, Any]]:
         return [worker for worker in self.workers() if worker["state"] == "ready"]
