@@ -7,7 +7,7 @@ from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS, gpu_use, sha
 from glassworld.trace.analyzers.execution import replays_graphs, runs_compiled
 from glassworld.trace.analyzers.flops import Config
 from glassworld.trace.analyzers.peak_rates import PeakRates, read_peak_rates, stored_peak_rates
-from glassworld.trace.analyzers.run_config import device_kind, run_config, run_machine
+from glassworld.trace.analyzers.run_config import device_kind, late_frame, run_config, run_machine
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.graph_kernels import NO_PASS
 
@@ -22,12 +22,38 @@ def find_caveats(analysis: Analysis) -> list[str]:
     return [
         *analysis.trace.losses,
         *analysis.trace.left_out,
+        *_flight(analysis),
         *_large(analysis),
         *_tags(analysis),
         *_gpu(analysis),
         *_compiled(analysis),
         *_machine(analysis),
     ]
+
+
+def _flight(analysis: Analysis) -> list[str]:
+    """Say which late frame a flight recording is of, and what its times are."""
+    late = late_frame(analysis.trace.metadata)
+    if late is None:
+        return []
+    host = (
+        "a flight recording has the host's times alone, without operators and kernels: on a GPU, a "
+        "tag lasts as long as launching its work"
+    )
+    try:
+        about = (
+            f"frame {late['frame']:d} of block {late['block']:d} was sent "
+            f"{late['late_ms'] / 1e3:.2f} s late, at {late['time']}"
+        )
+        if "waited_ms" in late:
+            about += (
+                f": the block waited {late['waited_ms']:,.0f} ms for the device, took "
+                f"{late['generated_ms']:,.0f} ms to generate and {late['encoded_ms']:,.0f} ms to "
+                "encode"
+            )
+    except (KeyError, TypeError, ValueError):
+        return [host]
+    return [about, host]
 
 
 def _large(analysis: Analysis) -> list[str]:

@@ -41,6 +41,21 @@ def machine_name(facts: object, device: str) -> str:
     return f"{facts['processor']}{cores}" if facts.get("processor") else ""
 
 
+def late_frame(metadata: dict[str, object]) -> dict[str, Any] | None:
+    """Return what a flight recording says about the late frame it was written for, else None.
+
+    With the frame's `time` (ISO), `block`, `frame` and `late_ms`; and with `waited_ms`,
+    `generated_ms` and `encoded_ms` of its block where they are known.
+    """
+    recording = _engine_metadata(metadata).get("flight_recorder")
+    if not isinstance(recording, dict):
+        return None
+    late, block = recording.get("late_frame"), recording.get("late_block")
+    if not isinstance(late, dict):
+        return {}
+    return {**(block if isinstance(block, dict) else {}), **late}
+
+
 def _engine_metadata(metadata: dict[str, object]) -> dict[str, Any]:
     written = metadata.get("glassworld")
     if isinstance(written, str):

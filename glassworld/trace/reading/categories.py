@@ -33,6 +33,7 @@ _CATEGORIES = {
     "cpu_instant_event": 0,
     "ac2g": 0,
     "fwdbwd": 0,
+    "live_play": 0,  # the blocks and late frames of a flight recording
 }
 _ENDINGS = {("_runtime", "_driver"): LAUNCH, ("kernel", "memcpy", "memset"): DEVICE}
 """What categories end with that vendors make up, such as `xpu_kernel`."""
