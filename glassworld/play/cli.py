@@ -8,6 +8,7 @@ import typer
 
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.load_flags import with_load_flags
+from glassworld.play.traces.flight_flag import DEFAULT_SECONDS, FlightRecorderFlag
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -36,9 +37,10 @@ def play(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
     ] = 8765,
+    flight_recorder: FlightRecorderFlag = DEFAULT_SECONDS,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
 ) -> None:
     """Play a world in your browser and see the time of every stage. Press Ctrl-C to stop."""
     from glassworld.play.launch import PlayOptions, serve
 
-    serve(PlayOptions(host, port, not no_open, load))
+    serve(PlayOptions(host, port, not no_open, load, flight_recorder))

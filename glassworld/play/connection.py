@@ -76,6 +76,7 @@ class PlayerConnection:
         tasks: list[asyncio.Task[Any]] = []
         try:
             await self.socket.send_message(self._hello())
+            await self._show_late_frames()
             tasks += [asyncio.create_task(job()) for job in (*jobs, self._kicked.wait)]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -84,8 +85,24 @@ class PlayerConnection:
             await asyncio.shield(asyncio.ensure_future(self._leave(tasks)))
         await self.socket.close(NORMAL_CLOSURE, "the session goes on elsewhere", is_error=False)
 
+    async def _show_late_frames(self) -> None:
+        """Send the list of flight recordings, now and whenever there is a new one."""
+        recorder = self.state.flight_recorder
+        if recorder is None:
+            return
+        recorder.observers.add(self._send_late_frames)
+        if recorder.recordings:
+            await self.socket.send_message(protocol.LateFramesMessage(recorder.recordings))
+
+    def _send_late_frames(self, _: protocol.LateFrameInfo) -> None:
+        assert self.state.flight_recorder is not None
+        message = protocol.LateFramesMessage(self.state.flight_recorder.recordings)
+        self._run_in_background(self.socket.send_message(message))
+
     async def _leave(self, tasks: list[asyncio.Task[Any]]) -> None:
         """End all tasks, then end the session or hand it to the keeper."""
+        if self.state.flight_recorder is not None:
+            self.state.flight_recorder.observers.discard(self._send_late_frames)
         streaming = tasks[1:2]
         suspended, self._resumable = self._resumable, None
         if self._admission is not None and not self._moved and not _has_failed(streaming):

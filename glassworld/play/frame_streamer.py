@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from starlette.websockets import WebSocketDisconnect
 
+from glassworld.engine.run_config import describe
 from glassworld.errors import InputError
 from glassworld.play import protocol
 from glassworld.play.block_scheduler import BlockRequest
@@ -19,6 +20,7 @@ from glassworld.play.images import encode_images
 from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
 from glassworld.play.pacing import FramePacer, QueuedFrame
 from glassworld.play.server_state import ServerState
+from glassworld.play.traces.flight_recorder import LateFrame, PlayedBlock
 from glassworld.specs import TIME_FACTOR
 
 
@@ -42,6 +44,8 @@ class FrameStreamer:
         self.encoding: protocol.Encoding = "png"
         self.block_requested = False  # and not generated yet
         self.frozen = False  # no block starts
+        self._player = state.flight_recorder.new_player() if state.flight_recorder else 0
+        self._late_frame: LateFrame | None = None  # not recorded yet
         self._applied = 0  # the act under which the newest block was generated
         self._changed = asyncio.Event()
 
@@ -71,6 +75,7 @@ class FrameStreamer:
                 self.notify()
             took = time.perf_counter() - requested
             self.state.metrics.count_block(block.seconds)
+            self._keep_for_flight(session, block, requested, encode_seconds)
             if epoch == self.pacer.epoch:
                 await self._report(block, requested, encode_seconds, took)
             await self.on_block(session, block)
@@ -144,8 +149,11 @@ class FrameStreamer:
             queue_was_empty = not pacer.queue
             await self._until(pacer.can_send)
             stalls = pacer.stalls
-            seconds = pacer.seconds_until_due(time.perf_counter(), queue_was_empty)
-            self.state.metrics.stalls += pacer.stalls - stalls
+            now = time.perf_counter()
+            seconds = pacer.seconds_until_due(now, queue_was_empty)
+            if pacer.stalls > stalls:
+                self.state.metrics.stalls += 1
+                self._note_late_frame(now)
             if seconds > 0:
                 await asyncio.sleep(seconds)
                 if not pacer.can_send():
@@ -153,6 +161,46 @@ class FrameStreamer:
             await self.socket.send_frame(pacer.pop_frame(time.perf_counter()).message)
             self.state.metrics.frames += 1
             self.notify()
+
+    def _note_late_frame(self, now: float) -> None:
+        """Have the flight recorder show what made the next frame late, once its block is whole."""
+        if self.state.flight_recorder is None or self._late_frame is not None:
+            return
+        header, _ = protocol.unpack_frame(self.pacer.queue[0].message)
+        due = now - self.pacer.stall_seconds
+        self._late_frame = LateFrame(
+            self._player, header.block, header.frame, header.action, due, now
+        )
+        if not self.block_requested and self.session is not None:
+            self._record_late_frame(self.session, now)
+
+    def _keep_for_flight(
+        self, session: LiveSession, block: BlockResult, requested: float, encode_seconds: float
+    ) -> None:
+        """Tell the flight recorder about a block, and about a late frame that waited for it."""
+        if self.state.flight_recorder is None:
+            return
+        played = PlayedBlock(
+            player=self._player,
+            number=block.number,
+            first_frame=block.first_frame,
+            frames=len(block.frames),
+            action=block.input_id,
+            requested=requested,
+            started=block.started,
+            seconds=block.seconds,
+            encode_seconds=encode_seconds,
+            received=time.perf_counter(),
+        )
+        self.state.flight_recorder.add_block(played)
+        self._record_late_frame(session, played.ended)
+
+    def _record_late_frame(self, session: LiveSession, until: float) -> None:
+        late, self._late_frame = self._late_frame, None
+        if self.state.flight_recorder is not None and late is not None:
+            config = describe(self.state.world, session.seed, None)
+            del config["threads"]  # chosen for each block
+            self.state.flight_recorder.record(late, until, config)
 
     async def send_still(self, image: npt.NDArray[np.uint8], block: int, frame: int) -> None:
         """Show `image` [H, W, 3] at once; it precedes frame `frame`."""

@@ -29,12 +29,14 @@ try:
     from glassworld.play.app import create_app
     from glassworld.play.limits.connections import uvicorn_limits
     from glassworld.play.limits.log import limit_log
-    from glassworld.play.protocol import MAX_UPLOAD_BYTES
+    from glassworld.play.protocol import MAX_UPLOAD_BYTES, LateFrameInfo
     from glassworld.play.server_state import (
         LoadedWorld,
         ServerState,
         open_world,
     )
+    from glassworld.play.traces.flight_flag import DEFAULT_SECONDS
+    from glassworld.play.traces.flight_recorder import late_frame_line
     from glassworld.profiling.capture import initialize_profiler
 except ModuleNotFoundError as missing:
     raise MissingExtraError(f"{missing.name}, which playing in the browser needs", "play") from None
@@ -53,6 +55,7 @@ class PlayOptions:
     port: int = 8765
     open_page: bool = True
     load: LoadOptions = field(default_factory=LoadOptions)
+    flight_recorder: int = DEFAULT_SECONDS
 
 
 def serve(options: PlayOptions) -> None:
@@ -62,7 +65,14 @@ def serve(options: PlayOptions) -> None:
     listening = listen_on(options.host, options.port)
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(16)
     address = _address(options.host, listening.getsockname()[1], token)
-    state, failures = ServerState(), list[Exception]()
+    state = ServerState(flight_recorder_seconds=options.flight_recorder)
+    failures = list[Exception]()
+
+    def on_late_frame(late: LateFrameInfo) -> None:
+        console.print(late_frame_line(late, address), highlight=False, soft_wrap=True)
+
+    if state.flight_recorder is not None:
+        state.flight_recorder.observers.add(on_late_frame)
 
     def on_loaded(failure: Exception | None) -> None:
         if failure is not None:

@@ -62,6 +62,7 @@ class BlockResult:
     """A generated block."""
 
     number: int
+    first_frame: int  # in the session
     input_id: int
     frames: Frames  # uint8 [n, H, W, 3]
     started: float  # perf_counter seconds; equal for blocks generated in one batch
@@ -147,7 +148,7 @@ class LiveSession:
         stages: list[StageTime],
     ) -> BlockResult:
         """Record the block just generated and return its result."""
-        number = self.next_block
+        number, first_frame = self.next_block, self.frame_count
         self.held.append(HeldAction(player_input.action, len(frames)))
         self.frame_count += len(frames)
         self.last_frame = frames[-1].copy()  # a view would keep the frames of the whole batch
@@ -157,7 +158,15 @@ class LiveSession:
             finished = self._finished_capture = self._capture
             self._capture = None
         return BlockResult(
-            number, player_input.id, frames, started, seconds, stages, finished, recording_end
+            number=number,
+            first_frame=first_frame,
+            input_id=player_input.id,
+            frames=frames,
+            started=started,
+            seconds=seconds,
+            stages=stages,
+            capture=finished,
+            recording_end=recording_end,
         )
 
     def _record_block(self, frames: Frames) -> str | None:

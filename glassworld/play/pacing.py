@@ -41,7 +41,7 @@ class FramePacer:
         self.queue: deque[QueuedFrame] = deque()
         self._recent: deque[QueuedFrame] = deque(maxlen=round(MAX_UNSEEN_SECONDS * frame_rate) + 1)
         self.playing = True
-        self.stalls = 0
+        self.stalls, self.stall_seconds = 0, 0.0  # their number; how late the last one was
         self.epoch = 0  # increased by each restart; frames of an earlier epoch are obsolete
         self.restart(0, 0)
 
@@ -126,7 +126,8 @@ class FramePacer:
         if self._due is None:
             self._due = now
         if now - self._due > self.period:
-            self.stalls += queue_was_empty
+            if queue_was_empty:
+                self.stalls, self.stall_seconds = self.stalls + 1, now - self._due
             self._due = now
         return max(0.0, self._due - now)
 

@@ -268,6 +268,24 @@ class CapturedMessage(_Message, tag="captured"):
     report: str | None
 
 
+class LateFrameInfo(Struct):
+    """A frame that was sent late, and the files that show what the server did before it."""
+
+    time: float  # seconds since 1970, UTC
+    block: int
+    frame: int
+    action: int  # id of the act message that the frame's block used
+    late: float  # seconds
+    trace: str
+    report: str | None
+
+
+class LateFramesMessage(_Message, tag="late_frames"):
+    """The flight recordings of this server that can be downloaded, the oldest first."""
+
+    frames: list[LateFrameInfo]
+
+
 class SavedMessage(_Message, tag="saved"):
     """The session before block `number` is a file at the URL path `file`."""
 
@@ -324,6 +342,7 @@ ServerMessage = (
     | RewoundMessage
     | RecordingMessage
     | CapturedMessage
+    | LateFramesMessage
     | AckMessage
     | SavedMessage
     | JoinedMessage

@@ -22,6 +22,7 @@ from glassworld.play.handover.suspended import SessionKeeper
 from glassworld.play.images import StartImage, load_gallery
 from glassworld.play.limits.decoder import ImageDecoder
 from glassworld.play.traces.block_capture import BlockCapture
+from glassworld.play.traces.flight_recorder import FlightRecorder
 
 SLOTS = 4
 """Players at a time. Each needs the caches of a session and a share of the device."""
@@ -117,14 +118,23 @@ class ServerState:
     """The shared state of one server.
 
     The event loop owns it, except for the world, which the device thread owns. With a `keeper`,
-    the server is one of several, and players need its tickets.
+    the server is one of several, and players need its tickets. With `flight_recorder_seconds`, it
+    keeps the tags of so long, to explain late frames.
     """
 
-    def __init__(self, slots: int = SLOTS, keeper: SessionKeeper | None = None) -> None:
+    def __init__(
+        self,
+        slots: int = SLOTS,
+        keeper: SessionKeeper | None = None,
+        flight_recorder_seconds: float = 0,
+    ) -> None:
         self.slots, self.slots_taken, self.keeper = slots, 0, keeper
         self.device_thread = DeviceThread()
         self.scheduler = BlockScheduler(self.device_thread)
         self.downloads, self.metrics = DownloadStore(), Metrics()
+        self.flight_recorder: FlightRecorder | None = None
+        if flight_recorder_seconds:
+            self.flight_recorder = FlightRecorder(self.downloads, flight_recorder_seconds)
         self.recordings = RecordingStore(self.downloads, self.device_thread.begin)
         self.image_decoder = ImageDecoder()
         self.ready = asyncio.Event()
@@ -153,6 +163,8 @@ class ServerState:
 
     def close(self) -> None:
         """Finish the running job, drop the blocks, end the sessions and delete the downloads."""
+        if self.flight_recorder is not None:
+            self.flight_recorder.close()
         self.scheduler.close()
         self.device_thread.close()
         self.recordings.close()

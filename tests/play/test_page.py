@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from glassworld.engine.actions.files import load_actions, recorded_noise
 from tests.support import tiny
 from tests.support.live import LiveServer
 from tests.support.page import opened, text, until
+from tests.support.slow_blocks import slow_blocks
 
 
 @pytest.fixture(scope="module")
@@ -314,3 +316,21 @@ def test_saved_session_goes_on_when_it_is_loaded(page: Any, tmp_path: Path) -> N
     until(page, "document.getElementById('toasts').textContent.includes('not a')")
     shown_before = page.evaluate("glassworld.state.shown.frame")
     until(page, f"glassworld.state.shown.frame > {shown_before}")
+
+
+@pytest.mark.slow
+def test_late_frame_is_listed_with_its_report_also_after_a_reload(browser: Any) -> None:
+    with LiveServer(frame_rate=24, flight_recorder_seconds=30) as server:
+        for page in opened(browser, server, viewport={"width": 1280, "height": 800}):
+            with slow_blocks(page.evaluate("glassworld.state.shown.block") + 4):
+                until(page, "document.querySelector('#late-frames a')", 90)
+            listed = text(page, "#late-frames li")
+            assert re.search(r"frame \d+ of block \d+: \d+\.\d\d s late Report Trace", listed)
+            with page.expect_popup() as popup:
+                page.locator("#late-frames a", has_text="Report").click()
+            report = popup.value
+            report.wait_for_load_state()
+            assert "late, at" in report.content()
+            page.reload()
+            until(page, "document.querySelector('#late-frames a')")
+            assert text(page, "#late-frames li") == listed

@@ -42,6 +42,7 @@ SERVER_MESSAGES = {
     "rewound": "number",
     "recording": "on frames? video? actions? picture? key?",
     "captured": "trace report",
+    "late_frames": "frames",
     "ack": "id block?",
     "saved": "number file",
     "joined": "number seed picture",
@@ -76,6 +77,7 @@ def test_nested_fields_are_frozen() -> None:
     assert fields(protocol.ControlInfo) == "name key column mouse"
     assert fields(protocol.ImageInfo) == "id name"
     assert fields(protocol.StageInfo) == "name ms"
+    assert fields(protocol.LateFrameInfo) == "time block frame action late trace report"
     assert protocol.VERSION == 1
 
 

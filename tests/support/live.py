@@ -139,12 +139,13 @@ class LiveServer:
         port: int = 0,
         may_load: threading.Event | None = None,
         send_buffer: int | None = None,
+        flight_recorder_seconds: float = 0,
         **changes: Any,
     ) -> None:
         self.world = tiny.world(**changes)
         self.loop: asyncio.AbstractEventLoop
         self.may_load, self.ready = may_load, threading.Event()
-        self.state = ServerState(slots)
+        self.state = ServerState(slots, None, flight_recorder_seconds)
         app = create_app(self.state, self._load, token, lambda _: self._on_loaded())
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

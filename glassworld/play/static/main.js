@@ -6,6 +6,7 @@ import { Gallery } from "/static/gallery.js";
 import { showHelp } from "/static/help.js";
 import { Hud } from "/static/hud.js";
 import { Keyboard } from "/static/keyboard.js";
+import { showLateFrames } from "/static/late_frames.js";
 import { resultCard, toast } from "/static/notices.js";
 import { Screen } from "/static/screen.js";
 
@@ -122,6 +123,9 @@ const handlers = {
     const links = [["Trace", trace, "trace.json.gz"]];
     if (report) links.unshift(["Open the report", report, null]);
     offerFiles(report ? "Captured." : "Captured, but the report failed.", links);
+  },
+  late_frames({ frames }) {
+    showLateFrames(frames, connection.base);
   },
   notice({ text }) {
     byId("capture").disabled = false;
