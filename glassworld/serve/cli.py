@@ -11,6 +11,7 @@ import typer
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from glassworld.load_flags import with_load_flags
+from glassworld.play.traces.flight_flag import DEFAULT_SECONDS, FlightRecorderFlag
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -46,6 +47,7 @@ def fleet_command(
         _option("Workers of each world, at most. Default: as many as --workers.", SIZE, min=1),
     ] = None,
     seats: Annotated[int, _option("Players of each worker.", SIZE, min=1, max=256)] = 4,
+    flight_recorder: FlightRecorderFlag = DEFAULT_SECONDS,
     cluster: Annotated[
         str | None,
         _option("Join the Ray cluster at this address (auto: this machine's).", SIZE),
@@ -116,6 +118,7 @@ def fleet_command(
         worker_url=_checked_url(worker_url or default_url),
         public_hosts=tuple(public_host or ()),
         trusted_proxies=tuple(trusted_proxy or ()),
+        flight_recorder=flight_recorder,
     )
     if len({world.name for world in fleet.worlds}) < len(fleet.worlds):
         raise InputError("--also: two worlds have the same name; rename a folder")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from glassworld.files import writable_folder
+from glassworld.play.traces.flight_flag import DEFAULT_SECONDS, MAX_SECONDS
 from glassworld.serve.directory import Directory
 from glassworld.serve.ingress import create_ingress
 from glassworld.serve.options import FleetOptions, WorldOptions
@@ -47,6 +48,7 @@ class FleetArguments(msgspec.Struct, forbid_unknown_fields=True):
     worker_url: str
     worker_port: int = 8770
     trusted_proxies: list[str] = []
+    flight_recorder: Annotated[int, msgspec.Meta(ge=0, le=MAX_SECONDS)] = DEFAULT_SECONDS
 
 
 def fleet_options(arguments: dict[str, Any], secret: str) -> FleetOptions:
@@ -76,6 +78,7 @@ def fleet_options(arguments: dict[str, Any], secret: str) -> FleetOptions:
         worker_port=given.worker_port,
         worker_url=given.worker_url.rstrip("/"),
         trusted_proxies=tuple(given.trusted_proxies),
+        flight_recorder=given.flight_recorder,
         secret=secret.encode(),
     )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import urljoin
 
 from glassworld.play.server_state import BUCKETS, Metrics
+from glassworld.play.traces.flight_recorder import late_frame_line
 from glassworld.serve.seats import WorkerReport
 
 Status = list[dict[str, Any]]
@@ -34,6 +36,17 @@ def status_json(status: Status) -> Status:
                     "memory_bytes": report.memory,
                     "process": report.process,
                     "reason": report.reason,
+                    "late_frames": [
+                        {
+                            "time": late.time,
+                            "block": late.block,
+                            "frame": late.frame,
+                            "late_seconds": late.late,
+                            "trace": urljoin(report.address, late.trace),
+                            "report": late.report and urljoin(report.address, late.report),
+                        }
+                        for late in report.late_frames
+                    ],
                 }
                 for report, taken in world["workers"]
             ],
@@ -62,7 +75,20 @@ def _world_section(world: dict[str, Any]) -> str:
     return (
         f"<h2>{html.escape(world['world'])}</h2><p>{html.escape(', '.join(facts))}</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        f"{_late_frames(report for report, _ in world['workers'])}"
     )
+
+
+def _late_frames(reports: Iterable[WorkerReport]) -> str:
+    """Return a list of the workers' late frames with their reports, the newest first."""
+    late = [(frame, report) for report in reports for frame in report.late_frames]
+    late.sort(key=lambda entry: entry[0].time, reverse=True)
+    items = ""
+    for frame, report in late:
+        text, _, url = late_frame_line(frame, report.address).rpartition(": ")
+        link = f'<a href="{html.escape(url)}">{html.escape(text)}</a>'
+        items += f"<li>{html.escape(report.name)}: {link}</li>"
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def _row(report: WorkerReport, taken: int) -> str:

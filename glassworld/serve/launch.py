@@ -20,6 +20,7 @@ from glassworld.engine.checkpoint.locate import locate_world
 from glassworld.errors import InputError
 from glassworld.files import writable_folder
 from glassworld.play.launch import http_server, listen_on
+from glassworld.play.traces.flight_recorder import late_frame_line
 from glassworld.serve.control import create_control
 from glassworld.serve.directory import Directory
 from glassworld.serve.ingress import IngressServer
@@ -43,7 +44,7 @@ CALL_SECONDS = 30.0
 START_SECONDS = 300.0
 """How long the ingress may take to start: on a busy machine, Python alone takes long."""
 
-CHECK_SECONDS = 0.5
+CHECK_SECONDS, LATE_FRAMES_SECONDS = 0.5, 2.0
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,16 @@ class _Runner:
         self._print(f"status at {self._control_url} (this machine only)")
         ready = asyncio.create_task(self._until_ready())
         await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)
+        printing = asyncio.create_task(self._print_late_frames())
         if ready.done() and not self.failure:
             ready.result()
-            await serving
-        for task in (serving, ready):
+            done, _ = await asyncio.wait((serving, printing), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        tasks = (serving, ready, printing)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(serving, ready, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _until_ready(self) -> None:
         """Wait until every world has a worker; set `failure` if none can load it."""
@@ -194,6 +199,19 @@ class _Runner:
                 self._print(line)
         elif world["failure"] and world["world"] in waiting:
             self.failure = f"world {world['world']}: no worker can start: {world['failure']}"
+
+    async def _print_late_frames(self) -> None:
+        """Print a line about every new recording of a late frame; never return."""
+        known: set[str] = set()
+        while True:
+            await asyncio.sleep(LATE_FRAMES_SECONDS)
+            with suppress(*actor_errors()):
+                for world in await answer(actor_named(DIRECTORY).status.remote(), CALL_SECONDS):
+                    for report, _ in world["workers"]:
+                        for late in report.late_frames:
+                            if late.trace not in known:
+                                known.add(late.trace)
+                                self._print(late_frame_line(late, report.address))
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)

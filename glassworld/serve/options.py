@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.play.traces.flight_flag import DEFAULT_SECONDS
 
 WORKER_URL = "ws://{host}:{port}"
 """Default address of a worker; `{node}` is the address of its machine."""
@@ -39,6 +40,7 @@ class FleetOptions:
     worker_url: str = WORKER_URL
     public_hosts: tuple[str, ...] = ()  # names under which a proxy forwards to a loopback address
     trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For is believed
+    flight_recorder: int = DEFAULT_SECONDS  # of each worker
     secret: bytes = field(default=b"", repr=False)  # signs the tickets
 
     def world(self, name: str | None) -> WorldOptions | None:

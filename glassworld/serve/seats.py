@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Literal
 
+from glassworld.play.protocol import LateFrameInfo
 from glassworld.play.server_state import Metrics
 
 LEASE_SECONDS = 30.0
@@ -45,6 +46,13 @@ class WorkerReport:
     metrics: Metrics = field(default_factory=Metrics)
     memory: int = 0  # bytes of the process
     process: int = 0
+    late_frames: list[LateFrameInfo] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        """The URL of the worker's own server."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/"
 
 
 @dataclass

@@ -106,7 +106,8 @@ class FleetWorker:
             self._loop = asyncio.get_running_loop()
             folder = Path(self._options.state_folder)
             self._players = Players(self._name, self._world.name, self._signer, folder)
-            self._state = ServerState(self._world.seats + SPARE_SLOTS, self._players)
+            slots = self._world.seats + SPARE_SLOTS
+            self._state = ServerState(slots, self._players, self._options.flight_recorder)
             self._players.state = self._state
             started.set_result(None)
         except BaseException as error:
@@ -161,6 +162,8 @@ class FleetWorker:
         report.metrics = self._state.metrics
         report.block_p50 = self._state.metrics.recent_block_seconds
         report.memory = _resident_bytes()
+        if self._state.flight_recorder is not None:
+            report.late_frames = self._state.flight_recorder.recordings
 
     # Moving sessions
 
