@@ -222,6 +222,19 @@ def attack_play(
         raise typer.Exit(1)
 
 
+@app.command("flight-recorder")
+@with_load_flags()
+def flight_recorder_cost(
+    load: LoadOptions,
+    rounds: Annotated[int, typer.Option(min=1, help="Blocks to measure of each kind.")] = 60,
+    json_file: _Json = None,
+) -> None:
+    """Measure what the flight recorder of live play costs: blocks with and without it, in turn."""
+    from glassworld.bench.play.flight_recorder import measure_flight_recorder
+
+    measure_flight_recorder(load, rounds, json_file)
+
+
 @app.command("load")
 @with_load_flags("world", "device")
 def load_test(
