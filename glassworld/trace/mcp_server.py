@@ -6,7 +6,7 @@ Every answer is bounded: a number of rows, of characters in a text, and it says 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from glassworld.errors import InputError, MissingExtraError, TraceError
 from glassworld.trace.analyzers.bottleneck import find_bottleneck, gpu_use
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.compare import compare_runs
+from glassworld.trace.analyzers.critical_path import PathFinder, parse_factor
 from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.report.json_export import rows_json
 from glassworld.trace.report.sections import SECTIONS, SLOWEST, section
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.merged import analyze
-from glassworld.trace.writing.export import analyze_whole
+from glassworld.trace.timeline.merged import analyze, analyze_at_once
 from glassworld.trace.writing.sql import query_trace
 
 ROWS, MOST_ROWS = 25, 200
@@ -91,7 +91,20 @@ def sql(trace: str, query: str, limit: int = ROWS) -> Answer:
     return {"rows": rows, "shown": len(rows), "more": answer.more}
 
 
-TOOLS = (summary, report_section, operators, kernels, compare_traces, sql)
+def critical_path(trace: str, faster: dict[str, float] | None = None, limit: int = ROWS) -> Answer:
+    """Return the chain of CPU work, launches, GPU work and waits that bounds a run.
+
+    `faster` maps tags to factors of their time, such as 0.5: `what_if` says how long the run would
+    take with each.
+    """
+    finder = PathFinder(_whole(*_version(trace)))
+    factors = [parse_factor(f"{tag}={factor}") for tag, factor in (faster or {}).items()]
+    path = finder.critical_path(factors[:MOST_ROWS])
+    answer: Answer = _short(asdict(replace(path, tags=[])))
+    return answer | {"tags": _answer(path.tags, limit)}
+
+
+TOOLS = (summary, report_section, operators, kernels, critical_path, compare_traces, sql)
 
 
 def build_server() -> Any:
@@ -134,7 +147,7 @@ def _analyzed(path: str, modified_ns: int, size: int) -> Analysis:
 
 @lru_cache(1)
 def _whole(path: str, modified_ns: int, size: int) -> Analysis:
-    return analyze_whole(Path(path))
+    return analyze_at_once(path)
 
 
 def _analysis(trace: str) -> Analysis:

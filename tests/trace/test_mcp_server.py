@@ -47,6 +47,7 @@ def test_server_lists_its_tools():
         "report_section",
         "operators",
         "kernels",
+        "critical_path",
         "compare_traces",
         "sql",
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.critical_path.waits import is_synchronizing
 from glassworld.trace.timeline.rows import GpuSummary, largest_first
 
 IDLE_SHARE = 0.20  # a GPU that idles more is not the bottleneck
@@ -129,10 +130,6 @@ def share(value: float) -> str:
 
 def _sync_time(analysis: Analysis) -> tuple[float, str]:
     """Return the milliseconds in synchronizing calls, and which of them takes the most."""
-    spent = {name: call.ns / 1e6 for name, call in analysis.calls.items() if _synchronizes(name)}
+    spent = {name: call.ns / 1e6 for name, call in analysis.calls.items() if is_synchronizing(name)}
     most = min(spent, key=lambda name: largest_first(spent[name], name), default="")
     return sum(spent.values()), most
-
-
-def _synchronizes(name: str) -> bool:
-    return "Synchronize" in name or name in ("cudaMemcpy", "hipMemcpy", "hipMemcpyWithStream")

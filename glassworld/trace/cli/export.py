@@ -105,11 +105,11 @@ def sql_command(
     from rich.console import Console
 
     from glassworld.trace.report.terminal import table
-    from glassworld.trace.writing.export import analyze_whole
+    from glassworld.trace.timeline.merged import analyze_at_once
     from glassworld.trace.writing.sql import query_trace
 
     limit = row_limit(most, json)
-    answer = query_trace(analyze_whole(trace), query, limit)
+    answer = query_trace(analyze_at_once(trace), query, limit)
     if json:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
         typer.echo(msgspec.json.encode(rows, enc_hook=str))

@@ -77,6 +77,15 @@ def print_json(rows: Sequence[Any]) -> None:
     typer.echo(msgspec.json.encode(rows_json(rows)))
 
 
+def print_json_object(result: Any) -> None:
+    """Print one result (a dataclass) as a JSON object."""
+    import msgspec
+
+    from glassworld.trace.report.json_export import rows_json
+
+    typer.echo(msgspec.json.encode(rows_json([result])[0]))
+
+
 def print_section(
     section: Section, analysis: Analysis, as_json: bool, most: int | None = None
 ) -> None:

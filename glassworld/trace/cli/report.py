@@ -19,6 +19,7 @@ from glassworld.trace.cli.options import (
     check_output,
     load_analysis,
     print_json,
+    print_json_object,
     print_section,
     row_limit,
 )
@@ -224,6 +225,43 @@ def kernels_command(
 
 for _name in ("decoder", "update", "expected", "roofline"):
     _add_section_command(_name)
+
+
+@app.command("critical-path", rich_help_panel=PARTS)
+def critical_path_command(
+    trace: TracePath,
+    faster: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--faster",
+            metavar="TAG=FACTOR",
+            help="Compute the run in which this tag, with all inside it, takes FACTOR times its "
+            "time. Give it again for other tags.",
+        ),
+    ] = None,
+    most: Most = None,
+    graph_capture: GraphCapture = None,
+    json: Json = False,
+) -> None:
+    """Show the chain of work and waits that bounds the run, and what a faster tag would gain.
+
+    CPU work, launches, GPU work and synchronization; the run is computed again with half the
+    time of each tag. Holds the whole trace in memory.
+
+    Example: `glassworld trace critical-path trace.json --faster VAE_Decode=0.5`
+    """
+    from rich.console import Console
+
+    from glassworld.trace.analyzers.critical_path import PathFinder, parse_factor
+    from glassworld.trace.report.terminal import show_critical_path
+    from glassworld.trace.timeline.merged import analyze_at_once
+
+    factors = [parse_factor(text) for text in faster or ()]
+    path = PathFinder(analyze_at_once(trace, graph_capture)).critical_path(factors)
+    if json:
+        print_json_object(path)
+    else:
+        show_critical_path(Console(), path, row_limit(most, json))
 
 
 @app.command("gaps", rich_help_panel=PARTS)

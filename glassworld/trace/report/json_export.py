@@ -14,6 +14,7 @@ from glassworld.files import replacing
 from glassworld.trace.analyzers import blocks, breakdown
 from glassworld.trace.analyzers.bottleneck import find_bottleneck, gpu_use
 from glassworld.trace.analyzers.caveats import find_caveats
+from glassworld.trace.analyzers.critical_path import reported_path
 from glassworld.trace.analyzers.execution import slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import model_kernels, model_operators
@@ -87,6 +88,8 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 def _round(value: Any) -> Any:
     if isinstance(value, dict):
         return _rounded(value)
+    if isinstance(value, list):
+        return [_round(inner) for inner in value]
     return round(value, 6) if isinstance(value, float) else value
 
 
@@ -94,7 +97,7 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
     """Return the analysis without its tags."""
     trace = analysis.trace
     update, verdict = breakdown.update_cost(analysis), find_bottleneck(analysis)
-    use = gpu_use(analysis)
+    use, path = gpu_use(analysis), reported_path(analysis)
     return {
         "format": FORMAT,
         "trace": trace.path,
@@ -121,6 +124,7 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
         "update": rows_json(update)[0] if update else None,
         "expected": rows_json(expected_table(analysis)),
         "roofline": rows_json(roofline_by_tag(analysis)),
+        "critical_path": rows_json([path])[0] if path else None,
         "gaps": rows_json(analysis.gaps),
         "memory": rows_json(analysis.memory),
         "advice": rows_json(advise(analysis)),

@@ -8,6 +8,7 @@ from typing import Any
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers import blocks, breakdown
+from glassworld.trace.analyzers.critical_path import path_remarks, path_tags
 from glassworld.trace.analyzers.execution import covered_by_parts, is_engine_run, slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table, reference_note
 from glassworld.trace.analyzers.operators import (
@@ -289,6 +290,25 @@ SECTIONS = (
             p.bound or "-",
         ),
         of_engine=True,
+    ),
+    Section(
+        "critical-path",
+        "Critical path",
+        "no work in this trace, or too much for the report: see `glassworld trace critical-path`",
+        path_tags,
+        ("on the path", "ms", "share", "CPU ms", "GPU ms", "run if it\ntook half", "gain"),
+        lambda t: (
+            start_of(t.tag, 70),
+            t.ms,
+            percent(t.share),
+            t.cpu_ms,
+            t.gpu_ms,
+            t.half_run_ms,
+            t.half_gain_ms,
+        ),
+        path_remarks,
+        gpu_columns=("CPU ms", "GPU ms"),
+        most=12,
     ),
     Section(
         "gaps",

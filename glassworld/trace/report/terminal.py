@@ -12,6 +12,11 @@ from rich.table import Table
 from glassworld.trace.analyzers.bottleneck import find_bottleneck
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.compare import RunComparison
+from glassworld.trace.analyzers.critical_path import (
+    CriticalPath,
+    path_sentence,
+    what_if_sentence,
+)
 from glassworld.trace.report.cells import Name, number
 from glassworld.trace.report.sections import SECTIONS, Section, section
 from glassworld.trace.rules.rule import Finding, advise
@@ -145,6 +150,19 @@ def _sentence(text: str) -> str:
 def _print_indented(console: Console, text: str, spaces: int) -> None:
     """Print a paragraph with all its lines indented, also those that a narrow terminal breaks."""
     console.print(Padding(text, (0, 0, 0, spaces), expand=False), highlight=False)
+
+
+def show_critical_path(console: Console, path: CriticalPath, most: int | None) -> None:
+    """Print a critical path, at most `most` of its tags, and the runs with faster ones."""
+    shown = section("critical-path")
+    on_gpu = any(tag.gpu_ms for tag in path.tags)
+    kept = [i for i, c in enumerate(shown.columns) if on_gpu or c not in shown.gpu_columns]
+    rows = [[shown.cells(tag)[i] for i in kept] for tag in path.tags[:most]]
+    columns = [shown.columns[i] for i in kept]
+    console.print(table(f"{shown.title}: {path.names}", columns, rows))
+    console.print(path_sentence(path), highlight=False)
+    for run in path.what_if:
+        console.print(what_if_sentence(run), highlight=False, markup=False)
 
 
 def show_comparison(console: Console, comparison: RunComparison, most: int = 25) -> None:

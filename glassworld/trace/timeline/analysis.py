@@ -87,6 +87,9 @@ class Analysis:
     passes: EagerPasses | None = None
     """What graphs are named after; None where none is replayed."""
 
+    derived: dict[str, object] = field(default_factory=dict)
+    """Results that are asked for more than once, by name."""
+
     @property
     def dropped_path_instances(self) -> int:
         """Tag instances whose path of names has no row in `tags`: there were too many paths."""

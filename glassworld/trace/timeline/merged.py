@@ -418,6 +418,13 @@ def analyze(
     return analyze_trace(*find_passes(trace, capture))
 
 
+def analyze_at_once(path: str | Path, graph_capture: str | Path | None = None) -> Analysis:
+    """Analyze a trace with all its instances in memory, however many there are."""
+    trace = read_trace(path)
+    capture = read_trace(graph_capture) if graph_capture is not None else None
+    return analyze_in_memory(*find_passes(trace, capture))
+
+
 def analyze_trace(trace: Trace, passes: EagerPasses | None = None) -> Analysis:
     """Analyze a trace: in memory if all its instances fit, else in chunks.
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from glassworld.trace.reading.reader import read_trace
-from glassworld.trace.timeline.analysis import Analysis, analyze_in_memory
+from glassworld.trace.timeline.merged import analyze_at_once
 from glassworld.trace.writing.folded_stacks import write_folded
 from glassworld.trace.writing.perfetto_packets import write_perfetto
 from glassworld.trace.writing.speedscope import write_speedscope
 from glassworld.trace.writing.tables import write_parquet
-
-
-def analyze_whole(path: Path) -> Analysis:
-    """Analyze a trace with all its instances in memory, however many there are."""
-    return analyze_in_memory(read_trace(path))
 
 
 def export_trace(path: Path, output: Path, format_name: str) -> None:
@@ -27,6 +22,6 @@ def export_trace(path: Path, output: Path, format_name: str) -> None:
     elif format_name == "speedscope":
         write_speedscope(output, read_trace(path))
     elif format_name == "folded":
-        write_folded(output, analyze_whole(path))
+        write_folded(output, analyze_at_once(path))
     else:
-        write_parquet(output, analyze_whole(path))
+        write_parquet(output, analyze_at_once(path))

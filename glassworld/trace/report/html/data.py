@@ -13,6 +13,7 @@ from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers import blocks, breakdown
 from glassworld.trace.analyzers.bottleneck import find_bottleneck
 from glassworld.trace.analyzers.caveats import find_caveats
+from glassworld.trace.analyzers.critical_path import path_tags
 from glassworld.trace.analyzers.execution import slow_parts, tags_explain
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
@@ -75,6 +76,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "modelTag": tags.DIFFUSION_FORWARD,
         "tagsExplain": tags_explain(analysis),
         "slowest": rows_json(slow_parts(analysis)[:MOST_UNDER_A_TAG]),
+        "criticalPath": _with_looks(rows_json(path_tags(analysis)[:MOST_UNDER_A_TAG]), "tag"),
         "gaps": [{**asdict(gap), "blamed": blamed(gap)} for gap in analysis.gaps[:20]],
         "memory": _with_looks(rows_json(analysis.memory[:MOST_HELD]), "tag"),
     }

@@ -151,6 +151,7 @@ const SECTIONS = {
   update,
   expected,
   roofline,
+  "critical-path": criticalPath,
   gaps,
   memory,
 };
@@ -186,6 +187,7 @@ const body = el(
     pair(heat(), shown("steps")),
     pair(shown("model"), stack(shown("decoder"), shown("update"))),
     shown("ops"),
+    shown("critical-path"),
     shown("gaps"),
     shown("memory"),
     missing(),

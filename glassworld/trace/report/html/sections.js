@@ -342,6 +342,29 @@ const slowest = () =>
       { tall: true },
     ),
   );
+const criticalPath = () =>
+  reportSection(
+    "critical-path",
+    "the chain of work and waits that bounds the run; self time",
+    bars(
+      data.criticalPath.map((t) => ({
+        ...t,
+        name: t.tag,
+        value: t.ms,
+        text: `${ms(t.ms)} · ${percent(t.share)}`,
+        title: `${t.tag}: CPU ${ms(t.cpu_ms)}, GPU ${ms(t.gpu_ms)}`,
+      })),
+    ),
+    details(
+      "If it took half its time",
+      table(
+        ["", "the run would take", "gain"],
+        data.criticalPath
+          .filter((t) => t.half_run_ms != null)
+          .map((t) => [t.label, ms(t.half_run_ms), ms(t.half_gain_ms)]),
+      ),
+    ),
+  );
 const gaps = () =>
   reportSection(
     "gaps",

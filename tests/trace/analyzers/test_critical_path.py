@@ -1,0 +1,274 @@
+"""The critical path, against known answers and against programs that really run faster."""
+
+import itertools
+import json
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glassworld.errors import InputError, TraceError
+from glassworld.trace import analyze
+from glassworld.trace.analyzers.critical_path import PathFinder, reported_path
+from glassworld.trace.timeline import merged
+from tests.support.paths import SHARED
+from tests.support.traces import CpuTrace, GpuTrace, invoke, write
+
+TRACES = SHARED / "traces"
+LAUNCH, DELAY, SYNC = 4.0, 6.0, 10.0
+
+
+@dataclass
+class Step:
+    """Something that a program does: CPU work, a kernel, a blocking copy or a wait for all."""
+
+    kind: str
+    tag: str
+    us: float = 0.0
+    stream: int = 0
+
+
+def run_program(steps, factors=None):
+    """Run a program on a CPU and a GPU of the test's own; return its events and its time.
+
+    A kernel starts when its stream is free and `DELAY` after its launch call; `factors` scale the
+    work of tags. Nothing of this is known to the analyzer.
+    """
+    factors = factors or {}
+    clock = CpuTrace(base=1000.0)
+    free: dict[int, float] = {}
+    correlation = itertools.count(1)
+    end = 0.0
+    for step in steps:
+        scale = factors.get(step.tag, 1.0)
+        with clock.tag(step.tag):
+            if step.kind == "cpu":
+                clock.op("aten::add", step.us * scale)
+            elif step.kind == "sync":
+                since = clock.now
+                clock.now = max([clock.now, *free.values()]) + SYNC
+                clock.event("cuda_runtime", "cudaDeviceSynchronize", since, clock.now - since)
+            else:
+                since, number = clock.now, next(correlation)
+                clock.now += LAUNCH * scale
+                start = max(free.get(step.stream, 0.0), clock.now + DELAY)
+                free[step.stream] = start + step.us * scale
+                name, cat = "cudaLaunchKernel", "kernel"
+                if step.kind == "copy":
+                    name, cat = "cudaMemcpyAsync", "gpu_memcpy"
+                    clock.now = free[step.stream] + LAUNCH * scale
+                clock.event("cuda_runtime", name, since, clock.now - since, correlation=number)
+                args = {"correlation": number, "stream": step.stream, "device": 0}
+                clock.event(cat, "work", start, step.us * scale, pid=0, tid=step.stream, **args)
+        end = max(end, clock.now, *free.values()) if free else clock.now
+    return clock.events, end
+
+
+def found_path(tmp_path, events, faster=(), name="path.json"):
+    finder = PathFinder(analyze(write(tmp_path / name, events, config=None)))
+    return finder.critical_path(faster)
+
+
+def kinds(path):
+    return (
+        path.cpu_ms,
+        path.launch_delay_ms,
+        path.gpu_ms,
+        path.synchronize_ms,
+        path.unexplained_ms,
+    )
+
+
+def test_critical_path_on_a_cpu_is_all_that_its_thread_does(tmp_path):
+    clock = CpuTrace()
+    with clock.tag("outer"):
+        with clock.tag("first"):
+            clock.op("aten::mm", 3000)
+        clock.wait(1000)
+        with clock.tag("second"):
+            clock.op("aten::mm", 5000)
+    clock.wait(2000)
+    with clock.tag("third"):
+        clock.op("aten::mm", 4000)
+    path = found_path(tmp_path, clock.events, [("outer", 0.5), ("second", 0), ("third", 2)])
+    assert kinds(path) == pytest.approx((13, 0, 0, 0, 2))
+    assert path.length_ms == path.window_ms == pytest.approx(15)
+    assert {tag.tag: tag.ms for tag in path.tags} == pytest.approx(
+        {"second": 5, "third": 4, "first": 3, "outer": 1}
+    )
+    assert path.tags[0].share == pytest.approx(5 / 15)
+    assert path.tags[0].half_run_ms == pytest.approx(12.5)
+    assert [run.run_ms for run in path.what_if] == pytest.approx([10.5, 10, 19])
+
+
+def test_critical_path_of_a_gpu_bound_run_is_its_kernels(tmp_path):
+    steps = [Step("kernel", "first", 500), Step("kernel", "second", 300), Step("sync", "end")]
+    events, end = run_program(steps)
+    path = found_path(tmp_path, events, [("first", 0.5)])
+    assert kinds(path) == pytest.approx((0.004, 0.006, 0.8, 0.01, 0))
+    assert path.length_ms == pytest.approx(end / 1000) == pytest.approx(0.82)
+    assert {tag.tag: (tag.cpu_ms, tag.gpu_ms) for tag in path.tags} == {
+        "first": pytest.approx((0.004, 0.5)),
+        "second": pytest.approx((0, 0.3)),
+    }
+    assert path.what_if[0].run_ms == pytest.approx(0.82 - 0.252)
+
+
+def test_half_the_time_gains_no_more_than_until_something_else_bounds_the_run(tmp_path):
+    steps = [
+        Step("kernel", "long", 1000, stream=1),
+        Step("kernel", "other", 800, stream=2),
+        Step("cpu", "host", 600),
+        Step("sync", "end"),
+    ]
+    events, _ = run_program(steps)
+    path = found_path(tmp_path, events, [("long", 0.5), ("other", 0.5)])
+    assert path.what_if[0].gain_ms == pytest.approx(1.010 - 0.814 + 0.002)
+    assert path.what_if[1].gain_ms == pytest.approx(0)
+    assert "other" not in {tag.tag for tag in path.tags}
+
+
+def test_faster_cpu_lets_a_late_synchronization_wait_for_the_gpu(tmp_path):
+    steps = [Step("kernel", "gpu", 900), Step("cpu", "host", 1000), Step("sync", "end")]
+    events, _ = run_program(steps)
+    path = found_path(tmp_path, events, [("host", 0.0)])
+    assert path.gpu_ms == 0
+    assert path.what_if[0].run_ms == pytest.approx(0.004 + 0.006 + 0.9 + 0.01)
+
+
+def test_blocking_copy_waits_for_the_kernels_before_it(tmp_path):
+    events, end = run_program(
+        [Step("kernel", "net", 700), Step("copy", "copy", 50), Step("cpu", "host", 100)]
+    )
+    path = found_path(tmp_path, events)
+    assert path.gpu_ms == pytest.approx(0.75)
+    assert path.cpu_ms == pytest.approx(0.004 + 0.004 + 0.1)
+    assert path.length_ms == pytest.approx(end / 1000)
+
+
+def test_thread_that_waits_for_another_is_not_on_the_path_meanwhile(tmp_path):
+    clock = CpuTrace()
+    with clock.tag("forward"):
+        clock.op("aten::mm", 2000)
+    clock.event("user_annotation", "worker", 2050, 3900, tid=2)
+    clock.now = 6000.0
+    with clock.tag("optimizer"):
+        clock.op("aten::add", 1000)
+    path = found_path(tmp_path, clock.events, [("worker", 0.5), ("forward", 0)])
+    assert {tag.tag: tag.ms for tag in path.tags} == pytest.approx(
+        {"worker": 3.9, "forward": 2, "optimizer": 1}
+    )
+    assert path.unexplained_ms == pytest.approx(0.1)
+    assert [run.gain_ms for run in path.what_if] == pytest.approx([1.95, 2])
+
+
+def test_thread_beside_another_does_not_wait_for_it(tmp_path):
+    clock = CpuTrace()
+    with clock.tag("main"):
+        clock.op("aten::mm", 1000)
+        clock.op("aten::mm", 1000)
+    clock.event("user_annotation", "beside", 200, 1000, tid=2)
+    path = found_path(tmp_path, clock.events)
+    assert [tag.tag for tag in path.tags] == ["main"]
+
+
+def test_path_is_named_after_operators_where_there_are_no_tags(tmp_path):
+    gpu = GpuTrace()
+    with gpu.op_range("aten::linear"), gpu.op_range("aten::mm"):
+        gpu.launch("gemm", 300)
+    with gpu.op_range("aten::relu"):
+        gpu.launch("relu", 100)
+    gpu.call("cudaDeviceSynchronize", 500)
+    path = found_path(tmp_path, gpu.events, [("aten::mm", 0.5)])
+    assert path.names == "operators"
+    assert path.tags[0].tag == "aten::linear"
+    assert path.tags[0].gpu_ms == pytest.approx(0.3)
+    assert path.what_if[0].gain_ms == pytest.approx(0.151)
+
+
+tags = st.sampled_from(["a", "b", "c"])
+durations = st.integers(1, 100).map(lambda n: 4.0 * n)
+programs = st.lists(
+    st.builds(
+        Step,
+        st.sampled_from(["cpu", "kernel", "kernel", "copy", "sync"]),
+        tags,
+        durations,
+        st.integers(1, 3),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(programs, tags, st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0]))
+def test_what_if_predicts_the_program_run_again(tmp_path_factory, steps, tag, factor):
+    steps = [Step("kernel", "warm-up", 4.0), *steps]  # shows how long a launch usually takes
+    events, end = run_program(steps)
+    wanted = tag in {step.tag for step in steps}
+    folder = tmp_path_factory.mktemp("program")
+    path = found_path(folder, events, [(tag, factor)] if wanted else [])
+    assert sum(kinds(path)) == pytest.approx(path.length_ms)
+    assert sum(t.ms for t in path.tags) == pytest.approx(path.cpu_ms + path.gpu_ms)
+    assert path.length_ms == pytest.approx(end / 1000)
+    assert path.length_ms <= path.window_ms + 1e-9
+    for t in path.tags:
+        assert t.half_gain_ms is not None
+        assert -1e-9 <= t.half_gain_ms <= t.ms / 2 + 1e-9
+    if wanted:
+        _, faster_end = run_program(steps, {tag: factor})
+        assert path.what_if[0].run_ms == pytest.approx(faster_end / 1000, abs=3e-6 * len(steps))
+
+
+def test_command_prints_the_path_and_the_runs_asked_for(tmp_path):
+    events, end = run_program([Step("kernel", "net", 500), Step("sync", "end")])
+    trace = write(tmp_path / "run.json", events, config=None)
+    printed = invoke("critical-path", trace, "--faster", "net=0.5").output
+    assert "If net took 0.5 times its time" in printed
+    found = json.loads(invoke("critical-path", trace, "--faster", "net=0.5", "--json").output)
+    assert found["length_ms"] == pytest.approx(end / 1000)
+    assert found["what_if"][0]["gain_ms"] == pytest.approx(0.252)
+    out = tmp_path / "analysis.json"
+    invoke("report", trace, "--json", out)
+    reported = json.loads(out.read_text(encoding="utf-8"))["critical_path"]
+    assert reported["tags"] == found["tags"]
+
+
+@pytest.mark.parametrize("factor", ["net", "net=fast", "=0.5", "net=-1", "net=nan"])
+def test_factor_that_is_none_is_one_clear_line(tmp_path, factor):
+    trace = write(tmp_path / "run.json", run_program([Step("cpu", "net", 5)])[0], config=None)
+    error = invoke("critical-path", trace, "--faster", factor).exception
+    assert isinstance(error, InputError)
+    assert "such as VAE_Decode=0.5" in str(error)
+
+
+def test_unknown_tag_is_one_clear_line_with_those_there_are(tmp_path):
+    trace = write(tmp_path / "run.json", run_program([Step("cpu", "net", 5)])[0], config=None)
+    error = invoke("critical-path", trace, "--faster", "nowhere=0.5").exception
+    assert isinstance(error, TraceError)
+    assert "nowhere: no such tag, module or operator" in str(error)
+
+
+def test_report_of_a_trace_in_chunks_leaves_the_path_to_its_command(tmp_path, monkeypatch):
+    events, end = run_program([Step("kernel", "net", 50), Step("cpu", "host", 9)] * 20)
+    trace = write(tmp_path / "run.json", events, config=None)
+    monkeypatch.setattr(merged, "SAMPLED_ROWS", 10)
+    assert reported_path(analyze(trace)) is None
+    printed = " ".join(invoke("report", trace).output.split())
+    assert "see `glassworld trace critical-path`" in printed
+    found = json.loads(invoke("critical-path", trace, "--json").output)
+    assert found["length_ms"] == pytest.approx(end / 1000)
+
+
+@pytest.mark.skipif(not TRACES.is_dir(), reason="shared/traces is not here")
+@pytest.mark.parametrize("path", sorted(TRACES.glob("*.json.gz")), ids=lambda path: path.name)
+def test_path_of_a_real_trace_adds_up_and_no_gain_exceeds_its_time(path):
+    found = PathFinder(analyze(path)).critical_path()
+    assert sum(kinds(found)) == pytest.approx(found.length_ms)
+    assert sum(tag.ms for tag in found.tags) == pytest.approx(found.cpu_ms + found.gpu_ms)
+    assert 0.99 * found.window_ms < found.length_ms <= found.window_ms
+    for tag in found.tags[:8]:
+        assert tag.half_gain_ms is not None
+        assert 0 <= tag.half_gain_ms <= tag.ms / 2 + 1e-9
