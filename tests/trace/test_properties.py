@@ -253,7 +253,10 @@ def run_program(folder, threads):
         check(write(folder / "t.json", made.events, config=None), made)
 
 
-SAMPLED = ("blocks", "drift", "steps", "first_steps", "instances_detail", "advice")
+SAMPLED = (
+    *("blocks", "drift", "steps", "first_steps"),
+    *("instances_detail", "advice", "critical_path"),
+)
 """What an analysis in chunks has of its most unusual chunks only."""
 
 
