@@ -245,7 +245,7 @@ def _naming(analysis: Analysis, kind: str) -> _Naming:
 
 def reported_path(analysis: Analysis) -> CriticalPath | None:
     """Return the critical path for the report; None where the trace is too large for it."""
-    if not is_small(analysis):
+    if not _fits_report(analysis):
         return None
     known = analysis.derived.get("critical_path")
     if not isinstance(known, CriticalPath):
@@ -253,7 +253,7 @@ def reported_path(analysis: Analysis) -> CriticalPath | None:
     return known
 
 
-def is_small(analysis: Analysis) -> bool:
+def _fits_report(analysis: Analysis) -> bool:
     """Return whether the report has the critical path of this trace."""
     trace = analysis.trace
     calls = len(trace.launch_rows) + len(trace.device_rows)
