@@ -155,8 +155,8 @@ def _live_header(data: bytes, name: str) -> LiveHeader:
         raise InputError(f"{name}: damaged: {error}") from None
     if header.version != FORMAT_VERSION:
         raise InputError(
-            f"{name}: of version {header.version}; this glassworld reads {FORMAT_VERSION}"
-            "; save it again with this one"
+            f"{name}: of version {header.version}; this glassworld reads {FORMAT_VERSION}; "
+            "play on with the one that saved it"
         )
     return header
 
