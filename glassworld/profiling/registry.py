@@ -24,13 +24,13 @@ class TagFamily:
 
 
 DENOISE = TagFamily("denoise", "#2a6fdb", "#6aa2ff")
-DECODE = TagFamily("decode", "#d9730d", "#f3a14a")
-UPDATE = TagFamily("update", "#0b8f84", "#35c2b3")
+DECODE = TagFamily("decode", "#b45b06", "#f3a14a")
+UPDATE = TagFamily("update", "#0a8077", "#35c2b3")
 ENCODE = TagFamily("encode", "#8b4fd8", "#bd8cf7")
 PREPARE = TagFamily("prepare", "#5b6b8c", "#93a3c7")
 POST = TagFamily("post", "#c2328a", "#f07fc0")
 EXPORT = TagFamily("export", "#7d7468", "#b5aa9c")
-OTHER = TagFamily("other", "#9aa4b1", "#7c8796")
+OTHER = TagFamily("other", "#68737f", "#8b96a5")
 
 FAMILIES = (DENOISE, DECODE, UPDATE, ENCODE, PREPARE, POST, EXPORT, OTHER)
 

@@ -12,6 +12,7 @@ from glassworld.trace.analyzers.critical_path import path_remarks, path_tags
 from glassworld.trace.analyzers.execution import covered_by_parts, is_engine_run, slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table, reference_note
 from glassworld.trace.analyzers.operators import (
+    NEARLY_ALL,
     launched_by_operators,
     model_kernels,
     model_operators,
@@ -33,7 +34,7 @@ class Section:
     table. `gpu_columns` are left out where nothing ran on a GPU. A report shows the first `most`
     rows; to show all of them, its `command` must be given the tag `under`. A section `of_engine`
     says nothing about traces of other programs, whose reports do not mention it; one `of_others`
-    says nothing about the engine's.
+    says nothing about the engine's, nor about one that has another kind of steps.
     """
 
     command: str
@@ -51,8 +52,11 @@ class Section:
 
     def mentioned(self, analysis: Analysis) -> bool:
         """Return whether the report of a trace without this section says that it has none."""
-        if self.of_engine or self.of_others:
-            return is_engine_run(analysis) == self.of_engine
+        if self.of_engine:
+            return is_engine_run(analysis)
+        if self.of_others:
+            others = (section for section in SECTIONS if section.of_others)
+            return not (is_engine_run(analysis) or any(part.rows(analysis) for part in others))
         return True
 
 
@@ -70,6 +74,26 @@ def _step_part(part: StepPart | TrainingStep) -> str:
         return ""
     gpu = (part.gpu_busy_ms, part.gpu_idle_ms) if part.gpu_kernels else ()
     return " / ".join(number(value) for value in (part.cpu_ms, *gpu))
+
+
+def _stage_remarks(analysis: Analysis) -> list[str]:
+    """Say how much of another program's time its tags cover, if that is not nearly all of it."""
+    if is_engine_run(analysis):
+        return []
+    tagged = sum(analysis.ms(row) for row in analysis.patterns if len(row.path) == 1)
+    whole = (analysis.gpu.busy_ns if analysis.gpu else analysis.duration_ns) / 1e6
+    if tagged >= NEARLY_ALL * whole:
+        return []
+    what = "GPU's busy time" if analysis.gpu else "window"
+    return [f"The tags cover {percent(tagged / whole)} of the {what}, and shares are of that."]
+
+
+def _training_remarks(analysis: Analysis) -> list[str]:
+    steps = analysis.training_steps
+    parts = [part for step in steps for part in (step.backward, step.optimizer)]
+    if any(part.cpu_ms or part.gpu_kernels for part in parts):
+        return []
+    return ["No backward pass and no optimizer ran: these steps do not train."]
 
 
 def _block_remarks(analysis: Analysis) -> list[str]:
@@ -117,6 +141,7 @@ SECTIONS = (
         breakdown.stage_shares,
         _PART,
         _part,
+        _stage_remarks,
         gpu_columns=_PART_GPU,
     ),
     Section(
@@ -172,6 +197,8 @@ SECTIONS = (
         lambda analysis: analysis.training_steps,
         ("step, ms on the CPU\n/ GPU busy / GPU idle", "all", *PARTS),
         lambda s: (s.name, *map(_step_part, (s, s.forward, s.backward, s.optimizer))),
+        _training_remarks,
+        of_others=True,
     ),
     Section(
         "serving",

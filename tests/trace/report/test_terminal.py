@@ -5,7 +5,7 @@ import re
 import pytest
 
 from glassworld.trace.report.sections import SECTIONS
-from tests.support.traces import CONFIG, GpuTrace, engine_run, invoke, write
+from tests.support.traces import CONFIG, CpuTrace, GpuTrace, engine_run, invoke, write
 
 KERNEL = "void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<float, float>(int)"
 
@@ -116,5 +116,28 @@ def test_report_of_another_program_mentions_no_section_of_the_engine(tmp_path):
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     for section in SECTIONS:
         assert not section.of_engine or section.title not in report
-    assert "Training steps" in report
+    assert "Memory: no allocations" in report
+    assert "Training steps" not in report  # a serving engine's trace
     assert '"mentioned":false' in page
+
+
+def test_remarks_say_what_tags_cover_and_that_steps_do_not_train(tmp_path):
+    clock = CpuTrace()
+    with clock.tag("ProfilerStep#0"):
+        clock.op("aten::mm", 250)
+    clock.op("aten::mm", 750)
+    path = write(tmp_path / "part.json", clock.events, config=None)
+    assert "The tags cover 25.0 % of the window" in invoke("stages", path).output
+    assert "these steps do not train" in invoke("training", path).output
+    gpu = GpuTrace()
+    with gpu.tag("half"):
+        gpu.launch("gemm", 300)
+    gpu.wait(10)
+    gpu.launch("gemm", 300)
+    path = write(tmp_path / "gpu.json", gpu.events, config=None)
+    assert "The tags cover 50.0 % of the GPU's busy time" in invoke("stages", path).output
+    gpu.wait(10)
+    with gpu.tag("more"):
+        gpu.launch("gemm", 3000)
+    path = write(tmp_path / "most.json", gpu.events, config=None)
+    assert "cover" not in invoke("stages", path).output

@@ -69,12 +69,25 @@ function table(columns, rows, options = {}) {
       ...row.map((cell) => el("td", {}, cell)),
     ),
   );
-  return el(
-    "div",
-    { class: `scroll${options.tall ? " tall" : ""}`, tabindex: options.tall ? 0 : null },
+  return scroller(
+    `scroll${options.tall ? " tall" : ""}`,
+    `Table by ${columns[0] || "part"}`,
     el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)),
   );
 }
+// A box that scrolls where its content does not fit; only then the keyboard stops at it.
+function scroller(className, label, ...children) {
+  const box = el("div", { class: className, role: "group", "aria-label": label }, ...children);
+  const observer = new ResizeObserver(() => {
+    if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  });
+  for (const part of [box, ...box.children]) observer.observe(part);
+  return box;
+}
+// The start of a long name; the whole of it where the pointer rests.
+const start = (text, most) =>
+  text.length > most ? el("span", { title: text }, `${text.slice(0, most - 1)}…`) : text;
 const details = (summary, content) => el("details", {}, el("summary", {}, summary), content);
 
 // One bar per part, the longest filling the line; `of` is what the longest stands for.

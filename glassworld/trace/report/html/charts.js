@@ -69,7 +69,7 @@ function roofPlot(width) {
     add(
       "text",
       { x: left + 8, y: bottom - 9, class: "roofname" },
-      `slope: copies at ${digits(roof.copy_gbps)} GB/s`,
+      `${phone ? "" : "slope: "}copies at ${digits(roof.copy_gbps)} GB/s`,
     );
   }
   const total = points.reduce((sum, p) => sum + p.ms, 0);
@@ -197,21 +197,21 @@ function heatMap() {
       ...row.map((value, c) => {
         if (!value) return el("td");
         const ratio = value / middle[c];
-        const mixed = Math.round(78 * Math.min(1, Math.abs(ratio - 1)));
+        const strength = Math.min(1, Math.abs(ratio - 1)).toFixed(2);
         return el(
           "td",
           {
             title: `block ${data.blocks[i].block}, ${names[c]}: ${ms(value)}, ${ratio.toFixed(2)} of the median`,
-            style: `background:color-mix(in oklab, var(${ratio > 1 ? "--bad" : "--good"}) ${mixed}%, var(--line))`,
+            style: `background:color-mix(in oklab, var(${ratio > 1 ? "--bad" : "--good"}) calc(${strength} * var(--strongest)), var(--line))`,
           },
           names.length > 12 ? "" : ms(value),
         );
       }),
     ),
   );
-  return el(
-    "div",
-    { class: "scroll tall", tabindex: 0 },
+  return scroller(
+    "scroll tall",
+    "Table by block",
     el(
       "table",
       { class: "heat" },
@@ -252,41 +252,46 @@ function layerPlot(width) {
   return plot;
 }
 
-function blockBars() {
-  const parts = data.blockParts.filter(({ field }) =>
-    data.blocks.some((block) => block[field] > 0.005 * block.ms),
-  );
-  const most = Math.max(...data.blocks.map((block) => block.ms), 1e-9);
-  const rows = data.blocks.map((block) =>
+// A bar for each row, of its parts; `values` run parallel to `parts`, `late` rows stand out.
+function stackedBars(parts, rows) {
+  const total = (row) => row.values.reduce((sum, value) => sum + value, 0);
+  const most = Math.max(...rows.map(total), 1e-9);
+  const used = parts
+    .map((part, i) => ({ ...part, i, color: color(part.family, part.label) }))
+    .filter(({ i }) => rows.some((row) => row.values[i] > 0.005 * total(row)));
+  const lines = rows.map((row) =>
     el(
       "div",
-      { class: `line${block.outlier ? " late" : ""}` },
-      el("span", { class: "name" }, `block ${block.block}`, block.outlier ? " outlier" : ""),
+      { class: `line${row.late ? " late" : ""}` },
+      el("span", { class: "name", title: row.name }, row.name, row.late ? " outlier" : ""),
       el(
         "span",
         { class: "track" },
-        ...parts.map(({ field, label, family }) =>
+        ...used.map((part) =>
           el("span", {
             class: "fill",
-            title: `${label}: ${ms(block[field])}`,
-            style: `width:${(100 * block[field]) / most}%;background:${color(family)}`,
+            title: `${part.label}: ${ms(row.values[part.i])}`,
+            style: `width:${(100 * row.values[part.i]) / most}%;background:${part.color}`,
           }),
         ),
       ),
-      el("span", { class: "number" }, ms(block.ms)),
+      el("span", { class: "number" }, ms(row.ms)),
     ),
   );
   return el(
     "div",
     {},
-    legend(parts.map(({ label, family }) => ({ name: label, color: color(family) }))),
-    el(
-      "div",
-      {
-        class: `bars stacked${rows.length > 24 ? " tall" : ""}`,
-        tabindex: rows.length > 24 ? 0 : null,
-      },
-      ...rows,
-    ),
+    legend(used.map((part) => ({ name: part.label, color: part.color }))),
+    scroller(`bars stacked${rows.length > 24 ? " tall" : ""}`, "Bars", ...lines),
   );
 }
+const blockBars = () =>
+  stackedBars(
+    data.blockParts,
+    data.blocks.map((block) => ({
+      name: `block ${block.block}`,
+      late: block.outlier,
+      ms: block.ms,
+      values: data.blockParts.map(({ field }) => block[field]),
+    })),
+  );

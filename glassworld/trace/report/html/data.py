@@ -14,7 +14,7 @@ from glassworld.trace.analyzers import blocks, breakdown
 from glassworld.trace.analyzers.bottleneck import find_bottleneck
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.critical_path import path_tags
-from glassworld.trace.analyzers.execution import slow_parts, tags_explain
+from glassworld.trace.analyzers.execution import is_engine_run, slow_parts, tags_explain
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.analyzers.peak_rates import read_peak_rates
@@ -41,6 +41,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "events": trace.events,
         "windowMs": analysis.duration_ns / 1e6,
         "onGpu": analysis.on_gpu,
+        "engine": is_engine_run(analysis),
         "coverage": asdict(analysis.coverage),
         "bound": asdict(verdict) if verdict else None,
         "pace": asdict(speed) | {"behind": speed.behind} if speed else None,

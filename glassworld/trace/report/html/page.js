@@ -112,7 +112,7 @@ function facts() {
     stage && !slow
       ? fact("slowest stage", stage.name, ms(stage.ms), `${percent(stage.share)} of the stages`)
       : null,
-    leaf
+    leaf && !slow
       ? fact(
           "most self time",
           leaf[TAG.name],
@@ -130,7 +130,7 @@ function facts() {
       : null,
     data.bound
       ? fact(
-          "what holds it back",
+          "what limits the run",
           data.bound.sentence.split(":")[0],
           percent(data.bound.idle_share),
           "of the time the GPU idles",
@@ -184,7 +184,9 @@ const body = el(
     shown("blocks"),
     shown("training"),
     shown("serving"),
-    pair(heat(), shown("steps")),
+    ...(data.heat.columns.length > 6
+      ? [heat(), shown("steps")]
+      : [pair(heat(), shown("steps"))]),
     pair(shown("model"), stack(shown("decoder"), shown("update"))),
     shown("ops"),
     shown("critical-path"),

@@ -25,6 +25,7 @@ function findings() {
   );
 }
 function stages() {
+  if (data.stages.length < 2 && !data.engine) return null; // it would say 100 %
   const parts = data.stages.map((p) => ({ ...p, color: color(p.family, p.name) }));
   return reportSection(
     "stages",
@@ -98,28 +99,44 @@ const steps = () =>
       ),
     ),
   );
-const training = () =>
-  reportSection(
+const TRAINING_PARTS = ["forward", "backward", "optimizer"];
+function training() {
+  const time = data.onGpu ? "gpu_busy_ms" : "cpu_ms";
+  const parts = TRAINING_PARTS.filter((part) =>
+    data.trainingSteps.some((step) => step[part].cpu_ms || step[part].gpu_busy_ms),
+  );
+  const rows = (step) => [
+    [step.name, "all", step],
+    ...(parts.length > 1 ? parts.map((part) => ["", part, step[part]]) : []),
+  ];
+  return reportSection(
     "training",
-    "the three parts of a step add up to it",
-    table(
-      ["step", "part", "CPU", ...(data.onGpu ? ["GPU busy", "GPU idle"] : [])],
-      data.trainingSteps.flatMap((step) =>
-        [
-          [step.name, "all", step],
-          ["", "forward", step.forward],
-          ["", "backward", step.backward],
-          ["", "optimizer", step.optimizer],
-        ].map(([name, part, times]) => [
-          name,
-          part,
-          ms(times.cpu_ms),
-          ...(data.onGpu ? [ms(times.gpu_busy_ms), ms(times.gpu_idle_ms)] : []),
-        ]),
+    `${kind} time${parts.length > 1 ? "; the parts add up to the step" : ""}`,
+    stackedBars(
+      parts.map((label) => ({ label, family: data.families[TRAINING_PARTS.indexOf(label)] })),
+      data.trainingSteps.map((step) => ({
+        name: step.name,
+        ms: step[time],
+        values: parts.map((part) => step[part][time]),
+      })),
+    ),
+    details(
+      "Numbers",
+      table(
+        ["step", "part", "CPU", ...(data.onGpu ? ["GPU busy", "GPU idle"] : [])],
+        data.trainingSteps.flatMap((step) =>
+          rows(step).map(([name, part, times]) => [
+            name,
+            part,
+            ms(times.cpu_ms),
+            ...(data.onGpu ? [ms(times.gpu_busy_ms), ms(times.gpu_idle_ms)] : []),
+          ]),
+        ),
+        { tall: true },
       ),
-      { tall: true },
     ),
   );
+}
 const serving = () =>
   reportSection(
     "serving",
@@ -192,10 +209,13 @@ function update() {
 const operatorBox = el("div");
 const operatorChoice = el("select", {
   "aria-label": "Operators under",
-  onchange: (event) => showOperators(event.target.value),
+  onchange: (event) => {
+    operatorBox.replaceChildren();
+    showOperators(event.target.value);
+  },
 });
 function showOperators(tag) {
-  if (!(tag in data.operators)) return;
+  if (!(tag in data.operators) || (operatorBox.firstChild && operatorChoice.value === tag)) return;
   operatorChoice.value = tag;
   const columns = [
     "operator",
@@ -225,7 +245,7 @@ function showOperators(tag) {
           table(
             ["kernel", "calls", "GPU", "share of kernels"],
             kernels.map((r) => [
-              r.name.slice(0, 120),
+              start(r.name, innerWidth < 520 ? 60 : 120),
               r.calls.toLocaleString("en"),
               ms(r.ms),
               share(r.share),
@@ -331,11 +351,10 @@ const slowest = () =>
     "slowest",
     "self time: without what is inside",
     table(
-      ["name", "kind", "count", "self", "share of self time"],
+      [data.slowest[0].kind, "count", "self", "share"],
       data.slowest.map((p) => [
-        p.name.slice(0, 70),
-        p.kind,
-        p.count,
+        start(p.name, 90),
+        p.count.toLocaleString("en"),
         ms(p.self_ms),
         percent(p.share),
       ]),
@@ -375,8 +394,8 @@ const gaps = () =>
         g.blamed,
         ms(g.ms),
         ms(g.start_ms),
-        g.tag.slice(0, 40),
-        g.next_op.slice(0, 40),
+        start(g.tag, 40),
+        start(g.next_op, 40),
       ]),
       { tall: true },
     ),
@@ -389,7 +408,7 @@ const memory = () =>
       data.memory.map((m) => ({
         name: m.tag,
         family: m.family,
-        label: m.label + (m.device < 0 ? "" : ` · GPU ${m.device}`),
+        label: m.label + (m.device >= 0 ? ` · GPU ${m.device}` : data.onGpu ? " · CPU" : ""),
         value: m.peak_mib,
         title: m.tag,
         text: `${digits(m.peak_mib)} MiB · ${m.kept_mib >= 0 ? "+" : ""}${digits(m.kept_mib)} kept`,
@@ -426,10 +445,14 @@ function reading() {
           ["GPU idle", "between the first and the last operation of each instance, the rest"],
         ]
       : []),
-    [
-      "expected",
-      "the run's work, counted from its configuration, at the peak rates measured on its machine",
-    ],
+    ...(data.sections.expected.present
+      ? [
+          [
+            "expected",
+            "the run's work, counted from its configuration, at the peak rates measured on its machine",
+          ],
+        ]
+      : []),
   ];
   return section(
     "reading",
