@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ FLAWED = """<!doctype html><title> </title>
 <p style="width: 1500px">wide</p>
 <button class="quiet">unseen</button>
 <button tabindex="-1">unreached</button>
+<button style="position: absolute; left: -300px">off</button>
 <span style="cursor: pointer">mouse</span>
 <p><input type="text"></p>
 <script>console.error("broken")</script>
@@ -53,11 +55,12 @@ def test_check_finds_every_flaw(browser: Any) -> None:
         "no visible focus: <button",
         "not reached by Tab: <button",
         "only for the mouse: <span",
+        "focus off the page: <button",
         "no name: textbox",
         "no name: image",
     ):
         assert sum(part in flaw for flaw in flaws) == 1, (part, flaws)
-    assert len(flaws) == 12, flaws
+    assert len(flaws) == 13, flaws
 
 
 @pytest.mark.slow
@@ -93,3 +96,46 @@ def test_play_page_is_usable_by_everybody(browser: Any, live: LiveServer, width:
         assert page.locator("#help").is_visible()
         assert accessibility_flaws(page, pointer_only=".pad span") == []
         assert errors == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_site_is_usable_by_everybody(browser: Any, site: Path, width: int, scheme: str) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 844}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    for name in ("index", "trace", "reference/protocol", "zh/tags"):
+        page = context.new_page()
+        errors = watch_console(page)
+        page.goto((site / f"{name}.html").as_uri())
+        assert accessibility_flaws(page) == [], name
+        assert errors == []
+        page.close()
+    context.close()
+
+
+@pytest.mark.slow
+def test_site_has_no_wide_page_and_no_console_error(browser: Any, site: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    errors = watch_console(page)
+    for path in sorted(set(site.rglob("*.html")) - {site / "404.html"}):  # its paths begin with /
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        assert page.title(), path
+        assert errors == [], path
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["Enter", " "])
+def test_menu_of_the_site_opens_by_the_keyboard(browser: Any, site: Path, key: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((site / "index.html").as_uri())
+    page.focus(".md-header__button[for=__drawer]")
+    page.keyboard.press(key)
+    assert page.is_checked("#__drawer")
+    page.focus(".md-nav__link[href='quickstart.html']")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/quickstart.html")
+    page.close()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from docs.hooks.commands import command_page
 from docs.hooks.pages import error_page
-from tests.support.paths import ROOT
 
 LOADED = re.compile(
     r"<(?:script|img|iframe|source|video|audio|embed|object)\b[^>]*\b(?:src|data)=[\"']?"
@@ -45,17 +42,6 @@ def test_the_error_page_has_the_errors_of_every_room() -> None:
     page = error_page()
     for module in ("engine/actions/files.py", "trace/reading/source.py", "training/cli.py"):
         assert f"## {module}\n" in page
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install -e '.[docs]'")
-    pytest.importorskip("mkdocstrings", reason="mkdocstrings is not installed")
-    folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    result = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return folder
 
 
 @pytest.mark.slow

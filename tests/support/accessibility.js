@@ -152,11 +152,17 @@
       })
       .join("|");
   }
+  function isOnPage(element) {
+    const box = element.getBoundingClientRect();
+    return box.width > 0 && box.height > 0 && box.right > 0 && box.left < innerWidth;
+  }
+  const isClickable = (label) =>
+    isShown(label) && isOnPage(label) && getComputedStyle(label).cursor === "pointer";
   // An invisible control, such as the radio button of a styled label, shows by its label.
   function isUsable(element) {
     const modal = document.querySelector("dialog:modal");
     if (element.closest("[inert]") || (modal && !modal.contains(element))) return false;
-    return isShown(element) || [...(element.labels ?? [])].some(isShown);
+    return isShown(element) || [...(element.labels ?? [])].some(isClickable);
   }
 
   const keyboard = { looks: new Map(), visited: new Set(), flaws: [] };
@@ -177,6 +183,10 @@
     if (keyboard.visited.has(element)) return true;
     keyboard.visited.add(element);
     const before = keyboard.looks.get(element);
+    const labels = [...(element.labels ?? []), element.nextElementSibling];
+    const seen = isShown(element) ? [element] : labels.filter(Boolean);
+    if (!seen.some(isOnPage))
+      keyboard.flaws.push(`focus off the page: ${describe(element)}`);
     if (before !== undefined && before === look(element))
       keyboard.flaws.push(`no visible focus: ${describe(element)}`);
     return false;
