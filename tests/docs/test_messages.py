@@ -33,7 +33,7 @@ GLOSSARY = {
 WHAT_TO_DO = re.compile(
     r"\b(?:add|ask|call|change|check|choose|close|collect|compare|convert|copy|decompress|delete|end"
     r"|download|expected|export|fix|free|generate|get|give|go on|install|keep|leave|load|log in"
-    r"|make|measure|merge|move|must|name|needs?|needed|open|pass|pip install|put|read|record"
+    r"|make|measure|merge|move|must|name|needs?|needed|open|pass|pip install|play|put|read|record"
     r"|remove|repeat|replace|run|save|see|set|show|start|step|stop|supports|switch|takes"
     r"|there (?:are|is)|try|unpack|upload|use|wait|write|at most|at least)\b",
     re.IGNORECASE,

@@ -18,15 +18,16 @@ def list_files(name: str) -> list[str]:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
-        return HfApi().list_repo_files(name)
-    except (HfHubHTTPError, OSError) as error:
+    try:  # unlike list_repo_files, this does not repeat itself for half a minute without a network
+        return [file.rfilename for file in HfApi().model_info(name).siblings or ()]
+    except _network_errors() as error:
         reason = _reason(error)
     try:
         folder = Path(snapshot_download(name, local_files_only=True))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         raise CheckpointError(
-            f"{name}: no such folder, and the hub does not give it ({reason})"
+            f"{name}: no such folder, and the hub does not give it ({reason}); "
+            "check the name and the network"
         ) from None
     return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
 
@@ -34,14 +35,21 @@ def list_files(name: str) -> list[str]:
 def download(name: str, files: list[str]) -> Path:
     """Return the folder with `files` of the repository `name`, downloaded unless already there."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=files))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except _network_errors() as error:
         raise CheckpointError(
             f"{name}: cannot be downloaded ({_reason(error)}); try again, or name a local folder"
         ) from None
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """Return what the hub's client raises; which HTTP library it uses depends on its version."""
+    from huggingface_hub import errors
+
+    http_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
+    return errors.HfHubHTTPError, errors.LocalEntryNotFoundError, http_error, OSError
 
 
 def _reason(error: Exception) -> str:
