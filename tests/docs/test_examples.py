@@ -6,8 +6,10 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from glassworld import Action
 from tests.support.paths import ROOT
 
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -40,3 +42,20 @@ def test_the_python_of_the_guide_to_gymnasium_runs() -> None:
     namespace: dict[str, object] = {}
     exec(compile(_code("docs/gymnasium.md"), "gymnasium.md", "exec"), namespace)
     assert namespace["frame"].shape == (64, 96, 3)  # type: ignore[attr-defined]
+
+
+def test_the_environment_of_the_example_moves_by_its_keys() -> None:
+    pytest.importorskip("gymnasium", reason="gymnasium is not installed")
+    mapping = f"gymnasium:Dot-v0@{ROOT / 'examples' / 'own_environment.py'}"
+    from glassworld.training.sources import open_source
+
+    source = open_source(mapping, seed=1)
+    try:
+        first = source.reset()
+        assert first.shape == (64, 96, 3)
+        source.step(Action((0, 0), (0.0, 0.0)))  # the first block: the start image
+        right = source.step(Action((0, 0), (0.0, 0.1)))[-1]
+        column = [float(np.nonzero(frame[..., 0] == 250)[1].mean()) for frame in (first, right)]
+        assert column[1] > column[0]
+    finally:
+        source.close()

@@ -184,7 +184,8 @@ def _make(environment_id: str, name: str) -> gymnasium.Env:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{name}: cannot be created: {reason:.300}; check its ID and what it needs"
+            f"{name}: cannot be created: {reason.rstrip('.'):.300}; check its ID and needs; "
+            "one of your own needs a Python mapping that registers it, or the ID MODULE:ID"
         ) from error
     modes = environment.metadata.get("render_modes", [])
     if RENDER_MODE not in modes:
