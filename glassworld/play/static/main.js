@@ -122,7 +122,7 @@ const handlers = {
     byId("capture").disabled = false;
     const links = [["Trace", trace, "trace.json.gz"]];
     if (report) links.unshift(["Open the report", report, null]);
-    offerFiles(report ? "Captured." : "Captured, but the report failed.", links);
+    offerFiles(report ? "Captured a trace." : "Captured a trace, but its report failed.", links);
   },
   late_frames({ frames }) {
     showLateFrames(frames, connection.base);
