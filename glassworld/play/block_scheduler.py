@@ -14,7 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import groupby
 from typing import TypeVar
@@ -28,8 +28,9 @@ from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.runtime.transfer import HostCopy
 from glassworld.engine.session import Session
 from glassworld.play.live_session import BlockResult, FrameChunk, LiveSession, PlayerInput
+from glassworld.profiling import registry as tags
 from glassworld.profiling.stage_timer import StageTime, StageTimer
-from glassworld.profiling.tags import listen
+from glassworld.profiling.tags import listen, recording_number, tag
 
 Result = TypeVar("Result")
 Step = Callable[[Sequence[Action], OnFrames], list[Frames]]
@@ -211,7 +212,8 @@ class BlockScheduler:
         timer = StageTimer(partial(synchronize, requests[0].session.world.device))
         started, stop_timer = time.perf_counter(), listen(timer)
         try:
-            frames = step([request.input.action for request in requests], send_chunks)
+            with _inference_tag():
+                frames = step([request.input.action for request in requests], send_chunks)
         finally:
             stop_timer()
         return frames, started, time.perf_counter() - started, timer.stages
@@ -239,6 +241,11 @@ class BlockScheduler:
         self._dissolve_batches([engine_session])
         del engine_session
         _trim_memory()
+
+
+def _inference_tag() -> AbstractContextManager[None]:
+    """Return the tag around a block; a capture opens one of its own, around all of its blocks."""
+    return nullcontext() if recording_number() else tag(tags.PIPELINE_INFERENCE)
 
 
 def _trim_memory() -> None:

@@ -17,6 +17,7 @@ from glassworld.cli import main
 from glassworld.play.protocol import LateFrameInfo
 from glassworld.play.server_state import ServerState
 from glassworld.play.traces.flight_recorder import FlightRecorder, late_frame_line
+from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import is_active
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.caveats import find_caveats
@@ -117,6 +118,8 @@ def test_report_of_a_recording_names_the_late_frame_and_what_the_times_are(tmp_p
     assert "host" in host
     blocks = {row.name: row.cpu_ms for row in analysis.tags if row.name.startswith("2.3_Block")}
     assert blocks["2.3_Block_2"] > 600
+    stages = {row.name: row.cpu_ms for row in analysis.tags if len(row.path) == 1}
+    assert stages[tags.PIPELINE_INFERENCE] >= sum(blocks.values())
 
 
 @pytest.mark.usefixtures("no_report")
