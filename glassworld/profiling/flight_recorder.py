@@ -1,6 +1,6 @@
 """A flight recorder: the tags of the last seconds in memory, written as a trace when asked.
 
-The ring costs under a microsecond a tag and never grows. It knows host times alone: no profiler
+The ring costs one to two microseconds a tag and never grows. It knows host times alone: no profiler
 runs, so there are no operators, kernels or memory, and on a GPU a tag lasts as long as launching
 its work.
 """
