@@ -21,6 +21,8 @@ NAMES = [english.stem for english, _ in PAIRS]
 
 COMMAND = re.compile(r"glassworld (?:trace |bench )?[a-z-]+")
 BLOCK = re.compile(r"^```(?:sh)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"\d[\d,.]*(?<![,.])")
+CODE = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECTION = re.compile(r"^\*\*[^*]+\*\* \((`.+?`)\)", re.MULTILINE)
 
 
@@ -65,7 +67,30 @@ def test_pages_name_the_same_tags_and_link_to_each_other(english: Path, chinese:
 
 
 def test_the_chinese_readme_names_only_what_the_english_one_has() -> None:
-    english, chinese = PAIRS[3]
-    text = english.read_text(encoding="utf-8")
-    for command in re.findall(r"make [a-z]+|--[a-z-]+", chinese.read_text(encoding="utf-8")):
-        assert command in text or command == "--enable-profile", command
+    english, chinese = _readmes()
+    for command in re.findall(r"make [a-z]+|--[a-z-]+", chinese):
+        assert command in english, command
+
+
+def _readmes() -> tuple[str, str]:
+    return tuple(page.read_text(encoding="utf-8") for page in PAIRS[3])  # type: ignore[return-value]
+
+
+def test_the_readmes_have_the_same_sections_code_and_links() -> None:
+    english, chinese = _readmes()
+    assert chinese.count("\n## ") == english.count("\n## ")
+    codes = [
+        [re.sub(r" *#.*", "", code) for _, code in CODE.findall(text)]
+        for text in (english, chinese)
+    ]
+    assert codes[1] == codes[0]
+    links = [set(re.findall(r"\]\(([^()\s]+)\)", text)) for text in (english, chinese)]
+    assert links[0] - {PAIRS[3][1].name} <= {link.replace("docs/zh/", "docs/") for link in links[1]}
+
+
+def test_the_tables_of_the_readmes_have_the_same_numbers() -> None:
+    tables = [
+        [set(NUMBER.findall(line)) for line in text.splitlines() if line.startswith("|")]
+        for text in (_readmes()[0], _readmes()[1].replace("146 \u4e07", "1.46"))
+    ]
+    assert tables[1] == tables[0]
