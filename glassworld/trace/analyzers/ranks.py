@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from glassworld.errors import TraceError
 from glassworld.files import replacing
-from glassworld.trace.reading.columns import COLLECTIVE, DEVICE_OP, Floats
+from glassworld.trace.analyzers.collectives.bandwidth import CollectiveRow, collective_rows
+from glassworld.trace.analyzers.collectives.matching import CollectiveCall, matched_calls
+from glassworld.trace.analyzers.collectives.records import RankCollectives, read_collectives
+from glassworld.trace.analyzers.collectives.stragglers import (
+    StragglerRow,
+    straggler_rows,
+    work_between,
+)
 from glassworld.trace.reading.formats import open_trace
-from glassworld.trace.reading.reader import read_trace
 
 
 @dataclass(frozen=True)
@@ -30,45 +35,55 @@ class RankTiming:
     waited_ms: float
 
 
+@dataclass(frozen=True)
+class RankReport:
+    """What the traces of all ranks say of their collectives."""
+
+    ranks: list[RankTiming]
+    collectives: list[CollectiveRow]
+    stragglers: list[StragglerRow]
+
+
 def align_ranks(paths: list[Path]) -> list[RankTiming]:
     """Put the clocks of several ranks together and find who waits for whom.
 
-    A collective ends on all ranks at once, so the median difference of the ends of matching
-    collectives is the offset between two clocks; without collectives the traces start together.
     In a collective, a rank waits from its own start to the last rank's start.
     """
+    return _timings([read_collectives(path) for path in _several(paths, "merge")])[0]
+
+
+def report_ranks(paths: list[Path]) -> RankReport:
+    """Return the waits, the bandwidth of each collective, and the ranks that come last."""
+    ranks = [read_collectives(path) for path in _several(paths, "ranks")]
+    timings, calls = _timings(ranks)
+    stragglers = straggler_rows(calls, [work_between(path) for path in paths])
+    return RankReport(timings, collective_rows(calls), stragglers)
+
+
+def _several(paths: list[Path], command: str) -> list[Path]:
     if len(paths) < 2:
-        raise TraceError("merge: give at least two traces, one per rank")
-    starts, ends, begins = zip(*map(_collectives, paths), strict=True)
-    shared = min(map(len, starts))
-    if shared:
-        offsets = [float(np.median(end[:shared] - ends[0][:shared])) for end in ends]
-        aligned = np.stack([s[:shared] - o for s, o in zip(starts, offsets, strict=True)])
-        waits = (aligned.max(axis=0) - aligned).sum(axis=1)
-    else:
-        offsets = [float(begin - begins[0]) for begin in begins]
-        waits = np.zeros(len(paths))
-    return [
+        raise TraceError(f"{command}: give at least two traces, one per rank")
+    return paths
+
+
+def _timings(ranks: list[RankCollectives]) -> tuple[list[RankTiming], list[CollectiveCall]]:
+    offsets, calls = matched_calls(ranks)
+    waits = [0.0] * len(ranks)
+    for call in calls:
+        for rank, start in zip(call.ranks, call.start, strict=True):
+            waits[rank] += max(call.start) - start
+    timings = [
         RankTiming(
             rank,
-            str(path),
+            str(of.path),
             offsets[rank] / 1e6,
-            len(starts[rank]),
-            float((ends[rank] - starts[rank]).sum()) / 1e6,
-            float(waits[rank]) / 1e6,
+            len(of),
+            float((of.end - of.start).sum()) / 1e6,
+            waits[rank] / 1e6,
         )
-        for rank, path in enumerate(paths)
+        for rank, of in enumerate(ranks)
     ]
-
-
-def _collectives(path: Path) -> tuple[Floats, Floats, int]:
-    """Return starts and ends of a rank's collectives, sorted, and its trace's start; ns."""
-    trace = read_trace(path)
-    selected = [rows[rows["kind"] == COLLECTIVE] for rows in trace.device_rows.slices()]
-    rows = np.concatenate([np.empty(0, DEVICE_OP), *selected])
-    rows = rows[np.argsort(rows["start"], kind="stable")]
-    start = rows["start"].astype(np.float64)
-    return start, start + rows["dur"], trace.start
+    return timings, calls
 
 
 def merge_ranks(paths: list[Path], output: Path, ranks: list[RankTiming]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,13 @@ from glassworld.trace.cli.options import (
     check_output,
     load_analysis,
     print_json,
+    print_json_object,
 )
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from glassworld.trace.analyzers.ranks import RankTiming
 
 app = typer.Typer()
 
@@ -95,6 +101,18 @@ def _share(text: str) -> float:
     return value
 
 
+def _waits_table(ranks: list[RankTiming]) -> Table:
+    """Return the table of the time that each rank waited for slower ones."""
+    from glassworld.trace.report.terminal import table
+
+    columns = ("rank", "clock offset ms", "collectives", "ms in them", "waited ms")
+    rows = [
+        (f"{r.rank} {r.path}", r.offset_ms, r.collectives, r.collective_ms, r.waited_ms)
+        for r in ranks
+    ]
+    return table("Waits between ranks", columns, rows)
+
+
 @app.command("merge", rich_help_panel=TOOLS)
 def merge_command(
     traces: Annotated[list[Path], typer.Argument(help="One trace per rank, rank 0 first.")],
@@ -110,7 +128,6 @@ def merge_command(
     from rich.console import Console
 
     from glassworld.trace.analyzers.ranks import align_ranks, merge_ranks
-    from glassworld.trace.report.terminal import table
 
     check_output(output, *traces)
     ranks = align_ranks(traces)
@@ -118,12 +135,50 @@ def merge_command(
     if json:
         print_json(ranks)
         return
-    columns = ("rank", "clock offset ms", "collectives", "ms in them", "waited ms")
-    rows = [
-        (f"{r.rank} {r.path}", r.offset_ms, r.collectives, r.collective_ms, r.waited_ms)
-        for r in ranks
-    ]
-    Console().print(table("Waits between ranks", columns, rows))
+    Console().print(_waits_table(ranks))
     if not all(rank.collectives for rank in ranks):
         typer.echo("Not all ranks have collectives: the merged traces start at the same time.")
     typer.echo(f"{count:,} events: {output}")
+
+
+@app.command("ranks", rich_help_panel=TOOLS)
+def ranks_command(
+    traces: Annotated[list[Path], typer.Argument(help="One trace per rank, rank 0 first.")],
+    json: Json = False,
+) -> None:
+    """Show the bandwidth of each collective, its skew, and which rank comes last.
+
+    Bandwidths as nccl-tests defines them, where the traces record the sizes of messages; and the
+    tag that makes a rank late.
+
+    Example: `glassworld trace ranks rank0.json rank1.json rank2.json rank3.json`
+    """
+    from rich.console import Console
+
+    from glassworld.trace.analyzers.ranks import report_ranks
+    from glassworld.trace.report.terminal import table
+
+    report = report_ranks(traces)
+    if json:
+        print_json_object(report)
+        return
+    console = Console()
+    console.print(_waits_table(report.ranks))
+    columns = (
+        *("collective", "type", "bytes", "ranks", "calls", "ms"),
+        *("algorithm\nGB/s", "bus\nGB/s", "skew\nms", "largest"),
+    )
+    rows = [
+        (
+            *(c.name, c.dtype or "-", c.bytes, c.group_size, c.calls, c.ms),
+            *(c.algorithm_gbps, c.bus_gbps, c.mean_skew_ms, c.max_skew_ms),
+        )
+        for c in report.collectives
+    ]
+    console.print(table("Collectives", columns, rows))
+    late = [
+        (f"{s.rank}", s.last, s.collectives, s.alone_ms, s.tag or "-", s.where, s.more_ms)
+        for s in report.stragglers
+    ]
+    head = ("rank", "last", "of", "others\nwaited ms", "tag that took more", "on", "more ms")
+    console.print(table("Ranks that come last", head, late))

@@ -2,10 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from glassworld.errors import TraceError
 from glassworld.trace import analyze
-from tests.support.traces import CpuTrace, invoke, write
+from glassworld.trace.analyzers.collectives.bandwidth import bus_factor
+from glassworld.trace.analyzers.collectives.matching import matched_calls
+from glassworld.trace.analyzers.collectives.records import Message, RankCollectives
+from tests.support.traces import JSON_VALUES, CpuTrace, invoke, write
 
 
 def test_merge_ranks_puts_them_on_one_clock(tmp_path):
@@ -35,3 +40,132 @@ def test_merge_ranks_puts_them_on_one_clock(tmp_path):
 def test_merge_ranks_without_collectives_starts_them_together(run, tmp_path):
     output = tmp_path / "both.json"
     assert "start at the same time" in invoke("merge", run(), run(), "-o", output).output
+
+
+STARTS = {0: (2000.0, 9000.0), 1: (2500.0, 8000.0), 2: (4000.0, 12_000.0), 3: (2000.0, 8500.0)}
+"""When each rank arrives at the two collectives, on one clock; microseconds."""
+
+ENDS = (5000.0, 12_400.0)
+BYTES = 1 << 20  # elements; of BFloat16
+
+
+def rank_trace(folder, rank, on_kernel=True, sizes=True):
+    """Write the trace of a rank: a tag of CPU work until each launch, then a collective."""
+    clock = CpuTrace(base=1_000_000.0 + 777_000.0 * rank)  # every rank has its own clock
+    for i, (start, end) in enumerate(zip(STARTS[rank], ENDS, strict=True)):
+        with clock.tag("load_data"):
+            clock.op("aten::copy_", start - 10 - clock.now if i == 0 else 100)
+        with clock.tag("forward"):
+            clock.op("aten::mm", start - 10 - clock.now)
+        args = {
+            "Collective name": ("allreduce", "_allgather_base")[i],
+            "dtype": "BFloat16",
+            "In msg nelems": BYTES // (1, 4)[i],
+            "Out msg nelems": BYTES,
+            "Group size": 4,
+            "Process Group Name": "0",
+        }
+        args = args if sizes else {}
+        if not on_kernel:
+            clock.event("cpu_op", "record_param_comms", clock.now, 5, **args)
+        clock.event("cuda_runtime", "cudaLaunchKernel", clock.now + 1, 2, correlation=i + 1)
+        where = {"pid": 0, "tid": 7, "correlation": i + 1, "stream": 7, "device": 0}
+        name = ("ncclDevKernel_AllReduce_Sum", "ncclDevKernel_AllGather")[i]
+        clock.event("kernel", name, start, end - start, **where, **(args if on_kernel else {}))
+        clock.now = end
+    return write(folder / f"rank{rank}.json", clock.events, config=None)
+
+
+def ranks_report(folder, **options):
+    paths = [rank_trace(folder, rank, **options) for rank in STARTS]
+    return json.loads(invoke("ranks", *paths, "--json").output)
+
+
+@pytest.mark.parametrize("on_kernel", [True, False])
+def test_ranks_give_the_bandwidths_of_nccl_tests(tmp_path, on_kernel):
+    rows = {row["name"]: row for row in ranks_report(tmp_path, on_kernel=on_kernel)["collectives"]}
+    size = 2 * BYTES
+    for name, seconds, factor in (
+        ("all_reduce", (5000 - 4000) / 1e6, 2 * 3 / 4),
+        ("all_gather", (12_400 - 12_000) / 1e6, 3 / 4),
+    ):
+        row = rows[name]
+        assert (row["dtype"], row["bytes"], row["group_size"]) == ("BFloat16", size, 4)
+        assert row["ms"] == pytest.approx(seconds * 1000)
+        assert row["algorithm_gbps"] == pytest.approx(size / seconds / 1e9)
+        assert row["bus_gbps"] == pytest.approx(factor * size / seconds / 1e9)
+    assert rows["all_reduce"]["mean_skew_ms"] == pytest.approx(2)
+    assert rows["all_gather"]["max_skew_ms"] == pytest.approx(4)
+
+
+def test_ranks_name_the_last_one_and_the_tag_that_made_it_late(tmp_path):
+    report = ranks_report(tmp_path)
+    assert [rank["offset_ms"] for rank in report["ranks"]] == pytest.approx([0, 777, 1554, 2331])
+    for rank, row in enumerate(report["ranks"]):
+        waited = sum(max(s[i] for s in STARTS.values()) - STARTS[rank][i] for i in (0, 1))
+        assert row["waited_ms"] == pytest.approx(waited / 1000)
+    late = report["stragglers"][2]
+    assert (late["last"], late["collectives"]) == (2, 2)
+    assert late["alone_ms"] == pytest.approx((4000 - 2500 + 12_000 - 9000) / 1000)
+    assert (late["tag"], late["where"]) == ("forward", "CPU")
+    assert late["more_ms"] == pytest.approx((12_000 - 8500) / 1000)
+    assert [row["last"] for row in report["stragglers"]] == [0, 0, 2, 0]
+
+
+def test_ranks_without_sizes_have_no_bandwidth(tmp_path):
+    rows = ranks_report(tmp_path, sizes=False)["collectives"]
+    assert {row["name"] for row in rows} == {"all_reduce", "all_gather"}
+    for row in rows:
+        assert row["bytes"] is row["algorithm_gbps"] is row["bus_gbps"] is None
+        assert row["max_skew_ms"] > 0
+
+
+def test_ranks_in_other_groups_are_aligned_over_those_they_share(tmp_path):
+    def messages(*groups):
+        return [Message("all_reduce", group=group) for group in groups]
+
+    def rank(starts, ends, groups):
+        return RankCollectives(tmp_path, 0, np.array(starts), np.array(ends), messages(*groups))
+
+    ranks = [
+        rank([0], [100], ["01"]),
+        rank([550, 700], [600, 760], ["01", "12"]),
+        rank([1200], [1260], ["12"]),
+    ]
+    offsets, calls = matched_calls(ranks)
+    assert offsets == [0, 500, 1000]
+    assert [call.ranks for call in calls] == [(0, 1), (1, 2)]
+    assert [call.skew_ns for call in calls] == [50, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [("all_reduce", 1.75), ("reduce_scatter", 0.875), ("all_to_all", 0.875), ("broadcast", 1)],
+)
+def test_bus_factor_of_eight_ranks_is_that_of_nccl_tests(name, factor):
+    assert bus_factor(name, 8) == factor
+
+
+@pytest.mark.parametrize("value", JSON_VALUES)
+def test_ranks_with_odd_arguments_are_read(tmp_path, value):
+    args = {"Collective name": value, "dtype": value, "In msg nelems": value, "Group size": value}
+    paths = []
+    for rank in (0, 1):
+        clock = CpuTrace()
+        where = {"pid": 0, "tid": 7, "correlation": 1, "stream": 7}
+        clock.event("kernel", "ncclDevKernel_AllReduce", 5, 10, **where, **args)
+        paths.append(write(tmp_path / f"{rank}.json", clock.events, config=None))
+    [row] = json.loads(invoke("ranks", *paths, "--json").output)["collectives"]
+    assert row["calls"] == 1
+
+
+def test_one_rank_is_one_clear_line(run):
+    error = invoke("ranks", run()).exception
+    assert isinstance(error, TraceError)
+    assert "give at least two traces" in str(error)
+
+
+def test_ranks_print_three_tables(tmp_path):
+    printed = invoke("ranks", *(rank_trace(tmp_path, rank) for rank in STARTS)).output
+    for title in ("Waits between ranks", "Collectives", "Ranks that come last"):
+        assert title in printed

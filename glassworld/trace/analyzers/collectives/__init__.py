@@ -1,0 +1,1 @@
+"""The collectives of a program on several ranks: their bandwidth, and who arrives late."""
