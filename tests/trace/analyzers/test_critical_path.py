@@ -2,16 +2,19 @@
 
 import itertools
 import json
+import time
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import glassworld
 from glassworld.errors import InputError, TraceError
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.critical_path import PathFinder, reported_path
 from glassworld.trace.timeline import merged
+from tests.support import tiny
 from tests.support.paths import SHARED
 from tests.support.traces import CpuTrace, GpuTrace, invoke, write
 
@@ -272,3 +275,26 @@ def test_path_of_a_real_trace_adds_up_and_no_gain_exceeds_its_time(path):
     for tag in found.tags[:8]:
         assert tag.half_gain_ms is not None
         assert 0 <= tag.half_gain_ms <= tag.ms / 2 + 1e-9
+
+
+def measured_run(path, pause_s):
+    """Run the tiny world with a pause after every block under a tag; return its trace."""
+    world = tiny.world(denoising_steps=(1000, 666, 333))
+    with glassworld.profile(path, mode="tags"), glassworld.tag("whole_run"):
+        for _ in world.stream(tiny.picture(), num_latent_frames=12):
+            with glassworld.tag("extra_work"):
+                time.sleep(pause_s)
+    return analyze(path)
+
+
+@pytest.mark.slow
+def test_run_without_extra_work_takes_the_time_that_the_slow_run_predicts(tmp_path):
+    measured_run(tmp_path / "warm-up.json", 0)
+    slow = PathFinder(measured_run(tmp_path / "slow.json", 0.3))
+    fast = PathFinder(measured_run(tmp_path / "fast.json", 0)).critical_path()
+    path = slow.critical_path([("extra_work", 0.0), ("extra_work", 1.0)])
+    predicted, same = path.what_if
+    assert same.gain_ms == 0
+    assert predicted.gain_ms >= 1200
+    gained = path.length_ms - fast.length_ms
+    assert gained == pytest.approx(predicted.gain_ms, rel=0.4)
