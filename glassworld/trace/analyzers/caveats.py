@@ -51,7 +51,7 @@ def _flight(analysis: Analysis) -> list[str]:
                 f"{late['generated_ms']:,.0f} ms to generate and {late['encoded_ms']:,.0f} ms to "
                 "encode"
             )
-    except (KeyError, TypeError, ValueError):
+    except (ArithmeticError, KeyError, TypeError, ValueError):  # damaged
         return [host]
     return [about, host]
 
