@@ -29,8 +29,9 @@ from glassworld.play.recording import (
 
 logger = logging.getLogger("glassworld.play")
 
-MAX_FILES, MAX_BYTES = 48, 2**30
-"""With more files or bytes than this, the oldest are deleted."""
+MAX_FILES, MAX_BYTES = 64, 2**30
+"""With more files or bytes than this, the oldest are deleted. 16 recordings have 48 files, and the
+traces of late frames another 16."""
 
 NEWEST_FILES = 3
 """The files of the newest recording stay, however large they are."""
