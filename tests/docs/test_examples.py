@@ -1,16 +1,20 @@
-"""The Python examples of the README and of the guides run as they stand."""
+"""The examples of the README, of the guides and of the folder run as they stand."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import numpy as np
 import pytest
 
 from glassworld import Action
+from glassworld.trace.rules.rule import RULES
 from tests.support.paths import ROOT
+from tests.support.traces import CONFIG, engine_run, write
 
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NEEDS_FILES = re.compile(r"^.*Skywork.*$", re.MULTILINE)  # a line that needs the released files
@@ -59,3 +63,20 @@ def test_the_environment_of_the_example_moves_by_its_keys() -> None:
         assert column[1] > column[0]
     finally:
         source.close()
+
+
+def test_the_rule_of_the_contributing_guide_finds_what_its_test_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    part = guide.split("## Add an advice rule")[1].split("\n## ")[0]
+    code = [dedent(each) for each in re.findall(r"^   ```python\n(.*?)^   ```", part, re.M | re.S)]
+    monkeypatch.setattr("glassworld.trace.rules.rule.RULES", RULES.copy())
+    namespace: dict[str, Any] = {}
+    for block in code:
+        exec(compile(block, "CONTRIBUTING.md", "exec"), namespace)
+
+    def run(**options: Any) -> Path:
+        return write(tmp_path / "run.json", engine_run(**options), config=CONFIG)
+
+    namespace["test_slow_upsampling_is_found_beside_few_layers"](run)
