@@ -258,7 +258,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, WebSocketException, ValueError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             return fail(f"--output {options.output}: cannot be written ({error.strerror})")
-        return fail(f"--url {options.url}: cannot play there ({error}); start `glassworld play`")
+        no_fleet = "it gives no seats" if isinstance(error, json.JSONDecodeError) else error
+        return fail(f"--url {options.url}: cannot play there ({no_fleet}); start `glassworld play`")
     print(f"saved {options.frames} frames of {world} in {options.output}")
     return 0
 
