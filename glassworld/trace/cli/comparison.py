@@ -36,6 +36,12 @@ def compare_command(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown for a pull request.")
     ] = False,
+    structure: Annotated[
+        bool,
+        typer.Option(
+            "--structure", help="Align runs with other names, other hardware or other versions."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show what changed between two runs, tag by tag, with the noise.
@@ -44,6 +50,9 @@ def compare_command(
 
     A tag is called slower only if its median moved by more than three standard errors, which are
     estimated from its repeated instances.
+
+    With `--structure`, parts with other names are paired by what they hold, how often they run and
+    their share of the time; what was moved, inserted or removed is shown as such.
 
     Example: `glassworld trace compare before.json after.json --fail-over 5%`
     """
@@ -54,6 +63,11 @@ def compare_command(
     from glassworld.trace.report.terminal import show_comparison
     from glassworld.trace.writing.baselines import trace_or_baseline
 
+    if structure:
+        if markdown or fail_over is not None:
+            raise InputError("--structure: leave out --markdown and --fail-over beside it")
+        _compare_structure(before, after, json)
+        return
     share = _share(fail_over) if fail_over is not None else None
     comparison = compare_runs(*(load_analysis(trace_or_baseline(path)) for path in (before, after)))
     if json:
@@ -62,11 +76,27 @@ def compare_command(
         typer.echo(comparison_markdown(comparison))
     else:
         show_comparison(Console(), comparison)
+        if len(comparison.changes) < len(comparison.only_before) + len(comparison.only_after):
+            typer.echo("Few tags are in both: --structure pairs those with other names.")
     worse = comparison.regressions(share) if share is not None else []
     if worse:
         names = ", ".join(list(dict.fromkeys(change.path[-1] for change in worse))[:5])
         typer.echo(f"slower by more than {fail_over}: {names}", err=True)
         raise typer.Exit(1)
+
+
+def _compare_structure(before: Path, after: Path, json: bool) -> None:
+    from rich.console import Console
+
+    from glassworld.trace.analyzers.structure.structural_diff import compare_structure
+    from glassworld.trace.report.structure import show_structure
+    from glassworld.trace.writing.baselines import trace_or_baseline
+
+    diff = compare_structure(*(load_analysis(trace_or_baseline(path)) for path in (before, after)))
+    if json:
+        print_json_object(diff)
+    else:
+        show_structure(Console(), diff)
 
 
 @app.command("baseline", rich_help_panel=TOOLS)
