@@ -403,7 +403,7 @@ const gaps = () =>
 const memory = () =>
   reportSection(
     "memory",
-    "peak: allocated by anyone while the tag ran; kept: the median left allocated",
+    "peak: all memory allocated while the tag ran; kept: what a call left allocated, median",
     bars(
       data.memory.map((m) => ({
         name: m.tag,
@@ -440,9 +440,12 @@ function reading() {
       ? [
           [
             "GPU busy",
-            "the union of what a tag's launches ran on the GPU, wherever and whenever that was",
+            "the time in which the GPU ran at least one operation that the tag launched, on any stream",
           ],
-          ["GPU idle", "between the first and the last operation of each instance, the rest"],
+          [
+            "GPU idle",
+            "between an instance's first and last operation, the time when none of them ran",
+          ],
         ]
       : []),
     ...(data.sections.expected.present
