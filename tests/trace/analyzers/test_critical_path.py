@@ -290,11 +290,16 @@ def measured_run(path, pause_s):
 @pytest.mark.slow
 def test_run_without_extra_work_takes_the_time_that_the_slow_run_predicts(tmp_path):
     measured_run(tmp_path / "warm-up.json", 0)
-    slow = PathFinder(measured_run(tmp_path / "slow.json", 0.3))
-    fast = PathFinder(measured_run(tmp_path / "fast.json", 0)).critical_path()
+    slow, fast = (
+        min(
+            (PathFinder(measured_run(tmp_path / f"{i}.json", pause_s)) for i in range(2)),
+            key=lambda finder: int(finder.graph.end.max()),  # the run that others disturbed less
+        )
+        for pause_s in (1.0, 0.0)
+    )
     path = slow.critical_path([("extra_work", 0.0), ("extra_work", 1.0)])
     predicted, same = path.what_if
     assert same.gain_ms == 0
-    assert predicted.gain_ms >= 1200
-    gained = path.length_ms - fast.length_ms
+    assert predicted.gain_ms >= 4000
+    gained = path.length_ms - fast.critical_path().length_ms
     assert gained == pytest.approx(predicted.gain_ms, rel=0.4)
