@@ -186,14 +186,15 @@ class SharedTime:
             if key in self._open:
                 first[i] = min(int(first[i]), self._open[key])
                 last[i] = max(int(last[i]), self._open[key])
-        for i in np.flatnonzero(ends == ends.max(initial=0)).tolist():
+        open_at_end = ends == ends.max(initial=0)
+        for i in np.flatnonzero(open_at_end).tolist():
             if last[i] >= first[i]:
                 key = (int(tree.rows["thread"][i]), path(int(groups.of[i])))
                 still_open[key] = int(last[i])
         self._open = still_open
         until = max((int(late[-1, 1]) for late in self._span.values()), default=-(2**62))
         carried = np.arange(len(tree)) < chunk.trace.carried
-        shared: Mask = (first < until) | (last > settled) | carried
+        shared: Mask = (first < until) | (last > settled) | carried | open_at_end
         has_work: Mask = last >= first
         worked = np.flatnonzero(has_work & np.isin(groups.of, groups.of[has_work & shared]))
         extended = _by_group([(groups.of[worked], np.stack([first[worked], last[worked]], axis=1))])
