@@ -184,9 +184,7 @@ const body = el(
     shown("blocks"),
     shown("training"),
     shown("serving"),
-    ...(data.heat.columns.length > 6
-      ? [heat(), shown("steps")]
-      : [pair(heat(), shown("steps"))]),
+    ...(data.heat.columns.length > 6 ? [heat(), shown("steps")] : [pair(heat(), shown("steps"))]),
     pair(shown("model"), stack(shown("decoder"), shown("update"))),
     shown("ops"),
     shown("critical-path"),
