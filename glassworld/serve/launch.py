@@ -163,20 +163,22 @@ class _Runner:
 
     async def run(self, control: Any) -> None:
         """Run until the control port ends, or until no world can be loaded."""
-        serving = asyncio.ensure_future(control)
         self._print(f"status at {self._control_url} (this machine only)")
-        ready = asyncio.create_task(self._until_ready())
-        await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)
-        printing = asyncio.create_task(self._print_late_frames())
-        if ready.done() and not self.failure:
-            ready.result()
-            done, _ = await asyncio.wait((serving, printing), return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        tasks = (serving, ready, printing)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        jobs = (control, self._until_ready(), self._print_late_frames())
+        serving, ready, printing = tasks = [asyncio.ensure_future(job) for job in jobs]
+        try:
+            await asyncio.wait((serving, ready), return_when=asyncio.FIRST_COMPLETED)
+            if ready.done() and not self.failure:
+                ready.result()
+                done, _ = await asyncio.wait(
+                    (serving, printing), return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()
+        finally:  # also after Ctrl-C, which ends the server's task by an exception
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _until_ready(self) -> None:
         """Wait until every world has a worker; set `failure` if none can load it."""
