@@ -94,7 +94,7 @@ def test_answers_that_nobody_reads_are_not_kept(
 def test_client_that_sends_nothing_loses_its_slot(
     live: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glassworld.play.client_socket.SILENCE_SECONDS", 2.0)
+    monkeypatch.setattr("glassworld.play.client_socket.SILENCE_SECONDS", 3.0)
     with live.client() as client, RawSocket(live.port) as silent:
         assert until(lambda: live.state.slots_taken == 2)
         for _ in range(5):
@@ -105,8 +105,9 @@ def test_client_that_sends_nothing_loses_its_slot(
             return live.state.slots_taken == 1
 
         assert until(pings_and_is_alone)
-        assert silent.ends(5)
+        monkeypatch.undo()  # the first frame may take longer than that on a busy machine
         client.start()
+        assert silent.ends(5)
         numbers = [frame.number for frame in client.frames(RATE)]
         assert numbers == list(range(RATE))
 
