@@ -104,8 +104,8 @@ class CpuTrace:
 
         return Tag()
 
-    def op(self, name, dur):
-        self.event("cpu_op", name, self.now, dur)
+    def op(self, name, dur, **args):
+        self.event("cpu_op", name, self.now, dur, **args)
         self.now += dur
 
     def wait(self, dur):
@@ -132,10 +132,10 @@ class GpuTrace(CpuTrace):
         self.now += dur
 
     @contextmanager
-    def op_range(self, name):
+    def op_range(self, name, **args):
         start, index = self.now, len(self.events)
         yield
-        self.event("cpu_op", name, start, self.now - start)
+        self.event("cpu_op", name, start, self.now - start, **args)
         self.events.insert(index, self.events.pop())
 
     def memory(self, total, device):

@@ -8,6 +8,26 @@ from typing import Any
 TAG, OP, PYTHON, LAUNCH, DEVICE, OVERHEAD, OLD_OP, UNKNOWN = range(1, 9)
 """Which table an event belongs to; for 0 there is none. `UNKNOWN` is left to its process."""
 
+COUNTED_OPERATORS = frozenset(
+    f"aten::{name}"
+    for name in (
+        *("mm", "addmm", "bmm", "baddbmm", "linear", "_scaled_mm"),
+        *("convolution", "_convolution", "convolution_backward", "mkldnn_convolution"),
+        *("cudnn_convolution", "cudnn_convolution_transpose"),
+        *("miopen_convolution", "miopen_convolution_transpose"),
+        "scaled_dot_product_attention",
+        *("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_backward"),
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention_for_cpu_backward",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_efficient_attention_backward",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_cudnn_attention_backward",
+        "_scaled_dot_product_fused_attention_overrideable",
+    )
+)
+"""The operators whose recorded inputs are kept: those with a formula for their work."""
+
 _CATEGORIES = {
     "user_annotation": TAG,
     "cpu_op": OP,

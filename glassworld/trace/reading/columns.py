@@ -23,6 +23,9 @@ Mask = npt.NDArray[np.bool_]
 RANGE = np.dtype([("name", "<i4"), ("thread", "<i4"), ("start", "<i8"), ("dur", "<i8")])
 """A tag, operator or Python function on a CPU thread; nanoseconds of the trace's clock."""
 
+SHAPED_OP = np.dtype([*RANGE.descr, ("inputs", "<i4")])
+"""A call of one of `COUNTED_OPERATORS` with recorded inputs: an index into `Trace.inputs`."""
+
 LAUNCH = np.dtype([*RANGE.descr, ("correlation", "<i8")])
 """A call of the GPU's runtime or driver."""
 
@@ -158,6 +161,8 @@ class Trace:
     chunk of a trace, the first `pieces` tags are longer than a chunk and are cut to this one; the
     first `carried` of them began in an earlier chunk.
     `losses` says in words what could not be read, `left_out` what was read and is not counted.
+    `inputs` are JSON lists of the shapes, types, strides and values of an operator's inputs, null
+    where they were not recorded; a chunk has `inputs` and `shaped_ops` of the whole trace.
     """
 
     path: str
@@ -179,6 +184,8 @@ class Trace:
     left_out: list[str] = field(default_factory=list)
     carried: int = 0
     pieces: int = 0
+    inputs: list[bytes] = field(default_factory=list)
+    shaped_ops: EventTable = field(default_factory=lambda: EventTable(SHAPED_OP))
 
     @property
     def tables(self) -> tuple[EventTable, ...]:

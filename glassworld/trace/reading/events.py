@@ -26,6 +26,15 @@ class EventArgs(msgspec.Struct, gc=False):
     allocated: Any = msgspec.field(default=None, name="Bytes")
     device_type: Any = msgspec.field(default=None, name="Device Type")
     device_id: Any = msgspec.field(default=None, name="Device Id")
+    input_shapes: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="Input Dims")
+    input_types: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="Input type")
+    input_strides: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="Input Strides")
+    input_values: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="Concrete Inputs")
+
+    def inputs(self) -> bytes:
+        """Return what was recorded of an operator's inputs, as a JSON list; see `Trace.inputs`."""
+        recorded = (self.input_shapes, self.input_types, self.input_strides, self.input_values)
+        return b"[%b]" % b",".join(bytes(part) or b"null" for part in recorded)
 
 
 _NO_TIME = -1e18
@@ -124,6 +133,7 @@ class EventStream:
             events, buffer = self._take(buffer + block if buffer else block)
             if events:
                 yield events
+            del events  # recorded inputs are views: they would keep their piece of the file
         yield self._last(buffer)
 
     def _take(self, buffer: bytes) -> tuple[list[Event], bytes]:

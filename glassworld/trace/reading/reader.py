@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from glassworld.errors import TraceError
 from glassworld.trace.reading.begin_end import ENDPOINT, UNSORTED, BeginEndPairs
 from glassworld.trace.reading.categories import (
+    COUNTED_OPERATORS,
     DEVICE,
     LAUNCH,
     OLD_OP,
@@ -36,6 +38,7 @@ from glassworld.trace.reading.columns import (
     KERNEL,
     MEMORY,
     RANGE,
+    SHAPED_OP,
     EventTable,
     Ints,
     Trace,
@@ -77,6 +80,8 @@ class TraceBuilder:
         self.threads = _Interner()
         self.tables = {code: EventTable(dtype) for code, dtype in _TABLES.items()}
         self.memory = EventTable(MEMORY)
+        self.inputs = _Interner()
+        self.shaped_ops = EventTable(SHAPED_OP)
         self.events = 0
         self.overhead_ns = 0
         self.start, self.end = 2**62, -(2**62)
@@ -136,6 +141,23 @@ class TraceBuilder:
             rows = self._rows(code, events)
             rows["start"], rows["dur"] = starts, durations
             self._append(self._unsorted if code == UNKNOWN else self.tables[code], rows)
+            if code == OP:
+                self._add_shaped(events, rows)
+
+    def _add_shaped(self, events: list[Event], rows: npt.NDArray[np.void]) -> None:
+        """Keep the recorded inputs of the operators whose work can be counted."""
+        counted = [self.names[name] for name in COUNTED_OPERATORS if name in self.names]
+        shaped, inputs = [], []
+        for i in np.flatnonzero(np.isin(rows["name"], counted)).tolist():
+            args = events[i].args
+            if isinstance(args, EventArgs) and args.input_shapes != _NOT_RECORDED:
+                shaped.append(i)
+                inputs.append(self.inputs[args.inputs()])
+        kept = np.empty(len(shaped), SHAPED_OP)
+        for column in RANGE.names or ():
+            kept[column] = rows[column][shaped]
+        kept["inputs"] = inputs
+        self._append(self.shaped_ops, kept)
 
     def _add_begin_end(self, events: list[Event]) -> None:
         """Keep begins and ends until all are known."""
@@ -228,7 +250,8 @@ class TraceBuilder:
         )
         for table, rows in self._near_zero:
             if far and self.start <= self.end:
-                self.left_out["events at timestamp 0, far from all others,"] += len(rows)
+                if table is not self.shaped_ops:  # whose rows are operators, counted as such
+                    self.left_out["events at timestamp 0, far from all others,"] += len(rows)
             else:
                 self._append(table, rows, near_zero=True)
 
@@ -351,6 +374,8 @@ class TraceBuilder:
             end=0 if empty else self.end,
             losses=[*source.losses, *skipped],
             left_out=left_out,
+            inputs=list(self.inputs),
+            shaped_ops=self.shaped_ops,
         )
 
 
@@ -366,6 +391,7 @@ def read_trace(
     builder = TraceBuilder()
     for events in source:
         builder.add(events)
+        del events
         if progress:
             progress(source.bytes_read)
     if tags_only and len(builder.begin_end):
@@ -385,10 +411,12 @@ def _tags_alone(trace: Trace) -> Trace:
         memory=EventTable(MEMORY),
         ops=EventTable(RANGE),
         python=EventTable(RANGE),
+        shaped_ops=EventTable(SHAPED_OP),
     )
 
 
 _NO_ARGS = EventArgs()
+_NOT_RECORDED = msgspec.Raw()
 _FAR_US = 4 * 10**15  # late in this century; int64 nanoseconds hold the sum of two of these
 _FAR_NS = _FAR_US * 1000
 _LONGEST_NS = 365 * 86_400 * 10**9  # nothing runs for a year

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
 from glassworld.trace.reading.reader import read_trace
-from tests.support.traces import CONFIG, JSON_VALUES, GpuTrace, analysis_json, engine_run, write
+from tests.support.traces import (
+    CONFIG,
+    JSON_VALUES,
+    CpuTrace,
+    GpuTrace,
+    analysis_json,
+    engine_run,
+    write,
+)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
@@ -268,3 +276,31 @@ def test_read_trace_missing_durations_are_counted(tmp_path):
     del events[3]["dur"]
     trace = read_trace(write(tmp_path / "t.json", events))
     assert trace.left_out == ["1 events have no duration and count as 0 ms"]
+
+
+def test_read_trace_keeps_the_inputs_of_operators_whose_work_can_be_counted(tmp_path, small_pieces):
+    clock = CpuTrace()
+    recorded = {
+        "Input Dims": [[8, 16], [16, 4]],
+        "Input type": ["float", "float"],
+        "Concrete Inputs": ["", ""],
+    }
+    for _ in range(3):
+        clock.op("aten::mm", 5, **recorded)
+    clock.op("aten::mm", 5)
+    clock.op("aten::add", 5, **recorded)
+    clock.op("aten::bmm", 5, **recorded | {"Input Strides": "odd"})
+    trace = read_trace(write(tmp_path / "shapes.json", clock.events))
+    rows = trace.shaped_ops.to_array()
+    assert [trace.names[name] for name in rows["name"]] == ["aten::mm"] * 3 + ["aten::bmm"]
+    assert rows["inputs"].tolist() == [0, 0, 0, 1]  # equal inputs are kept once
+    assert json.loads(trace.inputs[0]) == [
+        [[8, 16], [16, 4]],
+        ["float", "float"],
+        None,
+        ["", ""],
+    ]
+    operators = trace.ops.to_array()
+    assert len(operators) == 6
+    assert rows["start"].tolist() == operators["start"][[0, 1, 2, 5]].tolist()
+    assert len(read_trace(trace.path, tags_only=True).shaped_ops) == 0
