@@ -31,7 +31,7 @@ def test_path_outside_the_served_files_is_not_found(live: LiveServer, path: str)
     assert live.get(path).status == 404
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(["/", "/static/", "/files/", "/pictures/"]), st.text(max_size=40))
 def test_any_path_other_than_the_served_ones_is_not_found(
     live: LiveServer, folder: str, name: str

@@ -7,14 +7,10 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassworld.play import protocol
-
-on_a_busy_machine = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
 
 CLIENT_MESSAGES = {
     "start": "version picture? seed? encoding?",
@@ -134,7 +130,7 @@ def test_message_that_is_too_long_or_too_deep_is_a_protocol_error() -> None:
         protocol.decode_message('{"type": "act", "id": 1, "keys": ["\ud800"]}')
 
 
-@on_a_busy_machine
+@settings(max_examples=60)
 @given(st.text() | JSON.map(lambda value: json.dumps(value)))
 def test_any_text_is_a_message_or_a_protocol_error(text: str) -> None:
     try:
@@ -144,7 +140,7 @@ def test_any_text_is_a_message_or_a_protocol_error(text: str) -> None:
     assert isinstance(message, protocol.ClientMessage)
 
 
-@on_a_busy_machine
+@settings(max_examples=60)
 @given(st.sampled_from(list(CLIENT_MESSAGES)), st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_decoded_messages_are_in_bounds(kind: str, fields: dict[str, Any]) -> None:
     try:
@@ -158,7 +154,7 @@ def test_decoded_messages_are_in_bounds(kind: str, fields: dict[str, Any]) -> No
         assert message.seed is None or 0 <= message.seed < 2**53
 
 
-@on_a_busy_machine
+@settings(max_examples=60)
 @given(
     st.sampled_from([protocol.FRAME, protocol.STILL]),
     st.sampled_from(["png", "jpeg"]),

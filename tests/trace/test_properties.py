@@ -234,14 +234,14 @@ def check_idle(analysis, operations, first, busy):
 QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=60, suppress_health_check=QUIET)
 @given(PROGRAM)
 def test_every_figure_equals_an_independent_one(tmp_path, threads):
     run_program(tmp_path, threads)
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=1500, suppress_health_check=QUIET)
 @given(st.lists(st.lists(STEP, max_size=60), min_size=1, max_size=4))
 def test_every_figure_equals_an_independent_one_on_larger_traces(tmp_path, threads):
     run_program(tmp_path, threads)
@@ -310,14 +310,14 @@ def check_chunks(folder, threads, small_chunks):
 LONG = st.lists(st.lists(STEP, min_size=20, max_size=50), min_size=1, max_size=3)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=5, suppress_health_check=QUIET)
 @given(LONG)
 def test_every_figure_of_a_trace_in_chunks_is_that_of_the_whole(tmp_path, small_chunks, threads):
     check_chunks(tmp_path, threads, small_chunks)
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=100, suppress_health_check=QUIET)
 @given(LONG)
 def test_every_figure_of_many_traces_in_chunks_is_that_of_the_whole(
     tmp_path, small_chunks, threads

@@ -187,7 +187,7 @@ def test_load_actions_reads_segments_instead_of_a_file() -> None:
 
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 @pytest.mark.parametrize("mode", ACTION_SPACES)
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_saved_actions_read_back_exactly(
     tmp_path: Path, mode: str, suffix: str, data: st.DataObject

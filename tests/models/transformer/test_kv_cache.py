@@ -16,7 +16,7 @@ from tests.support.block_causal import block_causal
     frames=st.integers(1, 5),
     blocks=st.integers(1, 12),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_ring_cache_holds_the_frames_that_the_mask_shows(
     window: int, sink: int, frames: int, blocks: int
 ) -> None:

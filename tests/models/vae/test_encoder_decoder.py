@@ -23,7 +23,7 @@ def networks(spec: VAESpec = SPEC) -> tuple[VAEEncoder, VAEDecoder]:
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=3))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_vae_in_chunks_equals_the_clip_at_once(chunks: list[int]) -> None:
     encoder, decoder = networks()
     draw = torch.Generator().manual_seed(0)

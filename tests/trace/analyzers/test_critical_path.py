@@ -205,7 +205,7 @@ programs = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(programs, tags, st.sampled_from([0.0, 0.25, 0.5, 1.0, 2.0]))
 def test_what_if_predicts_the_program_run_again(tmp_path_factory, steps, tag, factor):
     steps = [Step("kernel", "warm-up", 4.0), *steps]  # shows how long a launch usually takes

@@ -94,7 +94,7 @@ def test_pairs_of_a_run_give_the_figures_of_complete_events(tmp_path, named, shu
     check_same(tmp_path, whole_run(3), named=named, shuffled=shuffled)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=40, suppress_health_check=QUIET)
 @given(PROGRAM, st.booleans(), st.booleans())
 def test_pairs_give_the_figures_of_complete_events(tmp_path, threads, named, shuffled):
     made = program(threads)
@@ -103,7 +103,7 @@ def test_pairs_give_the_figures_of_complete_events(tmp_path, threads, named, shu
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=40, suppress_health_check=QUIET)
 @given(LONG)
 def test_pairs_in_chunks_give_the_figures_of_complete_events(tmp_path, small_chunks, threads):
     made = program(threads)

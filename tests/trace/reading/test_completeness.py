@@ -28,7 +28,7 @@ EVENT = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(st.lists(EVENT, min_size=1, max_size=25))
 def test_every_complete_event_is_read_or_counted(tmp_path, events):
     sound = {"ph": "X", "cat": "cpu_op", "name": "a", "pid": 1, "tid": 1, "ts": 1e6, "dur": 3}

@@ -112,7 +112,7 @@ def random_trees(draw):
     return tree(*rows)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(random_trees())
 def test_a_tree_aligned_with_itself_has_no_changes(nodes):
     matches = align_trees(nodes, nodes)
@@ -121,7 +121,7 @@ def test_a_tree_aligned_with_itself_has_no_changes(nodes):
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(random_trees(), random_trees())
 def test_every_node_has_one_match_and_none_crosses_another(before, after):
     matches = align_trees(before, after)
