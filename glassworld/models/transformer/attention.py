@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -32,16 +33,25 @@ class QKV(NamedTuple):
 
 
 def block_masked_attention(qkv: QKV, mask_blocks: Sequence[MaskBlock]) -> Tensor:
-    """Attend block by block of a block-causal mask, so that masked-out pairs cost nothing."""
-    q, k, v = qkv
-    outputs = [
-        attention(
-            q[:, :, block.queries],
-            torch.cat([k[:, :, keys] for keys in block.keys], 2),
-            torch.cat([v[:, :, keys] for keys in block.keys], 2),
-        )
-        for block in mask_blocks
-    ]
+    """Attend block by block of a block-causal mask, so that masked-out pairs cost nothing.
+
+    Keys and values are split once. A slice of them for each block would cost a tensor of their
+    whole size in the backward pass, most of it zeros.
+    """
+    ends = {end for block in mask_blocks for keys in block.keys for end in (keys.start, keys.stop)}
+    parts = list(pairwise(sorted({0, qkv.k.shape[2]} | ends)))
+    sizes = [stop - start for start, stop in parts]
+    k, v = qkv.k.split(sizes, 2), qkv.v.split(sizes, 2)
+    queries = qkv.q.split([block.queries.stop - block.queries.start for block in mask_blocks], 2)
+    outputs = []
+    for q, block in zip(queries, mask_blocks, strict=True):
+        seen = [
+            index
+            for index, (start, stop) in enumerate(parts)
+            if any(keys.start <= start and stop <= keys.stop for keys in block.keys)
+        ]
+        seen_k, seen_v = (torch.cat([whole[index] for index in seen], 2) for whole in (k, v))
+        outputs.append(attention(q, seen_k, seen_v))
     return torch.cat(outputs, 2)
 
 
