@@ -14,6 +14,7 @@ from rich.console import Console
 
 from glassworld.bench.plan.fleet_model import FleetSize, fleet_for, simulate_arrivals
 from glassworld.bench.plan.server_model import (
+    MOST_SESSIONS,
     BatchTimes,
     ServerPrediction,
     find_seats,
@@ -65,7 +66,7 @@ def run_plan(options: PlanOptions) -> Figures:
     times = measure_times(options.load) if given is None else read_times(given)
     rate, frames = spec.frame_rate, spec.frames_per_block * TIME_FACTOR
     predictions = find_seats(times, rate, frames, options.target)
-    seats = len(predictions)
+    seats = predictions[-1].sessions if predictions else 0
     fleets = [
         fleet_for(players, seats, options.refused, options.price)
         for players in (options.players if seats else ())
@@ -189,6 +190,8 @@ def _print(
             f"{prediction.sessions} per device: {100 * prediction.deadline_attainment:.2f} % on "
             f"time, input to frame p95 {latency:.0f} ms, device {100 * prediction.busy:.0f} % busy"
         )
+    if predictions and predictions[-1].sessions == MOST_SESSIONS:
+        line(f"no more than {MOST_SESSIONS} players were simulated; the device may take more")
     for fleet in fleets:
         cost = "" if fleet.cost_per_hour is None else f", {fleet.cost_per_hour:,.0f} per hour"
         line(f"{fleet.players:,} players: {fleet.seats:,} seats, {fleet.devices:,} devices{cost}")

@@ -31,6 +31,9 @@ WARM_UP = 5.0
 
 INPUTS_PER_SECOND = 1.0
 
+MOST_SESSIONS = 256
+"""The most players of a server that are simulated."""
+
 
 @dataclass(frozen=True)
 class BatchTimes:
@@ -199,17 +202,40 @@ def find_seats(
     block_frames: int,
     target: float,
     minutes: float = 5.0,
-    most: int = 256,
+    most: int = MOST_SESSIONS,
 ) -> list[ServerPrediction]:
-    """Return the predictions for 1, 2, ... players, up to the last that reaches the target.
+    """Find the most players of a server who reach the target, by doubling and then bisection.
 
-    `target`: the share of frames on time; `minutes`: simulated for each number. The list is empty
-    if one player alone does not get it.
+    More players are taken to get no better frames.
+
+    Parameters
+    ----------
+    times
+        Seconds of a block.
+    frame_rate
+        Content frames a second.
+    block_frames
+        Frames of a block.
+    target
+        The share of frames on time.
+    minutes
+        Simulated for each number of players.
+    most
+        The largest number that is tried.
+
+    Returns
+    -------
+    The predictions that reach the target, for more and more players. The last is for the most. The
+    list is empty if one player alone does not get it.
     """
-    predictions: list[ServerPrediction] = []
-    for sessions in range(1, most + 1):
+    enough: list[ServerPrediction] = []
+    served, refused = 0, most + 1
+    while served + 1 < refused:
+        sessions = min(max(1, 2 * served), most) if refused > most else (served + refused) // 2
         prediction = predict_server(times, sessions, frame_rate, block_frames, minutes)
         if prediction.deadline_attainment < target:
-            break
-        predictions.append(prediction)
-    return predictions
+            refused = sessions
+        else:
+            served = sessions
+            enough.append(prediction)
+    return enough
