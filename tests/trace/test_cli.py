@@ -88,7 +88,7 @@ def test_report_json_has_the_documented_fields(run, tmp_path):
     assert (tmp_path / "run_report.html").stat().st_size < 2_000_000
 
 
-TABLES = ["top", *SECTION_HELP, "ops", "kernels", "advice", "gaps"]
+TABLES = ["top", *SECTION_HELP, "roofline", "ops", "kernels", "advice", "gaps"]
 
 
 @pytest.mark.parametrize("command", TABLES)

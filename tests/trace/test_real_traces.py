@@ -105,7 +105,7 @@ def test_self_time_children_and_idle_add_up_to_the_whole(path):
 
 @every_trace
 @pytest.mark.parametrize(
-    "command", ["report", "top", *SECTION_HELP, "ops", "kernels", "advice", "gaps"]
+    "command", ["report", "top", *SECTION_HELP, "roofline", "ops", "kernels", "advice", "gaps"]
 )
 def test_every_command_prints_rows_or_what_is_missing(path, command, tmp_path, monkeypatch):
     if command != "report":  # which reads the file itself; the others get what was read before

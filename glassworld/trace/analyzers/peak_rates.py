@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +54,46 @@ def peak_rates_path() -> Path:
     return cache_folder() / "ceilings.json"
 
 
-def read_peak_rates(metadata: dict[str, object]) -> PeakRates | None:
-    """Return the stored peak rates of the run's machine and precision; None without any."""
+def read_peak_rates(metadata: dict[str, object], dtype: str | None = None) -> PeakRates | None:
+    """Return the stored peak rates of the run's machine and precision; None without any.
+
+    `dtype` is another precision than the run's.
+    """
     config = run_config(metadata)
+    if config and dtype:
+        config = {**config, "dtype": dtype}
     rates = stored_peak_rates(config) if config else None
     if config and rates:
         machines = {rates.machine, run_machine(metadata, config)} - {""}
         return rates if len(machines) < 2 else None
     return None
+
+
+def peak_rates_by_dtype(
+    metadata: dict[str, object], on_gpu: bool
+) -> Callable[[str], PeakRates | None]:
+    """Return a function from a type, such as `bfloat16`, to the peak rates of the trace's machine.
+
+    The machine is that of the run's configuration; else, for work `on_gpu`, the GPU that
+    torch.profiler names.
+    """
+    config, machine = run_config(metadata), _profiled_gpu(metadata) if on_gpu else ""
+
+    def rates_of(dtype: str) -> PeakRates | None:
+        if config:
+            return read_peak_rates(metadata, dtype)
+        rates = stored_peak_rates({"device": "cuda", "dtype": dtype}) if machine else None
+        return rates if rates and rates.machine == machine else None
+
+    return cache(rates_of)
+
+
+def _profiled_gpu(metadata: dict[str, object]) -> str:
+    """Return the name of the GPUs that torch.profiler found; "" without any, or with several."""
+    devices = metadata.get("deviceProperties")
+    found = devices if isinstance(devices, list) else []
+    names = {str(gpu.get("name") or "") if isinstance(gpu, dict) else "" for gpu in found}
+    return names.pop() if len(names) == 1 else ""
 
 
 def stored_peak_rates(config: Config) -> PeakRates | None:

@@ -144,9 +144,6 @@ SECTION_HELP = {
 
     Expected times follow from the run's configuration and this machine's peak rates
     (`glassworld bench peak-rates`). The reference breakdown (50 steps) stands beside them.""",
-    "roofline": """Show how close each tag comes to the machine's peak rates.
-
-    FLOP/s reached, FLOPs per byte, and the FLOP/s attainable at that intensity.""",
     "memory": """Show the memory of each tag.
 
     The peak while it ran, and what it left allocated, from the allocator's own record.""",
@@ -223,8 +220,43 @@ def kernels_command(
     )
 
 
-for _name in ("decoder", "update", "expected", "roofline"):
+for _name in ("decoder", "update", "expected"):
     _add_section_command(_name)
+
+
+@app.command("roofline", rich_help_panel=PARTS)
+def roofline_command(
+    trace: TracePath,
+    by_shape: Annotated[
+        bool,
+        typer.Option(
+            "--by-shape",
+            help="Show operators by the shapes of their inputs, as `record_shapes=True` records "
+            "them in any program.",
+        ),
+    ] = False,
+    most: Most = None,
+    graph_capture: GraphCapture = None,
+    json: Json = False,
+) -> None:
+    """Show how close each tag comes to the machine's peak rates.
+
+    FLOP/s reached, FLOPs per byte, and the FLOP/s attainable at that intensity. With `--by-shape`,
+    matmuls, convolutions and attention of any program, and how much of the time they are.
+
+    Example: `glassworld trace roofline trace.json --by-shape`
+    """
+    from glassworld.trace.analyzers.operator_roofline.by_shape import roofline_by_shape
+    from glassworld.trace.report.sections import section
+
+    analysis, rows = load_analysis(trace, graph_capture=graph_capture), row_limit(most, json)
+    if not by_shape:
+        print_section(section("roofline"), analysis, json, rows)
+    elif json:
+        roofline = roofline_by_shape(analysis)
+        print_json_object(replace(roofline, groups=roofline.groups[:rows]))
+    else:
+        print_section(section("roofline --by-shape"), analysis, json, rows)
 
 
 @app.command("critical-path", rich_help_panel=PARTS)

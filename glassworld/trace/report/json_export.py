@@ -17,6 +17,7 @@ from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.critical_path import reported_path
 from glassworld.trace.analyzers.execution import slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table
+from glassworld.trace.analyzers.operator_roofline.by_shape import roofline_by_shape
 from glassworld.trace.analyzers.operators import model_kernels, model_operators
 from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.analyzers.serving_steps import serving_steps
@@ -98,6 +99,7 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
     trace = analysis.trace
     update, verdict = breakdown.update_cost(analysis), find_bottleneck(analysis)
     use, path = gpu_use(analysis), reported_path(analysis)
+    by_shape = roofline_by_shape(analysis)
     return {
         "format": FORMAT,
         "trace": trace.path,
@@ -124,6 +126,7 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
         "update": rows_json(update)[0] if update else None,
         "expected": rows_json(expected_table(analysis)),
         "roofline": rows_json(roofline_by_tag(analysis)),
+        "roofline_by_shape": rows_json([by_shape])[0] if by_shape.groups else None,
         "critical_path": rows_json([path])[0] if path else None,
         "gaps": rows_json(analysis.gaps),
         "memory": rows_json(analysis.memory),

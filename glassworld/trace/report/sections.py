@@ -11,6 +11,11 @@ from glassworld.trace.analyzers import blocks, breakdown
 from glassworld.trace.analyzers.critical_path import path_remarks, path_tags
 from glassworld.trace.analyzers.execution import covered_by_parts, is_engine_run, slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table, reference_note
+from glassworld.trace.analyzers.operator_roofline.by_shape import (
+    ShapeGroup,
+    roofline_by_shape,
+    shape_remarks,
+)
 from glassworld.trace.analyzers.operators import (
     NEARLY_ALL,
     launched_by_operators,
@@ -34,7 +39,8 @@ class Section:
     table. `gpu_columns` are left out where nothing ran on a GPU. A report shows the first `most`
     rows; to show all of them, its `command` must be given the tag `under`. A section `of_engine`
     says nothing about traces of other programs, whose reports do not mention it; one `of_others`
-    says nothing about the engine's, nor about one that has another kind of steps.
+    says nothing about the engine's, nor about one that has another kind of steps. An `optional`
+    one is of what few traces record: no report mentions that it is missing.
     """
 
     command: str
@@ -49,9 +55,12 @@ class Section:
     under: Callable[[Analysis], str | None] = lambda analysis: None
     of_engine: bool = False
     of_others: bool = False
+    optional: bool = False
 
     def mentioned(self, analysis: Analysis) -> bool:
         """Return whether the report of a trace without this section says that it has none."""
+        if self.optional:
+            return False
         if self.of_engine:
             return is_engine_run(analysis)
         if self.of_others:
@@ -126,6 +135,11 @@ def blamed(gap: IdleGap) -> str:
     if gap.queued:
         return "(launched long before: waits on the GPU)"
     return gap.culprit or "(nothing recorded)"
+
+
+def shapes_text(group: ShapeGroup) -> str:
+    """Return the shapes of a group's inputs in a line."""
+    return ", ".join("x".join(map(str, shape)) or "scalar" for shape in group.shapes)
 
 
 def _reference_remarks(analysis: Analysis) -> list[str]:
@@ -317,6 +331,24 @@ SECTIONS = (
             p.bound or "-",
         ),
         of_engine=True,
+    ),
+    Section(
+        "roofline --by-shape",
+        "Roofline by operator and shape",
+        "no shapes in this trace (record_shapes), or no operator with a FLOP formula ran",
+        lambda analysis: roofline_by_shape(analysis).groups,
+        (
+            *("operator and shapes", "calls", "ms", "share", "GFLOP/s", "GB/s"),
+            *("FLOPs\n/byte", "reached", "ms at\nthe roof", "bound by"),
+        ),
+        lambda g: (
+            f"{g.operator} {shapes_text(g)} {g.dtype}",
+            *(g.calls, g.ms, percent(g.share), g.gflops, g.gbps),
+            *(g.intensity, percent(g.roof_share), g.roof_ms, g.bound or "-"),
+        ),
+        shape_remarks,
+        most=12,
+        optional=True,
     ),
     Section(
         "critical-path",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +21,7 @@ class OperatorTotals:
 
     `total` and `gpu` include the operators called inside; `outermost` is the part of `total`
     of calls not made by another operator, so over a group it adds up to the operators' time.
+    `launched_ns` is the sum of the durations of all GPU operations that operators launched.
     """
 
     group: Codes
@@ -32,6 +33,7 @@ class OperatorTotals:
     gpu: Ints
     gpu_outermost: Ints
     gpu_self: Ints
+    launched_ns: int = 0
 
     def __len__(self) -> int:
         return len(self.group)
@@ -77,15 +79,19 @@ class OperatorSums:
     def __init__(self, names: int) -> None:
         self._names = names
         self._sums = KeyedSums(7)
+        self._launched_ns = 0
         self._open = np.empty(0, RANGE)
         self._open_keys = np.empty(0, dtype=np.int64)
 
     def add(self, trace: Trace, tree: TagTree, ops: DeviceOps, numbers: Ints | None = None) -> None:
         """Add a chunk later than those before. Its group `g` counts as `numbers[g + 1]`."""
         launched = ops.launch >= 0
-        device_ns = np.bincount(
-            ops.launch[launched], ops.exclusive[launched], minlength=len(trace.launches)
-        ).astype(np.int64)
+        device_ns, summed_ns = (
+            np.bincount(
+                ops.launch[launched], column[launched], minlength=len(trace.launches)
+            ).astype(np.int64)
+            for column in (ops.exclusive, ops.rows["dur"])
+        )
         times = trace.ops.even_times(-(-len(trace.ops) // columns.SLICE_ROWS))
         for start, end in pairwise([-(2**62), *times, 2**62]):
             rows = trace.ops.between(start, end)
@@ -95,12 +101,18 @@ class OperatorSums:
             if numbers is not None:
                 group = numbers[group + 1]
             called = trace.launches["start"]
-            calls = np.flatnonzero((called >= start) & (called < end) & (device_ns > 0))
+            calls = np.flatnonzero((called >= start) & (called < end) & (summed_ns > 0))
             keys = (group.astype(np.int64) + 1) * self._names + rows["name"]
-            self._add_rows(rows, keys, trace.launches[calls], device_ns[calls])
+            times_of_calls = device_ns[calls], summed_ns[calls]
+            self._add_rows(rows, keys, trace.launches[calls], *times_of_calls)
 
     def _add_rows(
-        self, new: npt.NDArray[np.void], new_keys: Ints, calls: npt.NDArray[np.void], ns: Ints
+        self,
+        new: npt.NDArray[np.void],
+        new_keys: Ints,
+        calls: npt.NDArray[np.void],
+        ns: Ints,
+        summed_ns: Ints,
     ) -> None:
         """Add operators, and the GPU time of the launch calls of the same time."""
         carried = len(self._open)
@@ -110,7 +122,9 @@ class OperatorSums:
         count = np.arange(len(rows)) >= carried
         dur, first = rows["dur"] * count, forest.depth == 0
         inside = forest.sum_into_parents((forest.end - rows["start"]) * count)
-        gpu, gpu_self = _gpu_time(rows, forest, calls, ns)
+        caller = innermost_ranges(rows, forest, calls["thread"], calls["start"])
+        self._launched_ns += int(summed_ns[caller >= 0].sum())
+        gpu, gpu_self = _gpu_time(forest, caller, ns)
         values = [count, dur, dur - inside, dur * first, gpu, gpu * first, gpu_self]
         self._sums.add(keys, np.stack([value.astype(np.int64) for value in values], axis=1))
         self._keep_open(rows, keys, forest)
@@ -132,7 +146,9 @@ class OperatorSums:
 
     def totals(self) -> OperatorTotals:
         """Return the sums of all chunks."""
-        return OperatorTotals(*self._sums.groups_and_names(self._names), *self._sums.sums.T)
+        groups = self._sums.groups_and_names(self._names)
+        totals = OperatorTotals(*groups, *self._sums.sums.T)
+        return replace(totals, launched_ns=self._launched_ns)
 
 
 def operator_totals(trace: Trace, tree: TagTree, ops: DeviceOps) -> OperatorTotals:
@@ -155,15 +171,12 @@ def kernel_totals(trace: Trace, tree: TagTree, ops: DeviceOps) -> KernelTotals:
     return KernelTotals(*totals.groups_and_names(name_count), *totals.sums.T)
 
 
-def _gpu_time(
-    rows: npt.NDArray[np.void],
-    forest: IntervalForest,
-    calls: npt.NDArray[np.void],
-    device_ns: Ints,
-) -> tuple[Ints, Ints]:
-    """Return the GPU time of what each operator, or one it called, launched; and of itself."""
-    gpu = np.zeros(len(rows), dtype=np.int64)
-    caller = innermost_ranges(rows, forest, calls["thread"], calls["start"])
+def _gpu_time(forest: IntervalForest, caller: Codes, device_ns: Ints) -> tuple[Ints, Ints]:
+    """Return the GPU time of what each operator, or one it called, launched; and of itself.
+
+    `caller` is the innermost operator around each launch call, -1 for none.
+    """
+    gpu = np.zeros(len(forest.parent), dtype=np.int64)
     np.add.at(gpu, caller[caller >= 0], device_ns[caller >= 0])
     own = gpu.copy()
     for depth in range(int(forest.depth.max(initial=0)), 0, -1):

@@ -50,7 +50,7 @@ function section(id, title, hint, ...children) {
 function reportSection(command, hint, ...children) {
   const { title, remarks } = data.sections[command];
   return section(
-    command,
+    command.replace(" --", "-"),
     title,
     hint,
     ...children,

@@ -16,13 +16,14 @@ from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.critical_path import path_tags
 from glassworld.trace.analyzers.execution import is_engine_run, slow_parts, tags_explain
 from glassworld.trace.analyzers.expected_time import expected_table
+from glassworld.trace.analyzers.operator_roofline.by_shape import roofline_by_shape
 from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.analyzers.peak_rates import read_peak_rates
 from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.analyzers.serving_steps import serving_steps
 from glassworld.trace.report.html.time_trees import default_tree, tag_look, time_trees
 from glassworld.trace.report.json_export import rows_json
-from glassworld.trace.report.sections import SECTIONS, blamed
+from glassworld.trace.report.sections import SECTIONS, blamed, shapes_text
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
 
@@ -69,6 +70,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "update": rows_json(update)[0] if update else None,
         "expected": _expected(analysis),
         "roofline": _with_looks(rows_json(roofline_by_tag(analysis)), "tag"),
+        "shapeGroups": _shape_groups(analysis),
         "ceilings": asdict(ceilings) if ceilings else None,
         "trees": (trees := time_trees(analysis)),
         "treeKind": default_tree(analysis, trees),
@@ -116,6 +118,12 @@ def _expected(analysis: Analysis) -> list[dict[str, Any]]:
     """Return the rows of expected times; `whole` marks the loop, which others are parts of."""
     rows = _with_looks(rows_json(expected_table(analysis)), "tag")
     return [{**row, "whole": row["tag"] == tags.PIPELINE_INFERENCE} for row in rows]
+
+
+def _shape_groups(analysis: Analysis) -> list[dict[str, Any]]:
+    groups = roofline_by_shape(analysis).groups[:MOST_OPERATORS]
+    texts = map(shapes_text, groups)
+    return [{**row, "shapes": text} for row, text in zip(rows_json(groups), texts, strict=True)]
 
 
 def _by_tag(

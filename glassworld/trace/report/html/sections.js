@@ -346,6 +346,32 @@ const roofline = () =>
       ),
     ),
   );
+const rooflineByShape = () =>
+  reportSection(
+    "roofline --by-shape",
+    "bytes: each input read once, each result written once",
+    table(
+      [
+        ...["operator", "shapes", "type", "calls", "time", "share", "GFLOP/s", "GB/s"],
+        ...["FLOP/byte", "reached", "at the roof", "bound by"],
+      ],
+      data.shapeGroups.map((g) => [
+        g.operator,
+        start(g.shapes, 60),
+        g.dtype,
+        g.calls.toLocaleString("en"),
+        ms(g.ms),
+        percent(g.share),
+        digits(g.gflops),
+        digits(g.gbps),
+        digits(g.intensity),
+        percent(g.roof_share),
+        ms(g.roof_ms),
+        g.bound || "–",
+      ]),
+      { tall: true, search: (i) => `${data.shapeGroups[i].operator} ${data.shapeGroups[i].shapes}` },
+    ),
+  );
 const slowest = () =>
   reportSection(
     "slowest",

@@ -41,6 +41,21 @@ def test_steps_without_a_backward_pass_show_no_parts(opened, tmp_path):
     assert "these steps do not train" in page.inner_text("#training")
 
 
+def test_roofline_by_shape_is_a_table_where_shapes_were_recorded(opened, tmp_path):
+    gpu = GpuTrace()
+    for size in (16, 32):
+        shapes = {"Input Dims": [[size, 16], [16, 4]], "Input type": ["float", "float"]}
+        with gpu.op_range("aten::mm", **shapes):
+            gpu.launch("gemm", size)
+    page = opened(write(tmp_path / "shapes.json", gpu.events, config=None))
+    rows = page.locator("#roofline-by-shape tbody tr").all_inner_texts()
+    assert [row.split()[:3] for row in rows] == [
+        ["aten::mm", "32x16,", "16x4"],
+        ["aten::mm", "16x16,", "16x4"],
+    ]
+    assert "100% of the GPU operations' durations" in page.inner_text("#roofline-by-shape")
+
+
 def test_slowest_tags_and_findings_are_on_the_first_screen(opened, run):
     page = opened(run(slow=slow_layer))
     facts = page.locator(".facts")
@@ -58,7 +73,8 @@ def test_every_section_has_its_heading_after_the_findings(opened, run, store_pea
     headings = page.locator("h2").all_inner_texts()
     assert headings[0].startswith("Findings")
     shown = " ".join(headings) + page.inner_text("#missing")
-    assert all(section.title in shown for section in SECTIONS if not section.of_others)
+    sections = (part for part in SECTIONS if not (part.of_others or part.optional))
+    assert all(section.title in shown for section in sections)
     assert page.locator("#roofline circle").count() == 5
     assert page.locator("#roofline .roof").count() == 3
     assert page.locator("#heat td").count() == 8 * 6

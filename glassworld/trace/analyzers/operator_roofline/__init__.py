@@ -1,0 +1,1 @@
+"""The roofline of single operators, by the shapes of their recorded inputs."""
