@@ -16,7 +16,10 @@ from glassworld.trace.analyzers.bottleneck import find_bottleneck, gpu_use
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.compare import compare_runs
 from glassworld.trace.analyzers.critical_path import PathFinder, parse_factor
+from glassworld.trace.analyzers.operator_roofline.by_shape import roofline_by_shape, shape_remarks
 from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
+from glassworld.trace.analyzers.ranks import report_ranks
+from glassworld.trace.analyzers.structure.structural_diff import compare_structure
 from glassworld.trace.report.json_export import rows_json
 from glassworld.trace.report.sections import SECTIONS, SLOWEST, section
 from glassworld.trace.rules.rule import advise
@@ -81,6 +84,39 @@ def compare_traces(before: str, after: str, limit: int = ROWS) -> Answer:
     return _answer(compare_runs(_analysis(before), _analysis(after)).changes, limit)
 
 
+def structure_changes(before: str, after: str, limit: int = ROWS) -> Answer:
+    """Align two runs with other names, hardware or versions, and say what changed, largest first.
+
+    Parts are tags, modules or operators; pairs of numbers are of the first and the second run.
+    """
+    diff = compare_structure(_analysis(before), _analysis(after))
+    answer: Answer = _short(rows_json([replace(diff, changes=[])])[0])
+    return answer | {"changes": _answer(diff.changes, limit)}
+
+
+def ranks(traces: list[str], limit: int = ROWS) -> Answer:
+    """Say how the ranks of a run wait for each other: waits, bandwidths and stragglers.
+
+    Give one trace per rank, rank 0 first.
+    """
+    report = report_ranks([Path(_version(trace)[0]) for trace in traces])
+    return {name: _answer(rows, limit) for name, rows in vars(report).items()}
+
+
+def operator_roofline(trace: str, limit: int = ROWS) -> Answer:
+    """Return FLOP/s, bytes per second and share of the peak of operators, by their inputs' shapes.
+
+    Needs a torch trace with recorded shapes.
+    """
+    analysis = _analysis(trace)
+    roofline = roofline_by_shape(analysis)
+    answer: Answer = rows_json([replace(roofline, groups=[])])[0]
+    answer["groups"] = _answer(roofline.groups, limit)
+    if roofline.groups:
+        return answer | {"remarks": _short(shape_remarks(analysis))}
+    return answer | {"missing": section("roofline --by-shape").missing}
+
+
 def sql(trace: str, query: str, limit: int = ROWS) -> Answer:
     """Answer SQL (DuckDB) over tags, gpu_operations, operators, launches, python_functions, memory.
 
@@ -104,7 +140,10 @@ def critical_path(trace: str, faster: dict[str, float] | None = None, limit: int
     return answer | {"tags": _answer(path.tags, limit)}
 
 
-TOOLS = (summary, report_section, operators, kernels, critical_path, compare_traces, sql)
+TOOLS = (
+    *(summary, report_section, operators, kernels, operator_roofline, critical_path),
+    *(compare_traces, structure_changes, ranks, sql),
+)
 
 
 def build_server() -> Any:
