@@ -64,9 +64,9 @@ def compare_command(
     from glassworld.trace.writing.baselines import trace_or_baseline
 
     if structure:
-        if markdown or fail_over is not None:
-            raise InputError("--structure: leave out --markdown and --fail-over beside it")
-        _compare_structure(before, after, json)
+        if fail_over is not None:
+            raise InputError("--structure: leave out --fail-over beside it")
+        _compare_structure(before, after, markdown, json)
         return
     share = _share(fail_over) if fail_over is not None else None
     comparison = compare_runs(*(load_analysis(trace_or_baseline(path)) for path in (before, after)))
@@ -85,16 +85,19 @@ def compare_command(
         raise typer.Exit(1)
 
 
-def _compare_structure(before: Path, after: Path, json: bool) -> None:
+def _compare_structure(before: Path, after: Path, markdown: bool, json: bool) -> None:
     from rich.console import Console
 
     from glassworld.trace.analyzers.structure.structural_diff import compare_structure
+    from glassworld.trace.report.markdown import structure_markdown
     from glassworld.trace.report.structure import show_structure
     from glassworld.trace.writing.baselines import trace_or_baseline
 
     diff = compare_structure(*(load_analysis(trace_or_baseline(path)) for path in (before, after)))
     if json:
         print_json_object(diff)
+    elif markdown:
+        typer.echo(structure_markdown(diff))
     else:
         show_structure(Console(), diff)
 

@@ -1,8 +1,19 @@
-"""Write a comparison of two runs as Markdown, for a pull request."""
+"""Write the comparisons of two runs as Markdown, for a pull request."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 from glassworld.trace.analyzers.compare import RunComparison, TagChange
+from glassworld.trace.analyzers.structure.structural_diff import (
+    INSERTED,
+    MOVED,
+    REMOVED,
+    RENAMED,
+    SAME,
+    StructuralDiff,
+)
+from glassworld.trace.report.structure import change_names
 
 MOST_ROWS = 20
 
@@ -47,6 +58,39 @@ def _table(changes: list[TagChange], most: int) -> list[str]:
     if len(changes) > most:
         lines.append(f"| {len(changes) - most} more | | | | | |")
     return [*lines, ""]
+
+
+def structure_markdown(diff: StructuralDiff, most: int = MOST_ROWS) -> str:
+    """Return a heading, two sentences and a table of the parts that changed most.
+
+    Parts alike in both runs, with the same self time, are left out and counted.
+    """
+    kind = "GPU busy time" if diff.on_gpu else "CPU time"
+    kinds = Counter(change.kind for change in diff.changes)
+    counts = ", ".join(f"{kinds[k]} {k}" for k in (SAME, RENAMED, MOVED, INSERTED, REMOVED))
+    totals = [("outside of them", diff.outside_ms), ("window", diff.window_ms)]
+    if diff.on_gpu:
+        totals.insert(1, ("GPU idle", diff.idle_ms))
+    sums = ", ".join(f"{name} {old:,.3f} -> {new:,.3f}" for name, (old, new) in totals)
+    lines = ["### Trace comparison by structure", "", f"Self {kind} of {diff.parts}: {counts}."]
+    lines += [f"In ms: {sums}.", ""]
+    changes = [c for c in diff.changes if c.kind != SAME or c.self_change_ms]
+    if not changes:
+        return "\n".join([*lines, "Nothing changed.", ""])
+    lines.append(f"| {diff.parts} | | confidence | before ms | after ms | change ms |")
+    lines.append("|---|---|--:|--:|--:|--:|")
+    for change in changes[:most]:
+        before, after = (
+            f"{part.self_ms:,.3f}" if part else "-" for part in (change.before, change.after)
+        )
+        confidence = f"{change.confidence:.2f}" if change.confidence else "-"
+        lines.append(
+            f"| `{_cell(change_names(change))}` | {change.kind} | {confidence} | {before} | "
+            f"{after} | {change.self_change_ms:+,.3f} |"
+        )
+    if len(changes) > most:
+        lines.append(f"| {len(changes) - most} more | | | | | |")
+    return "\n".join([*lines, ""])
 
 
 def _cell(text: str) -> str:

@@ -18,7 +18,7 @@ def show_structure(console: Console, diff: StructuralDiff, most: int = MOST_ROWS
     """Print the parts that changed most, and what adds up to the two windows."""
     rows = [
         (
-            _names(change),
+            change_names(change),
             change.kind,
             f"{change.confidence:.2f}" if change.confidence else "",
             change.before.self_ms if change.before else None,
@@ -40,7 +40,7 @@ def show_structure(console: Console, diff: StructuralDiff, most: int = MOST_ROWS
         console.print(f"{name}: {before:,.2f} ms -> {after:,.2f} ms", style="dim", highlight=False)
 
 
-def _names(change: PartChange) -> str:
+def change_names(change: PartChange) -> str:
     """Return the part's name, both names where they differ, and where it moved to."""
     before, after = change.before, change.after
     if before is None or after is None:
