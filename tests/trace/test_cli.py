@@ -98,7 +98,7 @@ def test_every_table_is_json_with_the_flag(run, command):
     assert shown.exit_code == 0
     rows = json.loads(invoke(command, path, "--json").output)
     assert isinstance(rows, list)
-    lacking = ("gaps", "kernels", "advice", "memory", "training", "serving")
+    lacking = ("gaps", "kernels", "advice", "memory", "training", "serving", "compiled", "fused")
     assert bool(rows) == (command not in lacking)
     assert "Traceback" not in shown.output
 

@@ -134,6 +134,12 @@ SECTION_HELP = {
     "model": """Show the parts of the diffusion model.
 
     Embeddings, the kinds of attention, feed-forward and head: time and share.""",
+    "compiled": """Show the compiled regions.
+
+    What torch.compile made, by region and tag: runs, CPU time, and the GPU time launched in it.""",
+    "fused": """Show what Inductor fused.
+
+    Its kernels by the operators in their names and by their region: kind, calls and time.""",
     "decoder": """Show the parts of the VAE decoder.
 
     Conv1, middle, upsampling and head, over all frames.""",
@@ -220,7 +226,7 @@ def kernels_command(
     )
 
 
-for _name in ("decoder", "update", "expected"):
+for _name in ("compiled", "fused", "decoder", "update", "expected"):
     _add_section_command(_name)
 
 

@@ -106,6 +106,14 @@ class EventTable:
         for at in range(0, len(self), SLICE_ROWS):
             yield self._read(at, min(SLICE_ROWS, len(self) - at))
 
+    def named(self, names: Mask) -> npt.NDArray[np.void]:
+        """Return the rows whose names are marked."""
+        if not names.any():
+            return np.empty(0, self.dtype)
+        return np.concatenate(
+            [np.empty(0, self.dtype), *(rows[names[rows["name"]]] for rows in self.slices())]
+        )
+
     def to_array(self) -> npt.NDArray[np.void]:
         """Return all rows at once."""
         return self._read(0, len(self))

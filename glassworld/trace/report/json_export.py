@@ -21,6 +21,7 @@ from glassworld.trace.analyzers.operator_roofline.by_shape import roofline_by_sh
 from glassworld.trace.analyzers.operators import model_kernels, model_operators
 from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.analyzers.serving_steps import serving_steps
+from glassworld.trace.analyzers.torch_compile.fused_kernels import compiled_regions, fused_kernels
 from glassworld.trace.reading.columns import Ints
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
@@ -122,6 +123,8 @@ def _sections_json(analysis: Analysis) -> dict[str, Any]:
         "layers": rows_json(breakdown.layer_shares(analysis)),
         "operators": rows_json(model_operators(analysis)),
         "kernels": rows_json(model_kernels(analysis)),
+        "compiled_regions": rows_json(compiled_regions(analysis)),
+        "fused_kernels": rows_json(fused_kernels(analysis)),
         "decoder": rows_json(breakdown.decoder_shares(analysis)),
         "update": rows_json(update)[0] if update else None,
         "expected": rows_json(expected_table(analysis)),

@@ -25,6 +25,13 @@ from glassworld.trace.analyzers.operators import (
 )
 from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.analyzers.serving_steps import serving_remarks, serving_steps
+from glassworld.trace.analyzers.torch_compile.fused_kernels import (
+    CompiledRegion,
+    FusedKernels,
+    compiled_regions,
+    fused_kernels,
+    region_remarks,
+)
 from glassworld.trace.report.cells import Name, end_of, number, percent, start_of
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.idle import IdleGap
@@ -140,6 +147,19 @@ def blamed(gap: IdleGap) -> str:
 def shapes_text(group: ShapeGroup) -> str:
     """Return the shapes of a group's inputs in a line."""
     return ", ".join("x".join(map(str, shape)) or "scalar" for shape in group.shapes)
+
+
+def region_label(part: CompiledRegion | FusedKernels) -> str:
+    """Return the name of a region with the start of its graph's hash; empty outside of any."""
+    if part.region.startswith("##"):
+        return f"CompiledFxGraph {part.graph[:8]}"
+    name = part.region.replace("Torch-Compiled Region:", "Region")
+    return f"{name} ({part.graph[:8]})" if part.graph else name
+
+
+def fused_place(kernels: FusedKernels) -> str:
+    """Return where fused kernels ran: their region, else the tags around their launch."""
+    return region_label(kernels) or " > ".join(kernels.path)
 
 
 def _reference_remarks(analysis: Analysis) -> list[str]:
@@ -264,6 +284,43 @@ SECTIONS = (
         lambda k: (start_of(k.name, 90), k.calls, k.ms, percent(k.share)),
         most=12,
         under=model_tag,
+    ),
+    Section(
+        "compiled",
+        "Compiled regions",
+        "no compiled regions (torch.compile) in this trace",
+        compiled_regions,
+        ("region", "in tag", "runs", "CPU ms", "GPU ms", "fused ms", "share"),
+        lambda r: (
+            region_label(r),
+            Name(end_of(" > ".join(r.path), 50)) if r.path else "",
+            r.runs,
+            r.cpu_ms,
+            r.gpu_ms,
+            r.fused_ms,
+            percent(r.share),
+        ),
+        region_remarks,
+        gpu_columns=("GPU ms",),
+        most=12,
+        optional=True,
+    ),
+    Section(
+        "fused",
+        "Fused kernels",
+        "no kernels of Inductor (triton_..._fused_..., cpp_fused_...) in this trace",
+        fused_kernels,
+        ("fused operators", "kind", "in region or tag", "calls", "ms", "share"),
+        lambda k: (
+            start_of(", ".join(k.operators) or "(not named)", 90),
+            k.kind,
+            Name(end_of(fused_place(k), 50)),
+            k.calls,
+            k.ms,
+            percent(k.share),
+        ),
+        most=12,
+        optional=True,
     ),
     Section(
         "decoder",

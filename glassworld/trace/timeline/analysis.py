@@ -49,6 +49,7 @@ from glassworld.trace.timeline.rows import (
     TagRow,
 )
 from glassworld.trace.timeline.tag_tree import PathGroups, TagTree, build_tree
+from glassworld.trace.timeline.torch_compile.regions import CompiledSums, CompiledTotals
 from glassworld.trace.timeline.training_steps import TrainingStep, find_steps
 
 INDEXED_PATTERNS = (
@@ -219,6 +220,13 @@ class Analysis:
         """The training steps with their forward pass, backward pass and optimizer."""
         clock = find_steps(self.trace)
         return clock.steps(clock.device_sums(self.trace, self.ops), self.origin_ns)
+
+    @cached_property
+    def compiled(self) -> CompiledTotals:
+        """What ran in compiled regions, and the kernels that Inductor fused."""
+        sums = CompiledSums(self.trace)
+        sums.add(self.trace, self.tree, self.ops)
+        return sums.totals()
 
     @cached_property
     def kernel_runs(self) -> npt.NDArray[np.void]:

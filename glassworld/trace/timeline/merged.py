@@ -61,6 +61,7 @@ from glassworld.trace.timeline.rows import (
 )
 from glassworld.trace.timeline.stats import GroupedMedians, group_excess
 from glassworld.trace.timeline.tag_tree import TagTree, build_tree
+from glassworld.trace.timeline.torch_compile.regions import CompiledSums, CompiledTotals
 from glassworld.trace.timeline.training_steps import PARTS, TrainingStep, find_steps
 
 SAMPLED_ROWS = 500_000
@@ -171,6 +172,13 @@ class MergedAnalysis(Analysis):
         return self.sums.clock.steps(self.sums.step_sums, self.origin_ns)
 
     @cached_property
+    def compiled(self) -> CompiledTotals:
+        """What ran in compiled regions, and the kernels that Inductor fused."""
+        totals = self.sums.compiled.totals()
+        outside = replace(totals.outside, group=self._positions(totals.outside.group))
+        return replace(totals, outside=outside)
+
+    @cached_property
     def kernel_runs(self) -> npt.NDArray[np.void]:
         """One row (dtype `KERNEL_RUNS`) per kernel: its first run, and sums over all."""
         return self.sums.kernel_runs
@@ -191,6 +199,7 @@ class AnalysisSums:
         self.pattern_numbers: dict[str, int] = {}
         self.by_index: dict[tuple[str, str], dict[int, IndexTotals]] = {}
         self.operators, self.kernels = OperatorSums(len(trace.names)), KeyedSums(2)
+        self.compiled = CompiledSums(trace)
         self.coverage = Coverage(0, 0, 0)
         self.gpu: GpuSummary | None = None
         self._delays, self._durations = GroupedMedians(), GroupedMedians()
@@ -222,6 +231,7 @@ class AnalysisSums:
             self.pattern_numbers[pattern] = min(known, number)
         self._add_by_index(chunk)
         self.operators.add(chunk.trace, tree, ops, numbers)
+        self.compiled.add(chunk.trace, tree, ops, numbers)
         kernels = chunk.kernels
         keys = (numbers[kernels.group + 1] + 1) * len(tree.names) + kernels.name
         self.kernels.add(keys, np.stack([kernels.calls, kernels.total], axis=1))

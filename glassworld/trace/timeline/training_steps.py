@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import RANGE, Codes, EventTable, Floats, Ints, Mask, Trace
+from glassworld.trace.reading.columns import Codes, Floats, Ints, Mask, Trace
 from glassworld.trace.timeline.attribution import DeviceOps
 from glassworld.trace.timeline.intervals import merge_intervals
 from glassworld.trace.timeline.rows import WHOLE_RUN
@@ -151,8 +151,8 @@ def find_steps(trace: Trace) -> StepClock:
     step, optimizer, backward = (_named(trace, kind) for kind in (_STEP, _OPTIMIZER, _BACKWARD))
     if not (step.any() or optimizer.any() or backward.any()):
         return StepClock([])
-    tags = _selected(trace.tag_rows, step | optimizer)
-    ops = _selected(trace.ops, optimizer | backward)
+    tags = trace.tag_rows.named(step | optimizer)
+    ops = trace.ops.named(optimizer | backward)
     ranges = np.concatenate([tags, ops])
     processes = []
     for pid in dict.fromkeys(trace.threads[thread][0] for thread in ranges["thread"].tolist()):
@@ -235,15 +235,6 @@ def _within(moments: Ints, intervals: Ints) -> Mask:
 def _named(trace: Trace, pattern: re.Pattern[str]) -> Mask:
     """Mark the names that match."""
     return np.array([bool(pattern.match(name)) for name in trace.names], dtype=bool)
-
-
-def _selected(table: EventTable, names: Mask) -> Rows:
-    """Return the rows of the marked names."""
-    if not names.any():
-        return np.empty(0, RANGE)
-    return np.concatenate(
-        [np.empty(0, RANGE), *(rows[names[rows["name"]]] for rows in table.slices())]
-    )
 
 
 def _intervals(rows: Rows) -> Ints:

@@ -21,9 +21,16 @@ from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
 from glassworld.trace.analyzers.peak_rates import read_peak_rates
 from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.analyzers.serving_steps import serving_steps
+from glassworld.trace.analyzers.torch_compile.fused_kernels import compiled_regions, fused_kernels
 from glassworld.trace.report.html.time_trees import default_tree, tag_look, time_trees
 from glassworld.trace.report.json_export import rows_json
-from glassworld.trace.report.sections import SECTIONS, blamed, shapes_text
+from glassworld.trace.report.sections import (
+    SECTIONS,
+    blamed,
+    fused_place,
+    region_label,
+    shapes_text,
+)
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
 
@@ -76,6 +83,14 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "treeKind": default_tree(analysis, trees),
         "operators": _by_tag(analysis, operator_rows),
         "kernels": _by_tag(analysis, kernel_rows) if analysis.on_gpu else {},
+        "compiledRegions": [
+            {**asdict(region), "label": region_label(region), "tags": " > ".join(region.path)}
+            for region in compiled_regions(analysis)[:MOST_OPERATORS]
+        ],
+        "fusedKernels": [
+            {**asdict(kernels), "place": fused_place(kernels)}
+            for kernels in fused_kernels(analysis)[:MOST_OPERATORS]
+        ],
         "modelTag": tags.DIFFUSION_FORWARD,
         "tagsExplain": tags_explain(analysis),
         "slowest": rows_json(slow_parts(analysis)[:MOST_UNDER_A_TAG]),

@@ -153,6 +153,41 @@ const serving = () =>
       { tall: true },
     ),
   );
+const compiled = () =>
+  reportSection(
+    "compiled",
+    "what torch.compile made, and what ran in it",
+    table(
+      ["region", "in tag", "runs", "CPU", ...(data.onGpu ? ["GPU"] : []), "fused", "share"],
+      data.compiledRegions.map((region) => [
+        region.label,
+        region.tags,
+        region.runs.toLocaleString("en"),
+        ms(region.cpu_ms),
+        ...(data.onGpu ? [ms(region.gpu_ms)] : []),
+        ms(region.fused_ms),
+        percent(region.share),
+      ]),
+      { tall: true },
+    ),
+  );
+const fused = () =>
+  reportSection(
+    "fused",
+    "the kernels of Inductor, by the operators that it fused",
+    table(
+      ["fused operators", "kind", "in region or tag", "calls", "time", "share"],
+      data.fusedKernels.map((kernels) => [
+        kernels.operators.join(", ") || "(not named)",
+        kernels.kind,
+        kernels.place,
+        kernels.calls.toLocaleString("en"),
+        ms(kernels.ms),
+        percent(kernels.share),
+      ]),
+      { tall: true },
+    ),
+  );
 const partBars = (parts) =>
   bars(
     parts.map((p) => ({

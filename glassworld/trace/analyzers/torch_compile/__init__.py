@@ -1,0 +1,1 @@
+"""Tables of compiled regions and of fused kernels."""
