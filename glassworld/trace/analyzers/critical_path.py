@@ -57,7 +57,9 @@ class CriticalPath:
     """The chain that bounds the run: its length and what it is made of; milliseconds.
 
     `names` says what `tags` are: tags, modules, operators or kernels. The five kinds add up to
-    `length_ms`; the CPU's and the GPU's time add up to that of the tags.
+    `length_ms`; the CPU's and the GPU's time add up to that of the tags. `stream_waits` counts
+    the waits between streams that the trace records, `ignored_syncs` the records of waits that
+    name no call or no stream, or contradict the measured times.
     """
 
     window_ms: float
@@ -70,6 +72,8 @@ class CriticalPath:
     names: str
     tags: list[PathTag]
     what_if: list[WhatIf]
+    stream_waits: int
+    ignored_syncs: int
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ class PathFinder:
             names=f"{self._naming.kind}s",
             tags=self._path_tags(path.work, run_ns),
             what_if=[self._what_if(tag, factor, run_ns) for tag, factor in faster],
+            stream_waits=graph.stream_waits,
+            ignored_syncs=graph.ignored_syncs,
         )
 
     def _what_if(self, tag: str, factor: float, run_ns: int) -> WhatIf:
@@ -274,7 +280,7 @@ def path_tags(analysis: Analysis) -> list[PathTag]:
 def path_remarks(analysis: Analysis) -> list[str]:
     """Say how long the path is and what it is made of."""
     path = reported_path(analysis)
-    return [path_sentence(path)] if path else []
+    return [path_sentence(path), *sync_sentences(path)] if path else []
 
 
 def path_sentence(path: CriticalPath) -> str:
@@ -288,6 +294,19 @@ def path_sentence(path: CriticalPath) -> str:
     )
     made_of = ", ".join(f"{name} {ms / path.length_ms:.1%}" for name, ms in parts if ms > 0)
     return f"The path takes {path.length_ms:,.2f} ms: {made_of}."
+
+
+def sync_sentences(path: CriticalPath) -> list[str]:
+    """Say how many waits between streams are in the path's graph, and what was left out."""
+    sentences = []
+    if path.stream_waits:
+        sentences.append(f"Waits of a stream for another one: {path.stream_waits:,}.")
+    if path.ignored_syncs:
+        sentences.append(
+            f"{path.ignored_syncs:,} records of waits (cuda_sync) were ignored: they name no call "
+            "or no stream, or contradict the measured times."
+        )
+    return sentences
 
 
 def what_if_sentence(run: WhatIf) -> str:

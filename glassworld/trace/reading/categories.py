@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-TAG, OP, PYTHON, LAUNCH, DEVICE, OVERHEAD, OLD_OP, UNKNOWN = range(1, 9)
+TAG, OP, PYTHON, LAUNCH, DEVICE, OVERHEAD, OLD_OP, UNKNOWN, GPU_WAIT = range(1, 10)
 """Which table an event belongs to; for 0 there is none. `UNKNOWN` is left to its process."""
 
 COUNTED_OPERATORS = frozenset(
@@ -45,10 +45,10 @@ _CATEGORIES = {
     "collective_comm": DEVICE,
     "overhead": OVERHEAD,
     "runtime": LAUNCH,
-    # What repeats other events or is no work: spans of tags, the profiler's own frame, waits.
+    "cuda_sync": GPU_WAIT,
+    # What repeats other events or is no work: spans of tags, the profiler's own frame.
     "gpu_user_annotation": 0,
     "trace": 0,
-    "cuda_sync": 0,
     "cuda_event": 0,
     "cpu_instant_event": 0,
     "ac2g": 0,

@@ -37,6 +37,20 @@ DEVICE_OP = np.dtype(
 MEMORY = np.dtype([("thread", "<i4"), ("device", "<i4"), ("at", "<i8"), ("total", "<i8")])
 """The allocator's total, in bytes, right after an allocation or a release; device -1 is the CPU."""
 
+SYNC = np.dtype(
+    [
+        *(("start", "<i8"), ("dur", "<i8"), ("correlation", "<i8"), ("device", "<i4")),
+        *(("stream", "<i4"), ("kind", "<i4"), ("awaited_stream", "<i4"), ("recorded_by", "<i8")),
+    ]
+)
+"""A wait that torch records with `enable_cuda_sync_events`, made by the call `correlation`.
+
+For an event, `recorded_by` is the correlation id of the call that recorded it on the stream
+`awaited_stream`. A number that is not told is -1, and so is the kind of a row with another name.
+"""
+
+STREAM_WAIT_EVENT, EVENT_SYNC, STREAM_SYNC, DEVICE_SYNC = range(4)
+
 KERNEL, COPY, FILL, COLLECTIVE = range(4)
 
 IN_MEMORY_ROWS = 1 << 17
@@ -194,6 +208,7 @@ class Trace:
     pieces: int = 0
     inputs: list[bytes] = field(default_factory=list)
     shaped_ops: EventTable = field(default_factory=lambda: EventTable(SHAPED_OP))
+    sync_rows: EventTable = field(default_factory=lambda: EventTable(SYNC))
 
     @property
     def tables(self) -> tuple[EventTable, ...]:

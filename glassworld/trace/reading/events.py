@@ -22,6 +22,8 @@ class EventArgs(msgspec.Struct, gc=False):
     bytes: Any = None
     name: Any = None
     step_num: Any = None
+    wait_on_stream: Any = None
+    wait_on_cuda_event_record_corr_id: Any = None
     total_allocated: Any = msgspec.field(default=None, name="Total Allocated")
     allocated: Any = msgspec.field(default=None, name="Bytes")
     device_type: Any = msgspec.field(default=None, name="Device Type")

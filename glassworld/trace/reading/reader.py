@@ -18,6 +18,7 @@ from glassworld.trace.reading.begin_end import ENDPOINT, UNSORTED, BeginEndPairs
 from glassworld.trace.reading.categories import (
     COUNTED_OPERATORS,
     DEVICE,
+    GPU_WAIT,
     LAUNCH,
     OLD_OP,
     OP,
@@ -34,11 +35,16 @@ from glassworld.trace.reading.columns import (
     COLLECTIVE,
     COPY,
     DEVICE_OP,
+    DEVICE_SYNC,
+    EVENT_SYNC,
     FILL,
     KERNEL,
     MEMORY,
     RANGE,
     SHAPED_OP,
+    STREAM_SYNC,
+    STREAM_WAIT_EVENT,
+    SYNC,
     EventTable,
     Ints,
     Trace,
@@ -82,6 +88,7 @@ class TraceBuilder:
         self.memory = EventTable(MEMORY)
         self.inputs = _Interner()
         self.shaped_ops = EventTable(SHAPED_OP)
+        self.sync_rows = EventTable(SYNC)
         self.events = 0
         self.overhead_ns = 0
         self.start, self.end = 2**62, -(2**62)
@@ -111,6 +118,7 @@ class TraceBuilder:
                 self._add_old_operators(of_code)
             elif of_code:
                 self._add_ranges(code, of_code)
+        self._add_syncs([events[i] for i in np.flatnonzero(codes == GPU_WAIT)])
         others = [events[i] for i in np.flatnonzero(codes == -1)]
         self._add_memory([e for e in others if e.ph == "i" and e.name == "[memory]"])
         self._add_flows(others)
@@ -173,7 +181,7 @@ class TraceBuilder:
         rows["named"] = [bool(e.name) for e in events]
         codes = [self._categories[_hashable(e.cat)] for e in events]
         rows["code"] = [
-            old_operator_code(e.name) if code == OLD_OP else code
+            old_operator_code(e.name) if code == OLD_OP else code * (code != GPU_WAIT)
             for code, e in zip(codes, events, strict=True)
         ]
         possible = np.abs(starts) < _FAR_NS
@@ -340,6 +348,28 @@ class TraceBuilder:
         rows["device"] = np.where(cpu, -1, _to_small_ints([a.device_id for a in args]))
         self._append(self.memory, rows)
 
+    def _add_syncs(self, events: list[Event]) -> None:
+        """Keep the waits of streams and calls; the window, and all sums, are without them."""
+        if not events:
+            return
+        args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
+        rows = np.empty(len(events), SYNC)
+        kind = type(events[0])
+        rows["start"] = to_nanoseconds([e.ts for e in events], kind)
+        rows["dur"] = to_nanoseconds([e.dur or 0 for e in events], kind)
+        rows["kind"] = [_SYNC_KINDS.get(str(e.name).lower(), -1) for e in events]
+        rows["device"] = _to_small_ints([a.device for a in args])
+        rows["correlation"] = _to_identifiers([a.correlation for a in args])
+        recorded_by = [a.wait_on_cuda_event_record_corr_id for a in args]
+        rows["recorded_by"] = _to_identifiers(recorded_by)
+        for column, streams in (
+            ("stream", [a.stream for a in args]),
+            ("awaited_stream", [a.wait_on_stream for a in args]),
+        ):
+            numbers = _to_ints(streams, -1)
+            rows[column] = np.where((numbers >= 0) & (numbers < 2**31), numbers, -1)
+        self.sync_rows.append(rows)
+
     def finish(self, path: Path, source: TraceSource) -> Trace:
         """Return the complete columns."""
         self._add_pairs()
@@ -376,6 +406,7 @@ class TraceBuilder:
             left_out=left_out,
             inputs=list(self.inputs),
             shaped_ops=self.shaped_ops,
+            sync_rows=self.sync_rows,
         )
 
 
@@ -412,11 +443,23 @@ def _tags_alone(trace: Trace) -> Trace:
         ops=EventTable(RANGE),
         python=EventTable(RANGE),
         shaped_ops=EventTable(SHAPED_OP),
+        sync_rows=EventTable(SYNC),
     )
 
 
 _NO_ARGS = EventArgs()
 _NOT_RECORDED = msgspec.Raw()
+_SYNC_KINDS = {
+    "stream wait event": STREAM_WAIT_EVENT,
+    "event sync": EVENT_SYNC,
+    "event synchronize": EVENT_SYNC,
+    "stream sync": STREAM_SYNC,
+    "stream synchronize": STREAM_SYNC,
+    "context sync": DEVICE_SYNC,
+    "context synchronize": DEVICE_SYNC,
+    "device sync": DEVICE_SYNC,
+    "device synchronize": DEVICE_SYNC,
+}
 _FAR_US = 4 * 10**15  # late in this century; int64 nanoseconds hold the sum of two of these
 _FAR_NS = _FAR_US * 1000
 _LONGEST_NS = 365 * 86_400 * 10**9  # nothing runs for a year

@@ -15,6 +15,7 @@ from glassworld.trace.analyzers.compare import RunComparison
 from glassworld.trace.analyzers.critical_path import (
     CriticalPath,
     path_sentence,
+    sync_sentences,
     what_if_sentence,
 )
 from glassworld.trace.report.cells import Name, number
@@ -160,7 +161,8 @@ def show_critical_path(console: Console, path: CriticalPath, most: int | None) -
     rows = [[shown.cells(tag)[i] for i in kept] for tag in path.tags[:most]]
     columns = [shown.columns[i] for i in kept]
     console.print(table(f"{shown.title}: {path.names}", columns, rows))
-    console.print(path_sentence(path), highlight=False)
+    for sentence in (path_sentence(path), *sync_sentences(path)):
+        console.print(sentence, highlight=False)
     for run in path.what_if:
         console.print(what_if_sentence(run), highlight=False, markup=False)
 

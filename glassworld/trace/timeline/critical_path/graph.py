@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from glassworld.trace.reading.columns import Codes, Ints, Mask, Trace
 from glassworld.trace.timeline.attribution import DeviceOps
+from glassworld.trace.timeline.critical_path.stream_syncs import find_stream_syncs
 from glassworld.trace.timeline.critical_path.threads import (
     GPU,
     KINDS,
@@ -59,7 +60,8 @@ class DependencyGraph:
 
     Times are nanoseconds from the trace's start. A node depends on `first` (before it on its
     thread or stream) and on `second`, plus `lag` (0 for none). `rest` is time that the two and
-    its own work do not explain; `gap_kind` says what it is if `second` was last.
+    its own work do not explain; `gap_kind` says what it is if `second` was last. `stream_waits`
+    counts the waits between streams, `ignored_syncs` the rows about waits that were of no use.
     """
 
     end: Ints
@@ -69,6 +71,8 @@ class DependencyGraph:
     rest: Ints
     work: npt.NDArray[np.void]
     gap_kind: Codes
+    stream_waits: int = 0
+    ignored_syncs: int = 0
 
     def run_ns(self, saved: Ints) -> int:
         """Return how long the run takes if each row of `work` takes `saved` ns less."""
@@ -110,14 +114,17 @@ def build_graph(trace: Trace, tree: TagTree, ops: DeviceOps) -> DependencyGraph:
 class _Builder:
     """Cuts threads and operations into pieces where others depend on them, and connects these.
 
-    Activities are the CPU threads, then the GPU operations. A piece of one is known by its end.
+    Activities are the CPU threads, then the GPU operations, then the waits of a stream for another
+    one, which take no time. A piece of an activity is known by its end.
     """
 
     def __init__(self, trace: Trace, tree: TagTree, ops: DeviceOps) -> None:
         self.trace, self.tree, self.ops = trace, tree, ops
         busy = busy_ranges(trace, tree)
         self.launched_by, self.launched_at = launch_anchors(trace, ops)
-        self.waits = find_waits(trace, ops, (self.launched_by, self.launched_at), busy)
+        self.syncs = find_stream_syncs(trace, ops)
+        anchors = (self.launched_by, self.launched_at)
+        self.waits = find_waits(trace, ops, anchors, busy, self.syncs)
         self.segments: list[ThreadSegments] = []
         self.thread_ends: list[int] = []
         self.activity_of = np.full(len(trace.threads) + 1, -1, dtype=np.int64)
@@ -126,7 +133,19 @@ class _Builder:
             self.segments.append(segments)
             self.thread_ends.append(end)
         self.behind, self.since = _stream_order(ops)
+        self.free = np.where(self.since >= 0, self.since, np.append(ops.end, 0)[self.behind])
+        self.passed = self._stream_waits()
         self._cut()
+
+    def _stream_waits(self) -> Ints:
+        """Return when each wait between streams was over: both streams had come that far."""
+        waits, ops = self.syncs.waits, self.ops
+        behind = self.behind[waits["op"]] >= 0
+        free = np.where(behind, self.free[waits["op"]], self.trace.start)
+        passed: Ints = np.maximum(free, ops.end[waits["awaited"]])
+        for i in np.flatnonzero(waits["op"][1:] == waits["op"][:-1]).tolist():
+            passed[i + 1] = max(passed[i], passed[i + 1])
+        return passed
 
     def _cut(self) -> None:
         """Cut the activities into pieces, sorted by activity and time."""
@@ -138,6 +157,7 @@ class _Builder:
         cuts = [
             (np.arange(threads), np.array(self.thread_ends, dtype=np.int64)),
             (threads + np.arange(len(ops)), ops.end),
+            (threads + len(ops) + np.arange(len(self.passed)), self.passed),
             (self.activity_of[self.launched_by[at]], self.launched_at[at]),
             (self.activity_of[waits["thread"]], waits["start"]),
             (self.activity_of[waits["thread"]], waits["end"]),
@@ -146,9 +166,9 @@ class _Builder:
         ]
         activity, end = (np.concatenate([cut[i] for cut in cuts]) for i in (0, 1))
         self.began = np.concatenate(
-            [np.full(threads, trace.start, dtype=np.int64), ops.rows["start"]]
+            [np.full(threads, trace.start, dtype=np.int64), ops.rows["start"], self.passed]
         )
-        limit = np.concatenate([np.array(self.thread_ends, dtype=np.int64), ops.end])
+        limit = np.concatenate([np.array(self.thread_ends, dtype=np.int64), ops.end, self.passed])
         valid = (end > self.began[activity]) & (end <= limit[activity]) | (end == limit[activity])
         self.times = np.unique(end[valid])
         self.keys = np.unique(self._key(activity[valid], end[valid]))
@@ -183,16 +203,32 @@ class _Builder:
         first = np.where(self.is_first, -1, np.arange(count) - 1)
         second = np.full(count, -1, dtype=np.int64)
         self._connect_waits(waits, second)
-        heads = np.flatnonzero(self.is_first & (self.activity >= threads))
+        heads = np.flatnonzero(self.is_first & self._is_op())
         op = self.activity[heads] - threads
-        since = np.where(self.since[op] >= 0, self.since[op], self.ops.end[self.behind[op]])
-        before = self._piece(np.where(self.behind[op] >= 0, threads + self.behind[op], -1), since)
-        first[heads] = before
+        behind = np.where(self.behind[op] >= 0, threads + self.behind[op], -1)
+        first[heads] = self._piece(behind, self.free[op])
         second[heads] = self._piece(
             self.activity_of[self.launched_by[op]],
             self.launched_at[op],
         )
+        self._connect_streams(first, second, heads)
         return self._assemble(node, order, first, second, waiting, heads)
+
+    def _is_op(self) -> Mask:
+        """Mark the pieces of GPU operations."""
+        threads = len(self.segments)
+        return (self.activity >= threads) & (self.activity < threads + len(self.ops))
+
+    def _connect_streams(self, first: Ints, second: Ints, heads: Ints) -> None:
+        """Put the waits for other streams between an operation and the one before it."""
+        threads, waits = len(self.segments), self.syncs.waits
+        head_of = np.full(len(self.ops), -1, dtype=np.int64)
+        head_of[self.activity[heads] - threads] = heads
+        at = self._piece(threads + len(self.ops) + np.arange(len(waits)), self.passed)
+        second[at] = self._piece(threads + waits["awaited"], self.ops.end[waits["awaited"]])
+        for op, piece in zip(waits["op"].tolist(), at.tolist(), strict=True):
+            head = head_of[op]
+            first[piece], first[head] = first[head], piece
 
     def _connect_waits(self, pieces: Ints, second: Ints) -> None:
         """Let each waiting piece depend on the piece that it waits for."""
@@ -228,7 +264,8 @@ class _Builder:
         gap_kind = np.where(may_end, SYNCHRONIZE, gap_kind).astype(np.int32)
         rest = end - bound - own
         rest[0] = 0
-        return DependencyGraph(end, before[0], before[1], lag, rest, work, gap_kind)
+        counts = (len(self.syncs.waits), self.syncs.ignored)
+        return DependencyGraph(end, before[0], before[1], lag, rest, work, gap_kind, *counts)
 
     def _work(self, node: Ints, waiting: Mask) -> npt.NDArray[np.void]:
         """Return the time of every node but those that wait, by paths of tags and operations."""
@@ -243,7 +280,7 @@ class _Builder:
             counts = (ns > 0) & ~waiting[piece]
             group, kind = split.group[:-1][counts], split.kind[:-1][counts]
             parts.append(_summed(node[piece[counts]], group, kind, ns[counts]))
-        on_gpu = np.flatnonzero(self.activity >= threads)
+        on_gpu = np.flatnonzero(self._is_op())
         rows = np.empty(len(on_gpu), WORK)
         rows["node"], rows["op"] = node[on_gpu], self.activity[on_gpu] - threads
         rows["group"] = np.append(self.tree.by_name.of, -1)[self.ops.tag[rows["op"]]]

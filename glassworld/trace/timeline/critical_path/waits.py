@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from glassworld.trace.reading.columns import COPY, FILL, Codes, Ints, Mask, Trace
 from glassworld.trace.timeline.attribution import DeviceOps
+from glassworld.trace.timeline.critical_path.stream_syncs import StreamSyncs
 from glassworld.trace.timeline.intervals import merge_intervals
 
 WAIT = np.dtype(
@@ -79,12 +80,15 @@ def blocking_copies(trace: Trace, ops: DeviceOps) -> Mask:
     return found
 
 
-def find_waits(trace: Trace, ops: DeviceOps, anchors: tuple[Codes, Ints], busy: Waits) -> Waits:
+def find_waits(
+    trace: Trace, ops: DeviceOps, anchors: tuple[Codes, Ints], busy: Waits, syncs: StreamSyncs
+) -> Waits:
     """Return all waits, sorted by thread and time; none overlaps another one of its thread.
 
-    `busy` are the ranges (dtype `RANGE`) of all threads, without Python functions.
+    `busy` are the ranges (dtype `RANGE`) of all threads, without Python functions; `syncs` says
+    what calls waited for, where the trace does.
     """
-    on_gpu = np.concatenate([_copy_waits(trace, ops, anchors), _call_waits(trace, ops)])
+    on_gpu = np.concatenate([_copy_waits(trace, ops, anchors), _call_waits(trace, ops, syncs)])
     waits = np.concatenate([on_gpu, _thread_waits(trace, busy)])
     waits = waits[waits["end"] > waits["start"]]
     waits = waits[np.lexsort((waits["by"], waits["start"], waits["thread"]))]
@@ -106,16 +110,17 @@ def _copy_waits(trace: Trace, ops: DeviceOps, anchors: tuple[Codes, Ints]) -> Wa
     return waits
 
 
-def _call_waits(trace: Trace, ops: DeviceOps) -> Waits:
+def _call_waits(trace: Trace, ops: DeviceOps, syncs: StreamSyncs) -> Waits:
     """Return the waits in synchronizing calls: for the operations that were launched before.
 
-    A call for all streams waits for the last of each. A call for a stream or an event, whose
-    number traces lack, waits for the one that ends last. For an event, that must be during the
-    call: else nothing tells which operation it stands for.
+    A call for all streams waits for the last of each. A call for a stream or an event waits for
+    the operations that `syncs` says. Where it says nothing, that is the one that ends last; for an
+    event, it must end during the call: else nothing tells which operation it stands for.
     """
     synchronizing = np.array([is_synchronizing(name) for name in trace.names], dtype=bool)
     launches = trace.launches
-    calls = launches[synchronizing[launches["name"]]]
+    which = np.flatnonzero(synchronizing[launches["name"]])
+    calls = launches[which]
     if not len(calls):
         return np.empty(0, WAIT)
     start, end = calls["start"], calls["start"] + calls["dur"]
@@ -131,10 +136,12 @@ def _call_waits(trace: Trace, ops: DeviceOps) -> Waits:
     for i, call in enumerate(calls):
         name = trace.names[call["name"]]
         awaited = sorted((int(ops.end[op[i]]), int(op[i])) for op in last if op[i] >= 0)
-        if not _ALL_STREAMS.search(name):
+        if (told := syncs.calls.get(int(which[i]))) is not None:
+            awaited = sorted((int(ops.end[op]), op) for op in told)
+        elif not _ALL_STREAMS.search(name):
             awaited = awaited[-1:]
-        if _EVENT.search(name):
-            awaited = [(until, op) for until, op in awaited if until > start[i]]
+            if _EVENT.search(name):
+                awaited = [(until, op) for until, op in awaited if until > start[i]]
         since = int(start[i])
         for until, last_op in awaited:
             wait_end = max(until, since + 1)
