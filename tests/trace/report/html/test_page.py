@@ -56,6 +56,24 @@ def test_roofline_by_shape_is_a_table_where_shapes_were_recorded(opened, tmp_pat
     assert "100% of the GPU operations' durations" in page.inner_text("#roofline-by-shape")
 
 
+def test_page_shows_compiled_regions_and_fused_kernels(opened, tmp_path):
+    gpu = GpuTrace()
+    with gpu.tag("forward"), gpu.op_range("Torch-Compiled Region: 0/0"):
+        gpu.wait(1)
+        with gpu.op_range("## Call CompiledFxGraph fabc ##"):
+            gpu.launch("triton_red_fused_add_native_layer_norm_2", 250)
+            gpu.launch("sgemm", 750)
+    page = opened(write(tmp_path / "compiled.json", gpu.events, config=None))
+    regions, fused = (page.locator(f"#{name} tbody tr").text_content() for name in SHOWN)
+    assert regions.startswith("Region 0/0 (fabc)forward1")
+    assert regions.endswith("100 %")
+    assert fused.startswith("add, native_layer_normreductionRegion 0/0 (fabc)1")
+    assert fused.endswith("25 %")
+
+
+SHOWN = ("compiled", "fused")
+
+
 def test_slowest_tags_and_findings_are_on_the_first_screen(opened, run):
     page = opened(run(slow=slow_layer))
     facts = page.locator(".facts")
