@@ -113,7 +113,7 @@ def _gpu(analysis: Analysis) -> list[str]:
 def _graphs(analysis: Analysis) -> list[str]:
     """Say which replayed graphs have tags, and why others have none."""
     graphs = analysis.graphs
-    if not graphs.launches:
+    if not (graphs.launches or graphs.labeled):
         known = [f" ({reason})" for reason in graphs.unnamed if reason != NO_PASS][:1]
         without = "".join(known)
         return (
@@ -121,11 +121,18 @@ def _graphs(analysis: Analysis) -> list[str]:
             if replays_graphs(analysis)
             else []
         )
-    caveats = [
-        f"the {graphs.kernels:,} kernels of {graphs.launches:,} replayed GPU graphs have the tags "
-        "of a pass that ran the same kernels in the same order without a graph; CPU times inside "
-        "a graph are even shares of its launch call"
-    ]
+    caveats = []
+    if graphs.launches:
+        caveats.append(
+            f"the {graphs.kernels:,} kernels of {graphs.launches:,} replayed GPU graphs have the "
+            "tags of a pass that ran the same kernels in the same order without a graph; CPU times "
+            "inside a graph are even shares of its launch call"
+        )
+    if graphs.labeled:
+        caveats.append(
+            f"{graphs.labeled:,} replayed GPU graphs have the labels that their kernels were given "
+            "during the capture (mark_kernels) in place of tags"
+        )
     for reason, count in sorted(graphs.unnamed.items()):
         caveats.append(f"{count:,} replayed GPU graphs have no tags inside: {reason}")
     return caveats

@@ -49,6 +49,11 @@ For an event, `recorded_by` is the correlation id of the call that recorded it o
 `awaited_stream`. A number that is not told is -1, and so is the kind of a row with another name.
 """
 
+LABELED_OP = np.dtype(
+    [("start", "<i8"), ("correlation", "<i8"), ("stream", "<i4"), ("label", "<i4")]
+)
+"""A GPU operation of a graph that `mark_kernels` of torch labeled, while the graph was captured."""
+
 STREAM_WAIT_EVENT, EVENT_SYNC, STREAM_SYNC, DEVICE_SYNC = range(4)
 
 KERNEL, COPY, FILL, COLLECTIVE = range(4)
@@ -209,6 +214,7 @@ class Trace:
     inputs: list[bytes] = field(default_factory=list)
     shaped_ops: EventTable = field(default_factory=lambda: EventTable(SHAPED_OP))
     sync_rows: EventTable = field(default_factory=lambda: EventTable(SYNC))
+    labeled_ops: EventTable = field(default_factory=lambda: EventTable(LABELED_OP))
 
     @property
     def tables(self) -> tuple[EventTable, ...]:

@@ -22,6 +22,9 @@ class EventArgs(msgspec.Struct, gc=False):
     bytes: Any = None
     name: Any = None
     step_num: Any = None
+    graph_node: Any = msgspec.field(default=None, name="graph node id")
+    label: Any = msgspec.field(default=None, name="str")
+    annotation: Any = None
     wait_on_stream: Any = None
     wait_on_cuda_event_record_corr_id: Any = None
     total_allocated: Any = msgspec.field(default=None, name="Total Allocated")

@@ -39,6 +39,7 @@ from glassworld.trace.reading.columns import (
     EVENT_SYNC,
     FILL,
     KERNEL,
+    LABELED_OP,
     MEMORY,
     RANGE,
     SHAPED_OP,
@@ -89,6 +90,7 @@ class TraceBuilder:
         self.inputs = _Interner()
         self.shaped_ops = EventTable(SHAPED_OP)
         self.sync_rows = EventTable(SYNC)
+        self.labeled_ops = EventTable(LABELED_OP)
         self.events = 0
         self.overhead_ns = 0
         self.start, self.end = 2**62, -(2**62)
@@ -151,6 +153,8 @@ class TraceBuilder:
             self._append(self._unsorted if code == UNKNOWN else self.tables[code], rows)
             if code == OP:
                 self._add_shaped(events, rows)
+            elif code == DEVICE:
+                self._add_labeled(events, rows)
 
     def _add_shaped(self, events: list[Event], rows: npt.NDArray[np.void]) -> None:
         """Keep the recorded inputs of the operators whose work can be counted."""
@@ -166,6 +170,16 @@ class TraceBuilder:
             kept[column] = rows[column][shaped]
         kept["inputs"] = inputs
         self._append(self.shaped_ops, kept)
+
+    def _add_labeled(self, events: list[Event], rows: npt.NDArray[np.void]) -> None:
+        """Keep the labels of the operations of graphs."""
+        labels = [_graph_label(event.args) for event in events]
+        labeled = [i for i, label in enumerate(labels) if label]
+        kept = np.empty(len(labeled), LABELED_OP)
+        for column in ("start", "correlation", "stream"):
+            kept[column] = rows[column][labeled]
+        kept["label"] = [self.names[labels[i]] for i in labeled]
+        self.labeled_ops.append(kept)
 
     def _add_begin_end(self, events: list[Event]) -> None:
         """Keep begins and ends until all are known."""
@@ -407,6 +421,7 @@ class TraceBuilder:
             inputs=list(self.inputs),
             shaped_ops=self.shaped_ops,
             sync_rows=self.sync_rows,
+            labeled_ops=self.labeled_ops,
         )
 
 
@@ -444,6 +459,7 @@ def _tags_alone(trace: Trace) -> Trace:
         python=EventTable(RANGE),
         shaped_ops=EventTable(SHAPED_OP),
         sync_rows=EventTable(SYNC),
+        labeled_ops=EventTable(LABELED_OP),
     )
 
 
@@ -520,6 +536,17 @@ def _to_int(value: Any, otherwise: int) -> int:
     except (TypeError, ValueError, OverflowError):
         return otherwise
     return number if -(2**62) < number < 2**62 else otherwise
+
+
+def _graph_label(args: object) -> str:
+    """Return the label of an operation in a graph: the text given to `mark_kernels`; "" for none.
+
+    A dictionary's fields are written one by one, so of those only a `name` is told apart.
+    """
+    if not isinstance(args, EventArgs) or not args.graph_node:
+        return ""
+    labels = (args.label, args.name, args.annotation)
+    return next((label for label in labels if isinstance(label, str) and label), "")
 
 
 def _device_kind(event: Event) -> int:

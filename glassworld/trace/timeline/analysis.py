@@ -13,6 +13,7 @@ import numpy.typing as npt
 from glassworld.profiling import registry
 from glassworld.trace.inline_html import IcicleBox, icicle_html, table_html
 from glassworld.trace.reading.columns import (
+    LABELED_OP,
     MEMORY,
     RANGE,
     Codes,
@@ -375,6 +376,7 @@ def module_trace(
         tag_rows=modules,
         ops=no_ranges,
         python=no_ranges,
+        labeled_ops=EventTable(LABELED_OP),
         memory=EventTable(MEMORY),
         carried=0,
         pieces=0,

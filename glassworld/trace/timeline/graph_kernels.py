@@ -3,7 +3,8 @@
 A graph's replay is one call, in which no tag can be opened. But its kernels always run in one
 order. If the same kernels, in the same order, were also launched one by one, in this trace or in
 one of the capture, then the tags around those launches name the kernels of every replay. The names
-must agree from the first kernel to the last; else nothing is attributed.
+must agree from the first kernel to the last. Where there is no such pass, the labels count that
+torch's `mark_kernels` gave to kernels during the capture, if somebody merged them into the trace.
 """
 
 from __future__ import annotations
@@ -48,16 +49,25 @@ def graph_launch_mask(trace: Trace) -> Mask:
 
 @dataclass(frozen=True)
 class GraphNaming:
-    """How many graph launches and kernels of them have tags; `unnamed` counts those by reason."""
+    """How many graph launches and kernels of them have the tags of a pass.
+
+    `labeled` graph launches have labels instead; `unnamed` counts those with neither by reason.
+    """
 
     launches: int = 0
     kernels: int = 0
     unnamed: Counter[str] = field(default_factory=Counter)
+    labeled: int = 0
 
     def plus(self, other: GraphNaming) -> GraphNaming:
         """Add the numbers of another chunk."""
         unnamed = self.unnamed + other.unnamed
-        return GraphNaming(self.launches + other.launches, self.kernels + other.kernels, unnamed)
+        return GraphNaming(
+            self.launches + other.launches,
+            self.kernels + other.kernels,
+            unnamed,
+            self.labeled + other.labeled,
+        )
 
 
 @dataclass(frozen=True)
@@ -131,11 +141,15 @@ class EagerPasses:
         by_call = np.split(members, np.flatnonzero(np.diff(launch[members])) + 1)
         calls = trace.launches[[launch[of_call[0]] for of_call in by_call]]
         tags, moment = [np.empty(0, RANGE)], np.full(len(rows), -1)
-        launches, kernels, unnamed = 0, 0, Counter[str]()
+        launches, kernels, labeled, unnamed = 0, 0, 0, Counter[str]()
+        labels = _labels(trace, rows)
         for call, of_call, around in zip(
             calls, by_call, _patterns_around(trace, calls), strict=True
         ):
             layout = self._find_layout(rows["name"][of_call], around)
+            by_label = isinstance(layout, str) and bool((labels[of_call] >= 0).any())
+            if by_label:
+                layout = _Layout.from_steps(_label_steps(labels[of_call].tolist()))
             if isinstance(layout, _Layout) and layout.count >= int(call["dur"]):
                 layout = TOO_SHORT
             if isinstance(layout, str):
@@ -143,8 +157,9 @@ class EagerPasses:
                 continue
             inside, moment[of_call] = layout.within(call)
             tags.append(inside)
-            launches, kernels = launches + 1, kernels + len(of_call)
-        naming = GraphNaming(launches, kernels, unnamed)
+            labeled += by_label
+            launches, kernels = launches + (not by_label), kernels + len(of_call) * (not by_label)
+        naming = GraphNaming(launches, kernels, unnamed, labeled)
         return GraphTags(np.concatenate(tags), moment, naming)
 
     def _find_layout(self, names: Codes, around: frozenset[str]) -> _Layout | str:
@@ -205,6 +220,30 @@ class EagerPasses:
 
     def _pattern(self, ops: _EagerOps, number: int) -> str:
         return parse_tag_name(self.names[int(ops.range_names[number])])[0]
+
+
+def _labels(trace: Trace, rows: Rows) -> Ints:
+    """Return the label of each operation, the number of a name; -1 for none."""
+    labeled = trace.labeled_ops.to_array()
+    columns = ("correlation", "start", "stream")
+    keys = zip(*(labeled[name].tolist() for name in columns), strict=True)
+    label_of = dict(zip(keys, labeled["label"].tolist(), strict=True))
+    if not label_of:
+        return np.full(len(rows), -1)
+    wanted = zip(*(rows[name].tolist() for name in columns), strict=True)
+    return np.array([label_of.get(key, -1) for key in wanted])
+
+
+def _label_steps(labels: list[int]) -> Steps:
+    """Return the steps of kernels with these labels: a range around each run of equal ones."""
+    steps: list[int] = []
+    current = -1
+    for label in labels:
+        if label != current:
+            steps += [_CLOSE] * (current >= 0) + [label] * (label >= 0)
+            current = label
+        steps.append(_KERNEL)
+    return (*steps, *[_CLOSE] * (current >= 0))
 
 
 def _patterns_around(trace: Trace, calls: Rows) -> list[frozenset[str]]:

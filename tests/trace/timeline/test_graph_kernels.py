@@ -187,6 +187,66 @@ def test_modules_of_the_capture_trace_are_slow_parts_of_the_replay(tmp_path):
     assert 1000 * parts["Layer"].self_ms == pytest.approx(sum(run.truth.values()))
 
 
+def labeled_replays(keys=("str", "str", "annotation")):
+    """Return replays whose kernels have labels, as torch merges those of a capture into a trace."""
+    run = replayed_alone()
+    truth: defaultdict[str, float] = defaultdict(float)
+    kernels = [event for event in run.events if event["cat"] == "kernel"]
+    for i, event in enumerate(kernels):
+        label = ("embed", "layers", None)[min(i % (3 * LAYERS), 8) // 4]
+        event["args"]["graph node id"] = (5 << 32) + i % (3 * LAYERS)
+        if label:
+            event["args"][keys[i % 3]] = label
+            truth[label] += event["dur"]
+    return run.events, dict(truth)
+
+
+def test_labels_of_a_capture_name_kernels_where_no_pass_does(tmp_path):
+    events, truth = labeled_replays()
+    analysis = analyze(write(tmp_path / "t.json", events, config=None))
+    rows = {row.path: row for row in analysis.tags}
+    assert set(rows) == {("execute_model",), *(("execute_model", label) for label in truth)}
+    for label, us in truth.items():
+        row = rows["execute_model", label]
+        assert row.instances == 3
+        assert 1000 * row.gpu_sum_ms == pytest.approx(us)
+    assert (analysis.graphs.launches, analysis.graphs.labeled) == (0, 3)
+    assert not analysis.graphs.unnamed
+    assert not analysis.modules
+    (note,) = [note for note in find_caveats(analysis) if "GPU graphs" in note]
+    assert "3 replayed GPU graphs have the labels" in note
+
+
+def test_labels_outside_graphs_and_of_other_types_count_for_nothing(tmp_path):
+    events, _ = labeled_replays()
+    for event in events:
+        if event["cat"] == "kernel":
+            event["args"] |= {"graph node id": 0} if "str" in event["args"] else {"annotation": [1]}
+    analysis = analyze(write(tmp_path / "t.json", events, config=None))
+    assert reason(analysis) == {NO_PASS: 3}
+
+
+def test_pass_outside_the_graph_goes_before_labels(tmp_path):
+    run = engine_passes()
+    for event in run.events:
+        if event["cat"] == "kernel":
+            event["args"] |= {"graph node id": 7, "str": "label"}
+    analysis = analyze(write(tmp_path / "t.json", run.events, config=None))
+    assert by_layer_and_part(analysis) == pytest.approx(dict(run.truth))
+    assert analysis.graphs.labeled == 0
+
+
+def test_labels_of_a_trace_in_chunks_are_those_of_the_whole(tmp_path, small_chunks):
+    events, _ = labeled_replays()
+    path = write(tmp_path / "t.json", events, config=None)
+    whole = [vars(row) for row in analyze(path).tags]
+    with small_chunks():
+        chunked = analyze(path)
+        assert isinstance(chunked, MergedAnalysis)
+        assert [vars(row) for row in chunked.tags] == near(whole)
+    assert chunked.graphs.labeled == 3
+
+
 def reason(analysis):
     assert not analysis.graphs.launches
     assert all(row.path[0] in ("execute_model", "a") for row in analysis.tags)
