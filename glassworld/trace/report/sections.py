@@ -394,14 +394,11 @@ SECTIONS = (
         "Roofline by operator and shape",
         "no shapes in this trace (record_shapes), or no operator with a FLOP formula ran",
         lambda analysis: roofline_by_shape(analysis).groups,
-        (
-            *("operator and shapes", "calls", "ms", "share", "GFLOP/s", "GB/s"),
-            *("FLOPs\n/byte", "reached", "ms at\nthe roof", "bound by"),
-        ),
+        # What fits a terminal beside the shapes: the page has more, the JSON all.
+        ("operator and shapes", "calls", "ms", "GFLOP/s", "GB/s", "reached", "bound by"),
         lambda g: (
             f"{g.operator} {shapes_text(g)} {g.dtype}",
-            *(g.calls, g.ms, percent(g.share), g.gflops, g.gbps),
-            *(g.intensity, percent(g.roof_share), g.roof_ms, g.bound or "-"),
+            *(g.calls, g.ms, g.gflops, g.gbps, percent(g.roof_share), g.bound or "-"),
         ),
         shape_remarks,
         most=12,

@@ -387,8 +387,18 @@ const rooflineByShape = () =>
     "bytes: each input read once, each result written once",
     table(
       [
-        ...["operator", "shapes", "type", "calls", "time", "share", "GFLOP/s", "GB/s"],
-        ...["FLOP/byte", "reached", "at the roof", "bound by"],
+        "operator",
+        "shapes",
+        "type",
+        "calls",
+        "time",
+        "share",
+        "GFLOP/s",
+        "GB/s",
+        "FLOP/byte",
+        "reached",
+        "at the roof",
+        "bound by",
       ],
       data.shapeGroups.map((g) => [
         g.operator,
@@ -404,7 +414,10 @@ const rooflineByShape = () =>
         ms(g.roof_ms),
         g.bound || "–",
       ]),
-      { tall: true, search: (i) => `${data.shapeGroups[i].operator} ${data.shapeGroups[i].shapes}` },
+      {
+        tall: true,
+        search: (i) => `${data.shapeGroups[i].operator} ${data.shapeGroups[i].shapes}`,
+      },
     ),
   );
 const slowest = () =>
