@@ -16,6 +16,7 @@ from glassworld.trace.reading.events import Event
 
 _MARK = 0x80  # in front of the protocol's number
 _PROTOCOLS = range(2, 6)
+_EXPECTED = "name one that torch.cuda.memory._dump_snapshot wrote"
 _CHANGES = {"alloc": 1, "free_requested": -1}
 """Which way the allocated bytes go; what is freed counts as free once the program has freed it."""
 
@@ -45,14 +46,15 @@ class SnapshotEvents(EventSource):
         try:
             snapshot = _PlainUnpickler(io.BytesIO(self.read_all())).load()
         except pickle.UnpicklingError as error:
-            raise self.refuse(f"a pickle that is not read: {error}") from error
+            raise self.refuse(f"a pickle that is not read: {error}; {_EXPECTED}") from error
         except Exception as error:  # damaged bytes may raise any
-            raise self.refuse(f"a pickle that is cut short or damaged: {error}") from error
+            raise self.refuse(
+                f"a pickle that is cut short or damaged: {error}; record the snapshot again"
+            ) from error
         traces = snapshot.get("device_traces") if isinstance(snapshot, dict) else None
         if not isinstance(traces, list):
             raise self.refuse(
-                "a pickle, but no memory snapshot of torch: it has no device_traces "
-                "(expected what torch.cuda.memory._dump_snapshot writes)"
+                f"a pickle, but no memory snapshot of torch: it has no device_traces; {_EXPECTED}"
             )
         yield list(_annotations(_records(snapshot.get("external_annotations"))))
         allocated = _allocated_at_end(_records(snapshot.get("segments")))

@@ -80,7 +80,7 @@ class NsightEvents(EventSource):
                 database.text_factory = lambda raw: raw.decode("utf-8", "replace")
                 yield from _Tables(database, self).events()
         except sqlite3.Error as error:
-            raise self.refuse(f"a damaged SQLite database: {error}") from error
+            raise self.refuse(f"a damaged SQLite database: {error}; export it again") from error
         self.source.bytes_read = path.stat().st_size
 
 

@@ -125,9 +125,14 @@ class RocprofEvents(EventSource):
         try:
             processes = msgspec.json.decode(text, type=_Document).processes
         except msgspec.ValidationError as error:
-            raise self.refuse(f"rocprofv3 JSON of a version that is not known: {error}") from error
+            raise self.refuse(
+                f"rocprofv3 JSON of a version that is not known: {error}; "
+                "record it with another version of rocprofv3"
+            ) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self.refuse(f"rocprofv3 JSON, cut short or damaged: {error}") from error
+            raise self.refuse(
+                f"rocprofv3 JSON, cut short or damaged: {error}; record it again"
+            ) from error
         devices: dict[int, _Agent] = {}
         for number, process in enumerate(processes if isinstance(processes, list) else [processes]):
             reader = _ProcessReader(process, number)
