@@ -5,6 +5,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from glassworld.trace.reading.columns import (
+    COLLECTIVE,
+    COPY,
+    DEVICE_SYNC,
+    EVENT_SYNC,
+    FILL,
+    KERNEL,
+    STREAM_SYNC,
+    STREAM_WAIT_EVENT,
+)
+
 TAG, OP, PYTHON, LAUNCH, DEVICE, OVERHEAD, OLD_OP, UNKNOWN, GPU_WAIT = range(1, 10)
 """Which table an event belongs to; for 0 there is none. `UNKNOWN` is left to its process."""
 
@@ -58,6 +69,21 @@ _CATEGORIES = {
 _ENDINGS = {("_runtime", "_driver"): LAUNCH, ("kernel", "memcpy", "memset"): DEVICE}
 """What categories end with that vendors make up, such as `xpu_kernel`."""
 
+SYNC_KINDS = {
+    "stream wait event": STREAM_WAIT_EVENT,
+    "event sync": EVENT_SYNC,
+    "event synchronize": EVENT_SYNC,
+    "stream sync": STREAM_SYNC,
+    "stream synchronize": STREAM_SYNC,
+    "context sync": DEVICE_SYNC,
+    "context synchronize": DEVICE_SYNC,
+    "device sync": DEVICE_SYNC,
+    "device synchronize": DEVICE_SYNC,
+}
+"""The kind of a `GPU_WAIT` by its name in lower case."""
+
+_COLLECTIVES = ("nccl", "rccl", "oneccl")
+
 _DEVICE_PROCESS = re.compile(
     r"/device:|hardware|^(?:cuda functions|communication|hccl)\b"
     r"|\b(?:gpu|npu|tpu|hpu|xpu|mtia)\b",
@@ -106,3 +132,14 @@ def code_by_process(process: str, row: str, category: str, on_stream: bool) -> i
     if device:
         return 0 if _SPANNING_ROW.search(row) else DEVICE
     return 0 if category or _SPANNING_ROW.search(process) else OP
+
+
+def operation_kind(category: Any, name: Any) -> int:
+    """Return the kind of a `DEVICE` event, such as `COPY`."""
+    name = str(name).lower()
+    told_by = name if category is None else str(category).lower()  # XLA's have no categories
+    if "memcpy" in told_by:
+        return COPY
+    if "memset" in told_by:
+        return FILL
+    return COLLECTIVE if name.startswith(_COLLECTIVES) else KERNEL

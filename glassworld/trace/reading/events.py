@@ -1,4 +1,7 @@
-"""Decode the events of a trace into typed structs, piece by piece, and repair broken ones."""
+"""Decode the events of a trace into typed structs, piece by piece, and repair broken ones.
+
+The values of events may be of any JSON type; what converts them to integers is here too.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 
+from glassworld.trace.reading.columns import Ints
 from glassworld.trace.reading.source import TraceFile, event_boundaries, split_events
 
 
@@ -279,3 +284,62 @@ def _repair(match: re.Match[bytes]) -> bytes:
         bad = b"\\" in text and _BAD_ESCAPE.search(text)
         return _BACKSLASH.sub(lambda m: m[1] or rb"\\", text) if bad else text
     return b"" if text.startswith(b",") else b" null"
+
+
+_FAR_US = 4 * 10**15  # late in this century; int64 nanoseconds hold the sum of two of these
+FAR_NS = _FAR_US * 1000
+"""Later or earlier than any clock: times are cut to this."""
+
+
+def to_nanoseconds(times: list[Any], kind: type[Event]) -> Ints:
+    """Convert the times of events of one kind to integer nanoseconds.
+
+    They are microseconds, as floats or decimals, or nanoseconds already. Times further from 0 than
+    any clock are cut to `FAR_NS`.
+    """
+    if kind is NanosecondEvent:
+        return np.array([max(-FAR_NS, min(FAR_NS, value)) for value in times], dtype=np.int64)
+    if kind is not Event:
+        return np.array([_nanoseconds(value) for value in times], dtype=np.int64)
+    values = np.clip(np.array(times, dtype=np.float64), -_FAR_US, _FAR_US)
+    return np.rint(values * 1000.0).astype(np.int64)
+
+
+def _nanoseconds(microseconds: Any) -> int:
+    try:
+        nanoseconds: int = round(max(-_FAR_US, min(_FAR_US, microseconds)) * 1000)
+        return nanoseconds
+    except ArithmeticError:  # not a number
+        return FAR_NS
+
+
+def to_small_ints(values: list[Any]) -> Ints:
+    """Convert stream and device numbers; 0 for what is none."""
+    numbers = to_ints(values, 0)
+    return np.where(np.abs(numbers) < 2**31, numbers, 0)
+
+
+def to_ints(values: list[Any], otherwise: int) -> Ints:
+    """Convert any JSON values to integers; `otherwise` for what is none or too large."""
+    if set(map(type, values)) == {int}:
+        numbers = np.array(values)
+        if numbers.dtype == np.int64 and -(2**62) < numbers.min() <= numbers.max() < 2**62:
+            return numbers
+    return np.array([_to_int(value, otherwise) for value in values], dtype=np.int64)
+
+
+def to_identifiers(values: list[Any]) -> Ints:
+    """Convert correlation ids; -1 for none. Of a longer one than fits, the last 61 bits count."""
+    ids = to_ints(values, -1)
+    for i in np.flatnonzero(ids == -1).tolist() if (ids == -1).any() else ():
+        if isinstance(values[i], int | str) and re.fullmatch(r"\d{19,}", str(values[i])):
+            ids[i] = int(values[i]) % 2**61
+    return ids
+
+
+def _to_int(value: Any, otherwise: int) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
+    return number if -(2**62) < number < 2**62 else otherwise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,40 +23,40 @@ from glassworld.trace.reading.categories import (
     OP,
     OVERHEAD,
     PYTHON,
+    SYNC_KINDS,
     TAG,
     UNKNOWN,
     Categories,
     code_by_process,
     is_stream,
     old_operator_code,
+    operation_kind,
 )
 from glassworld.trace.reading.columns import (
-    COLLECTIVE,
-    COPY,
     DEVICE_OP,
-    DEVICE_SYNC,
-    EVENT_SYNC,
-    FILL,
-    KERNEL,
     LABELED_OP,
     MEMORY,
     RANGE,
     SHAPED_OP,
-    STREAM_SYNC,
-    STREAM_WAIT_EVENT,
     SYNC,
     EventTable,
-    Ints,
     Trace,
 )
 from glassworld.trace.reading.columns import LAUNCH as LAUNCH_CALL
 from glassworld.trace.reading.event_source import TraceSource
-from glassworld.trace.reading.events import Event, EventArgs, NanosecondEvent
+from glassworld.trace.reading.events import (
+    FAR_NS,
+    Event,
+    EventArgs,
+    to_identifiers,
+    to_ints,
+    to_nanoseconds,
+    to_small_ints,
+)
 from glassworld.trace.reading.flows import FLOW, FORWARD_BACKWARD, Flows
 from glassworld.trace.reading.formats import open_trace
 
 _TABLES = {TAG: RANGE, OP: RANGE, PYTHON: RANGE, LAUNCH: LAUNCH_CALL, DEVICE: DEVICE_OP}
-_COLLECTIVES = ("nccl", "rccl", "oneccl")
 ProgressCallback = Callable[[int], None]
 """Called now and then with the number of (decompressed) bytes read so far."""
 
@@ -136,7 +135,7 @@ class TraceBuilder:
         starts = to_nanoseconds([e.ts for e in events], kind)
         self.without_duration += sum(e.dur is None for e in events)
         durations = to_nanoseconds([e.dur or 0 for e in events], kind)
-        possible = (np.abs(starts) < _FAR_NS) & (durations < _LONGEST_NS)
+        possible = (np.abs(starts) < FAR_NS) & (durations < _LONGEST_NS)
         if not possible.all():
             self.skipped["events with impossible times"] += int((~possible).sum())
             events = [events[i] for i in np.flatnonzero(possible)]
@@ -198,7 +197,7 @@ class TraceBuilder:
             old_operator_code(e.name) if code == OLD_OP else code * (code != GPU_WAIT)
             for code, e in zip(codes, events, strict=True)
         ]
-        possible = np.abs(starts) < _FAR_NS
+        possible = np.abs(starts) < FAR_NS
         if not possible.all():
             self.skipped["events with impossible times"] += int((~possible).sum())
         self.begin_end.add(rows[possible])
@@ -327,14 +326,14 @@ class TraceBuilder:
         rows["thread"] = self._threads(events)
         if code in (LAUNCH, DEVICE, UNKNOWN):
             args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
-            rows["correlation"] = _to_identifiers([a.correlation for a in args])
+            rows["correlation"] = to_identifiers([a.correlation for a in args])
             if code == DEVICE and (rows["correlation"] > 0).any():
                 self._flows = None
             if code != LAUNCH:
-                rows["stream"] = _to_small_ints([a.stream for a in args])
-                rows["device"] = _to_small_ints([a.device for a in args])
-                rows["bytes"] = _to_ints([a.bytes for a in args], 0)
-                rows["kind"] = [_device_kind(e) for e in events]
+                rows["stream"] = to_small_ints([a.stream for a in args])
+                rows["device"] = to_small_ints([a.device for a in args])
+                rows["bytes"] = to_ints([a.bytes for a in args], 0)
+                rows["kind"] = [operation_kind(e.cat, e.name) for e in events]
             if code == UNKNOWN:
                 rows["category"] = [self._labels[str(e.cat or "")] for e in events]
                 rows["on_stream"] = [a.stream is not None and a.device is not None for a in args]
@@ -357,9 +356,9 @@ class TraceBuilder:
         args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
         rows["thread"] = self._threads(events)
         rows["at"] = to_nanoseconds([e.ts for e in events], type(events[0]))
-        rows["total"] = _to_ints([a.total_allocated for a in args], 0)
-        cpu = _to_ints([a.device_type for a in args], 0) == 0
-        rows["device"] = np.where(cpu, -1, _to_small_ints([a.device_id for a in args]))
+        rows["total"] = to_ints([a.total_allocated for a in args], 0)
+        cpu = to_ints([a.device_type for a in args], 0) == 0
+        rows["device"] = np.where(cpu, -1, to_small_ints([a.device_id for a in args]))
         self._append(self.memory, rows)
 
     def _add_syncs(self, events: list[Event]) -> None:
@@ -371,16 +370,16 @@ class TraceBuilder:
         kind = type(events[0])
         rows["start"] = to_nanoseconds([e.ts for e in events], kind)
         rows["dur"] = to_nanoseconds([e.dur or 0 for e in events], kind)
-        rows["kind"] = [_SYNC_KINDS.get(str(e.name).lower(), -1) for e in events]
-        rows["device"] = _to_small_ints([a.device for a in args])
-        rows["correlation"] = _to_identifiers([a.correlation for a in args])
+        rows["kind"] = [SYNC_KINDS.get(str(e.name).lower(), -1) for e in events]
+        rows["device"] = to_small_ints([a.device for a in args])
+        rows["correlation"] = to_identifiers([a.correlation for a in args])
         recorded_by = [a.wait_on_cuda_event_record_corr_id for a in args]
-        rows["recorded_by"] = _to_identifiers(recorded_by)
+        rows["recorded_by"] = to_identifiers(recorded_by)
         for column, streams in (
             ("stream", [a.stream for a in args]),
             ("awaited_stream", [a.wait_on_stream for a in args]),
         ):
-            numbers = _to_ints(streams, -1)
+            numbers = to_ints(streams, -1)
             rows[column] = np.where((numbers >= 0) & (numbers < 2**31), numbers, -1)
         self.sync_rows.append(rows)
 
@@ -465,77 +464,10 @@ def _tags_alone(trace: Trace) -> Trace:
 
 _NO_ARGS = EventArgs()
 _NOT_RECORDED = msgspec.Raw()
-_SYNC_KINDS = {
-    "stream wait event": STREAM_WAIT_EVENT,
-    "event sync": EVENT_SYNC,
-    "event synchronize": EVENT_SYNC,
-    "stream sync": STREAM_SYNC,
-    "stream synchronize": STREAM_SYNC,
-    "context sync": DEVICE_SYNC,
-    "context synchronize": DEVICE_SYNC,
-    "device sync": DEVICE_SYNC,
-    "device synchronize": DEVICE_SYNC,
-}
-_FAR_US = 4 * 10**15  # late in this century; int64 nanoseconds hold the sum of two of these
-_FAR_NS = _FAR_US * 1000
 _LONGEST_NS = 365 * 86_400 * 10**9  # nothing runs for a year
 _NEAR_ZERO_NS = 500  # where a clock that was never read stands
 _FAR_FROM_ZERO = ((60 * 10**9, 10), (10**8, 100))
 """How far the other events are from 0 if 0 is no time at all: nanoseconds, and their windows."""
-
-
-def to_nanoseconds(times: list[Any], kind: type[Event]) -> Ints:
-    """Convert the times of events of one kind to integer nanoseconds.
-
-    They are microseconds, as floats or decimals, or nanoseconds already. Times further from 0 than
-    any clock are cut to `_FAR_US`.
-    """
-    if kind is NanosecondEvent:
-        return np.array([max(-_FAR_NS, min(_FAR_NS, value)) for value in times], dtype=np.int64)
-    if kind is not Event:
-        return np.array([_nanoseconds(value) for value in times], dtype=np.int64)
-    values = np.clip(np.array(times, dtype=np.float64), -_FAR_US, _FAR_US)
-    return np.rint(values * 1000.0).astype(np.int64)
-
-
-def _nanoseconds(microseconds: Any) -> int:
-    try:
-        nanoseconds: int = round(max(-_FAR_US, min(_FAR_US, microseconds)) * 1000)
-        return nanoseconds
-    except ArithmeticError:  # not a number
-        return _FAR_NS
-
-
-def _to_small_ints(values: list[Any]) -> Ints:
-    """Convert stream and device numbers; 0 for what is none."""
-    numbers = _to_ints(values, 0)
-    return np.where(np.abs(numbers) < 2**31, numbers, 0)
-
-
-def _to_ints(values: list[Any], otherwise: int) -> Ints:
-    """Convert any JSON values to integers; `otherwise` for what is none or too large."""
-    if set(map(type, values)) == {int}:
-        numbers = np.array(values)
-        if numbers.dtype == np.int64 and -(2**62) < numbers.min() <= numbers.max() < 2**62:
-            return numbers
-    return np.array([_to_int(value, otherwise) for value in values], dtype=np.int64)
-
-
-def _to_identifiers(values: list[Any]) -> Ints:
-    """Convert correlation ids; -1 for none. Of a longer one than fits, the last 61 bits count."""
-    ids = _to_ints(values, -1)
-    for i in np.flatnonzero(ids == -1).tolist() if (ids == -1).any() else ():
-        if isinstance(values[i], int | str) and re.fullmatch(r"\d{19,}", str(values[i])):
-            ids[i] = int(values[i]) % 2**61
-    return ids
-
-
-def _to_int(value: Any, otherwise: int) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        return otherwise
-    return number if -(2**62) < number < 2**62 else otherwise
 
 
 def _graph_label(args: object) -> str:
@@ -547,13 +479,3 @@ def _graph_label(args: object) -> str:
         return ""
     labels = (args.label, args.name, args.annotation)
     return next((label for label in labels if isinstance(label, str) and label), "")
-
-
-def _device_kind(event: Event) -> int:
-    category, name = str(event.cat).lower(), str(event.name).lower()
-    told_by = name if event.cat is None else category  # XLA's events have no categories
-    if "memcpy" in told_by:
-        return COPY
-    if "memset" in told_by:
-        return FILL
-    return COLLECTIVE if name.startswith(_COLLECTIVES) else KERNEL
