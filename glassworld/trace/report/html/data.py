@@ -59,11 +59,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         ],
         "sections": _sections(analysis),
         "families": [family.name for family in tags.FAMILIES],
-        "look": {
-            "step": tag_look(tags.DENOISING_STEP),
-            "layer": tag_look(tags.LAYER),
-            "update": tag_look(tags.UPDATE_CACHE),
-        },
+        "look": {name: tag_look(tag) for name, tag in _LOOKS.items()},
         "stages": _with_looks(rows_json(breakdown.stage_shares(analysis)), "name"),
         "blocks": rows_json(blocks.block_times(analysis)),
         "blockParts": _block_parts(),
@@ -83,6 +79,22 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "treeKind": default_tree(analysis, trees),
         "operators": _by_tag(analysis, operator_rows),
         "kernels": _by_tag(analysis, kernel_rows) if analysis.on_gpu else {},
+        **_compiled(analysis),
+        "modelTag": tags.DIFFUSION_FORWARD,
+        "tagsExplain": tags_explain(analysis),
+        "slowest": rows_json(slow_parts(analysis)[:MOST_UNDER_A_TAG]),
+        "criticalPath": _with_looks(rows_json(path_tags(analysis)[:MOST_UNDER_A_TAG]), "tag"),
+        "gaps": [{**asdict(gap), "blamed": blamed(gap)} for gap in analysis.gaps[:20]],
+        "memory": _with_looks(rows_json(analysis.memory[:MOST_HELD]), "tag"),
+    }
+
+
+_LOOKS = {"step": tags.DENOISING_STEP, "layer": tags.LAYER, "update": tags.UPDATE_CACHE}
+
+
+def _compiled(analysis: Analysis) -> dict[str, Any]:
+    """Return what `torch.compile` made of the model."""
+    return {
         "compiledRegions": [
             {**asdict(region), "label": region_label(region), "tags": " > ".join(region.path)}
             for region in compiled_regions(analysis)[:MOST_OPERATORS]
@@ -91,12 +103,6 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
             {**asdict(kernels), "place": fused_place(kernels)}
             for kernels in fused_kernels(analysis)[:MOST_OPERATORS]
         ],
-        "modelTag": tags.DIFFUSION_FORWARD,
-        "tagsExplain": tags_explain(analysis),
-        "slowest": rows_json(slow_parts(analysis)[:MOST_UNDER_A_TAG]),
-        "criticalPath": _with_looks(rows_json(path_tags(analysis)[:MOST_UNDER_A_TAG]), "tag"),
-        "gaps": [{**asdict(gap), "blamed": blamed(gap)} for gap in analysis.gaps[:20]],
-        "memory": _with_looks(rows_json(analysis.memory[:MOST_HELD]), "tag"),
     }
 
 
