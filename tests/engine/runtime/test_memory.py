@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from statistics import median
 
 import pytest
 import torch
@@ -15,15 +16,14 @@ from glassworld.engine.runtime.memory import enlarge_device_memory, keep_freed_m
 def test_keep_freed_memory_reuses_the_pages() -> None:
     import resource
 
-    def faults_of(count: int) -> int:
+    def faults_of_a_tensor() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(count):
-            torch.empty(10 * 2**20).fill_(1)
+        torch.empty(10 * 2**20).fill_(1)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     keep_freed_memory()
-    faults_of(3)
-    assert faults_of(8) < 100  # a tensor has 10240 pages
+    # A heap that other tests have filled with holes may grow once more; a tensor has 10240 pages.
+    assert median(faults_of_a_tensor() for _ in range(15)) < 100
 
 
 @pytest.mark.parametrize("own", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}])
