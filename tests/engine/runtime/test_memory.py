@@ -22,8 +22,9 @@ def test_keep_freed_memory_reuses_the_pages() -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     keep_freed_memory()
-    # A heap that other tests have filled with holes may grow once more; a tensor has 10240 pages.
-    assert median(faults_of_a_tensor() for _ in range(15)) < 100
+    faults = [faults_of_a_tensor() for _ in range(40)]
+    # The heap grows for the first few, and now and then later if other tests left holes in it.
+    assert median(faults[20:]) < 100  # a tensor has 10240 pages
 
 
 @pytest.mark.parametrize("own", [{}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}])
