@@ -69,7 +69,12 @@ def test_an_unknown_name_lists_the_embedded_worlds_and_says_what_else_can_be_nam
         located(world="labyrinth")
     message = str(caught.value)
     assert "\n" not in message
-    for part in ("'labyrinth'", "Embedded worlds: drive, maze", "folder", "Skywork/Matrix-Game-2.0"):
+    for part in (
+        "'labyrinth'",
+        "Embedded worlds: drive, maze",
+        "folder",
+        "Skywork/Matrix-Game-2.0",
+    ):
         assert part in message
 
 
