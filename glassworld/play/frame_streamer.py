@@ -61,7 +61,7 @@ class FrameStreamer:
     async def request_blocks(self) -> None:
         """Request blocks, one at a time, as the pacer asks for them; never return."""
         while True:
-            await self._until(self._may_request)
+            await self._until_block_is_due()
             session, epoch, requested = self.session, self.pacer.epoch, time.perf_counter()
             assert session is not None
             request = self.state.scheduler.request(session, lambda: self.input)
@@ -80,8 +80,18 @@ class FrameStreamer:
                 await self._report(block, requested, encode_seconds, took)
             await self.on_block(session, block)
 
-    def _may_request(self) -> bool:
-        return self.session is not None and not self.frozen and self.pacer.wants_block()
+    async def _until_block_is_due(self) -> None:
+        while (seconds := self._seconds_until_request()) != 0:
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+
+    def _seconds_until_request(self) -> float | None:
+        """Return how long the next block has to wait; None: until something changes."""
+        if self.session is None or self.frozen:
+            return None
+        return self.pacer.seconds_until_block(time.perf_counter())
 
     async def freeze(self) -> None:
         """Let the running block end and start no more, until `frozen` is set to False."""

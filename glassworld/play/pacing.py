@@ -6,11 +6,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MARGIN_SECONDS = 0.15
-"""How long before it is due a block should be ready."""
+MARGIN = 0.15
+"""How long before it is due a block should be ready, as a share of a block's length."""
 
 SAFETY_FACTOR = 1.25
 """The next block is expected to take this times the slowest of the recent blocks."""
+
+LEAST_SECONDS = 1e-6
+"""What is less counts as nothing, because the sums of times are rounded."""
 
 RECENT_BLOCKS = 16
 
@@ -30,7 +33,7 @@ class FramePacer:
     """The queue of frames of one player and the clock that releases them.
 
     Frames arrive in chunks, each as soon as it is decoded. To react to the newest input, a block
-    starts as late as is safe: when the queued frames last about as long as recent blocks took,
+    starts as late as is safe: about as long before its first frame is due as recent blocks took,
     and never with more than one block of frames in the queue. Times are seconds of any monotonic
     clock.
     """
@@ -102,15 +105,22 @@ class FramePacer:
 
     @property
     def lead(self) -> float:
-        """Seconds of queued frames at which the next block starts."""
+        """Seconds before its first frame is due at which the next block starts."""
+        longest = self.block_seconds + self.period
         if not self._delays:
-            return self.block_seconds
-        return min(SAFETY_FACTOR * max(self._delays) + MARGIN_SECONDS, self.block_seconds)
+            return longest
+        margin = MARGIN * self.block_seconds
+        return min(SAFETY_FACTOR * max(self._delays) + margin, longest)
 
-    def wants_block(self) -> bool:
-        """Return whether the next block should start now."""
+    def seconds_until_block(self, now: float) -> float | None:
+        """Return how long the next block has to wait; None: until a frame is sent or longer."""
         allowed = self.playing or self.next_block <= self._step_end
-        return allowed and len(self.queue) * self.period <= self.lead
+        queued = len(self.queue) * self.period
+        if not allowed or queued > min(self.lead, self.block_seconds):
+            return None
+        until_next = 0.0 if self._due is None else max(0.0, self._due - now)
+        seconds = until_next + queued - self.lead
+        return seconds if seconds > LEAST_SECONDS else 0.0
 
     def can_send(self) -> bool:
         """Return whether a frame is queued and neither a pause nor a slow client holds it back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glassworld.play.pacing import MARGIN_SECONDS, SAFETY_FACTOR, FramePacer, QueuedFrame
+from glassworld.play.pacing import MARGIN, SAFETY_FACTOR, FramePacer, QueuedFrame
 
 RATE, FRAMES, CHUNK = 12, 12, 4
 
@@ -16,11 +16,16 @@ class Player:
     """
 
     def __init__(
-        self, block_seconds: float, acknowledges: bool = True, chunks: bool = False
+        self,
+        block_seconds: float,
+        acknowledges: bool = True,
+        chunks: bool = False,
+        frames: int = FRAMES,
     ) -> None:
-        self.pacer, self.block_seconds = FramePacer(RATE, FRAMES), block_seconds
+        self.pacer, self.block_seconds = FramePacer(RATE, frames), block_seconds
+        self.frames = frames
         self.acknowledges = acknowledges
-        self.chunk = CHUNK if chunks else FRAMES
+        self.chunk = CHUNK if chunks else frames
         self.now, self.number = 0.0, 0
         self.started: float | None = None  # the block being generated
         self.added = 0
@@ -37,19 +42,19 @@ class Player:
             self.now += 0.005
 
     def generate(self) -> None:
-        if self.started is None and self.pacer.wants_block():
+        if self.started is None and self.pacer.seconds_until_block(self.now) == 0:
             self.started, self.added = self.now, 0
             self.starts.append(self.now)
         if self.started is None:
             return
         after = self.now - self.started
-        if after >= self.block_seconds * (self.added + self.chunk) / FRAMES:
+        if after >= self.block_seconds * (self.added + self.chunk) / self.frames:
             block, numbers = self.pacer.next_block, range(self.number, self.number + self.chunk)
             self.pacer.add_frames([QueuedFrame(block, number, b"") for number in numbers], after)
             self.number += self.chunk
             self.added += self.chunk
             self.most_queued = max(self.most_queued, len(self.pacer.queue))
-        if self.added == FRAMES:
+        if self.added == self.frames:
             self.pacer.finish_block()
             self.started = None
 
@@ -95,6 +100,19 @@ def test_chunks_let_blocks_start_later_and_react_to_newer_keys() -> None:
     assert delays[1] < delays[0] - 0.4  # the first frames arrive after a third of the time
 
 
+@pytest.mark.parametrize("block_seconds", [0.1, 0.15])
+def test_short_block_starts_as_late_as_is_safe_between_two_frames(block_seconds: float) -> None:
+    player = Player(block_seconds, frames=CHUNK)
+    player.run(20)
+    shown = [now for now, number in player.sent if number % CHUNK == 0]
+    leads = [b - a for a, b in zip(player.starts, shown, strict=False)][4:]
+    safe = SAFETY_FACTOR * block_seconds + MARGIN * CHUNK / RATE
+    step = 0.005
+    assert max(leads) <= safe + 3 * step  # the block's end is seen a step late, times the factor
+    assert min(leads) >= safe - 2 * step
+    assert player.pacer.stalls == 0
+
+
 def test_block_is_finished_when_its_last_frames_are_queued() -> None:
     pacer = FramePacer(RATE, FRAMES)
     for first in range(0, FRAMES, CHUNK):
@@ -104,7 +122,7 @@ def test_block_is_finished_when_its_last_frames_are_queued() -> None:
     for _ in range(FRAMES):
         pacer.pop_frame(0.0)
     pacer.step()
-    assert pacer.wants_block()
+    assert pacer.seconds_until_block(0.0) == 0
 
 
 def test_slow_later_chunk_counts_as_delay_of_the_block() -> None:
@@ -113,7 +131,7 @@ def test_slow_later_chunk_counts_as_delay_of_the_block() -> None:
         pacer.add_frames([QueuedFrame(0, first + index, b"") for index in range(CHUNK)], after)
     pacer.finish_block()
     delay = 0.6 - CHUNK / RATE  # of the second chunk; the others are in time
-    assert pacer.lead == pytest.approx(SAFETY_FACTOR * delay + MARGIN_SECONDS)
+    assert pacer.lead == pytest.approx(SAFETY_FACTOR * delay + MARGIN * pacer.block_seconds)
 
 
 def test_slow_server_counts_stalls() -> None:

@@ -114,6 +114,35 @@ def downloaded(page: Any, name: str, folder: Path) -> Path:
     return path
 
 
+def due_times(page: Any, arrivals: list[float]) -> list[float]:
+    """Return when frames at 10 a second are due in the page, by their arrival in ms."""
+    return list(
+        page.evaluate(
+            """async (arrivals) => {
+                const { FrameClock } = await import("./static/frame_clock.js");
+                const clock = new FrameClock(100);
+                return arrivals.map((time) => clock.schedule(time));
+            }""",
+            arrivals,
+        )
+    )
+
+
+def test_frames_are_shown_sooner_once_they_arrive_early(page: Any) -> None:
+    arrivals = [100.0 * number + 10 * (number % 2) for number in range(60)]
+    due = due_times(page, arrivals)
+    assert np.diff(due[:24]) == pytest.approx(100)
+    assert due[0] - arrivals[0] == 60
+    waits = np.subtract(due, arrivals)
+    assert waits[30:].min() == pytest.approx(25)
+    assert waits[30:].max() == pytest.approx(35)
+
+
+def test_late_frame_makes_later_ones_wait_longer(page: Any) -> None:
+    arrivals = [0.0, 100.0, 400.0, 500.0, 600.0]
+    assert due_times(page, arrivals) == [60, 160, 460, 560, 660]
+
+
 def test_names_from_the_server_are_never_html(page: Any) -> None:
     assert page.locator("#gallery b").count() == 0
     assert page.locator("#gallery [data-id='1']").get_attribute("title") == "<b>gray</b>"

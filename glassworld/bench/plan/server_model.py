@@ -160,8 +160,9 @@ class _Player:
         pacer = self._pacer
         yield self._env.timeout(self._random.uniform(0, pacer.block_seconds))  # not all at once
         while True:
-            while not pacer.wants_block():
-                yield self._changed
+            while (seconds := pacer.seconds_until_block(self._env.now)) != 0:
+                timer = [] if seconds is None else [self._env.timeout(seconds)]
+                yield self._env.any_of([self._changed, *timer])
             asked, done = self._env.now, self._env.event()
             yield self._model._requests.put(_Request(self._index, done))
             yield done

@@ -1,22 +1,24 @@
-// The canvas: frames wait in a small jitter buffer and are drawn when due.
+// The canvas: frames wait until they are due and are drawn.
 
-const BUFFER = 60; // ms that the first frame waits, so that later frames may be a little late
+import { FrameClock } from "./frame_clock.js";
+
+const CROWDED = 500; // ms of frames that wait; more are drawn at once
 const STALL = 2.5; // frame times without a new frame
 
 export class Screen {
   // Calls `onDrawn` with the header of each frame drawn and the time.
   constructor(canvas, onDrawn) {
-    Object.assign(this, { canvas, onDrawn, queue: [], due: null, epoch: 0, stalls: 0, times: [] });
+    Object.assign(this, { canvas, onDrawn, queue: [], epoch: 0, stalls: 0, times: [] });
     this.context = canvas.getContext("2d", { alpha: false });
     this.decoding = Promise.resolve();
-    this.period = 1000 / 12;
+    this.clock = new FrameClock(1000 / 12);
     requestAnimationFrame((now) => this.tick(now));
   }
 
   configure(width, height, rate) {
     this.canvas.width = width;
     this.canvas.height = height;
-    this.period = 1000 / rate;
+    this.clock = new FrameClock(1000 / rate);
     this.clear();
   }
 
@@ -29,7 +31,7 @@ export class Screen {
   }
 
   rest() {
-    this.due = null;
+    this.clock.rest();
     this.times = [];
   }
 
@@ -46,10 +48,9 @@ export class Screen {
   enqueue(header, bitmap, epoch) {
     if (epoch !== this.epoch) return bitmap.close();
     const now = performance.now();
-    const next = this.due === null ? -Infinity : this.due + this.period;
-    const crowded = this.queue.length * this.period > 500;
-    this.due = header.still || crowded ? now : next < now ? now + BUFFER : next;
-    this.queue.push({ header, bitmap, due: this.due });
+    const crowded = this.queue.length * this.clock.period > CROWDED;
+    const due = header.still || crowded ? this.clock.startAt(now) : this.clock.schedule(now);
+    this.queue.push({ header, bitmap, due });
   }
 
   tick() {
@@ -67,7 +68,7 @@ export class Screen {
 
   count(now) {
     const last = this.times.at(-1);
-    if (last !== undefined && now - last > STALL * this.period) this.stalls += 1;
+    if (last !== undefined && now - last > STALL * this.clock.period) this.stalls += 1;
     this.times.push(now);
     while (now - this.times[0] > 3000) this.times.shift();
   }
