@@ -34,6 +34,7 @@ def assert_same(made: Frames, expected: Frames) -> None:
     assert np.abs(made.astype(int) - expected.astype(int)).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

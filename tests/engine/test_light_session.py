@@ -52,6 +52,7 @@ def test_young_session_goes_on_with_the_same_bits(
         assert np.array_equal(resumed.step(action), session.step(action))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [6, 7])
 def test_old_session_goes_on_close_to_the_saved_one(tmp_path: Path, window: int) -> None:
     world = tiny.world(dit={"window": window})

@@ -136,6 +136,7 @@ def test_worlds_that_do_not_gain_do_not_overlap(world: World) -> None:
     assert not overlaps(tiny.world().pipeline)  # little to do beside the decoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tiny_decoder", [False, True])
 def test_block_decoded_in_one_call_equals_frame_after_frame(tiny_decoder: bool) -> None:
     world = tiny.world()

@@ -44,6 +44,7 @@ def operators(session: Session) -> Counter[str]:
     return Counter(event.name for event in recorded.events() if event.name.startswith("aten::"))
 
 
+@pytest.mark.slow
 def test_every_block_does_the_same_work() -> None:
     session = steady()
     period = [operators(session) for _ in range(4)]  # the ring of 6 repeats every two blocks

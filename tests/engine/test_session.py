@@ -87,6 +87,7 @@ def test_step_under_other_actions_gives_other_frames(world: World) -> None:
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [30, pytest.param(353, marks=pytest.mark.slow)])
 def test_long_session_takes_no_more_memory(world: World, blocks: int) -> None:
     session = world.start(tiny.picture())

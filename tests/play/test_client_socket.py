@@ -46,6 +46,7 @@ def test_message_over_the_websocket_limit_closes_the_connection(live: LiveServer
     assert live.get("/healthz").status == 200
 
 
+@pytest.mark.slow
 def test_too_many_messages_close_the_session(live: LiveServer) -> None:
     with live.client() as client:
         with suppress(ConnectionClosed):
@@ -54,6 +55,7 @@ def test_too_many_messages_close_the_session(live: LiveServer) -> None:
         assert "too many" in close_reason(client)[1]
 
 
+@pytest.mark.slow
 def test_text_that_is_not_utf8_closes_the_connection(live: LiveServer) -> None:
     with live.client() as client:
         client.socket.send(b"\xff\xfe", text=True)

@@ -82,6 +82,7 @@ def test_disk_that_is_full_keeps_the_earlier_frames(
         assert (tmp_path / "walk.mp4").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["during", pytest.param("end", marks=pytest.mark.slow)])
 def test_full_disk_ends_the_recording_with_a_notice_and_play_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
@@ -130,6 +131,7 @@ def stopped_recording(client: Any) -> dict[str, Any]:
     raise AssertionError("no recording")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone_before", [True, False])
 def test_recording_of_a_lost_connection_is_sent_to_the_next_one(gone_before: bool) -> None:
     with LiveServer(frame_rate=RATE) as live:
@@ -224,6 +226,7 @@ def test_oldest_recordings_are_deleted_unless_their_players_know_them(
     downloads.close()
 
 
+@pytest.mark.slow
 def test_recording_nobody_asks_for_is_deleted_after_some_minutes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -32,6 +32,7 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.port}/"
 
 
+@pytest.mark.slow
 def test_viewers_are_measured_and_one_without_a_seat_is_counted(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ def test_players_are_measured_beside_clients_that_do_not_read(server: play.PlayS
     assert figures["megabytes_without"] > 0
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_connections_that_come_and_go(server: play.PlayServer) -> None:
     figures = play.measure_leaks(server, 4)
     assert figures["after"]["sessions"] == 0

@@ -112,6 +112,7 @@ def test_client_that_sends_nothing_loses_its_slot(
         assert numbers == list(range(RATE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sends", [False, True])
 def test_client_that_reads_nothing_loses_its_slot_and_its_socket(
     monkeypatch: pytest.MonkeyPatch, sends: bool

@@ -86,6 +86,7 @@ def is_free(server: LiveServer) -> bool:
     return server.state.capture is None and Capture.current is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", ["restart", "disconnect"])
 def test_capture_whose_session_ends_early_is_discarded(server: LiveServer, leave: str) -> None:
     with server.client() as client:
@@ -100,6 +101,7 @@ def test_capture_whose_session_ends_early_is_discarded(server: LiveServer, leave
     assert traces(server) == []
 
 
+@pytest.mark.slow
 def test_capture_of_a_paused_session_ends_by_itself(
     server: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

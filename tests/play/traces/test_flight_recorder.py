@@ -73,6 +73,7 @@ def late_frames(client: Any) -> list[list[dict[str, Any]]]:
     return [m["frames"] for m in client.messages if m["type"] == "late_frames"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_late_block_writes_one_trace_a_minute() -> None:
     clock = Clock()
@@ -122,6 +123,7 @@ def test_report_of_a_recording_names_the_late_frame_and_what_the_times_are(tmp_p
     assert stages[tags.PIPELINE_INFERENCE] >= sum(blocks.values())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_oldest_recordings_are_deleted_and_the_next_player_gets_the_rest(
     monkeypatch: pytest.MonkeyPatch,
@@ -143,6 +145,7 @@ def test_oldest_recordings_are_deleted_and_the_next_player_gets_the_rest(
             assert client.wait_for("late_frames")["frames"] == newest
 
 
+@pytest.mark.slow
 def test_full_disk_loses_the_recording_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -162,6 +165,7 @@ def test_full_disk_loses_the_recording_alone(
     assert "the server's disk is full" in caplog.text
 
 
+@pytest.mark.slow
 def test_recorder_of_0_seconds_leaves_nothing() -> None:
     with LiveServer(frame_rate=RATE) as server, slow_blocks(2), server.client() as client:
         client.start()

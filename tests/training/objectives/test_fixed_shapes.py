@@ -79,6 +79,7 @@ def test_most_frames_hold_blocks_of_one_latent_frame_too() -> None:
         torch.testing.assert_close(fixed_losses(model, padded), plain, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_losses_at_fixed_shapes_are_the_plain_ones() -> None:
     model, episodes = small_model(), latent_episodes()
     for step in range(2):

@@ -179,6 +179,7 @@ def searched(path):
     return sums
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TRACES.is_dir(), reason="shared/traces is not here")
 @pytest.mark.parametrize("file", ["mi300x-sd3.5-diffusion", "b200-vllm-eager"])
 def test_fused_kernels_of_real_traces_equal_a_search(file):
