@@ -13,8 +13,10 @@ from docs.hooks.commands import parameters, walk_commands
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "glassworld"
 
-BASE_ERROR = "InputError"
+BASE_ERRORS = {"InputError", "ProtocolError"}
 MISSING_EXTRA = "MissingExtraError"
+CLOSING = {"close", "_refuse"}
+"""Methods that end a connection with a code and a reason."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Message:
 def error_messages() -> tuple[Message, ...]:
     """Return the text of every error that a user can cause, in the order of the sources.
 
-    Errors whose text is built elsewhere (a variable, a call) are left out.
+    So are the reasons for which a server closes a connection. Errors whose text is built elsewhere
+    (a variable, a call) are left out.
     """
     trees = {path: ast.parse(path.read_bytes()) for path in sorted(PACKAGE.rglob("*.py"))}
     kinds = _error_classes(trees.values())
@@ -41,26 +44,44 @@ def error_messages() -> tuple[Message, ...]:
     for path, tree in trees.items():
         where = path.relative_to(PACKAGE).as_posix()
         for call in ast.walk(tree):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-                if call.func.id not in kinds or not call.args:
-                    continue
-                parts = [_template(each) for each in call.args]
-                if call.func.id == MISSING_EXTRA:
-                    parts = [f"{parts[0]} is not installed: pip install 'glassworld[{parts[1]}]'"]
-                if parts[0]:
-                    messages.append(Message(parts[0], where, call.lineno))
+            if not isinstance(call, ast.Call):
+                continue
+            if reason := _close_reason(call):
+                messages.append(Message(reason, where, call.lineno))
+            if _called(call) not in kinds or not call.args:
+                continue
+            parts = [_template(each) for each in call.args]
+            if _called(call) == MISSING_EXTRA:
+                parts = [f"{parts[0]} is not installed: pip install 'glassworld[{parts[1]}]'"]
+            if parts[0]:
+                messages.append(Message(parts[0], where, call.lineno))
     return tuple(messages)
 
 
+def _called(call: ast.Call) -> str:
+    """Return the name of the function, method or class that is called."""
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
+
+
+def _close_reason(call: ast.Call) -> str:
+    """Return the literal reason of a call that ends a connection for an error; "" for others."""
+    if _called(call) not in CLOSING or len(call.args) != 2 or call.keywords:
+        return ""
+    return _template(call.args[1])
+
+
 def _error_classes(trees: object) -> set[str]:
-    """Return the names of the errors that are `InputError`s."""
+    """Return the names of the errors whose text a user or the author of a client reads."""
     classes = [
         node
         for tree in trees  # type: ignore[attr-defined]
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
     ]
-    names, count = {BASE_ERROR}, 0
+    names, count = set(BASE_ERRORS), 0
     while count != len(names):
         count = len(names)
         names |= {

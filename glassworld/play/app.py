@@ -151,14 +151,17 @@ class _Endpoints:
                     await PlayerConnection(self.state, socket, admission).run()
                 else:
                     await socket.send_message(protocol.FullMessage(self.state.slots))
-                    await socket.close(TRY_AGAIN_LATER, "the server is full")
+                    await socket.close(TRY_AGAIN_LATER, "the server is full; try again later")
             except (WebSocketDisconnect, TimeoutError):
                 return
             except protocol.ProtocolError as error:
                 self.state.metrics.faults += 1
                 await socket.close(POLICY_VIOLATION, str(error))
             except Exception as error:  # ends this session only; the server logs it
-                await socket.close(INTERNAL_ERROR, f"the session failed: {type(error).__name__}")
+                name = type(error).__name__
+                await socket.close(
+                    INTERNAL_ERROR, f"the session failed ({name}); see the server's log"
+                )
                 raise
 
     async def _admit(self, websocket: WebSocket) -> Admission | None:

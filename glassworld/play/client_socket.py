@@ -50,17 +50,21 @@ class ClientSocket:
             async with asyncio.timeout(None if silence_allowed else SILENCE_SECONDS):
                 message = await self._socket.receive()
         except TimeoutError:
-            reason = f"no message for {SILENCE_SECONDS:.0f} seconds; send a ping now and then"
-            raise protocol.ProtocolError(reason) from None
+            raise protocol.ProtocolError(
+                f"no message for {SILENCE_SECONDS:.0f} seconds; send a ping now and then"
+            ) from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code") or 1005)
         data: bytes | None = message.get("bytes")
         if not self._messages.take(1 if data is None else UPLOAD_COST):
-            raise protocol.ProtocolError("too many messages")
+            raise protocol.ProtocolError(
+                f"too many messages; send at most {MESSAGES_PER_SECOND:.0f} a second"
+            )
         if data is None:
             return protocol.decode_message(message["text"])
         if len(data) > protocol.MAX_UPLOAD_BYTES:
-            raise protocol.ProtocolError("binary message too large")
+            size = protocol.MAX_UPLOAD_BYTES >> 20
+            raise protocol.ProtocolError(f"binary message too large; send at most {size} MiB")
         return data
 
     def charge_session(self) -> None:

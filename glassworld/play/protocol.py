@@ -150,12 +150,12 @@ _decoder = msgspec.json.Decoder(ClientMessage)
 def decode_message(text: str) -> ClientMessage:
     """Return the client message in `text`; raise `ProtocolError` if there is none."""
     if len(text) > MAX_TEXT_BYTES:
-        raise ProtocolError("control message too long")
+        raise ProtocolError(f"control message too long; send at most {MAX_TEXT_BYTES} bytes")
     try:
         message: ClientMessage = _decoder.decode(text.encode("utf-8"))
         return message
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        raise ProtocolError(f"malformed message: {error}") from None
+        raise ProtocolError(f"malformed message; check its fields: {error}") from None
 
 
 class ControlInfo(Struct):

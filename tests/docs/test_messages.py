@@ -34,13 +34,13 @@ WHAT_TO_DO = re.compile(
     r"\b(?:add|ask|call|change|check|choose|close|collect|compare|convert|copy|decompress|delete|end"
     r"|download|expected|export|fix|free|generate|get|give|go on|install|keep|leave|load|log in"
     r"|make|measure|merge|move|must|name|needs?|needed|open|pass|pip install|play|put|read|record"
-    r"|remove|repeat|replace|run|save|see|set|show|start|step|stop|supports|switch|takes"
+    r"|remove|repeat|replace|run|save|see|send|set|show|start|step|stop|supports|switch|takes"
     r"|there (?:are|is)|try|unpack|upload|use|wait|write|at most|at least)\b",
     re.IGNORECASE,
 )
 FILLED_IN = re.compile(r"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 
-REASONS = {"trace/reading/wire.py"}
+REASONS = {"trace/reading/wire.py", "trace/reading/track_events.py"}
 """Modules whose errors are reasons inside another message."""
 
 ADVICE = re.compile(r"\{\w*advice")  # is filled in

@@ -65,7 +65,10 @@ def test_failing_session_closes_with_a_reason_and_the_others_continue(
         with live.client() as client, monkeypatch.context() as patch:
             patch.setattr(live.world.networks.vision, "forward", None)
             client.send("start", version=1)
-            assert close_reason(client) == (1011, "the session failed: TypeError")
+            assert close_reason(client) == (
+                1011,
+                "the session failed (TypeError); see the server's log",
+            )
         assert len(list(other.frames(24))) == 24
         assert until(lambda: live.state.slots_taken == 1)
         with live.client() as client:

@@ -193,7 +193,7 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         events = self.conn.events_received()
         cost = sum(_cost(event) for event in events if isinstance(event, Frame))
         if not self._frames.take(cost):
-            self._refuse(1008, "too many messages")
+            self._refuse(1008, f"too many messages; send at most {FRAMES_PER_SECOND:.0f} a second")
             return
         self.conn.events = events  # the base class takes them
         super().handle_events()
@@ -232,7 +232,7 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
                 b"".join(self.frames).decode()
             except UnicodeDecodeError:
                 self.frames = []
-                self._refuse(1007, "text is not UTF-8")
+                self._refuse(1007, "text is not UTF-8; change its encoding")
                 return
         super().send_receive_event_to_app()
 
