@@ -4,7 +4,7 @@
 # make coverage  the quick tests with a line-by-line coverage report
 # make check     ruff and mypy, and Biome over the scripts of the pages
 # make docs      the documentation as a site in outputs/site
-# make bench     how fast this machine plays the embedded world, against the committed baseline
+# make bench     how fast this machine plays the maze, against the committed baseline
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin

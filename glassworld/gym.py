@@ -77,7 +77,7 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         *,
         picture: ImageSource | None = None,  # the former name of `image`
     ) -> None:
-        """Use `world` (default: the embedded world), starting from `image`.
+        """Use `world` (default: the embedded drive), starting from `image`.
 
         A name is that of an embedded world, whose weights all environments of a process share.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,21 +92,24 @@ def run_benchmark(
 ) -> None:
     """Measure frames per second beside an eager baseline; start, latency, sessions, memory.
 
-    Measures the embedded world by default. Prints each section when it is finished, and writes it
-    to --json. Ctrl-C keeps the finished sections (exit code 130). With --compare the exit code is 1
-    if the program became slower.
+    Measures the default world, or with --compare the one of the committed baseline. Prints each
+    section when it is finished, and writes it to --json. Ctrl-C keeps the finished sections (exit
+    code 130). With --compare the exit code is 1 if the program became slower.
     """
     from glassworld.bench import regression
     from glassworld.bench.benchmark import BenchmarkOptions
     from glassworld.files import writable_file, writable_folder
 
+    baseline = regression.read_baseline() if compare else None
+    if baseline is not None and load.world is None:
+        load = replace(load, world=baseline["world"])
     options = BenchmarkOptions(
         load,
         blocks,
         full=full,
         scaling=plots is not None,
         busy=busy,
-        baseline=regression.read_baseline() if compare else None,
+        baseline=baseline,
     )
     if json_file is not None:
         writable_file(json_file)

@@ -14,7 +14,7 @@ app = typer.Typer(rich_markup_mode="markdown")
 
 EXAMPLES = """Examples:
 
-- `glassworld play`: play the embedded world
+- `glassworld play`: drive a car in the embedded world
 
 - `glassworld play --world my-world --device cuda`: play the world in a folder, which holds
   `inference.yaml` and the weights

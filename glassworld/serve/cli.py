@@ -17,7 +17,7 @@ app = typer.Typer(rich_markup_mode="markdown")
 
 EXAMPLES = """Examples:
 
-- `glassworld serve --workers 2`: two workers of the embedded world on this machine
+- `glassworld serve --workers 2`: two workers of the default world on this machine
 
 - `glassworld serve --workers 1 --max-workers 4 --seats 2`: as many workers as players need
 

@@ -114,8 +114,8 @@ PRESETS = {
 """`smoke` runs every stage in a minute or two and learns nothing. The others train a world.
 
 `laptop` is meant to run overnight on a CPU with AVX-512, `compact` on one without: its transformer
-is smaller and sees two seconds instead of three, for blocks of one latent frame. The card of the
-embedded world tells how that world was trained.
+is smaller and sees two seconds instead of three, for blocks of one latent frame. The card of an
+embedded world tells how it was trained.
 """
 
 

@@ -95,7 +95,7 @@ def test_a_baseline_of_another_world_is_refused_before_anything_is_measured(
     baseline = {"world": "other", "device": "cpu", "dtype": "float32"}
     options = BenchmarkOptions(LoadOptions(device="cpu"), baseline=baseline)
     sections = Benchmark(options, TimeBudget(None), tmp_path, pytest.fail).sections()
-    with pytest.raises(InputError, match="world maze: the baseline was measured with other"):
+    with pytest.raises(InputError, match="world drive: the baseline was measured with other"):
         sections[0].measure()
 
 

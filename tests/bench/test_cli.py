@@ -69,3 +69,12 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
     sections[:] = [BenchSection("world", pytest.fail)]
     assert main(["bench", "run", "--json", f"{A_FILE}/more/f.json"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {A_FILE / 'more'}")
+
+
+def test_compare_measures_the_world_of_the_baseline(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = {**CONFIG, "world": "nowhere"}
+    monkeypatch.setattr("glassworld.bench.regression.read_baseline", lambda: baseline)
+    assert main(["bench", "run", "--device", "cpu", "--compare"]) == 2
+    assert "world 'nowhere': no such world" in capsys.readouterr().err

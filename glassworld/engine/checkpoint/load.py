@@ -65,7 +65,7 @@ def load_world(
     accelerate: Collection[str] = (),
     tiny_decoder: str | Path | None = None,
 ) -> World:
-    """Return a world ready to play; without arguments the embedded one, "maze".
+    """Return a world ready to play; without arguments the default one, "drive".
 
     `world`: an embedded world's name, the folder of a world as `World.save` or a training writes
     it, or a hub repository such as "Skywork/Matrix-Game-2.0". `variant`: which released model a

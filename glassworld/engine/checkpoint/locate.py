@@ -25,7 +25,7 @@ from glassworld.errors import CheckpointError, InputError
 from glassworld.specs import WorldSpec
 
 WORLDS = Path(__file__).resolve().parents[2] / "worlds"
-DEFAULT_WORLD = "maze"
+DEFAULT_WORLD = "drive"
 EMBEDDED = WORLDS / DEFAULT_WORLD
 
 INFERENCE_FILE, CONFIG_FILE = "inference.yaml", "config/config.json"

@@ -34,7 +34,7 @@ NAME = "walk.gws"
 """The name to save a session under; messages about an upload name it."""
 
 MAX_BLOCKS = 10**6
-"""A session of more blocks than this is refused: eleven days of the embedded world."""
+"""A session of more blocks than this is refused: eleven days of the maze."""
 
 _LENGTH = struct.Struct("<Q")
 _FREE_NAMES = ("actions.", "noise.", "recent.", "image.latents", "condition")

@@ -19,7 +19,7 @@ from glassworld.profiling.capture import Capture, save_trace
 from glassworld.profiling.tags import tag
 
 MAX_EVENTS = 50_000
-"""Events of a capture beside other players: two blocks of the embedded world.
+"""Events of a capture beside other players: two blocks of the maze.
 
 Stopping the profiler holds Python's lock, so that nobody gets a frame meanwhile: for about 4
 microseconds an event on one core of an AMD EPYC.

@@ -1,4 +1,4 @@
-"""The maze that the embedded world learned from: a Doom level in ViZDoom, run without a window.
+"""The maze that the world `maze` learned from: a Doom level in ViZDoom, run without a window.
 
 The scenario is ViZDoom's `my_way_home` (fixed rooms, random start) with the textures of
 `maze_textures.py` and without a time limit, so an episode may be of any length. The Doom engine
