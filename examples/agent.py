@@ -7,10 +7,10 @@ import gymnasium
 import numpy as np
 from PIL import Image
 
-import glassworld.gym  # noqa: F401 - registers the environment
+import glassworld.gym  # noqa: F401 - registers the environments
 from glassworld.engine.media.video import write_video
 
-env = gymnasium.make("glassworld/World-v0", render_mode="rgb_array")
+env = gymnasium.make("glassworld/maze-v0", render_mode="rgb_array")
 print("actions:", env.action_space)
 print("observations:", env.observation_space.shape)
 
