@@ -54,6 +54,9 @@ LABELED_OP = np.dtype(
 )
 """A GPU operation of a graph that `mark_kernels` of torch labeled, while the graph was captured."""
 
+GRADIENT_END = np.dtype([("thread", "<i4"), ("start", "<i8"), ("id", "<i8"), ("is_backward", "?")])
+"""One end of a link from an operator to its backward pass: the time at which either begins."""
+
 STREAM_WAIT_EVENT, EVENT_SYNC, STREAM_SYNC, DEVICE_SYNC = range(4)
 
 KERNEL, COPY, FILL, COLLECTIVE = range(4)
@@ -215,6 +218,7 @@ class Trace:
     shaped_ops: EventTable = field(default_factory=lambda: EventTable(SHAPED_OP))
     sync_rows: EventTable = field(default_factory=lambda: EventTable(SYNC))
     labeled_ops: EventTable = field(default_factory=lambda: EventTable(LABELED_OP))
+    gradient_ends: EventTable = field(default_factory=lambda: EventTable(GRADIENT_END))
 
     @property
     def tables(self) -> tuple[EventTable, ...]:

@@ -34,6 +34,7 @@ from glassworld.trace.reading.categories import (
 )
 from glassworld.trace.reading.columns import (
     DEVICE_OP,
+    GRADIENT_END,
     LABELED_OP,
     MEMORY,
     RANGE,
@@ -90,6 +91,7 @@ class TraceBuilder:
         self.shaped_ops = EventTable(SHAPED_OP)
         self.sync_rows = EventTable(SYNC)
         self.labeled_ops = EventTable(LABELED_OP)
+        self.gradient_ends = EventTable(GRADIENT_END)
         self.events = 0
         self.overhead_ns = 0
         self.start, self.end = 2**62, -(2**62)
@@ -123,6 +125,7 @@ class TraceBuilder:
         others = [events[i] for i in np.flatnonzero(codes == -1)]
         self._add_memory([e for e in others if e.ph == "i" and e.name == "[memory]"])
         self._add_flows(others)
+        self._add_gradients([e for e in others if e.cat == FORWARD_BACKWARD])
         for event in others:
             if event.ph == "M" and isinstance(event.args, EventArgs) and event.args.name:
                 row = (event.pid, event.tid) if event.name == "thread_name" else event.pid
@@ -242,6 +245,18 @@ class TraceBuilder:
             rows["id"] = [self._flows.number(e.id) for e in ends]
             rows["at"] = to_nanoseconds([e.ts for e in ends], type(ends[0]))
             self._flows.add(phase, rows)
+
+    def _add_gradients(self, events: list[Event]) -> None:
+        """Keep the ends of the links from operators to their backward passes."""
+        ends = [e for e in events if e.ph in ("s", "f")]
+        if not ends:
+            return
+        rows = np.empty(len(ends), GRADIENT_END)
+        rows["thread"] = self._threads(ends)
+        rows["start"] = to_nanoseconds([e.ts for e in ends], type(ends[0]))
+        rows["id"] = to_identifiers([e.id for e in ends])
+        rows["is_backward"] = [e.ph == "f" for e in ends]
+        self.gradient_ends.append(rows)
 
     def _append(
         self, table: EventTable, rows: npt.NDArray[np.void], near_zero: bool = False
@@ -421,6 +436,7 @@ class TraceBuilder:
             shaped_ops=self.shaped_ops,
             sync_rows=self.sync_rows,
             labeled_ops=self.labeled_ops,
+            gradient_ends=self.gradient_ends,
         )
 
 
@@ -459,6 +475,7 @@ def _tags_alone(trace: Trace) -> Trace:
         shaped_ops=EventTable(SHAPED_OP),
         sync_rows=EventTable(SYNC),
         labeled_ops=EventTable(LABELED_OP),
+        gradient_ends=EventTable(GRADIENT_END),
     )
 
 

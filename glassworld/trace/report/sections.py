@@ -157,6 +157,16 @@ def region_label(part: CompiledRegion | FusedKernels) -> str:
     return f"{name} ({part.graph[:8]})" if part.graph else name
 
 
+def region_tags(region: CompiledRegion, most: int | None = None) -> str:
+    """Return the tags around a region; of a backward one, those around its forward pass.
+
+    Of more than `most` characters the last are shown.
+    """
+    path = " > ".join(region.forward_path or region.path)
+    shown = path if most is None else end_of(path, most)
+    return f"gradient of {shown}" if region.forward_path else shown
+
+
 def fused_place(kernels: FusedKernels) -> str:
     """Return where fused kernels ran: their region, else the tags around their launch."""
     return region_label(kernels) or " > ".join(kernels.path)
@@ -293,7 +303,7 @@ SECTIONS = (
         ("region", "in tag", "runs", "CPU ms", "GPU ms", "fused ms", "share"),
         lambda r: (
             region_label(r),
-            Name(end_of(" > ".join(r.path), 50)) if r.path else "",
+            Name(region_tags(r, 50)),
             r.runs,
             r.cpu_ms,
             r.gpu_ms,

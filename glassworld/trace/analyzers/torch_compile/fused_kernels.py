@@ -20,6 +20,8 @@ class CompiledRegion:
     """A compiled region with all its runs at one place of the tag tree; milliseconds.
 
     `path` has the tags around it, `graph` is the hash of Inductor's graph ("": none was called).
+    `forward_path` has the tags around the forward pass whose gradient it computes; () where the
+    trace links none to it.
     `gpu_ms` adds up the durations of the GPU operations launched in it, `fused_ms` those of
     Inductor's kernels among them; in a trace without GPU work it is the C++ kernels' CPU time.
     `share` is of the durations of all GPU operations; without a GPU, of the window.
@@ -28,6 +30,7 @@ class CompiledRegion:
     region: str
     graph: str
     path: tuple[str, ...]
+    forward_path: tuple[str, ...]
     runs: int
     cpu_ms: float
     gpu_ms: float
@@ -42,7 +45,7 @@ class FusedKernels:
     `operators` are the distinct ones, sorted by name. `kernels` counts the kernels with such a
     name, `calls` their runs. `ms` is GPU time, of C++ kernels CPU time. `share` is of the durations
     of all GPU operations; of C++ kernels, of the window. `region` is empty outside of any; `path`
-    then has the tags around the launch.
+    then has the tags around the launch. `forward_path` is that of the region.
     """
 
     operators: tuple[str, ...]
@@ -50,6 +53,7 @@ class FusedKernels:
     region: str
     graph: str
     path: tuple[str, ...]
+    forward_path: tuple[str, ...]
     kernels: int
     calls: int
     ms: float
@@ -73,8 +77,9 @@ def compiled_regions(analysis: Analysis) -> list[CompiledRegion]:
     ):
         ms = (gpu_ns[i] if analysis.on_gpu else cpu_ns) / 1e6
         figures = (cpu_ns / 1e6, gpu_ns[i] / 1e6, fused_ns[i] / 1e6, ms / whole_ms)
-        rows.append(CompiledRegion(region.name, region.graph, region.path, times, *figures))
-    return sorted(rows, key=lambda r: largest_first(r.share, r.region, r.graph, r.path))
+        place = (region.name, region.graph, region.path, region.forward_path)
+        rows.append(CompiledRegion(*place, times, *figures))
+    return sorted(rows, key=lambda r: largest_first(r.share, *_place_order(r)))
 
 
 def fused_kernels(analysis: Analysis) -> list[FusedKernels]:
@@ -94,10 +99,15 @@ def fused_kernels(analysis: Analysis) -> list[FusedKernels]:
             sums[fused, region][1] += ns
     rows = []
     for (fused, region), (calls, ns) in sums.items():
-        names = (fused.operators, fused.kind, region.name, region.graph, region.path)
+        place = (region.name, region.graph, region.path, region.forward_path)
         share = ns / 1e6 / _whole_ms(analysis, fused.kind != CPP)
-        rows.append(FusedKernels(*names, len(kernels[fused, region]), calls, ns / 1e6, share))
-    return sorted(rows, key=lambda r: largest_first(r.ms, r.operators, r.kind, r.region, r.path))
+        figures = (len(kernels[fused, region]), calls, ns / 1e6, share)
+        rows.append(FusedKernels(fused.operators, fused.kind, *place, *figures))
+    return sorted(rows, key=lambda r: largest_first(r.ms, r.operators, r.kind, *_place_order(r)))
+
+
+def _place_order(part: CompiledRegion | FusedKernels) -> tuple[object, ...]:
+    return part.region, part.graph, part.path, part.forward_path
 
 
 def _rows(totals: KernelTotals) -> Iterator[tuple[int, int, int, int]]:

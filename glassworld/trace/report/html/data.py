@@ -29,6 +29,7 @@ from glassworld.trace.report.sections import (
     blamed,
     fused_place,
     region_label,
+    region_tags,
     shapes_text,
 )
 from glassworld.trace.rules.rule import advise
@@ -96,7 +97,7 @@ def _compiled(analysis: Analysis) -> dict[str, Any]:
     """Return what `torch.compile` made of the model."""
     return {
         "compiledRegions": [
-            {**asdict(region), "label": region_label(region), "tags": " > ".join(region.path)}
+            {**asdict(region), "label": region_label(region), "tags": region_tags(region)}
             for region in compiled_regions(analysis)[:MOST_OPERATORS]
         ],
         "fusedKernels": [

@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import RANGE, Codes, EventTable, Ints, Mask, Trace
+from glassworld.trace.reading.columns import (
+    GRADIENT_END,
+    RANGE,
+    Codes,
+    EventTable,
+    Ints,
+    Mask,
+    Trace,
+)
 from glassworld.trace.timeline.attribution import DeviceOps
 from glassworld.trace.timeline.intervals import IntervalForest, innermost_ranges, nest_intervals
 from glassworld.trace.timeline.operator_totals import KernelTotals, KeyedSums
@@ -38,12 +46,14 @@ Rows = npt.NDArray[np.void]
 class Region:
     """A compiled region: the name of its range, the hash of its graph ("": none), its tags.
 
-    `path` has the patterns of the tags around it, the outermost first.
+    `path` has the patterns of the tags around it, the outermost first. `forward_path` has those
+    around the forward pass whose gradient the region computes; () where none is linked to it.
     """
 
     name: str
     graph: str
     path: tuple[str, ...]
+    forward_path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,11 +156,12 @@ def find_regions(trace: Trace) -> RegionRuns:
     at = np.flatnonzero(begins)
     rows = ranges[at]
     paths = _tag_paths(trace, rows, compiled)
+    forward_paths = _tag_paths(trace, _forward_passes(trace, rows), compiled)
     names = [trace.names[name] for name in rows["name"]]
     numbers: dict[Region, int] = {}
     of = [
-        numbers.setdefault(Region(name, graphs.get(run, ""), path), len(numbers))
-        for run, name, path in zip(at.tolist(), names, paths, strict=True)
+        numbers.setdefault(Region(name, graphs.get(run, ""), *both), len(numbers))
+        for run, name, *both in zip(at.tolist(), names, paths, forward_paths, strict=True)
     ]
     return RegionRuns(rows, nest_intervals(rows), np.array(of, dtype=np.int32), list(numbers))
 
@@ -175,6 +186,22 @@ def _graphs(trace: Trace, ranges: Rows, run_of: Ints) -> dict[int, str]:
         if graph := _GRAPH.match(trace.names[ranges["name"][i]]):
             graphs.setdefault(int(run_of[i]), graph[1])
     return graphs
+
+
+def _forward_passes(trace: Trace, runs: Rows) -> Rows:
+    """Return where the forward pass of each run began, by the trace's links; thread -1: nowhere."""
+    forward = np.zeros(len(runs), RANGE)
+    forward["thread"] = -1
+    ends = trace.gradient_ends.to_array() if len(runs) else np.empty(0, GRADIENT_END)
+    at = np.isin(ends["start"], runs["start"]) & ends["is_backward"]
+    link_of = {(end["thread"], end["start"]): end["id"] for end in ends[at]}
+    linked = ~ends["is_backward"] & np.isin(ends["id"], ends["id"][at])
+    begin_of = {end["id"]: (end["thread"], end["start"]) for end in ends[linked]}
+    for i, run in enumerate(runs):
+        link = link_of.get((run["thread"], run["start"]))
+        if link in begin_of:
+            forward["thread"][i], forward["start"][i] = begin_of[link]
+    return forward
 
 
 def _tag_paths(trace: Trace, runs: Rows, compiled: Mask) -> list[tuple[str, ...]]:

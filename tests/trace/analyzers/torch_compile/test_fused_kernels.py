@@ -62,6 +62,36 @@ def compiled_run(steps=1):
     return gpu.events
 
 
+def trained_run(steps=1):
+    """Return steps whose backward passes run on a thread of their own, without tags.
+
+    Each forward pass is linked to its backward one as the profiler links them: a flow begins with
+    the one and ends with the other.
+    """
+    gpu = GpuTrace()
+
+    def end_of_flow(phase, number, tid):
+        ts = round(gpu.base + gpu.now, 3)
+        event = {"ph": phase, "cat": "fwdbwd", "name": "fwdbwd", "pid": 1, "tid": tid}
+        gpu.events.append(event | {"ts": ts, "id": number})
+
+    for step in range(steps):
+        for number, name in enumerate(("encoder", "decoder")):
+            with gpu.tag(name), region(gpu, "Torch-Compiled Region: 0/0"):
+                end_of_flow("s", 2 * step + number, tid=1)
+                with gpu.op_range("CompiledFunction"):
+                    gpu.launch(ADD, 10)
+        for number, dur in ((1, 20), (0, 30)):
+            gpu.wait(5)
+            start, index = gpu.now, len(gpu.events)
+            end_of_flow("f", 2 * step + number, tid=2)
+            gpu.launch("triton_poi_fused_threshold_backward_0", dur)
+            gpu.events[-2]["tid"] = 2  # the launch
+            gpu.event("cpu_op", "CompiledFunctionBackward", start, gpu.now - start, tid=2)
+            gpu.events.insert(index, gpu.events.pop())
+    return gpu.events
+
+
 def test_regions_have_their_runs_tags_and_times(tmp_path):
     analysis = analyze(write(tmp_path / "t.json", compiled_run(steps=2), config=None))
     found = {(r.region[-11:], r.graph, r.path): r for r in compiled_regions(analysis)}
@@ -94,8 +124,9 @@ def test_fused_kernels_are_summed_up_by_operators_and_place(tmp_path):
     }
 
 
-def test_regions_of_a_trace_in_chunks_are_those_of_the_whole(tmp_path, small_chunks):
-    path = write(tmp_path / "t.json", compiled_run(steps=40), config=None)
+@pytest.mark.parametrize("run_of", [compiled_run, trained_run])
+def test_regions_of_a_trace_in_chunks_are_those_of_the_whole(tmp_path, small_chunks, run_of):
+    path = write(tmp_path / "t.json", run_of(steps=40), config=None)
     whole = analyze(path)
     with small_chunks():
         chunked = analyze(path)
@@ -103,6 +134,27 @@ def test_regions_of_a_trace_in_chunks_are_those_of_the_whole(tmp_path, small_chu
             expected = [near(asdict(row)) for row in rows_of(whole)]
             assert [asdict(row) for row in rows_of(chunked)] == expected
     assert type(chunked) is not type(whole)
+
+
+def test_backward_region_has_the_tags_of_its_forward_pass(tmp_path):
+    path = write(tmp_path / "t.json", trained_run(steps=3), config=None)
+    analysis = analyze(path)
+    backward = {r.forward_path: r for r in compiled_regions(analysis) if "Backward" in r.region}
+    assert {key: (r.path, r.runs, r.gpu_ms) for key, r in backward.items()} == {
+        ("decoder",): ((), 3, pytest.approx(0.06)),
+        ("encoder",): ((), 3, pytest.approx(0.09)),
+    }
+    assert all(r.forward_path == () for r in compiled_regions(analysis) if r.path)
+    kernels = {k.forward_path: k.ms for k in fused_kernels(analysis) if "Backward" in k.region}
+    assert kernels == {("decoder",): pytest.approx(0.06), ("encoder",): pytest.approx(0.09)}
+    assert "gradient of" in invoke("compiled", path).output
+
+
+def test_backward_region_whose_forward_pass_is_not_in_the_trace_has_no_tag(tmp_path):
+    events = [event for event in trained_run() if event["ph"] != "s"]
+    analysis = analyze(write(tmp_path / "t.json", events, config=None))
+    (row,) = (r for r in compiled_regions(analysis) if "Backward" in r.region)
+    assert (row.path, row.forward_path, row.runs) == ((), (), 2)
 
 
 def cpp_run():
@@ -224,3 +276,35 @@ def test_a_model_that_torch_compiles_here_is_read(tmp_path):
     assert len(row.graph) > 20
     operators = functools.reduce(set.union, (set(k.operators) for k in fused_kernels(analysis)))
     assert {"native_layer_norm", "relu", "_softmax"} <= operators
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")
+def test_backward_pass_that_torch_compiles_here_has_its_forward_tags(tmp_path):
+    """Record a real training step on the CPU, of two compiled models with a tag each."""
+    import torch
+
+    import glassworld
+
+    def compiled_layer():
+        layer = torch.nn.Linear(16, 16)
+        return torch.compile(lambda x: layer(x).relu())
+
+    first, second, x = compiled_layer(), compiled_layer(), torch.randn(8, 16)
+
+    def step():
+        with glassworld.tag("Encoder"):
+            y = first(x)
+        with glassworld.tag("Decoder"):
+            z = second(y)
+        z.square().mean().backward()
+
+    try:
+        step()
+    except Exception as error:  # no C++ compiler here
+        pytest.skip(f"torch.compile does not work here: {error}")
+    with glassworld.profile(tmp_path / "t.json"):
+        step()
+    rows = compiled_regions(analyze(tmp_path / "t.json"))
+    found = {r.forward_path: r.runs for r in rows if r.region == "CompiledFunctionBackward"}
+    assert found == {("Encoder",): 1, ("Decoder",): 1}
