@@ -140,7 +140,8 @@ def test_backward_region_has_the_tags_of_its_forward_pass(tmp_path):
     path = write(tmp_path / "t.json", trained_run(steps=3), config=None)
     analysis = analyze(path)
     backward = {r.forward_path: r for r in compiled_regions(analysis) if "Backward" in r.region}
-    assert {key: (r.path, r.runs, r.gpu_ms) for key, r in backward.items()} == {
+    figures: object = {key: (r.path, r.runs, r.gpu_ms) for key, r in backward.items()}
+    assert figures == {
         ("decoder",): ((), 3, pytest.approx(0.06)),
         ("encoder",): ((), 3, pytest.approx(0.09)),
     }
