@@ -1,6 +1,6 @@
 """Turn a video into a small animated image, for a README or a bug report.
 
-glassworld generate --actions "w*36 w+camera_right*24 w*36 camera_left*24"
+glassworld generate --actions "w*36 w+left*24 w*36 w+right*24"
 python examples/animate.py outputs/demo_icon.mp4 demo.gif
 """
 
