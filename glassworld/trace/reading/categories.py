@@ -95,6 +95,8 @@ _SPANNING_ROW = re.compile(
     re.IGNORECASE,
 )
 _OLD_STEP = "ProfilerStep#"
+_PYTHON_CALL = re.compile(r"\$\S+ \S")
+"""Names of JAX's Python tracer, such as `$core.py:102 bind` and `$builtins len`."""
 
 
 class Categories(dict[Any, int]):
@@ -132,6 +134,11 @@ def code_by_process(process: str, row: str, category: str, on_stream: bool) -> i
     if device:
         return 0 if _SPANNING_ROW.search(row) else DEVICE
     return 0 if category or _SPANNING_ROW.search(process) else OP
+
+
+def is_python_call(name: str) -> bool:
+    """Return whether an event of a host's thread is a call that JAX's Python tracer saw."""
+    return _PYTHON_CALL.match(name) is not None
 
 
 def operation_kind(category: Any, name: Any) -> int:

@@ -328,6 +328,15 @@ def to_ints(values: list[Any], otherwise: int) -> Ints:
     return np.array([_to_int(value, otherwise) for value in values], dtype=np.int64)
 
 
+def hashable(value: Any) -> Any:
+    """Return a hashable stand-in for a JSON value: its text if it is a list or an object."""
+    try:
+        hash(value)
+    except TypeError:
+        return str(value)
+    return value
+
+
 def to_identifiers(values: list[Any]) -> Ints:
     """Convert correlation ids; -1 for none. Of a longer one than fits, the last 61 bits count."""
     ids = to_ints(values, -1)

@@ -28,6 +28,7 @@ from glassworld.trace.reading.categories import (
     UNKNOWN,
     Categories,
     code_by_process,
+    is_python_call,
     is_stream,
     old_operator_code,
     operation_kind,
@@ -49,6 +50,7 @@ from glassworld.trace.reading.events import (
     FAR_NS,
     Event,
     EventArgs,
+    hashable,
     to_identifiers,
     to_ints,
     to_nanoseconds,
@@ -60,15 +62,6 @@ from glassworld.trace.reading.formats import open_trace
 _TABLES = {TAG: RANGE, OP: RANGE, PYTHON: RANGE, LAUNCH: LAUNCH_CALL, DEVICE: DEVICE_OP}
 ProgressCallback = Callable[[int], None]
 """Called now and then with the number of (decompressed) bytes read so far."""
-
-
-def _hashable(value: Any) -> Any:
-    """Return a hashable stand-in for a JSON value: its text if it is a list or an object."""
-    try:
-        hash(value)
-    except TypeError:
-        return str(value)
-    return value
 
 
 class _Interner(dict[Any, int]):
@@ -113,7 +106,7 @@ class TraceBuilder:
         try:
             by_event = [categories[e.cat] if e.ph == "X" else -1 for e in events]
         except TypeError:
-            by_event = [categories[_hashable(e.cat)] if e.ph == "X" else -1 for e in events]
+            by_event = [categories[hashable(e.cat)] if e.ph == "X" else -1 for e in events]
         codes = np.array(by_event, dtype=np.int8)
         for code in (TAG, OP, PYTHON, LAUNCH, DEVICE, OVERHEAD, OLD_OP, UNKNOWN):
             of_code = [events[i] for i in np.flatnonzero(codes == code)]
@@ -130,7 +123,7 @@ class TraceBuilder:
             if event.ph == "M" and isinstance(event.args, EventArgs) and event.args.name:
                 row = (event.pid, event.tid) if event.name == "thread_name" else event.pid
                 if event.name in ("process_name", "thread_name"):
-                    self._names_of[_hashable(row)] = str(event.args.name)
+                    self._names_of[hashable(row)] = str(event.args.name)
         self._add_begin_end([e for e in others if e.ph in ("B", "E")])
 
     def _add_ranges(self, code: int, events: list[Event]) -> None:
@@ -195,7 +188,7 @@ class TraceBuilder:
         rows["start"], rows["dur"] = starts, 0
         rows["is_end"] = [e.ph == "E" for e in events]
         rows["named"] = [bool(e.name) for e in events]
-        codes = [self._categories[_hashable(e.cat)] for e in events]
+        codes = [self._categories[hashable(e.cat)] for e in events]
         rows["code"] = [
             old_operator_code(e.name) if code == OLD_OP else code * (code != GPU_WAIT)
             for code, e in zip(codes, events, strict=True)
@@ -239,7 +232,7 @@ class TraceBuilder:
             if not ends or self._flows is None:
                 continue
             rows = np.empty(len(ends), FLOW)
-            rows["name"] = [self.names[_hashable(e.name)] for e in ends]
+            rows["name"] = [self.names[hashable(e.name)] for e in ends]
             rows["thread"] = self._threads(ends)
             rows["category"] = [self._labels[str(e.cat or "")] for e in ends]
             rows["id"] = [self._flows.number(e.id) for e in ends]
@@ -300,6 +293,7 @@ class TraceBuilder:
             if isinstance(row, tuple) and is_stream(name)
         }
         told_by = ["thread", "category", "on_stream", "step"]
+        calls = np.array([is_python_call(str(name)) for name in self.names], dtype=bool)
         for rows in self._unsorted.slices():
             kinds, which = np.unique(rows[told_by], return_inverse=True)
             for i, (thread, category, on_stream, step) in enumerate(kinds.tolist()):
@@ -318,12 +312,14 @@ class TraceBuilder:
                     )
                     self.left_out[f"complete events {what}"] += len(selected)
                     continue
-                sorted_rows = np.empty(len(selected), self.tables[code].dtype)
-                for name in sorted_rows.dtype.names or ():
-                    sorted_rows[name] = selected[name]
-                if code == DEVICE and not on_stream:
-                    sorted_rows["stream"] = thread
-                self._append(self.tables[code], sorted_rows, near_zero=True)
+                is_python = calls[selected["name"]] & (code == OP)
+                for own, part in ((code, selected[~is_python]), (PYTHON, selected[is_python])):
+                    sorted_rows = np.empty(len(part), self.tables[own].dtype)
+                    for name in sorted_rows.dtype.names or ():
+                        sorted_rows[name] = part[name]
+                    if own == DEVICE and not on_stream:
+                        sorted_rows["stream"] = thread
+                    self._append(self.tables[own], sorted_rows, near_zero=True)
 
     def _row_name(self, thread: tuple[Any, Any], part: int) -> str:
         """Return the name of a thread's process (0) or of itself (1)."""
@@ -337,7 +333,7 @@ class TraceBuilder:
         try:
             rows["name"] = [names[e.name] for e in events]
         except TypeError:
-            rows["name"] = [names[_hashable(e.name)] for e in events]
+            rows["name"] = [names[hashable(e.name)] for e in events]
         rows["thread"] = self._threads(events)
         if code in (LAUNCH, DEVICE, UNKNOWN):
             args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
@@ -362,7 +358,7 @@ class TraceBuilder:
         try:
             return [threads[e.pid, e.tid] for e in events]
         except TypeError:
-            return [threads[_hashable(e.pid), _hashable(e.tid)] for e in events]
+            return [threads[hashable(e.pid), hashable(e.tid)] for e in events]
 
     def _add_memory(self, events: list[Event]) -> None:
         if not events:

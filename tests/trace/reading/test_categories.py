@@ -7,6 +7,7 @@ import pytest
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.reading.categories import DEVICE, OP, code_by_process
+from glassworld.trace.reading.reader import read_trace
 from tests.support.traces import GpuTrace, write
 
 
@@ -81,6 +82,24 @@ def test_events_without_category_are_sorted_by_their_process(tmp_path, device, n
     assert analysis.gpu.busy_ns == 10 * 40_000
     assert int(analysis.operators.calls.sum()) == 10
     assert any("Steps" in note for note in find_caveats(analysis))
+
+
+def test_calls_of_jaxs_python_tracer_are_python_functions(tmp_path):
+    events = [
+        named("process", 2, 0, "/host:CPU"),
+        uncategorized(2, 7, "$core.py:102 bind", 1000, 90),
+        uncategorized(2, 7, "$builtins len", 1010, 5),
+        uncategorized(2, 7, "PjitFunction(f)", 1020, 60),
+        uncategorized(2, 7, "$", 1090, 2),
+    ]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(events), encoding="utf-8")
+    trace = read_trace(path)
+    assert [trace.names[row["name"]] for row in trace.python.to_array()] == [
+        "$core.py:102 bind",
+        "$builtins len",
+    ]
+    assert [trace.names[row["name"]] for row in trace.ops.to_array()] == ["PjitFunction(f)", "$"]
 
 
 def test_old_autograd_export_is_read(tmp_path):
