@@ -1,4 +1,4 @@
-# make demo      set up, play the embedded world once with the profiler on, say where the results are
+# make demo      set up, drive in the embedded world once with the profiler on, say where the results are
 # make test      the quick tests, on all cores
 # make test-all  the slow tests too
 # make coverage  the quick tests with a line-by-line coverage report
@@ -17,8 +17,11 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[play,train,dev]"
 	touch $@
 
+# Twenty seconds on the road, which keep the car in its lane.
+DEMO := --actions examples/drive.txt --img_path glassworld/worlds/drive/pictures/drive-4.png
+
 demo: .venv/ready
-	$(BIN)/python inference.py --enable_profile --num_output_frames 60
+	$(BIN)/python inference.py --enable_profile $(DEMO)
 
 # The tests start many processes, which would all compile the package anew if this were set.
 export PYTHONDONTWRITEBYTECODE :=
