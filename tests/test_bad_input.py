@@ -267,7 +267,7 @@ def test_generate_checks_every_input_before_it_reads_weights(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--world", "labyrinth"], "Embedded worlds: drive, maze. Or name a folder .* hub"),
+        (["--world", "labyrinth"], "Embedded worlds: drive, maze, run. Or name a folder .* hub"),
         (["--world", "maze", "--variant", "doom"], "one of universal, gta_drive, templerun"),
         (["--world", "maze", "--variant", "gta_drive"], "says mode 'universal'"),
         (["--variant", "gta_drive"], "as world, such as Skywork/Matrix-Game-2.0"),

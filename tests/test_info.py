@@ -36,7 +36,7 @@ def test_info_prints_everything_a_bug_report_needs(
     for name in ("python", "torch", "SIMD", "threads", "GPUs", "play", "train", "dev"):
         assert f"\n  {name}: " in text
     assert f"  glassworld: {__version__}\n" in text
-    assert "worlds: drive, maze" in text
+    assert "worlds: drive, maze, run" in text
     measured = "threads 2, measured_at 2030-01-01T00:00:00+00:00, load_average 0.5"
     assert f"    cpu:float32:2: {measured}\n" in text
     assert "    cpu:float32: threads unknown" in text

@@ -43,7 +43,7 @@ class LoadOptions:
     world: str | Path | None = field(
         default=None,
         metadata=_flag(
-            "The name of an embedded world (maze, drive), the folder of a world, or a repository "
+            "The name of an embedded world (drive, maze, run), the folder of a world, or a repository "
             "of the Hugging Face hub (owner/name).",
             WORLD,
             metavar="WORLD",

@@ -60,8 +60,8 @@ def test_embedded_worlds_are_the_folders_of_the_package() -> None:
 
 
 def test_an_embedded_world_is_the_same_by_default_and_by_name() -> None:
-    assert located() == located(world="maze") == located(world=str(WORLDS / "maze"))
-    assert glassworld.load_world("maze", device="cpu").name == "maze"
+    assert located() == located(world="drive") == located(world=str(WORLDS / "drive"))
+    assert glassworld.load_world("drive", device="cpu").name == "drive"
 
 
 def test_an_unknown_name_lists_the_embedded_worlds_and_says_what_else_can_be_named() -> None:
@@ -71,7 +71,7 @@ def test_an_unknown_name_lists_the_embedded_worlds_and_says_what_else_can_be_nam
     assert "\n" not in message
     for part in (
         "'labyrinth'",
-        "Embedded worlds: drive, maze",
+        "Embedded worlds: drive, maze, run",
         "folder",
         "Skywork/Matrix-Game-2.0",
     ):
