@@ -43,8 +43,8 @@ class LoadOptions:
     world: str | Path | None = field(
         default=None,
         metadata=_flag(
-            "The name of an embedded world (drive, maze, run), the folder of a world, or a repository "
-            "of the Hugging Face hub (owner/name).",
+            "The name of an embedded world (drive, maze, run), the folder of a world, or a "
+            "repository of the Hugging Face hub (owner/name).",
             WORLD,
             metavar="WORLD",
         ),
