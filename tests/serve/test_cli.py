@@ -41,7 +41,7 @@ def test_missing_ray_names_the_extra(
         (["--cluster", "auto"], "--cluster: needs --state"),
         (["--worker-url", "http://h"], "must begin with ws://"),
         (["--worker-url", "ws://{name}"], "only {host}, {node} and {port}"),
-        (["--also", "maze"], "two worlds have the same name"),
+        (["--also", "drive"], "two worlds have the same name"),
         (["--world", "nowhere/at/all"], "nowhere/at/all"),
     ],
 )
