@@ -47,9 +47,9 @@ def _execute(cells: list[str]) -> list[Any]:
 def test_the_notebook_runs_and_shows_its_results() -> None:
     values = _execute(_cells())
     world, rollout, shapes, same = values[0], values[1], values[2], values[-1]
-    assert "universal: forward, back, left, right; mouse" in world._repr_html_()
+    assert "gta_drive: forward, back; mouse" in world._repr_html_()
     assert rollout.frames.shape == (45, 64, 96, 3)
-    assert shapes == [(9, 64, 96, 3), (12, 64, 96, 3), (12, 64, 96, 3)]
+    assert shapes == [(1, 64, 96, 3), (4, 64, 96, 3), (4, 64, 96, 3)]
     found = VIDEO.search(rollout._repr_html_())
     assert found is not None
     with av.open(BytesIO(base64.b64decode(found[1]))) as video:
