@@ -17,7 +17,7 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[play,train,dev]"
 	touch $@
 
-# Twenty seconds on the road, which keep the car in its lane.
+# Twenty seconds on the road.
 DEMO := --actions examples/drive.txt --img_path glassworld/worlds/drive/pictures/drive-4.png
 
 demo: .venv/ready

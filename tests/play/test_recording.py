@@ -83,7 +83,7 @@ def test_disk_that_is_full_keeps_the_earlier_frames(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["during", pytest.param("end", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("when", ["during", "end"])
 def test_full_disk_ends_the_recording_with_a_notice_and_play_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
