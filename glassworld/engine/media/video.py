@@ -17,6 +17,12 @@ from glassworld.files import naming_full_disk, replacing
 QUALITY = "17"
 """x264's constant rate factor: visually lossless, so that the video shows the model's faults."""
 
+REPRODUCIBLE = "mbtree=0"
+"""Parameters of x264. Its AVX-512 code for mbtree reads memory that nobody wrote.
+
+So the same frames made other bytes after other videos; `tests/batch` would show it.
+"""
+
 
 class VideoWriter:
     """An MP4 written as the frames come: `with VideoWriter(path, fps) as video: video.write(...)`.
@@ -58,7 +64,11 @@ class VideoWriter:
         self._stream = self._container.add_stream("libx264", rate=self._fps)
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
         self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": QUALITY, "preset": "veryfast"}
+        self._stream.options = {
+            "crf": QUALITY,
+            "preset": "veryfast",
+            "x264-params": REPRODUCIBLE,
+        }
         if self._threads is not None:
             self._stream.codec_context.thread_count = self._threads
 
