@@ -18,9 +18,9 @@ QUALITY = "17"
 """x264's constant rate factor: visually lossless, so that the video shows the model's faults."""
 
 REPRODUCIBLE = "mbtree=0"
-"""Parameters of x264. With AVX-512, its mbtree made other bytes of the same frames at times.
+"""Parameters of x264. With AVX-512, its mbtree made other bytes of equal frames at times.
 
-It depended on the videos before; held to AVX2 it did not happen. `tests/batch/test_batch_bytes.py` notices.
+It depended on the videos before; held to AVX2 it did not happen. `test_batch_bytes.py` notices.
 """
 
 

@@ -249,7 +249,7 @@ class TraceBuilder:
         rows["start"] = to_nanoseconds([e.ts for e in ends], type(ends[0]))
         rows["id"] = to_identifiers([e.id for e in ends])
         rows["is_backward"] = [e.ph == "f" for e in ends]
-        self.gradient_ends.append(rows)
+        self.gradient_ends.append(rows[rows["id"] >= 0])
 
     def _append(
         self, table: EventTable, rows: npt.NDArray[np.void], near_zero: bool = False

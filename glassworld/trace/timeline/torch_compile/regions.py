@@ -160,8 +160,8 @@ def find_regions(trace: Trace) -> RegionRuns:
     names = [trace.names[name] for name in rows["name"]]
     numbers: dict[Region, int] = {}
     of = [
-        numbers.setdefault(Region(name, graphs.get(run, ""), *both), len(numbers))
-        for run, name, *both in zip(at.tolist(), names, paths, forward_paths, strict=True)
+        numbers.setdefault(Region(name, graphs.get(run, ""), path, forward), len(numbers))
+        for run, name, path, forward in zip(at.tolist(), names, paths, forward_paths, strict=True)
     ]
     return RegionRuns(rows, nest_intervals(rows), np.array(of, dtype=np.int32), list(numbers))
 
@@ -189,14 +189,20 @@ def _graphs(trace: Trace, ranges: Rows, run_of: Ints) -> dict[int, str]:
 
 
 def _forward_passes(trace: Trace, runs: Rows) -> Rows:
-    """Return where the forward pass of each run began, by the trace's links; thread -1: nowhere."""
+    """Return where the forward pass of each run began, by the trace's links; thread -1: unknown.
+
+    A link that begins twice, as in the traces of two processes in one file, tells nothing.
+    """
     forward = np.zeros(len(runs), RANGE)
     forward["thread"] = -1
     ends = trace.gradient_ends.to_array() if len(runs) else np.empty(0, GRADIENT_END)
     at = np.isin(ends["start"], runs["start"]) & ends["is_backward"]
     link_of = {(end["thread"], end["start"]): end["id"] for end in ends[at]}
-    linked = ~ends["is_backward"] & np.isin(ends["id"], ends["id"][at])
-    begin_of = {end["id"]: (end["thread"], end["start"]) for end in ends[linked]}
+    begins = ends[~ends["is_backward"] & np.isin(ends["id"], ends["id"][at])]
+    _, first, count = np.unique(begins["id"], return_index=True, return_counts=True)
+    begin_of = {
+        begin["id"]: (begin["thread"], begin["start"]) for begin in begins[first[count == 1]]
+    }
     for i, run in enumerate(runs):
         link = link_of.get((run["thread"], run["start"]))
         if link in begin_of:

@@ -151,8 +151,20 @@ def test_backward_region_has_the_tags_of_its_forward_pass(tmp_path):
     assert "gradient of" in invoke("compiled", path).output
 
 
-def test_backward_region_whose_forward_pass_is_not_in_the_trace_has_no_tag(tmp_path):
-    events = [event for event in trained_run() if event["ph"] != "s"]
+def without_ids(events):
+    return [{key: value for key, value in e.items() if key != "id"} for e in events]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda events: [event for event in events if event["ph"] != "s"],
+        lambda events: [*events, *(event for event in events if event["ph"] == "s")],
+        without_ids,
+    ],
+)
+def test_backward_region_whose_forward_pass_is_not_told_has_no_tag(tmp_path, change):
+    events = change(trained_run())
     analysis = analyze(write(tmp_path / "t.json", events, config=None))
     (row,) = (r for r in compiled_regions(analysis) if "Backward" in r.region)
     assert (row.path, row.forward_path, row.runs) == ((), (), 2)
