@@ -246,6 +246,8 @@ def evaluate_command(
 
     with open_source(source) as opened:
         check_comparable(world.spec, opened)
+        frames = world.spec.frames_per_block
+        opened.format = replace(opened.format, frames_per_block=frames)
         for path in filter(None, (json, strip, video, minute_strip, minute_video)):
             writable_file(path)
         scores = _score(world, source, opened, config, json, keep)

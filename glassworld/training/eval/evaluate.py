@@ -34,7 +34,12 @@ from glassworld.training.eval.sessions import (
     simulate,
 )
 from glassworld.training.sources.run import RunSource
-from glassworld.training.sources.source import ActionPair, Frame, Source
+from glassworld.training.sources.source import (
+    LATENT_FRAMES_PER_SECOND,
+    ActionPair,
+    Frame,
+    Source,
+)
 
 SAME_VIEW_DB = 35.0
 """Images with a PSNR above this show one view: the player stood still, or faced a wall."""
@@ -67,21 +72,25 @@ class BlockScores(TypedDict):
 
 
 def check_comparable(spec: WorldSpec, source: Source) -> None:
-    """Raise `InputError` unless a world has the frame size, the mode and the blocks of a source."""
+    """Raise `InputError` unless a world has the frame size and the mode of a source.
+
+    Its blocks may have another length than the source's, as long as they fill a second.
+    """
     format = source.format
     for own, expected in (
         (f"{spec.width}x{spec.height} pixels", f"{format.width}x{format.height} pixels"),
         (f"mode {spec.mode}", f"mode {format.mode}"),
-        (
-            f"{spec.frames_per_block} latent frames per block",
-            f"{format.frames_per_block} latent frames per block",
-        ),
     ):
         if own != expected:
             raise InputError(
                 f"eval compares with a source of {expected}; this world has {own}; "
                 "name its own source with --source"
             )
+    if LATENT_FRAMES_PER_SECOND % spec.frames_per_block:
+        raise InputError(
+            f"eval scores whole seconds, which are {LATENT_FRAMES_PER_SECOND} latent frames; "
+            f"this world has {spec.frames_per_block} in a block; use a world with 1 or 3"
+        )
 
 
 def score_blocks(world: World, source: Source, config: EvalConfig) -> BlockScores:

@@ -22,7 +22,7 @@ from glassworld.training.eval.evaluate import (
     score_actions,
     score_blocks,
 )
-from glassworld.training.eval.sessions import EvalConfig
+from glassworld.training.eval.sessions import EvalConfig, blocks_in
 from glassworld.training.sources.maze import OPPOSITE, STILL, VizdoomMaze
 from glassworld.training.sources.source import Frame
 
@@ -78,8 +78,8 @@ def test_check_comparable_refuses_other_frame_sizes_modes_and_blocks(
         check_comparable(replace(spec, height=352, width=640), simulator)
     with pytest.raises(InputError, match="mode universal; this world has mode gta_drive"):
         check_comparable(replace(spec, mode="gta_drive"), simulator)
-    with pytest.raises(InputError, match="3 latent frames per block; this world has 1"):
-        check_comparable(replace(spec, frames_per_block=1), simulator)
+    with pytest.raises(InputError, match="3 latent frames; this world has 2 in a block"):
+        check_comparable(replace(spec, frames_per_block=2), simulator)
 
 
 def test_score_blocks_of_the_simulator_is_perfect(
@@ -121,7 +121,7 @@ def test_measure_drift_of_the_simulator_is_zero(
     simulator: VizdoomMaze, worlds: tuple[World, World]
 ) -> None:
     simulator.reset(CONFIG.seed + DRIFT_SEED_OFFSET)
-    still = [simulator.step(STILL) for _ in range(CONFIG.drift_seconds)]
+    still = [simulator.step(STILL) for _ in range(blocks_in(simulator, CONFIG.drift_seconds))]
     scores = measure_drift(worlds[0], simulator, CONFIG, np.concatenate(still))
     for row in scores.values():
         for end in ("first", "last"):
