@@ -1,20 +1,53 @@
-"""Progress of a run in the terminal, and Ctrl-C to end it."""
+"""Progress of long work, in a terminal and elsewhere, and Ctrl-C to end a run."""
 
 from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 if TYPE_CHECKING:
     from glassworld.engine.rollout import BlockReport
 
+Item = TypeVar("Item")
+REPORT_EVERY_SECONDS = 60.0
+"""Between the lines about long work that are printed where the output is no terminal."""
 PLAIN_LINES = 10
 """Lines printed instead of a bar where the output is no terminal (a file, a pipe)."""
+
+
+def show_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
+    """Yield the items and show how far the work on them is.
+
+    In a terminal it draws a bar. Elsewhere it prints a line a minute, and one at the end.
+
+    Parameters
+    ----------
+    items
+        What is worked on.
+    label
+        Says what is done.
+    total
+        Number of items.
+    """
+    console = Console()
+    if console.is_terminal:
+        yield from track(items, label, total, console=console)
+        return
+    began = printed = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if done and now - printed >= REPORT_EVERY_SECONDS:
+            left = (now - began) / done * (total - done)
+            console.print(f"{label}: {done}/{total}, {left:.0f} s left", highlight=False)
+            printed = now
+        yield item
+    console.print(f"{label}: done in {time.monotonic() - began:.0f} s", highlight=False)
 
 
 class BlockProgress:

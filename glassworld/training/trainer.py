@@ -23,12 +23,11 @@ from torch import Tensor, nn
 
 from glassworld.errors import CheckpointError
 from glassworld.files import write_file
+from glassworld.progress import REPORT_EVERY_SECONDS
 from glassworld.training.muon import Muon, has_fast_bfloat16
 from glassworld.training.weights.lora import is_lora_factor
 
 SAVE_EVERY_SECONDS = 45.0
-REPORT_EVERY_SECONDS = 60.0
-"""Between the lines that are printed where the output is no terminal."""
 EMA_WARMUP_STEPS = 10
 MAX_GRADIENT_NORM = 1.0
 _DAMAGE = (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError)

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from glassworld.errors import InputError
 from glassworld.files import replacing
+from glassworld.progress import show_progress
 from glassworld.specs import TIME_FACTOR
 from glassworld.training.sources.registry import file_stem, open_source
 from glassworld.training.sources.source import Frame, Source
@@ -112,7 +112,8 @@ def collect_shards(
     waves = [missing[start : start + workers] for start in range(0, len(missing), workers)]
     started = time.monotonic()
     with _mapper(workers) as run:
-        for wave in track(waves, description=f"collecting episodes, seed {config.seed}"):
+        label = f"collecting episodes, seed {config.seed}"
+        for wave in show_progress(waves, label, len(waves)):
             if seconds is not None and complete and time.monotonic() - started >= seconds:
                 break
             complete.update(run(partial(_write_shard, config), wave))

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from glassworld.engine.actions.track import ActionTrack
 from glassworld.errors import InputError
 from glassworld.files import write_file
+from glassworld.progress import show_progress
 from glassworld.training.data.collect import (
     CollectionConfig,
     Episodes,
@@ -99,7 +99,7 @@ def _write_shards(
     """Write the shards of these episodes, in time if there is a limit."""
     started = time.monotonic()
     episodes = _read_episodes(missing, format, config.frames)
-    read = track(episodes, "reading recordings", total=len(missing))
+    read = show_progress(episodes, "reading recordings", len(missing))
     for shard, group in groupby(read, lambda pair: pair[0]):
         late = seconds is not None and time.monotonic() - started >= seconds
         if late and _has_shard(config.folder):

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glassworld.models.vae.encoder import VAEEncoder
+from glassworld.progress import show_progress
 from glassworld.specs import TIME_FACTOR
 from glassworld.training.data.collect import is_complete, load_shard
 from glassworld.training.data.dataset import to_pixels
@@ -105,7 +105,7 @@ def encode_episodes(
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = [path for path in sorted(source.glob("shard-*.safetensors")) if is_complete(path)]
-    for shard in track(shards, description="encoding episodes"):
+    for shard in show_progress(shards, "encoding episodes", len(shards)):
         if not is_complete(folder / shard.name, TENSOR_NAMES):
             encode_shard(encoder, shard, folder / shard.name)
     files = [load_file(folder / shard.name) for shard in shards]

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from glassworld.engine.world import World
+from glassworld.progress import show_progress
 from glassworld.specs import TIME_FACTOR
 from glassworld.training.eval.driving import (
     SteeringRegressor,
@@ -72,7 +72,8 @@ def measure_drift(
     scores = {}
     for name in ("playing", "standing"):
         clips: dict[str, list[Frame]] = defaultdict(list)
-        for index in track(range(config.drift_starts), description=f"one minute, {name}"):
+        sessions = range(config.drift_starts)
+        for index in show_progress(sessions, f"one minute, {name}", len(sessions)):
             truth, generated = _long_session(world, source, config, name, index, driver)
             if on_session is not None:
                 on_session(name, truth, generated)

@@ -11,10 +11,10 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 
 from glassworld.engine.world import World
 from glassworld.errors import InputError
+from glassworld.progress import show_progress
 from glassworld.specs import WorldSpec
 from glassworld.training.data.dataset import to_pixels
 from glassworld.training.eval.drift import OnSession, measure_drift
@@ -96,7 +96,7 @@ def check_comparable(spec: WorldSpec, source: Source) -> None:
 def score_blocks(world: World, source: Source, config: EvalConfig) -> BlockScores:
     """Score the model second by second, beside two baselines (see `BlockScores`)."""
     rows: dict[str, list[list[float]]] = defaultdict(list)
-    for index in track(range(config.starts), description="scoring seconds"):
+    for index in show_progress(range(config.starts), "scoring seconds", config.starts):
         rng = np.random.default_rng((config.seed, index))
         actions, truth = play_script(source, config.seed + index, rng, config.seconds)
         start_image = truth[0]
@@ -146,7 +146,7 @@ def score_actions(world: World, source: Source, config: EvalConfig) -> dict[str,
     """
     right: dict[str, list[bool]] = {name: [] for name in source.action_pairs}
     turns: list[tuple[float, float]] = []
-    for index in track(range(config.starts), description="telling actions apart"):
+    for index in show_progress(range(config.starts), "telling actions apart", config.starts):
         seed = config.seed + ACTION_SEED_OFFSET + index
         for name, pair in source.action_pairs.items():
             answers, truths = _answer_pair(world, source, seed, pair)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.world import World
+from glassworld.progress import show_progress
 from glassworld.training.eval.metrics import share_interval
 from glassworld.training.eval.sessions import EvalConfig
 from glassworld.training.sources.run import Outcome, RunSource, key_outcomes, shows_key
@@ -35,7 +35,7 @@ def score_keys(world: World, source: RunSource, config: EvalConfig) -> dict[str,
     """
     right: dict[str, list[bool]] = {key: [] for key in KEYS}
     space = source.format.space
-    for index in track(range(config.starts), description="trying keys"):
+    for index in show_progress(range(config.starts), "trying keys", config.starts):
         rng = np.random.default_rng((config.seed, 2, index))
         start_image = source.reset(config.seed + KEY_SEED_OFFSET + index)
         session = world.start(Image.fromarray(start_image))
