@@ -13,7 +13,17 @@ from glassworld.trace.report.html.data import page_data
 from glassworld.trace.timeline.analysis import Analysis
 
 _FOLDER = Path(__file__).parent
-_SCRIPTS = ("base.js", "icicle.js", "charts.js", "sections.js", "page.js")
+_SCRIPTS = (
+    "base.js",
+    "icicle.js",
+    "charts.js",
+    "findings.js",
+    "run_sections.js",
+    "operator_sections.js",
+    "roofline_sections.js",
+    "timeline_sections.js",
+    "page.js",
+)
 """The parts of the page's one script, in the order in which they are joined."""
 
 _TEMPLATE = """<!doctype html>
