@@ -62,12 +62,12 @@ def slow_first_launches(analysis: Analysis) -> Iterable[Evidence]:
         return
     names, most = analysis.trace.names, int(np.argmax(lost))
     ms = float(lost.sum()) / 1e6
-    once = "first launch of one kernel holds"
+    once = "a first launch of a kernel that delays"
     if len(kernels) > 1:
-        once = f"first launches of {len(kernels)} kernels hold"
+        once = f"first launches of {len(kernels)} kernels that delay"
     yield Evidence(
         WHOLE_RUN,
-        f"the {once} the GPU up for {ms:,.1f} ms, {lost[most] / 1e6:,.1f} of them in "
+        f"has {once} the GPU by {ms:,.1f} ms, {lost[most] / 1e6:,.1f} ms of them in "
         f"{names[kernels['first_call'][most]]} for {names[kernels['name'][most]][:60]}",
         ms * 1e6 / analysis.duration_ns,
         ms,
@@ -105,11 +105,12 @@ def one_off_kernels(analysis: Analysis) -> Iterable[Evidence]:
     names = [analysis.trace.names[name] for name in runs["name"].tolist()]
     most = min(range(len(names)), key=lambda i: (-int(more[i]), names[i]))
     ms = float(more.sum()) / 1e6
-    kinds = ((alone, "that no later step runs"), (slow, "far slower than later"))
+    kinds = ((alone, "that no later step runs"), (slow, "far slower than in later steps"))
     counts = " and ".join(f"{int(of.sum())} kernels {what}" for of, what in kinds if of.any())
     yield Evidence(
         name,
-        f"has {counts}: {ms:,.1f} ms in all, {more[most] / 1e6:,.1f} of them in {names[most][:60]}",
+        f"has {counts}: {ms:,.1f} ms in total, {more[most] / 1e6:,.1f} ms of them in "
+        f"{names[most][:60]}",
         ms * 1e6 / max(1, gpu.busy_ns),
         ms,
     )

@@ -68,8 +68,8 @@ def gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
             inside = f" in {gap.tag}" if tag == WHOLE_RUN and gap.tag else ""
             yield Evidence(
                 tag,
-                f"the GPU idled {gap.ms:.1f} ms at {gap.start_ms / 1e3:.2f} s{inside}, before "
-                f"{gap.next_op[:60]}; the CPU was in {gap.culprit or 'nothing recorded'}",
+                f"left the GPU idle for {gap.ms:.1f} ms at {gap.start_ms / 1e3:.2f} s{inside}, "
+                f"before {gap.next_op[:60]}; the CPU was in {gap.culprit or 'nothing recorded'}",
                 gap.ms / scale,
                 gap.ms,
                 LAUNCH_ONCE if launches(gap.culprit) else "",
@@ -95,7 +95,7 @@ def host_work(analysis: Analysis) -> Iterable[Evidence]:
             yield Evidence(
                 culprit,
                 f"runs on the CPU in {work.gaps} gaps in which the GPU idles, {work.ms:.0f} "
-                f"ms in all, within {work.tag or 'no tag'}",
+                f"ms in total, in {work.tag or 'no tag'}",
                 work.ms * 1e6 / analysis.duration_ns,
                 work.ms,
             )
@@ -111,9 +111,9 @@ def host_work(analysis: Analysis) -> Iterable[Evidence]:
     change="compile (torch.compile), capture graphs, or give each launch more work: a larger batch",
     compiled_change=(
         "capture graphs, give each launch more work (a larger batch), and look for graph breaks "
-        "(TORCH_LOGS=graph_breaks): much is launched from outside the generated code"
+        "(TORCH_LOGS=graph_breaks): many launches come from outside the generated code"
     ),
-    engine_change="--accelerate kernels,graphs, more sessions in a batch",
+    engine_change="use --accelerate kernels,graphs, or more sessions in a batch",
 )
 def late_launches(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the idle time of a GPU that the CPU launches too slowly for."""
@@ -125,7 +125,7 @@ def late_launches(analysis: Analysis) -> Iterable[Evidence]:
         idle = sum(row.gpu_idle_ms for row in analysis.patterns if tag == row.name)
         yield Evidence(
             tag,
-            f"the GPU idles {limit.idle_share:.0%} of the time and operations start "
+            f"leaves the GPU idle {limit.idle_share:.0%} of the time, and operations start "
             f"{(limit.delay_ms or 0.0) * 1e3:.0f} us after their launch: the CPU cannot launch "
             "fast enough",
             idle_ms * 1e6 / analysis.duration_ns,
@@ -153,8 +153,8 @@ def device_waits(analysis: Analysis) -> Iterable[Evidence]:
         gain = min(limit.sync_ms, limit.idle_ms - analysis.idle.host_ms)
         yield Evidence(
             limit.sync_call,
-            f"the CPU waits {limit.sync_ms:.0f} ms in synchronizing calls while the GPU idles "
-            f"{limit.idle_share:.0%} of the time",
+            f"makes the CPU wait the longest: all synchronizing calls take {limit.sync_ms:.0f} ms, "
+            f"and the GPU idles {limit.idle_share:.0%} of the time",
             gain * 1e6 / analysis.duration_ns,
             gain,
         )
@@ -217,7 +217,7 @@ def pageable_copies(analysis: Analysis) -> Iterable[Evidence]:
     if analysis.gpu and copies and analysis.coverage.gpu_ops >= LEAST_OPERATIONS:
         yield Evidence(
             copies[0].name,
-            f"copies between the GPU and memory that is not pinned take {ms:.1f} ms",
+            f"copies memory that is not pinned; all such copies take {ms:.1f} ms",
             ms * 1e6 / max(analysis.gpu.busy_ns, 1),
             ms / 2,
         )
@@ -231,8 +231,8 @@ def pageable_copies(analysis: Analysis) -> Iterable[Evidence]:
     threshold=0.15,
     unit="of the operators",
     change=(
-        "another attention backend: scaled_dot_product_attention with flash, memory-efficient or "
-        "cuDNN kernels"
+        "use another attention backend: scaled_dot_product_attention with flash, memory-efficient "
+        "or cuDNN kernels"
     ),
 )
 def unfused_attention(analysis: Analysis) -> Iterable[Evidence]:
@@ -243,7 +243,7 @@ def unfused_attention(analysis: Analysis) -> Iterable[Evidence]:
         share = longest / whole
         yield Evidence(
             "aten::softmax",
-            f"takes {share:.0%} of the operators' time: attention runs unfused and writes its "
+            f"takes {share:.0%} of the operators' time: attention is not fused and writes its "
             "weights to memory",
             share,
             longest / 1e6,
@@ -255,8 +255,8 @@ def unfused_attention(analysis: Analysis) -> Iterable[Evidence]:
     fires_when="a device's memory is allocated to this share at the peak",
     threshold=0.90,
     unit="of the memory",
-    change="a smaller batch or a lower resolution; in training, gradient checkpointing",
-    engine_change="fewer --num_output_frames, a smaller local_attn_size",
+    change="use a smaller batch or a lower resolution; in training, gradient checkpointing",
+    engine_change="use a smaller --num-output-frames or local_attn_size",
 )
 def full_memory(analysis: Analysis) -> Iterable[Evidence]:
     """Yield every device's peak of allocated memory."""
@@ -268,7 +268,7 @@ def full_memory(analysis: Analysis) -> Iterable[Evidence]:
         if device >= 0 and isinstance(size, int | float) and size > 0:
             yield Evidence(
                 f"device {device}",
-                f"holds {peak / 2**30:.1f} GiB of {size / 2**30:.1f} at its peak",
+                f"holds {peak / 2**30:.1f} GiB of {size / 2**30:.1f} GiB at its peak",
                 peak / size,
                 None,
             )
@@ -283,14 +283,14 @@ def full_memory(analysis: Analysis) -> Iterable[Evidence]:
     threshold=8.0,
     unit="times the roofline",
     change=(
-        "small operators and copies between them: torch.compile, another attention backend, more "
-        "work per call"
+        "avoid small operators and copies between them: use torch.compile, another attention "
+        "backend, or more work per call"
     ),
     compiled_change=(
-        "small operators and copies between them: another attention backend, more work per call, "
-        "fewer graph breaks (TORCH_LOGS=graph_breaks)"
+        "avoid small operators and copies between them: use another attention backend, more work "
+        "per call, or fewer graph breaks (TORCH_LOGS=graph_breaks)"
     ),
-    engine_change="on a GPU --accelerate kernels, else --vae_compile_mode force for the decoder",
+    engine_change="on a GPU use --accelerate kernels, else --vae-compile-mode force (decoder)",
 )
 def far_from_roofline(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the large tags' distance from the roofline."""
@@ -299,7 +299,7 @@ def far_from_roofline(analysis: Analysis) -> Iterable[Evidence]:
             yield Evidence(
                 point.tag,
                 f"reaches {point.gflops:,.0f} of the {point.roof_gflops:,.0f} GFLOP/s that its "
-                f"{point.bound} allows, in {point.ms:,.0f} ms",
+                f"{point.bound} allows, and takes {point.ms:,.0f} ms",
                 1 / point.roof_share,
                 point.ms * (1 - point.roof_share),
             )

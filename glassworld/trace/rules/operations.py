@@ -33,8 +33,8 @@ _ELEMENTWISE_OPERATOR = re.compile(
     threshold=0.10,
     unit="of GPU busy time",
     change=(
-        "look at what this one call waits for or works on: another rank, an unusual shape, a clock "
-        "that fell; a collective waits for its slowest rank"
+        "look at what this call waits for or works on: another rank, an unusual shape, a lower "
+        "clock rate; a collective waits for its slowest rank"
     ),
 )
 def long_operations(analysis: Analysis) -> Iterable[Evidence]:
@@ -51,11 +51,11 @@ def long_operations(analysis: Analysis) -> Iterable[Evidence]:
             usual, times = (totals[op.name].ms - op.ms) / others, TIMES_OTHERS
         if op.ms > times * usual:
             several = others >= LEAST_OTHERS
-            compared = "the others of its name take" if several else "the median operation takes"
+            compared = "others of its name take" if several else "the median operation takes"
             yield Evidence(
                 op.name,
                 f"takes {op.ms:,.1f} ms at {op.start_ms / 1e3:.2f} s in {op.tag or WHOLE_RUN}, "
-                f"where {compared} {usual:,.3g}",
+                f"where {compared} {usual:,.3g} ms",
                 op.ms * 1e6 / max(1, gpu.busy_ns),
                 op.ms - usual,
             )

@@ -80,8 +80,8 @@ def stalls(analysis: Analysis) -> Iterable[Evidence]:
     for i in stalled[tree.dims["block"][stalled] != 0].tolist():
         yield Evidence(
             analysis.tree.instance_name(i),
-            f"at {_at(analysis, i)} has {own.excess[i] + own.median[i]:.1f} ms of self time where "
-            f"its kind has {own.median[i]:.1f}: one stall, not a slow network",
+            f"took {own.excess[i] + own.median[i]:.1f} ms of self time at {_at(analysis, i)}; "
+            f"usually it takes {own.median[i]:.1f} ms, so this is a single stall",
             float(own.excess[i]) / scale,
             float(own.excess[i]),
         )
@@ -115,8 +115,8 @@ def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
         for i in np.flatnonzero(pauses - usual > max(least, OUTLIER_DEVIATIONS * deviation, usual)):
             yield Evidence(
                 analysis.tree.instance_name(int(inside[next_to[i]])),
-                f"began {pauses[i]:.1f} ms after the last one of its kind ended; usually it waits "
-                f"{usual:.1f}",
+                f"started {pauses[i]:.1f} ms after the previous one had ended; usually it starts "
+                f"{usual:.1f} ms after it",
                 float(pauses[i] - usual) / scale,
                 float(pauses[i] - usual),
                 "look at what runs between the two: a callback, writing files, a lock",
@@ -132,8 +132,8 @@ def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
     threshold=0.20,
     unit=OF_A_BLOCK,
     change=(
-        "everything was slow for a while: look for another process, a lower clock, memory that "
-        "ran short"
+        "everything was slow for a while: look for another process, a lower clock rate, or a lack "
+        "of memory"
     ),
 )
 def slow_instances(analysis: Analysis) -> Iterable[Evidence]:
@@ -148,8 +148,8 @@ def slow_instances(analysis: Analysis) -> Iterable[Evidence]:
         i = _part_of_block(analysis, instance, whole)
         yield Evidence(
             analysis.tree.instance_name(i),
-            f"at {_at(analysis, i)} took {whole.excess[i] + whole.median[i]:.1f} ms where its kind "
-            f"takes {whole.median[i]:.1f}, in several of its parts",
+            f"took {whole.excess[i] + whole.median[i]:.1f} ms at {_at(analysis, i)}; usually it "
+            f"takes {whole.median[i]:.1f} ms. Several of its parts were slow",
             float(whole.excess[i]) / scale,
             float(whole.excess[i]),
         )
@@ -183,8 +183,8 @@ def slow_start(analysis: Analysis) -> Iterable[Evidence]:
     for i in stalled[tree.dims["block"][stalled] == 0].tolist():
         yield Evidence(
             analysis.tree.instance_name(i),
-            f"has {own.excess[i] + own.median[i]:.1f} ms of self time in the first block where it "
-            f"has {own.median[i]:.1f} later",
+            f"has {own.excess[i] + own.median[i]:.1f} ms of self time in the first block, and "
+            f"{own.median[i]:.1f} ms in later ones",
             float(own.excess[i]) / scale,
             float(own.excess[i]),
         )

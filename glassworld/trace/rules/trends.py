@@ -15,9 +15,10 @@ from glassworld.trace.timeline.stats import median_of_others
 
 SLOWER = 0.9  # the quantile that stands for the slower instances
 LEAST_STEPS, LEAST_LAYERS, LEAST_BLOCKS = 3, 3, 3
-_DENOISING = "most of it is denoising: fewer denoising steps, a smaller local_attn_size"
+_DENOISING = "most of it is denoising: use fewer denoising steps or a smaller local_attn_size"
 _DECODING = (
-    "most of it is decoding: on a GPU --accelerate kernels,graphs, else --vae_compile_mode force"
+    "most of it is decoding: on a GPU use --accelerate kernels,graphs, else "
+    "--vae-compile-mode force"
 )
 
 
@@ -27,7 +28,7 @@ _DECODING = (
     threshold=1.3,
     unit="times the others'",
     change=(
-        "all steps run the same network: compare the operators of this step with another's "
+        "all steps run the same model: compare the operators of this step with another's "
         "(`glassworld trace ops`)"
     ),
 )
@@ -45,7 +46,7 @@ def slow_steps(analysis: Analysis) -> Iterable[Evidence]:
             continue
         yield Evidence(
             f"Denoising_Step_{step.step}_t{step.timestep}",
-            f"takes {step.min_ms:.1f} ms at best where the other steps take {others:.1f}",
+            f"takes {step.min_ms:.1f} ms at best, the other steps {others:.1f} ms",
             step.min_ms / others if others else 0.0,
             (step.min_ms - others) * step.count,
         )
@@ -79,7 +80,7 @@ def slow_layers(analysis: Analysis) -> Iterable[Evidence]:
     for i, number in enumerate(layers.tolist()):
         yield Evidence(
             tags.LAYER.format(layer=number),
-            f"takes {mine[i]:.2f} ms at best where the same parts take {usual[i]:.2f} in others",
+            f"takes {mine[i]:.2f} ms at best; the same parts of others take {usual[i]:.2f} ms",
             mine[i] / usual[i] if usual[i] else 0.0,
             (mine[i] - usual[i]) * count,
         )
@@ -108,10 +109,10 @@ def _fastest_parts(analysis: Analysis, instances: Ints, row: Ints) -> tuple[Ints
 
 @rule(
     name="drift",
-    fires_when="the steps of each block take this much longer than those of the last one, steadily",
+    fires_when="the steps of each block steadily take this much longer than the previous block's",
     threshold=0.02,
     unit="per block",
-    change="a smaller local_attn_size bounds what attention sees",
+    change="use a smaller local_attn_size: it limits how much attention sees",
 )
 def growing_blocks(analysis: Analysis) -> Iterable[Evidence]:
     """Yield how much longer the steps of each block take than those of the last one."""
@@ -121,7 +122,7 @@ def growing_blocks(analysis: Analysis) -> Iterable[Evidence]:
         per_block = slope * float(np.median([block.steps_ms for block in run]))
         yield Evidence(
             tags.BLOCK,
-            f"the steps of each block take {slope:.1%} longer than those of the last one",
+            f"has steps that take {slope:.1%} longer than the previous block's",
             slope,
             per_block * len(run) * (len(run) - 1) / 2,
         )
@@ -131,7 +132,7 @@ def growing_blocks(analysis: Analysis) -> Iterable[Evidence]:
     name="real-time",
     fires_when="a block takes this many times as long as its frames last when played",
     threshold=1.0,
-    unit="times its frames",
+    unit="times its playback time",
     change=_DENOISING,
 )
 def behind_real_time(analysis: Analysis) -> Iterable[Evidence]:
@@ -142,8 +143,8 @@ def behind_real_time(analysis: Analysis) -> Iterable[Evidence]:
     denoising = sum(block.steps_ms for block in later) > sum(block.decode_ms for block in later)
     yield Evidence(
         tags.BLOCK,
-        f"takes {pace.block_ms:.0f} ms in the median; played at {pace.rate:g} frames per second "
-        f"it may take {pace.playing_ms:.0f}",
+        f"takes {pace.block_ms:.0f} ms (median), but its frames play in {pace.playing_ms:.0f} ms "
+        f"at {pace.rate:g} frames per second",
         pace.block_ms / pace.playing_ms,
         (pace.block_ms - pace.playing_ms) * len(later),
         f"{_DENOISING if denoising else _DECODING}; or a lower resolution",

@@ -55,7 +55,7 @@ def test_flags_of_the_engine_are_named_only_for_its_own_runs(tmp_path, tag, ours
     changes = {finding.rule: finding.change for finding in advise(analyze(path))}
     assert "torch.compile" in changes["launch-bound"]
     assert ("--accelerate kernels,graphs" in changes["launch-bound"]) == ours
-    assert ("--num_output_frames" in changes["memory-full"]) == ours
+    assert ("--num-output-frames" in changes["memory-full"]) == ours
     assert ("--" in "".join(changes.values())) == ours
 
 
