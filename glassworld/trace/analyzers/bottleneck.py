@@ -93,13 +93,13 @@ def find_bottleneck(analysis: Analysis) -> Bottleneck | None:
     kind = _kind(facts)
     culprit = analysis.idle.main_culprit
     sentence = {
-        "gpu": f"GPU-bound: the GPU idles {share(facts.idle)} of the time and work queues for it",
+        "gpu": f"GPU-bound: the GPU idles {share(facts.idle)} of the time, and work queues for it",
         "host": f"Host-bound: the GPU idles {share(facts.idle)} of the time, most of it while the "
         + (f"CPU is in {culprit}" if culprit else "CPU does work of its own"),
-        "sync": f"Sync-bound: the GPU idles {share(facts.idle)} of the time and the CPU waits "
+        "sync": f"Sync-bound: the GPU idles {share(facts.idle)} of the time, and the CPU waits "
         f"{sync_ms:,.0f} ms in {call}",
-        "launch": f"Launch-bound: the GPU idles {share(facts.idle)} of the time, and what is "
-        f"launched starts within {1e3 * (delay_ms or 0.0):.0f} us: the CPU cannot launch fast "
+        "launch": f"Launch-bound: the GPU idles {share(facts.idle)} of the time, and operations "
+        f"start {1e3 * (delay_ms or 0.0):.0f} us after their launch: the CPU cannot launch fast "
         "enough",
         "mixed": "Neither launch-bound nor sync-bound: the GPU idles "
         f"{share(facts.idle)} of the time",

@@ -37,8 +37,8 @@ def _flight(analysis: Analysis) -> list[str]:
     if late is None:
         return []
     host = (
-        "a flight recording has the host's times alone, without operators and kernels: on a GPU, a "
-        "tag lasts as long as launching its work"
+        "a flight recording has CPU times only, without operators and kernels: on a GPU, a tag "
+        "lasts as long as launching its work"
     )
     try:
         about = (
@@ -61,13 +61,13 @@ def _large(analysis: Analysis) -> list[str]:
         return []
     whole = len(analysis.tree) + analysis.dropped_instances
     caveats = [
-        f"sums are of all {whole:,} tags; blocks, steps and single instances are those of the most "
-        f"unusual parts of the trace, {len(analysis.tree):,} tags"
+        f"sums are of all {whole:,} instances of tags; blocks, steps and single instances are from "
+        f"the most unusual parts of the trace, with {len(analysis.tree):,} instances"
     ]
     if analysis.dropped_path_instances:
         caveats.append(
-            "too many paths of names to sum up each: "
-            f"{analysis.dropped_path_instances:,} instances are in the sums by pattern only"
+            "the trace has too many paths of tags to sum up each: "
+            f"{analysis.dropped_path_instances:,} instances count only in the sums by pattern"
         )
     return caveats
 
@@ -76,7 +76,9 @@ def _tags(analysis: Analysis) -> list[str]:
     if not analysis.patterns:
         return ["no tags (user annotations) in this trace: only operators and kernels are shown"]
     if analysis.clipped:
-        return [f"{analysis.clipped} tags outlast the tag they began in: they are cut to its end"]
+        return [
+            f"{analysis.clipped} tags outlast the tag they began in; their times are cut to its end"
+        ]
     return []
 
 
@@ -95,17 +97,17 @@ def _gpu(analysis: Analysis) -> list[str]:
     queued = analysis.idle.queued_ms
     if queued > QUEUED_SHARE * analysis.duration_ns / 1e6:
         caveats.append(
-            f"for {queued:,.{0 if queued >= 10 else 2}f} ms the GPU shows no operation though "
-            "some had been launched: it worked on what was launched before the trace began, or "
-            "its queue was held up"
+            f"for {queued:,.{0 if queued >= 10 else 2}f} ms the GPU ran no "
+            "operation of the trace although some were queued: it ran work launched before the "
+            "trace began, or its queue was blocked"
         )
     gpu = analysis.gpu
     covered = gpu is not None and gpu.covered_ops > OVERLAP_SHARE * coverage.gpu_ops
     if gpu and (covered or gpu.overlap_ns > OVERLAP_SHARE * gpu.busy_ns):
         caveats.append(
             f"operations overlap others of their own stream for {gpu.overlap_ns / 1e6:,.1f} ms "
-            f"({gpu.covered_ops} of them all the time), which no GPU does: some of their times are "
-            "wrong; busy time counts them once"
+            f"({gpu.covered_ops} of them all the time): either programmatic dependent launches, "
+            "or wrong times in the trace; busy time counts them once"
         )
     return [*caveats, *_graphs(analysis)]
 
@@ -117,7 +119,7 @@ def _graphs(analysis: Analysis) -> list[str]:
         known = [f" ({reason})" for reason in graphs.unnamed if reason != NO_PASS][:1]
         without = "".join(known)
         return (
-            [f"GPU graphs are replayed: tags inside a captured graph cannot be seen{without}"]
+            [f"the run replays GPU graphs: tags inside them cannot be seen{without}"]
             if replays_graphs(analysis)
             else []
         )
@@ -126,12 +128,12 @@ def _graphs(analysis: Analysis) -> list[str]:
         caveats.append(
             f"the {graphs.kernels:,} kernels of {graphs.launches:,} replayed GPU graphs have the "
             "tags of a pass that ran the same kernels in the same order without a graph; CPU times "
-            "inside a graph are even shares of its launch call"
+            "inside a graph are equal shares of its launch call"
         )
     if graphs.labeled:
         caveats.append(
-            f"{graphs.labeled:,} replayed GPU graphs have the labels that their kernels were given "
-            "during the capture (mark_kernels) in place of tags"
+            f"{graphs.labeled:,} replayed GPU graphs have the labels of their kernels "
+            "(mark_kernels, set during the capture) in place of tags"
         )
     for reason, count in sorted(graphs.unnamed.items()):
         caveats.append(f"{count:,} replayed GPU graphs have no tags inside: {reason}")
@@ -146,21 +148,25 @@ def _gpu_use(analysis: Analysis) -> list[str]:
     caveats = []
     if analysis.coverage.gpu_ops < LEAST_OPERATIONS:
         caveats.append(
-            f"too few GPU operations ({analysis.coverage.gpu_ops}) for a verdict: the GPU worked "
-            f"{use.busy_ms:,.3g} ms, {share(use.busy_share)} of the trace"
+            f"too few GPU operations ({analysis.coverage.gpu_ops}) to name a bottleneck: the GPU "
+            f"worked {use.busy_ms:,.3g} ms, {share(use.busy_share)} of the trace"
         )
     before, after = use.first_op_ms, (analysis.trace.end - gpu.until) / 1e6
     if before > OUTSIDE_SHARE * use.window_ms:
         first = next((gap for gap in analysis.gaps if not gap.start_ms), None)
-        during = f", in {first.culprit}" if first and first.culprit else ""
+        during = ""
+        if gpu.first_delay_ns / 1e6 > before / 2:
+            during = f"; it was queued for {gpu.first_delay_ns / 1e6:,.1f} ms"
+        elif first and first.culprit:
+            during = f"; the CPU was in {first.culprit}"
         caveats.append(
-            f"the first GPU operation begins {before:,.1f} ms after the trace, "
+            f"the first GPU operation starts {before:,.1f} ms into the trace, after "
             f"{share(before / use.window_ms)} of it{during}"
         )
     if after > OUTSIDE_SHARE * use.window_ms:
         caveats.append(
-            f"the last GPU operation ends {after:,.1f} ms before the trace, "
-            f"{share(after / use.window_ms)} of it"
+            f"the last GPU operation ends {after:,.1f} ms before the trace does: the GPU is "
+            f"not used in the last {share(after / use.window_ms)} of it"
         )
     return caveats
 
@@ -173,12 +179,12 @@ def _compiled(analysis: Analysis) -> list[str]:
         tags.DECODE_FRAME: tags.DEC_UPSAMPLE,
     }
     caveats = [
-        f"{outer} has no {inner} inside: compilation or a graph has taken these tags away"
+        f"{outer} has no {inner} inside: compilation or a GPU graph hides these tags"
         for outer, inner in expected.items()
         if outer in present and inner not in present
     ]
     if runs_compiled(analysis) and analysis.patterns:
-        caveats.append("compiled regions run here: tags inside them have vanished")
+        caveats.append("the run uses torch.compile: tags inside compiled regions are missing")
     return caveats
 
 
@@ -187,7 +193,7 @@ def _machine(analysis: Analysis) -> list[str]:
     overhead = analysis.trace.overhead_ns / analysis.duration_ns if analysis.duration_ns else 0.0
     if overhead > OVERHEAD_SHARE:
         caveats.append(
-            f"the profiler itself took {overhead:.0%} of the window and inflated the run"
+            f"the profiler itself took {overhead:.0%} of the trace's time and slowed the run"
         )
     metadata = analysis.trace.metadata
     config = run_config(metadata)
@@ -207,8 +213,8 @@ def _machine(analysis: Analysis) -> list[str]:
             else "no peak rates are stored for this device and precision"
         )
         caveats.append(
-            f"{reason}, so expected times are shares of the FLOPs only: where the run was, "
-            "measure them with `glassworld bench peak-rates`"
+            f"{reason}, so you see shares of the FLOPs in place of expected times; run "
+            "`glassworld bench peak-rates` on the run's machine to measure them"
         )
     return caveats
 

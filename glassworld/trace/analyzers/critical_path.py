@@ -300,7 +300,7 @@ def sync_sentences(path: CriticalPath) -> list[str]:
     """Say how many waits between streams are in the path's graph, and what was left out."""
     sentences = []
     if path.stream_waits:
-        sentences.append(f"Waits of a stream for another one: {path.stream_waits:,}.")
+        sentences.append(f"Waits of one stream for another: {path.stream_waits:,}.")
     if path.ignored_syncs:
         sentences.append(
             f"{path.ignored_syncs:,} records of waits (cuda_sync) were ignored: they name no call "

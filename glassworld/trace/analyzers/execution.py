@@ -87,8 +87,8 @@ def covered_by_parts(analysis: Analysis) -> list[str]:
         return []
     what = "GPU's busy time" if analysis.on_gpu else "operators' time"
     return [
-        f"These {parts[0].kind}s have {covered / whole:.0%} of the {what}, and shares are of that; "
-        f"the rest ran outside of any."
+        f"These {parts[0].kind}s have {covered / whole:.0%} of the {what}; shares are of this "
+        "part. The rest ran outside of them."
     ]
 
 

@@ -90,8 +90,8 @@ def launched_by_operators(analysis: Analysis, tag: str | None = None) -> list[st
     if launched >= NEARLY_ALL * busy:
         return []
     return [
-        f"Operators launched {launched / busy:.0%} of the GPU's busy time, and shares are of that; "
-        "the rest was launched outside of any, as graphs are."
+        f"Operators launched {launched / busy:.0%} of the GPU's busy time; shares are of this "
+        "part. The rest was launched outside of operators, as the kernels of graphs are."
     ]
 
 

@@ -85,6 +85,6 @@ def serving_remarks(analysis: Analysis) -> list[str]:
         ms = [step.ms for step in steps if step.kind == kind]
         steps_of_kind = f"{len(ms):,} step{'s' * (len(ms) != 1)}"
         remarks.append(
-            f"{kind}: {steps_of_kind}, {sum(ms):,.2f} ms in all, median {np.median(ms):,.2f} ms."
+            f"{kind}: {steps_of_kind}, {sum(ms):,.2f} ms in total, median {np.median(ms):,.2f} ms."
         )
     return remarks

@@ -51,7 +51,7 @@ def test_step_inside_another_one_is_not_counted_twice(tmp_path):
         gpu.wait(500)
     analysis = analyze(write(tmp_path / "t.json", gpu.events, config=None))
     assert {step.name[:7] for step in serving_steps(analysis)} == {"execute"}
-    assert serving_remarks(analysis) == ["prefill: 3 steps, 0.30 ms in all, median 0.10 ms."]
+    assert serving_remarks(analysis) == ["prefill: 3 steps, 0.30 ms in total, median 0.10 ms."]
 
 
 def test_trace_without_steps_has_none(run):

@@ -176,8 +176,8 @@ def shape_remarks(analysis: Analysis) -> list[str]:
     ]
     if roofline.outside_ms >= 0.005 * whole:
         remarks.append(
-            f"{roofline.outside_ms / whole:.0%} were launched outside of any operator, as graphs "
-            "are."
+            f"{roofline.outside_ms / whole:.0%} were launched outside of operators, as the "
+            "kernels of graphs are."
         )
     if roofline.calls_without_gpu_work:
         remarks.append(
