@@ -253,7 +253,7 @@ def test_slow_server_is_announced(browser: Any) -> None:
         page = next(pages)
         until(page, "document.getElementById('status').textContent === 'slow'")
         assert page.locator("#slow").is_visible()
-        assert "slower than this world" in text(page, "#slow")
+        assert "slower than real time" in text(page, "#slow")
         assert "2000 frames per second" in text(page, "#slow")
         assert next(pages, None) is None
 
@@ -335,7 +335,7 @@ def test_saved_session_goes_on_when_it_is_loaded(page: Any, tmp_path: Path) -> N
         page.click("#load")
     chooser.value.set_files(tmp_path / "walk.gws")
     until(page, "glassworld.state.seed !== 99")
-    assert f"Loaded. The session goes on with block {number}." in text(page, "#toasts")
+    assert f"Loaded the session. It continues with block {number}." in text(page, "#toasts")
     until(page, f"glassworld.state.shown.block >= {number}")
 
     (tmp_path / "walk.gws").write_bytes(b"no session")

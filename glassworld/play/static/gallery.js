@@ -56,7 +56,7 @@ export class Gallery {
     if (!this.uploaded) return;
     const image = new Image();
     image.src = this.uploaded.url;
-    image.alt = "your image";
+    image.alt = "Your image";
     this.own.replaceChildren(image);
   }
 

@@ -37,7 +37,10 @@ export class Hud {
   block(report) {
     const stages = [{ name: "Wait for device", ms: 1000 * report.waited }, ...report.stages];
     const total = stages.reduce((sum, stage) => sum + stage.ms, 0);
-    setText("block-total", `${milliseconds(total)} ms of ${Math.round(this.budget * 1000)}`);
+    setText(
+      "block-total",
+      `${milliseconds(total)} ms, real time ${Math.round(this.budget * 1000)} ms`,
+    );
     setText("queue", report.queued);
     this.drawStages(stages, total);
     this.history.push(total / 1000);

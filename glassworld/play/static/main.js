@@ -97,7 +97,7 @@ const handlers = {
   loaded({ number, seed }) {
     state.seed = seed;
     byId("seed").value = seed;
-    toast(`Loaded. The session goes on with block ${number}.`);
+    toast(`Loaded the session. It continues with block ${number}.`);
   },
   block(message) {
     hud.block(message);
@@ -122,7 +122,12 @@ const handlers = {
     byId("capture").disabled = false;
     const links = [["Trace", trace, "trace.json.gz"]];
     if (report) links.unshift(["Open the report", report, null]);
-    offerFiles(report ? "Captured a trace." : "Captured a trace, but its report failed.", links);
+    offerFiles(
+      report
+        ? "Captured a trace."
+        : "Captured a trace, but its report failed. Run glassworld trace report on the trace.",
+      links,
+    );
   },
   late_frames({ frames }) {
     showLateFrames(frames, connection.base);
@@ -150,7 +155,7 @@ function onMessage(message) {
 function onStatus(what, place) {
   if (what === "waiting") {
     state.full = true;
-    showOverlay(`All seats are taken. Your place in the queue: ${place}`);
+    showOverlay(`The server is full. Your place in the queue: ${place}.`);
     return;
   }
   if (what === "open") {
@@ -160,7 +165,7 @@ function onStatus(what, place) {
     return;
   }
   if (state.recording !== null) {
-    toast("The connection was lost. The server keeps your recording until you are back.");
+    toast("The connection was lost. The server keeps your recording for 10 minutes.");
   }
   Object.assign(state, { started: false, greeted: false, recording: null });
   showRecording();
@@ -244,7 +249,7 @@ function showSlow() {
     const full = state.hello.frame_rate;
     const speed = rate === null || rate > 0.95 * full ? "less than" : `about ${rate.toFixed(1)} of`;
     byId("slow").textContent =
-      `The server is slower than this world: ${speed} ${full} frames per second`;
+      `The server is slower than real time: ${speed} ${full} frames per second`;
   }
   showState();
 }
@@ -274,13 +279,13 @@ function offerFiles(text, links, command) {
 
 function offerRecording({ frames, video, actions, picture }) {
   offerFiles(
-    `Recorded ${frames} frames.`,
+    `Recorded ${frames} frames. To replay them, download the files and run the command.`,
     [
       ["Video", video, "walk.mp4"],
       ["Actions", actions, "walk.json"],
       ["Start image", picture, "picture.png"],
     ],
-    "python inference.py --actions walk.json --img_path picture.png",
+    `glassworld generate --world ${state.hello.world} --actions walk.json --img-path picture.png`,
   );
 }
 
@@ -345,7 +350,8 @@ for (const [id, action] of Object.entries(actions)) {
 byId("seed-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const seed = Number(byId("seed").value);
-  if (!/^\d{1,15}$/.test(byId("seed").value)) return toast("The seed must be a whole number.");
+  if (!/^\d{1,15}$/.test(byId("seed").value))
+    return toast("The seed must be a whole number of at most 15 digits.");
   state.seed = seed;
   byId("seed").blur();
   return start();

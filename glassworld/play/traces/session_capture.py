@@ -59,7 +59,8 @@ class SessionCapture:
         if self._running is capture:  # the device thread may just have finished it
             self.release()
             await self._socket.send_notice(
-                "The capture ended without its blocks, because play is paused."
+                "The capture ended without a trace: no block was generated for a while. "
+                "Resume play, then capture again."
             )
 
     async def discard(self, session: LiveSession) -> None:
@@ -107,5 +108,5 @@ class SessionCapture:
         if capture.blocks < capture.requested:
             await self._socket.send_notice(
                 f"The trace has {capture.blocks} of {capture.requested} blocks: "
-                "a longer one would stop the frames of the other players."
+                "more of them would stop the frames of the other players."
             )
