@@ -68,7 +68,7 @@ def structure_markdown(diff: StructuralDiff, most: int = MOST_ROWS) -> str:
     kind = "GPU busy time" if diff.on_gpu else "CPU time"
     kinds = Counter(change.kind for change in diff.changes)
     counts = ", ".join(f"{kinds[k]} {k}" for k in (SAME, RENAMED, MOVED, INSERTED, REMOVED))
-    totals = [("outside of them", diff.outside_ms), ("window", diff.window_ms)]
+    totals = [("outside these parts", diff.outside_ms), ("window", diff.window_ms)]
     if diff.on_gpu:
         totals.insert(1, ("GPU idle", diff.idle_ms))
     sums = ", ".join(f"{name} {old:,.3f} -> {new:,.3f}" for name, (old, new) in totals)
@@ -77,7 +77,7 @@ def structure_markdown(diff: StructuralDiff, most: int = MOST_ROWS) -> str:
     changes = [c for c in diff.changes if c.kind != SAME or c.self_change_ms]
     if not changes:
         return "\n".join([*lines, "Nothing changed.", ""])
-    lines.append(f"| {diff.parts} | | confidence | before ms | after ms | change ms |")
+    lines.append(f"| {diff.parts} | kind | confidence | before ms | after ms | change ms |")
     lines.append("|---|---|--:|--:|--:|--:|")
     for change in changes[:most]:
         before, after = (

@@ -101,7 +101,7 @@ def _stage_remarks(analysis: Analysis) -> list[str]:
     if tagged >= NEARLY_ALL * whole:
         return []
     what = "GPU's busy time" if analysis.gpu else "window"
-    return [f"The tags cover {percent(tagged / whole)} of the {what}, and shares are of that."]
+    return [f"The tags cover {percent(tagged / whole)} of the {what}; shares are of this part."]
 
 
 def _training_remarks(analysis: Analysis) -> list[str]:
@@ -117,8 +117,10 @@ def _block_remarks(analysis: Analysis) -> list[str]:
     growth = blocks.block_drift(analysis)
     remarks = [f"Outliers: block {', '.join(outliers)}."] if outliers else []
     if growth is not None:
-        drift = f"the steps of each block take {percent(growth)} longer than those of the last one"
-        remarks.append(f"Drift: {drift if growth else 'none, the steps do not grow steadily'}.")
+        drift = f"the steps of each block take {percent(growth)} longer than the previous block's"
+        remarks.append(
+            f"Drift: {drift if growth else 'none; the steps do not get steadily slower'}."
+        )
     return remarks
 
 
@@ -130,17 +132,17 @@ def first_step_sentence(step: blocks.FirstStepComparison) -> str:
     """Say whether the first is slower, by how much, and why."""
     plural = step.what.endswith("s")
     head = f"{step.what[0].upper()}{step.what[1:]} {'take' if plural else 'takes'}"
-    head += f" {number(step.ms)} ms, {step.times:.2f} times the others' {number(step.usual_ms)}"
+    head += f" {number(step.ms)} ms, {step.times:.2f} times the others' {number(step.usual_ms)} ms"
     if not step.significant:
         return f"{head}: within their usual variation."
     reasons = ", ".join(f"{reason.tag} (+{number(reason.more_ms)} ms)" for reason in step.reasons)
-    return f"{head}: most of it in {reasons}." if reasons else f"{head}."
+    return f"{head}: mostly because of {reasons}." if reasons else f"{head}."
 
 
 def blamed(gap: IdleGap) -> str:
     """Say what the CPU did in a gap, or why it is not to blame."""
     if gap.queued:
-        return "(launched long before: waits on the GPU)"
+        return "(next operation already queued)"
     return gap.culprit or "(nothing recorded)"
 
 
@@ -172,6 +174,11 @@ def fused_place(kernels: FusedKernels) -> str:
     return region_label(kernels) or " > ".join(kernels.path)
 
 
+def _operator_remarks(analysis: Analysis) -> list[str]:
+    shares = "A share counts only the calls that no other operator made."
+    return [shares, *launched_by_operators(analysis, model_tag(analysis))]
+
+
 def _reference_remarks(analysis: Analysis) -> list[str]:
     note = reference_note(analysis)
     return [note] if note else []
@@ -190,8 +197,8 @@ SECTIONS = (
     ),
     Section(
         "slowest",
-        "Slowest modules or operators",
-        "no modules and no operators in this trace",
+        "Slowest modules, operators or kernels",
+        "no modules, operators or kernels in this trace",
         slow_parts,
         ("name", "kind", "count", "self ms", "share of\nself time"),
         lambda p: (start_of(p.name, 70), p.kind, p.count, p.self_ms, percent(p.share)),
@@ -239,7 +246,7 @@ SECTIONS = (
         "Training steps",
         "no steps (ProfilerStep#N), optimizers or backward passes in this trace",
         lambda analysis: analysis.training_steps,
-        ("step, ms on the CPU\n/ GPU busy / GPU idle", "all", *PARTS),
+        ("step, ms: CPU, or\nCPU / GPU busy / GPU idle", "all", *PARTS),
         lambda s: (s.name, *map(_step_part, (s, s.forward, s.backward, s.optimizer))),
         _training_remarks,
         of_others=True,
@@ -280,7 +287,7 @@ SECTIONS = (
         model_operators,
         ("operator", "calls", "CPU ms", "self CPU ms", "GPU ms", "share of\noperators"),
         lambda r: (r.name, r.calls, r.cpu_ms, r.self_cpu_ms, r.gpu_ms, percent(r.share)),
-        lambda analysis: launched_by_operators(analysis, model_tag(analysis)),
+        _operator_remarks,
         gpu_columns=("GPU ms",),
         most=12,
         under=model_tag,
@@ -347,7 +354,7 @@ SECTIONS = (
         "KV-cache update",
         f"no {tags.UPDATE_CACHE} in this trace",
         breakdown.update_cost,
-        ("ms", "count", "of the transformer", "of the loop"),
+        ("ms", "count", "share of\ntransformer", "share of\ninference loop"),
         lambda c: (
             number(c.ms),
             c.count,
@@ -367,7 +374,7 @@ SECTIONS = (
             "share",
             "expected\nms",
             "expected\nshare",
-            "of the\npeak",
+            "share of\npeak rate",
             "reference\n50 steps",
         ),
         lambda e: (
@@ -402,7 +409,8 @@ SECTIONS = (
     Section(
         "roofline --by-shape",
         "Roofline by operator and shape",
-        "no shapes in this trace (record_shapes), or no operator with a FLOP formula ran",
+        "no operator with a FLOP formula in this trace, or no shapes; torch.profiler records them "
+        "with record_shapes=True",
         lambda analysis: roofline_by_shape(analysis).groups,
         # What fits a terminal beside the shapes: the page has more, the JSON all.
         ("operator and shapes", "calls", "ms", "GFLOP/s", "GB/s", "reached", "bound by"),
@@ -436,9 +444,9 @@ SECTIONS = (
     Section(
         "gaps",
         "GPU idle time",
-        "no GPU operations in this trace, or no idle gap worth a name",
+        "no GPU operations in this trace, or no idle gap of notable length",
         lambda analysis: analysis.gaps,
-        ("CPU meanwhile", "ms", "at ms", "tag", "next on the GPU"),
+        ("CPU meanwhile", "idle ms", "start ms", "tag", "next GPU operation"),
         lambda g: (
             end_of(blamed(g), 70),
             g.ms,
@@ -451,7 +459,7 @@ SECTIONS = (
     Section(
         "memory",
         "Memory",
-        "no allocations in this trace (profile_memory)",
+        "no allocations in this trace; torch.profiler records them with profile_memory=True",
         lambda analysis: analysis.memory,
         ("tag", "on", "peak MiB", "kept MiB"),
         lambda m: (m.tag, "CPU" if m.device < 0 else f"GPU {m.device}", m.peak_mib, m.kept_mib),

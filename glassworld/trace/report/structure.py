@@ -28,12 +28,12 @@ def show_structure(console: Console, diff: StructuralDiff, most: int = MOST_ROWS
         for change in diff.changes[:most]
     ]
     kind = "GPU busy time" if diff.on_gpu else "CPU time"
-    columns = (diff.parts, "", "confi-\ndence", "self ms\nbefore", "self ms\nafter", "change")
+    columns = (diff.parts, "kind", "confi-\ndence", "self ms\nbefore", "self ms\nafter", "change")
     console.print(table(f"Structure of the two runs ({kind})", columns, rows))
     left = len(diff.changes) - most
     if left > 0:
-        console.print(f"... {left:,} more: with --json", style="dim", highlight=False)
-    totals = [("outside of these", diff.outside_ms), ("window", diff.window_ms)]
+        console.print(f"... {left:,} more: use --json", style="dim", highlight=False)
+    totals = [("outside these parts", diff.outside_ms), ("window", diff.window_ms)]
     if diff.on_gpu:
         totals.insert(1, ("GPU idle", diff.idle_ms))
     for name, (before, after) in totals:

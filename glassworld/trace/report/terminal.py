@@ -51,20 +51,20 @@ def _show_head(console: Console, analysis: Analysis) -> None:
     console.print(
         f"[bold]{escape(trace.path)}[/bold]: {trace.events:,} events, "
         f"{analysis.duration_ns / 1e6:,.1f} ms, {instances:,} tags; "
-        f"times are {kind} milliseconds",
+        f"times are {kind} time",
         highlight=False,
     )
     if analysis.on_gpu:
         cover = analysis.coverage
         console.print(
-            f"GPU operations: {cover.gpu_ops:,}, {cover.launched:,} with their launch, "
-            f"{cover.attributed:,} in a tag"
+            f"GPU operations: {cover.gpu_ops:,}; {cover.launched:,} have their launch in the "
+            f"trace, {cover.attributed:,} are in a tag"
         )
     verdict = find_bottleneck(analysis)
     if verdict:
         console.print(f"{verdict.sentence}.", highlight=False)
     for note in find_caveats(analysis):
-        console.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
+        console.print(f"[yellow]note:[/yellow] {escape(note)}", highlight=False)
 
 
 def show_section(
@@ -130,13 +130,13 @@ def show_findings(console: Console, findings: list[Finding]) -> None:
     """Print the findings, or that there are none."""
     console.print()
     if not findings:
-        console.print("[bold]Findings[/bold]: none; nothing stands out.")
+        console.print("[bold]Findings[/bold]: none; no rule found a problem.")
         return
     console.print("[bold]Findings[/bold]")
     for finding in findings:
         gain = f" Gain: up to {finding.gain_ms:,.1f} ms." if finding.gain_ms else ""
         evidence = (
-            f"[red]{finding.rule}[/red] [bold]{escape(finding.tag)}[/bold] "
+            f"[red]{finding.rule}:[/red] [bold]{escape(finding.tag)}[/bold] "
             f"{escape(finding.what)} ({finding.measured})"
         )
         _print_indented(console, evidence, 2)
@@ -182,12 +182,12 @@ def show_comparison(console: Console, comparison: RunComparison, most: int = 25)
         )
         for c, place in zip(comparison.changes[:most], within, strict=False)
     ]
-    columns = ("tag", "before\nms", "after\nms", "change", "noise", "verdict", "in all\nms")
+    columns = ("tag", "before\nms", "after\nms", "change", "noise", "verdict", "total\nms")
     kind = "GPU busy time" if comparison.on_gpu else "CPU time"
     console.print(table(f"Changes between the two runs ({kind})", columns, rows))
     left = len(comparison.changes) - most
     if left > 0:
-        console.print(f"... {left:,} more: with --json", style="dim", highlight=False)
+        console.print(f"... {left:,} more: use --json", style="dim", highlight=False)
     for where, only in (("before", comparison.only_before), ("after", comparison.only_after)):
         if only:
             console.print(f"only {where}: {', '.join(only)}", style="dim", markup=False)

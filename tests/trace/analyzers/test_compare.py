@@ -42,7 +42,7 @@ def test_compare_command_tells_tags_of_one_name_apart(run):
     shown = invoke("compare", run("a.json"), run("b.json")).output
     assert "DiT_Layer_0 in" in shown
     changes = json.loads(invoke("compare", run("a.json"), run("b.json"), "--json").output)
-    assert f"... {len(changes) - 25} more: with --json" in shown
+    assert f"... {len(changes) - 25} more: use --json" in shown
 
 
 def test_compare_runs_never_mixes_gpu_and_cpu_time(tmp_path):

@@ -53,7 +53,7 @@ def test_findings_and_missing_sections_stay_indented(run, monkeypatch):
     shown = invoke("report", trace).output.splitlines()
     heading = next(i for i, line in enumerate(shown) if line == "Findings")
     finding = shown[heading + 1 : shown.index("", heading)]
-    assert finding[0].startswith("  slow-layer DiT_Layer_2 takes")
+    assert finding[0].startswith("  slow-layer: DiT_Layer_2 takes")
     assert finding[-1].startswith("    ")
     assert "Gain: up to" in " ".join(finding)
     missing = shown[shown.index("Not in this trace") + 1 : -2]
@@ -91,7 +91,7 @@ def test_gpu_columns_are_shown_only_with_gpu_work(run, tmp_path, command, headin
 
 def test_report_has_the_heading_of_every_section_after_the_findings(run):
     lines = invoke("report", run()).output.splitlines()
-    places = [lines.index("Findings: none; nothing stands out.")]
+    places = [lines.index("Findings: none; no rule found a problem.")]
     for section in (part for part in SECTIONS if not (part.of_others or part.optional)):
         heads = (section.title, f"  {section.title}: {section.missing}."[:40])
         places.append(next(i for i, line in enumerate(lines) if line.rstrip().startswith(heads)))

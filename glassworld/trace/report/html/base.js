@@ -20,7 +20,7 @@ function fill(element, attributes, children) {
 function ms(value) {
   if (value == null) return "–";
   if (value >= 10000) return `${(value / 1000).toFixed(1)} s`;
-  if (value >= 100) return `${value.toFixed(0)} ms`;
+  if (value >= 100) return `${Math.round(value).toLocaleString("en")} ms`;
   if (value >= 1) return `${value.toFixed(value < 10 ? 2 : 1)} ms`;
   return value ? `${(value * 1000).toFixed(1)} µs` : "0";
 }
@@ -57,8 +57,11 @@ function reportSection(command, hint, ...children) {
     ...remarks.map((remark) => el("p", { class: "note" }, remark)),
   );
 }
+// A table without the columns that no row fills.
 function table(columns, rows, options = {}) {
-  const head = el("tr", {}, ...columns.map((c) => el("th", { scope: "col" }, c)));
+  const filled = columns.map((_, i) => !i || rows.some((row) => !["", "–"].includes(row[i])));
+  const kept = (cells) => cells.filter((_, i) => filled[i]);
+  const head = el("tr", {}, ...kept(columns).map((c) => el("th", { scope: "col" }, c)));
   const body = rows.map((row, i) =>
     el(
       "tr",
@@ -66,7 +69,7 @@ function table(columns, rows, options = {}) {
         "data-search": String(options.search ? options.search(i) : row[0]).toLowerCase(),
         class: options.late?.(i) ? "late" : null,
       },
-      ...row.map((cell) => el("td", {}, cell)),
+      ...kept(row).map((cell) => el("td", {}, cell)),
     ),
   );
   return scroller(

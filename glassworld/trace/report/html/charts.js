@@ -64,12 +64,12 @@ function roofPlot(width) {
     add(
       "text",
       { x: phone ? width : right, y: y(highest) - 7, "text-anchor": "end", class: "roofname" },
-      `convolutions ${digits(roof.conv_gflops)}, matmul ${digits(roof.matmul_gflops)}`,
+      `convolution ${digits(roof.conv_gflops)}, matmul ${digits(roof.matmul_gflops)} GFLOP/s`,
     );
     add(
       "text",
       { x: left + 8, y: bottom - 9, class: "roofname" },
-      `${phone ? "" : "slope: "}copies at ${digits(roof.copy_gbps)} GB/s`,
+      `${phone ? "" : "slope: "}copy ${digits(roof.copy_gbps)} GB/s`,
     );
   }
   const total = points.reduce((sum, p) => sum + p.ms, 0);
@@ -176,7 +176,9 @@ function stepPlot(width) {
   });
   const floor = steps.length * high + 20;
   add("text", { x: left, y: floor }, "0");
-  add("text", { x: width - 12, y: floor, "text-anchor": "end" }, ms(most));
+  const clipped = all[all.length - 1] > most;
+  const end = clipped ? `${ms(most)} and more` : ms(most);
+  add("text", { x: width - 12, y: floor, "text-anchor": "end" }, end);
   return plot;
 }
 
@@ -201,7 +203,7 @@ function heatMap() {
         return el(
           "td",
           {
-            title: `block ${data.blocks[i].block}, ${names[c]}: ${ms(value)}, ${ratio.toFixed(2)} of the median`,
+            title: `block ${data.blocks[i].block}, ${names[c]}: ${ms(value)}, ${ratio.toFixed(2)} times the median`,
             style: `background:color-mix(in oklab, var(${ratio > 1 ? "--bad" : "--good"}) calc(${strength} * var(--strongest)), var(--line))`,
           },
           names.length > 12 ? "" : ms(value),
@@ -282,7 +284,11 @@ function stackedBars(parts, rows) {
     "div",
     {},
     legend(used.map((part) => ({ name: part.label, color: part.color }))),
-    scroller(`bars stacked${rows.length > 24 ? " tall" : ""}`, "Bars", ...lines),
+    scroller(
+      `bars stacked${rows.length > 24 ? " tall" : ""}`,
+      "Time of each row by part",
+      ...lines,
+    ),
   );
 }
 const blockBars = () =>

@@ -17,7 +17,11 @@ from glassworld.trace.analyzers.critical_path import path_tags
 from glassworld.trace.analyzers.execution import is_engine_run, slow_parts, tags_explain
 from glassworld.trace.analyzers.expected_time import expected_table
 from glassworld.trace.analyzers.operator_roofline.by_shape import roofline_by_shape
-from glassworld.trace.analyzers.operators import kernel_rows, operator_rows
+from glassworld.trace.analyzers.operators import (
+    kernel_rows,
+    launched_by_operators,
+    operator_rows,
+)
 from glassworld.trace.analyzers.peak_rates import read_peak_rates
 from glassworld.trace.analyzers.roofline import roofline_by_tag
 from glassworld.trace.analyzers.serving_steps import serving_steps
@@ -34,6 +38,7 @@ from glassworld.trace.report.sections import (
 )
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.rows import WHOLE_RUN
 
 MOST_OPERATORS, MOST_HELD = 40, 24
 MOST_TABLES, MOST_UNDER_A_TAG, MOST_STEPS = 60, 15, 100
@@ -78,7 +83,8 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "ceilings": asdict(ceilings) if ceilings else None,
         "trees": (trees := time_trees(analysis)),
         "treeKind": default_tree(analysis, trees),
-        "operators": _by_tag(analysis, operator_rows),
+        "operators": (operators := _by_tag(analysis, operator_rows)),
+        "operatorRemarks": {tag: launched_by_operators(analysis, tag or None) for tag in operators},
         "kernels": _by_tag(analysis, kernel_rows) if analysis.on_gpu else {},
         **_compiled(analysis),
         "modelTag": tags.DIFFUSION_FORWARD,
@@ -86,6 +92,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "slowest": rows_json(slow_parts(analysis)[:MOST_UNDER_A_TAG]),
         "criticalPath": _with_looks(rows_json(path_tags(analysis)[:MOST_UNDER_A_TAG]), "tag"),
         "gaps": [{**asdict(gap), "blamed": blamed(gap)} for gap in analysis.gaps[:20]],
+        "memoryByTag": not any(row.tag == WHOLE_RUN for row in analysis.memory),
         "memory": _with_looks(rows_json(analysis.memory[:MOST_HELD]), "tag"),
     }
 

@@ -10,17 +10,17 @@ function findings() {
         {},
         el("b", {}, f.tag),
         ` ${f.what}. `,
-        f.gain_ms ? el("span", { class: "gain" }, `up to ${ms(f.gain_ms)} to gain`) : null,
+        f.gain_ms ? el("span", { class: "gain" }, `Gain: up to ${ms(f.gain_ms)}.`) : null,
       ),
       el("p", { class: "change" }, `${f.change[0].toUpperCase()}${f.change.slice(1)}.`),
-      el("p", { class: "note" }, `${f.rule}: ${f.measured}`),
+      el("p", { class: "note" }, `Rule ${f.rule}: ${f.measured}.`),
     ),
   );
-  const nothing = el("p", { class: "good" }, "None: no rule found evidence against this run.");
+  const nothing = el("p", { class: "good" }, "None. No rule found a problem in this trace.");
   return section(
     "findings",
     "Findings",
-    items.length ? "the largest gain first" : "",
+    items.length ? "largest gain first" : "",
     ...(items.length ? items : [nothing]),
     ...data.notes.map((n) => el("p", { class: "note" }, `Note: ${n}.`)),
   );
@@ -44,16 +44,17 @@ function missing() {
 }
 function reading() {
   const rows = [
-    ["CPU", "how long a tag was open on its thread; self: without the tags inside it"],
+    ["CPU", "how long a tag was open on its thread"],
+    ["self", "the time of a tag, module or operator without what is inside it"],
     ...(data.onGpu
       ? [
           [
             "GPU busy",
-            "the time in which the GPU ran at least one operation that the tag launched, on any stream",
+            "the time in which at least one GPU operation that the tag launched was running, on any stream",
           ],
           [
             "GPU idle",
-            "between an instance's first and last operation, the time when none of them ran",
+            "the time between a tag's first and last GPU operation in which none of them was running",
           ],
         ]
       : []),
@@ -61,7 +62,9 @@ function reading() {
       ? [
           [
             "expected",
-            "the run's work, counted from its configuration, at the peak rates measured on its machine",
+            data.ceilings
+              ? "the time that the run's work takes at the peak rates measured on its machine"
+              : "the part's share of the run's FLOPs, which are counted from its configuration",
           ],
         ]
       : []),

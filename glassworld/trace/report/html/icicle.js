@@ -56,7 +56,7 @@ const timeTree = {
   choose(i) {
     if (i < 0) {
       this.detail.textContent =
-        "Select a box to zoom in; again to zoom out. Arrow keys walk the tree, Escape shows all.";
+        "Select a box to zoom in, and again to zoom out. Arrow keys move through the tree; Escape shows all of it.";
       return;
     }
     const row = this.rows[i];
@@ -64,7 +64,7 @@ const timeTree = {
       el("b", {}, row[TAG.name]),
       ` ran ${times(row[TAG.count])}: CPU ${ms(row[TAG.CPU])}, self ${ms(row[TAG.selfCPU])}`,
       data.onGpu
-        ? `; GPU busy ${ms(row[TAG["GPU busy"]])}, self ${ms(row[TAG.selfGPU])}, idle within ${ms(row[TAG["GPU idle"]])}, ${row[TAG.ops].toLocaleString("en")} GPU operations.`
+        ? `; GPU busy ${ms(row[TAG["GPU busy"]])}, self ${ms(row[TAG.selfGPU])}, GPU idle ${ms(row[TAG["GPU idle"]])}, ${row[TAG.ops].toLocaleString("en")} GPU operations.`
         : ".",
     );
     if (this.kind === "tags") showOperators(row[TAG.pattern]);
@@ -91,7 +91,7 @@ const timeTree = {
             "aria-level": depth + 1,
             tabindex: this.box.children.length ? -1 : 0,
             "aria-label": `${row[TAG.name]}, ${ms(row[column])}`,
-            title: `${row[TAG.name]}\n${ms(row[column])} in ${row[TAG.count]}`,
+            title: `${row[TAG.name]}\n${ms(row[column])}, ${times(row[TAG.count])}`,
             style: `left:${at}%;width:calc(${part}% - 1px);${side}:${depth * ROW}px;padding:0 ${pixels(part) > 30 ? 6 : 0}px;background:color-mix(in oklab, ${color(row[TAG.family], row[TAG.name])} ${depth % 2 ? 84 : 100}%, var(--ink))`,
             onclick: () => this.zoom(this.focus === i ? row[TAG.parent] : i),
             onfocus: () => this.choose(i),
@@ -165,17 +165,19 @@ const timeTree = {
     this.show(this.kind);
     return section(
       "tags",
-      kinds.length > 1 ? "Where the time goes" : `Every ${this.kind.slice(0, -1)}`,
-      "width is time, all calls together",
+      "Where the time goes",
+      kinds.length > 1
+        ? "width: time of all calls"
+        : `width: time of all calls; boxes: ${kinds[0]}`,
       el(
         "div",
         { class: "row" },
-        this.choice("Drawn as", this.views, this.view, (view) => {
+        this.choice("Chart", this.views, this.view, (view) => {
           this.view = view;
           this.draw();
         }),
-        this.choice("Shown", kinds, this.kind, (kind) => this.show(kind)),
-        this.choice("Time shown", this.modes, this.mode, (mode) => {
+        this.choice("Boxes", kinds, this.kind, (kind) => this.show(kind)),
+        this.choice("Width", this.modes, this.mode, (mode) => {
           this.mode = mode;
           this.draw();
         }),

@@ -1,11 +1,16 @@
 // The sections about code: modules, operators, kernels, and what torch.compile made of them.
 // Each function returns an element, or null where the trace has nothing to show.
+const SELF_TIME = {
+  module: "self time excludes the modules inside; shares are of all self time",
+  operator: "self time excludes the operators inside; shares are of all self time",
+  kernel: "shares are of all kernels' time",
+};
 const slowest = () =>
   reportSection(
     "slowest",
-    "self time: without what is inside",
+    SELF_TIME[data.slowest[0].kind],
     table(
-      [data.slowest[0].kind, "count", "self", "share"],
+      [data.slowest[0].kind, "count", "self time", "share"],
       data.slowest.map((p) => [
         start(p.name, 90),
         p.count.toLocaleString("en"),
@@ -17,7 +22,7 @@ const slowest = () =>
   );
 const operatorBox = el("div");
 const operatorChoice = el("select", {
-  "aria-label": "Operators under",
+  "aria-label": "Show the operators of",
   onchange: (event) => {
     operatorBox.replaceChildren();
     showOperators(event.target.value);
@@ -48,9 +53,10 @@ function showOperators(tag) {
       ]),
       { tall: true },
     ),
+    ...data.operatorRemarks[tag].map((remark) => el("p", { class: "note" }, remark)),
     ...(kernels.length
       ? [
-          el("h3", {}, "Kernels"),
+          el("h3", {}, "GPU kernels"),
           table(
             ["kernel", "calls", "GPU", "share of kernels"],
             kernels.map((r) => [
@@ -84,17 +90,26 @@ function operators() {
   return section(
     "ops",
     data.sections.ops.title,
-    "shares count calls that no other operator made",
-    el("div", { class: "row" }, "under ", operatorChoice),
+    "shares count only calls that no other operator made",
+    el("div", { class: "row" }, "Show ", operatorChoice),
     operatorBox,
   );
 }
+const WHOLE = data.onGpu ? "all GPU operations' time" : "the trace's time";
 const compiled = () =>
   reportSection(
     "compiled",
-    "what torch.compile made, and what ran in it",
+    `regions of torch.compile; shares are of ${WHOLE}`,
     table(
-      ["region", "in tag", "runs", "CPU", ...(data.onGpu ? ["GPU"] : []), "fused", "share"],
+      [
+        "region",
+        "in tag",
+        "runs",
+        "CPU",
+        ...(data.onGpu ? ["GPU"] : []),
+        "in fused kernels",
+        "share",
+      ],
       data.compiledRegions.map((region) => [
         region.label,
         region.tags,
@@ -110,7 +125,7 @@ const compiled = () =>
 const fused = () =>
   reportSection(
     "fused",
-    "the kernels of Inductor, by the operators that it fused",
+    `Inductor's kernels by the operators they fuse; shares are of ${WHOLE}`,
     table(
       ["fused operators", "kind", "in region or tag", "calls", "time", "share"],
       data.fusedKernels.map((kernels) => [

@@ -3,7 +3,7 @@ function header() {
   const results = el("div", { class: "results", hidden: true });
   const search = el("input", {
     type: "search",
-    placeholder: "Search tags  ( / )",
+    placeholder: "Search tags (press /)",
     "aria-label": "Search tags",
     oninput: (event) => find(event.target.value.trim().toLowerCase(), results),
   });
@@ -79,7 +79,7 @@ function find(text, results) {
           el("b", {}, ms(tagTime(tag))),
         ),
       ),
-    matches.length ? "" : el("p", {}, "no such tag"),
+    matches.length ? "" : el("p", {}, "No tag has this in its name."),
   );
 }
 
@@ -117,23 +117,23 @@ function facts() {
           "most self time",
           leaf[TAG.name],
           ms(tagSelf(leaf)),
-          `${percent(whole ? tagSelf(leaf) / whole : 0)} of all, ${times(leaf[TAG.count])}`,
+          `${percent(whole ? tagSelf(leaf) / whole : 0)} of the time in tags; ran ${times(leaf[TAG.count])}`,
         )
       : null,
     data.pace
       ? fact(
-          "pace",
-          `${data.pace.behind ? "slower" : "faster"} than it plays`,
+          "speed",
+          `${data.pace.behind ? "slower" : "faster"} than real time`,
           `${digits(data.pace.fps)} frames/s`,
-          `played at ${digits(data.pace.rate)}, recording included`,
+          `of ${digits(data.pace.rate)} frames/s, with the profiler on`,
         )
       : null,
     data.bound
       ? fact(
-          "what limits the run",
+          "bottleneck",
           data.bound.sentence.split(":")[0],
           percent(data.bound.idle_share),
-          "of the time the GPU idles",
+          "of the trace the GPU idles with nothing queued",
         )
       : null,
   );
@@ -165,7 +165,7 @@ function pair(...sections) {
 }
 function contents(sections) {
   const links = [...sections.querySelectorAll("section[id]")].map((s) =>
-    el("a", { href: `#${s.id}` }, s.id === "ops" ? "operators" : s.id),
+    el("a", { href: `#${s.id}` }, s.getAttribute("aria-label")),
   );
   return el("nav", { "aria-label": "Contents" }, ...links);
 }

@@ -30,7 +30,7 @@ _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{title}</title><style>{style}</style></head>
-<body><noscript>This report draws itself with JavaScript, all of it in this file.</noscript>
+<body><noscript>Turn on JavaScript to see this report. It loads nothing but this file.</noscript>
 <main id="report"></main>
 <script type="application/json" id="data">{data}</script>
 <script type="module">{script}</script></body></html>

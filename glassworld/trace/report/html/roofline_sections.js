@@ -3,8 +3,8 @@
 function expected() {
   const withTimes = data.expected.some((e) => e.expected_ms != null);
   const machine = data.ceilings
-    ? `at ${digits(data.ceilings.matmul_gflops)} GFLOP/s of matmul, ${digits(data.ceilings.conv_gflops)} of convolutions, ${digits(data.ceilings.copy_gbps)} GB/s`
-    : "no peak rates of its machine measured: shares of the FLOPs";
+    ? `peak rates: matmul ${digits(data.ceilings.matmul_gflops)} GFLOP/s, convolution ${digits(data.ceilings.conv_gflops)} GFLOP/s, copy ${digits(data.ceilings.copy_gbps)} GB/s`
+    : "no peak rates for the run's machine: expected shares are of the FLOPs";
   const rows = data.expected.map((e) => [
     e.row.startsWith(" ") ? el("span", { class: "indent" }, e.row.trim()) : el("b", {}, e.row),
     ms(e.measured_ms),
@@ -18,7 +18,7 @@ function expected() {
     "",
     "measured",
     "share",
-    ...(withTimes ? ["expected", "share", "of the peak"] : ["expected share"]),
+    ...(withTimes ? ["expected", "expected share", "share of peak rate"] : ["expected share"]),
     "reference (50 steps)",
   ];
   const compared = data.expected.filter((e) => e.expected_ms != null && !e.whole);
@@ -45,13 +45,22 @@ const roofline = () =>
   reportSection(
     "roofline",
     data.ceilings
-      ? "dots: size is time, the dashed line is what is left to the peak rate"
-      : "no peak rates of the run's machine measured: run glassworld bench peak-rates",
+      ? "dot size: time; dashed line: up to the attainable rate"
+      : "no peak rates for the run's machine; measure them there with glassworld bench peak-rates",
     chart("Roofline: FLOP/s over FLOPs per byte", roofPlot),
     details(
       "Numbers",
       table(
-        ["tag", "time", "GFLOP", "GFLOP/s", "FLOP/byte", "attainable", "reached", "bound by"],
+        [
+          "tag",
+          "time",
+          "GFLOP",
+          "GFLOP/s",
+          "FLOP/byte",
+          "attainable GFLOP/s",
+          "reached",
+          "bound by",
+        ],
         data.roofline.map((r) => [
           r.label,
           ms(r.ms),
@@ -69,7 +78,7 @@ const roofline = () =>
 const rooflineByShape = () =>
   reportSection(
     "roofline --by-shape",
-    "bytes: each input read once, each result written once",
+    "bytes: each input is read once and each result written once",
     table(
       [
         "operator",
@@ -82,7 +91,7 @@ const rooflineByShape = () =>
         "GB/s",
         "FLOP/byte",
         "reached",
-        "at the roof",
+        "at the roofline",
         "bound by",
       ],
       data.shapeGroups.map((g) => [

@@ -41,10 +41,10 @@ const blocks = () =>
     details(
       "Numbers",
       table(
-        ["block", "time", "steps", "encode", "update", "decode", "other"],
+        ["block", "time", ...data.blockParts.map((part) => part.label)],
         data.blocks.map((b) => [
           String(b.block),
-          ...[b.ms, b.steps_ms, b.encode_ms, b.update_ms, b.decode_ms, b.other_ms].map(ms),
+          ...[b.ms, ...data.blockParts.map(({ field }) => b[field])].map(ms),
         ]),
         { late: (i) => data.blocks[i].outlier, tall: data.blocks.length > 12 },
       ),
@@ -56,13 +56,13 @@ const heat = () =>
     : section(
         "heat",
         "Blocks and steps",
-        "red is slower than its column's median, green faster",
+        "red: slower than the column's median; green: faster",
         heatMap(),
       );
 const steps = () =>
   reportSection(
     "steps",
-    "box: interquartile range; line: the median; dots: every block",
+    "box: interquartile range; thick line: median; thin line: minimum to maximum; dots: blocks",
     chart("Times of the denoising steps", stepPlot),
     details(
       "Numbers",
@@ -118,13 +118,13 @@ const serving = () =>
     "serving",
     "each step runs a batch of requests",
     table(
-      ["step", "kind", "time", ...(data.onGpu ? ["CPU", "GPU idle", "kernels"] : []), ""],
+      ["step", "kind", "time", ...(data.onGpu ? ["CPU", "GPU idle", "kernels"] : []), "outlier"],
       data.servingSteps.map((step) => [
         step.name,
         step.kind,
         ms(step.ms),
         ...(data.onGpu ? [ms(step.cpu_ms), ms(step.gpu_idle_ms), step.gpu_kernels] : []),
-        step.outlier ? "outlier" : "",
+        step.outlier ? "yes" : "",
       ]),
       { tall: true },
     ),
@@ -135,7 +135,7 @@ const partBars = (parts) =>
       ...p,
       value: p.ms,
       text: `${ms(p.ms)} · ${percent(p.share)}`,
-      title: `${p.name}: ${p.count} times`,
+      title: `${p.name}: ${times(p.count)}`,
     })),
   );
 const model = () =>
@@ -143,7 +143,7 @@ const model = () =>
     "model",
     "",
     partBars(data.transformer),
-    data.layers.length ? el("h3", {}, "Layer by layer, per pass") : null,
+    data.layers.length ? el("h3", {}, "Mean time of each layer per pass") : null,
     data.layers.length ? chart("Mean time of each layer", layerPlot) : null,
   );
 const decoder = () => reportSection("decoder", "", partBars(data.decoder));
@@ -166,8 +166,11 @@ function update() {
       ` in ${cost.count} passes: `,
       el("b", {}, percent(cost.share_of_transformer)),
       " of the transformer's time",
-      cost.share_of_run == null ? "." : `, ${percent(cost.share_of_run)} of the loop.`,
+      cost.share_of_run == null ? "." : `, ${percent(cost.share_of_run)} of the inference loop.`,
     ),
+    passes.length && passes.length < 9
+      ? el("h3", {}, "Time of a pass (steps: median; cache update: mean)")
+      : null,
     passes.length && passes.length < 9
       ? bars([
           ...passes,

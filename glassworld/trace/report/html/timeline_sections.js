@@ -3,7 +3,7 @@
 const criticalPath = () =>
   reportSection(
     "critical-path",
-    "the chain of work and waits that bounds the run; self time",
+    "the chain of work and waits that sets the run's length; bars: self time on it",
     bars(
       data.criticalPath.map((t) => ({
         ...t,
@@ -14,9 +14,9 @@ const criticalPath = () =>
       })),
     ),
     details(
-      "If it took half its time",
+      "If one of them took half its time",
       table(
-        ["", "the run would take", "gain"],
+        ["faster", "the run would take", "gain"],
         data.criticalPath
           .filter((t) => t.half_run_ms != null)
           .map((t) => [t.label, ms(t.half_run_ms), ms(t.half_gain_ms)]),
@@ -26,9 +26,9 @@ const criticalPath = () =>
 const gaps = () =>
   reportSection(
     "gaps",
-    "from the gap's start to the launch that ended it",
+    "CPU meanwhile: the range that fills most of the gap, up to the launch that ends it",
     table(
-      ["the CPU meanwhile", "idle", "at", "tag", "next on the GPU"],
+      ["CPU meanwhile", "idle", "start", "tag", "next GPU operation"],
       data.gaps.map((g) => [
         g.blamed,
         ms(g.ms),
@@ -42,7 +42,7 @@ const gaps = () =>
 const memory = () =>
   reportSection(
     "memory",
-    "peak: all memory allocated while the tag ran; kept: what a call left allocated, median",
+    `peak: the most memory allocated in all while it ran; kept: what a call left allocated, ${data.memoryByTag ? "median" : "mean"}`,
     bars(
       data.memory.map((m) => ({
         name: m.tag,
