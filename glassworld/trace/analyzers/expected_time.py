@@ -49,14 +49,14 @@ class ExpectedTime:
 
 _OUTER = (tags.DATA_PREPARATION, tags.PIPELINE_INFERENCE, tags.VIDEO_POSTPROCESSING)
 _REFERENCE = {
-    tags.DATA_PREPARATION: "about 1 %",
-    tags.PIPELINE_INFERENCE: "98 %",
-    tags.CACHE_INIT: "< 0.1 %",
+    tags.DATA_PREPARATION: "about 1%",
+    tags.PIPELINE_INFERENCE: "98%",
+    tags.CACHE_INIT: "< 0.1%",
     tags.CONDITION_ENCODE: "",
-    tags.DENOISING_STEP: "60 %",
-    tags.VAE_DECODE: "38 %",
-    tags.UPDATE_CACHE: "2 %",
-    tags.VIDEO_POSTPROCESSING: "< 1 %",
+    tags.DENOISING_STEP: "60%",
+    tags.VAE_DECODE: "38%",
+    tags.UPDATE_CACHE: "2%",
+    tags.VIDEO_POSTPROCESSING: "< 1%",
 }
 """The reference breakdown, in shares; these tags have a row in any run of the engine."""
 
@@ -121,7 +121,7 @@ def reference_note(analysis: Analysis) -> str:
     return (
         f"The reference breakdown is of a run with {REFERENCE_STEPS} steps. This run takes "
         f"{steps}, so the update pass is one of {steps + 1} passes: up to "
-        f"{100 / (steps + 1):.0f} % of the transformer's time, not 2 %."
+        f"{100 / (steps + 1):.0f}% of the transformer's time, not 2%."
     )
 
 

@@ -30,7 +30,7 @@ def number(value: object) -> str:
 
 def percent(value: float | None) -> str:
     """Return a share as a percentage; a dash for None."""
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{100 * value:.1f}%"
 
 
 def start_of(text: str, most: int) -> str:

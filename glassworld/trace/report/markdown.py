@@ -50,10 +50,10 @@ def _table(changes: list[TagChange], most: int) -> list[str]:
         "|---|--:|--:|--:|--:|---|",
     ]
     for change in changes[:most]:
-        noise = "-" if change.noise is None else f"± {100 * change.noise:.1f} %"
+        noise = "-" if change.noise is None else f"± {100 * change.noise:.1f}%"
         lines.append(
             f"| `{_cell(' > '.join(change.path))}` | {change.before_ms:,.3f} | "
-            f"{change.after_ms:,.3f} | {100 * change.change:+.1f} % | {noise} | {change.verdict} |"
+            f"{change.after_ms:,.3f} | {100 * change.change:+.1f}% | {noise} | {change.verdict} |"
         )
     if len(changes) > most:
         lines.append(f"| {len(changes) - most} more | | | | | |")

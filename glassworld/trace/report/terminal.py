@@ -175,8 +175,8 @@ def show_comparison(console: Console, comparison: RunComparison, most: int = 25)
             f"{c.path[-1]} in {place}" if place else c.path[-1],
             c.before_ms,
             c.after_ms,
-            f"{100 * c.change:+.1f} %",
-            "-" if c.noise is None else f"± {100 * c.noise:.1f} %",
+            f"{100 * c.change:+.1f}%",
+            "-" if c.noise is None else f"± {100 * c.noise:.1f}%",
             c.verdict,
             f"{c.total_ms:+,.2f}",
         )

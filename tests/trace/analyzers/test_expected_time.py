@@ -29,7 +29,7 @@ def test_expected_table_has_every_row_of_the_reference_breakdown(run):
     inner = ("cache initialization", "condition encode", "denoising", "VAE decode", "cache update")
     parts = sum(gflop_of(rows[name]) for name in inner)
     assert rows["inference loop"].gflop == pytest.approx(parts)
-    assert "25 %" in reference_note(analysis)
+    assert "25%" in reference_note(analysis)
 
 
 def test_expected_table_peak_rates_turn_cost_into_time(run, store_peak_rates):

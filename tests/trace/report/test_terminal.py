@@ -127,7 +127,7 @@ def test_remarks_say_what_tags_cover_and_that_steps_do_not_train(tmp_path):
         clock.op("aten::mm", 250)
     clock.op("aten::mm", 750)
     path = write(tmp_path / "part.json", clock.events, config=None)
-    assert "The tags cover 25.0 % of the window" in invoke("stages", path).output
+    assert "The tags cover 25.0% of the window" in invoke("stages", path).output
     assert "these steps do not train" in invoke("training", path).output
     gpu = GpuTrace()
     with gpu.tag("half"):
@@ -135,7 +135,7 @@ def test_remarks_say_what_tags_cover_and_that_steps_do_not_train(tmp_path):
     gpu.wait(10)
     gpu.launch("gemm", 300)
     path = write(tmp_path / "gpu.json", gpu.events, config=None)
-    assert "The tags cover 50.0 % of the GPU's busy time" in invoke("stages", path).output
+    assert "The tags cover 50.0% of the GPU's busy time" in invoke("stages", path).output
     gpu.wait(10)
     with gpu.tag("more"):
         gpu.launch("gemm", 3000)

@@ -25,7 +25,7 @@ function ms(value) {
   return value ? `${(value * 1000).toFixed(1)} µs` : "0";
 }
 const percent = (share) =>
-  share == null ? "–" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+  share == null ? "–" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
 const digits = (value) => (value == null ? "–" : Number(value.toPrecision(3)).toLocaleString("en"));
 
 const times = (count) => (count === 1 ? "once" : `${count.toLocaleString("en")} times`);

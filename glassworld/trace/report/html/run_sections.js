@@ -1,7 +1,7 @@
 // The sections about the parts of a run: stages, blocks, steps, and the model's parts.
 // Each function returns an element, or null where the trace has nothing to show.
 function stages() {
-  if (data.stages.length < 2 && !data.engine) return null; // it would say 100 %
+  if (data.stages.length < 2 && !data.engine) return null; // it would say 100%
   const parts = data.stages.map((p) => ({ ...p, color: color(p.family, p.name) }));
   return reportSection(
     "stages",

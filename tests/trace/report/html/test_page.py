@@ -66,9 +66,9 @@ def test_page_shows_compiled_regions_and_fused_kernels(opened, tmp_path):
     page = opened(write(tmp_path / "compiled.json", gpu.events, config=None))
     regions, fused = (page.locator(f"#{name} tbody tr").text_content() for name in SHOWN)
     assert regions.startswith("Region 0/0 (fabc)forward1")
-    assert regions.endswith("100 %")
+    assert regions.endswith("100%")
     assert fused.startswith("add, native_layer_normreductionRegion 0/0 (fabc)1")
-    assert fused.endswith("25 %")
+    assert fused.endswith("25%")
 
 
 SHOWN = ("compiled", "fused")
