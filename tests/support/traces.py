@@ -118,6 +118,7 @@ class GpuTrace(CpuTrace):
     def __init__(self):
         super().__init__()
         self.correlation, self.free = 0, 0.0
+        self.allocated = {}
 
     def launch(self, name, dur, cat="kernel", delay=5.0):
         self.correlation += 1
@@ -140,7 +141,9 @@ class GpuTrace(CpuTrace):
 
     def memory(self, total, device):
         """Record an allocation after which the device holds `total` bytes."""
-        args = {"Total Allocated": total, "Bytes": total, "Device Type": 1, "Device Id": device}
+        change = total - self.allocated.get(device, 0)
+        self.allocated[device] = total
+        args = {"Total Allocated": total, "Bytes": change, "Device Type": 1, "Device Id": device}
         self.events.append(
             {"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1}
             | {"ts": round(self.base + self.now, 3), "s": "t", "args": args}

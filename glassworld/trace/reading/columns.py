@@ -34,8 +34,16 @@ DEVICE_OP = np.dtype(
 )
 """A kernel, copy or fill on a GPU; its `thread` is the stream's row in the trace."""
 
-MEMORY = np.dtype([("thread", "<i4"), ("device", "<i4"), ("at", "<i8"), ("total", "<i8")])
-"""The allocator's total, in bytes, right after an allocation or a release; device -1 is the CPU."""
+MEMORY = np.dtype(
+    [("thread", "<i4"), ("device", "<i4"), ("at", "<i8"), ("total", "<i8"), ("change", "<i8")]
+)
+"""The allocator's total, in bytes, right after an allocation or a release; device -1 is the CPU.
+
+`change` is what was allocated (negative: released); 0 where the trace lacks it.
+"""
+
+EVERY_PROCESS = "(every process)"
+"""The process of a `MEMORY` row of a format that does not tell whose memory it is."""
 
 SYNC = np.dtype(
     [

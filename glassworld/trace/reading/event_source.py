@@ -16,6 +16,7 @@ import msgspec
 
 from glassworld.errors import TraceError
 from glassworld.trace.reading.categories import TAG, Categories
+from glassworld.trace.reading.columns import EVERY_PROCESS
 from glassworld.trace.reading.events import Event, EventArgs, NanosecondEvent
 from glassworld.trace.reading.source import TraceFile
 
@@ -131,8 +132,8 @@ def name_event(kind: str, thread: tuple[Any, Any], name: str) -> NanosecondEvent
     return NanosecondEvent("M", None, f"{kind}_name", pid, tid, None, 0, None, EventArgs(name=name))
 
 
-def memory_event(thread: tuple[Any, Any], at: int, total: int, device: int) -> NanosecondEvent:
+def memory_event(at: int, total: int, device: int, change: int = 0) -> NanosecondEvent:
     """Return the allocator's total of a device in bytes at a time in nanoseconds."""
-    pid, tid = thread
-    args = EventArgs(total_allocated=total, device_type=1, device_id=device)
-    return NanosecondEvent("i", "cpu_instant_event", "[memory]", pid, tid, None, at, None, args)
+    args = EventArgs(total_allocated=total, allocated=change, device_type=1, device_id=device)
+    thread = (EVERY_PROCESS, device)
+    return NanosecondEvent("i", "cpu_instant_event", "[memory]", *thread, None, at, None, args)

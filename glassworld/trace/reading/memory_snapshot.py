@@ -96,7 +96,7 @@ def _totals(changes: list[dict[Any, Any]], device: int, at_end: int) -> list[Eve
     events: list[Event] = []
     for change, size in zip(changes, sizes, strict=True):
         total += size
-        events.append(memory_event(("device", device), change["time_us"] * 1000, total, device))
+        events.append(memory_event(change["time_us"] * 1000, total, device, size))
     return events
 
 

@@ -368,6 +368,7 @@ class TraceBuilder:
         rows["thread"] = self._threads(events)
         rows["at"] = to_nanoseconds([e.ts for e in events], type(events[0]))
         rows["total"] = to_ints([a.total_allocated for a in args], 0)
+        rows["change"] = to_ints([a.allocated for a in args], 0)
         cpu = to_ints([a.device_type for a in args], 0) == 0
         rows["device"] = np.where(cpu, -1, to_small_ints([a.device_id for a in args]))
         self._append(self.memory, rows)

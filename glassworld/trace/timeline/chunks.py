@@ -17,6 +17,7 @@ import numpy.typing as npt
 from glassworld.trace.reading.columns import EventTable, Ints, Trace
 from glassworld.trace.timeline.attribution import TIMED_OP, DeviceClock, match_launches
 from glassworld.trace.timeline.intervals import nest_intervals
+from glassworld.trace.timeline.memory import Owner, by_owner
 
 CHUNK_ROWS = 1 << 18
 TAG_WEIGHT = 7
@@ -37,7 +38,7 @@ def split_trace(trace: Trace) -> Iterator[Trace]:
         return
     longest = _longest(trace, count)
     spanning, launched = _clipped(spanning_tags(trace)), _by_launch(trace, count)
-    allocated: dict[int, Rows] = {}
+    allocated: dict[Owner, Rows] = {}
     for start, end in pairwise([-(2**62), *cuts, 2**62]):
         tags, carried, pieces = _tags(trace, longest, spanning, start, end)
         ops = launched.between(start, end)[list(TIMED_OP.names or ())].astype(TIMED_OP)
@@ -162,11 +163,11 @@ def _tags(
     return np.concatenate([pieces[order], inside]), int(carried.sum()), len(pieces)
 
 
-def _memory(trace: Trace, allocated: dict[int, Rows], start: int, end: int) -> Rows:
-    """Return the allocations of a chunk behind the last one of each device before it."""
+def _memory(trace: Trace, allocated: dict[Owner, Rows], start: int, end: int) -> Rows:
+    """Return the allocations of a chunk behind the last one of each record before it."""
     rows = trace.memory.between(start, end)
     rows = rows[np.argsort(rows["at"], kind="stable")]
     with_earlier = np.concatenate([*allocated.values(), rows])
-    for device in np.unique(rows["device"]).tolist():
-        allocated[device] = rows[rows["device"] == device][-1:]
+    for owner, own_rows in by_owner(trace, rows):
+        allocated[owner] = own_rows[-1:]
     return with_earlier

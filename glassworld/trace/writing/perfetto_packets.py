@@ -89,10 +89,12 @@ def _write_device(writer: _PacketWriter, trace: Trace) -> None:
 def _write_memory(writer: _PacketWriter, trace: Trace) -> None:
     tracks: dict[int, int] = {}
     for rows in trace.memory.in_time():
-        for device, at, total in rows[["device", "at", "total"]].tolist():
+        for device, at, total, change in rows[["device", "at", "total", "change"]].tolist():
             if device not in tracks:
                 unit = encode_field(8, encode_field(3, _BYTES_UNIT))
                 tracks[device] = writer.track(f"{MEMORY_COUNTER}{device}", 0, unit)
+                if change:
+                    writer.write_counter(tracks[device], at, total - change)
             writer.write_counter(tracks[device], at, total)
 
 

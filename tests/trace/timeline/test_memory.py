@@ -51,4 +51,58 @@ def test_memory_of_a_run_without_tags_is_of_the_whole_and_of_outermost_operators
     rows = {row.tag: row for row in analyze(write(tmp_path / "t.json", gpu.events)).memory}
     assert set(rows) == {"(the whole run)", "aten::linear"}
     assert rows["(the whole run)"].peak_mib == rows["aten::linear"].peak_mib == 12
-    assert rows["aten::linear"].kept_mib == pytest.approx(2 / 3)
+    assert rows["aten::linear"].kept_mib == pytest.approx((10 + 1 + 1) / 3)
+
+
+def recorded(clock, process, total, change):
+    """Record a change of the allocated MiB of GPU 0."""
+    mib = 2**20
+    args = {"Total Allocated": total * mib, "Bytes": change * mib, "Device Type": 1}
+    clock.events.append(
+        {"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": process, "tid": 1}
+        | {"ts": round(clock.base + clock.now, 3), "args": args | {"Device Id": 0}}
+    )
+    clock.wait(1)
+
+
+def test_memory_allocated_before_the_trace_is_kept_by_no_tag_and_counts_in_peaks(tmp_path):
+    clock, weights = CpuTrace(), 10_000
+    with clock.tag("forward"):
+        clock.wait(1)
+        recorded(clock, 1, weights + 3, 3)
+    with clock.tag("release"):
+        clock.wait(1)
+        recorded(clock, 1, weights + 1, -2)
+        recorded(clock, 1, weights, -1)
+    analysis = analyze(write(tmp_path / "weights.json", clock.events, config=None))
+    rows = {row.tag: (row.peak_mib, row.kept_mib) for row in analysis.memory}
+    assert rows == {"forward": (weights + 3, 3), "release": (weights + 3, -3)}
+    untagged = [event for event in clock.events if event["name"] == "[memory]"]
+    first = clock.events[0] | {"name": "aten::mm", "cat": "cpu_op"}
+    analysis = analyze(write(tmp_path / "operators.json", [first, *untagged], config=None))
+    rows = {row.tag: (row.peak_mib, row.kept_mib) for row in analysis.memory}
+    assert rows == {"(the whole run)": (weights + 3, 0), "aten::mm": (weights + 3, 3)}
+
+
+@pytest.mark.parametrize("category", ["user_annotation", "cpu_op"])
+def test_memory_of_each_process_is_apart_where_ranks_are_merged(tmp_path, category):
+    clock, held_by, kept, peak = CpuTrace(), {"rank 0": 1_000, "rank 1": 9_000}, {}, {}
+    for i in range(6):
+        for process, grows in (("rank 0", 1), ("rank 1", 4)):
+            name, start, index = f"work of {process[-1:]}", clock.now, len(clock.events)
+            name = name.replace("0", "a").replace("1", "b")
+            clock.wait(1)
+            for change in (grows + i, -i):
+                held_by[process] += change
+                peak[name] = max(peak.get(name, 0), held_by[process])
+                recorded(clock, process, held_by[process], change)
+            kept[name] = grows
+            clock.event(category, name, start, clock.now - start, pid=process)
+            clock.events.insert(index, clock.events.pop())
+    analysis = analyze(write(tmp_path / "ranks.json", clock.events, config=None))
+    rows = {row.tag: row for row in analysis.memory}
+    for name in kept:
+        assert (rows[name].peak_mib, rows[name].kept_mib) == (peak[name], kept[name])
+    if category == "cpu_op":
+        assert rows["(the whole run)"].kept_mib == 6 * (1 + 4)
+        assert rows["(the whole run)"].peak_mib == max(peak.values())
