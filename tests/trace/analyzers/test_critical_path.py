@@ -105,6 +105,26 @@ def test_critical_path_on_a_cpu_is_all_that_its_thread_does(tmp_path):
     assert [run.run_ms for run in path.what_if] == pytest.approx([10.5, 10, 19])
 
 
+@pytest.mark.parametrize("function", ["nn.Module: Linear_0", None])
+def test_critical_path_by_modules_or_operators_works_while_a_tag_is_open(tmp_path, function):
+    clock = CpuTrace()
+    for step in range(2):
+        with clock.tag(f"ProfilerStep#{step}"):
+            clock.wait(7000)
+            if function:
+                clock.event("python_function", function, clock.now, 3000)
+            clock.op("aten::mm", 3000)
+        clock.wait(500)
+    path = found_path(tmp_path, clock.events)
+    assert path.names == ("modules" if function else "operators")
+    assert kinds(path) == pytest.approx((20, 0, 0, 0, 0.5))
+    none = f"(no {path.names[:-1]})"
+    assert sorted((tag.ms, tag.tag == none) for tag in path.tags) == [
+        (pytest.approx(6), False),
+        (pytest.approx(14), True),
+    ]
+
+
 def test_critical_path_of_a_gpu_bound_run_is_its_kernels(tmp_path):
     steps = [Step("kernel", "first", 500), Step("kernel", "second", 300), Step("sync", "end")]
     events, end = run_program(steps)

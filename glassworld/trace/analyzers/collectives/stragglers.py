@@ -58,7 +58,7 @@ def work_between(path: Path) -> Work:
     calls = trace.launches[ops.launch[collective & (ops.launch >= 0)]]
     pattern_of = np.full(len(tree.by_name) + 1, -1)
     pattern_of[tree.by_name.of] = tree.pattern
-    for thread, end, segments in thread_segments(trace, tree, busy_ranges(trace, tree)):
+    for thread, end, segments in thread_segments(trace, tree, busy_ranges(trace)):
         if thread not in calls["thread"] or len(calls) + 1 != count:  # some are within graphs
             continue
         launched = np.sort(calls["start"])

@@ -120,7 +120,7 @@ class _Builder:
 
     def __init__(self, trace: Trace, tree: TagTree, ops: DeviceOps) -> None:
         self.trace, self.tree, self.ops = trace, tree, ops
-        busy = busy_ranges(trace, tree)
+        busy = busy_ranges(trace)
         self.launched_by, self.launched_at = launch_anchors(trace, ops)
         self.syncs = find_stream_syncs(trace, ops)
         anchors = (self.launched_by, self.launched_at)

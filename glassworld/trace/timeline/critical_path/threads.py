@@ -40,9 +40,9 @@ class ThreadSegments:
         return ThreadSegments(start, self.group[at], self.kind[at])
 
 
-def busy_ranges(trace: Trace, tree: TagTree) -> Rows:
+def busy_ranges(trace: Trace) -> Rows:
     """Return the tags, operators and calls of the runtime (dtype `RANGE`)."""
-    parts = [tree.rows, trace.ops.to_array(), trace.launches]
+    parts = [trace.tags, trace.ops.to_array(), trace.launches]
     return np.concatenate([_as_ranges(part) for part in parts])
 
 
