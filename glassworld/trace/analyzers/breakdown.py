@@ -64,7 +64,8 @@ def _part(name: str, ms: float, whole: float, count: int, cpu_ms: float) -> TagS
 def stage_shares(analysis: Analysis) -> list[TagShare]:
     """Return the engine's four stages, or the outermost tags of another program.
 
-    There, those inside replace a tag that stands alone, as long as they cover most of it.
+    There, those inside replace a tag that stands alone, as long as they cover most of it. What they
+    leave of the outermost one is its rest.
     """
     rows = analysis.patterns
     chosen = [row for row in rows if row.pattern in root_tags()]
@@ -76,7 +77,7 @@ def stage_shares(analysis: Analysis) -> list[TagShare]:
         inside = [row for row in rows if row.path[:-1] == chosen[0].path]
         if not inside or sum(map(analysis.ms, inside)) < DESCEND * analysis.ms(chosen[0]):
             break
-        whole, rest = analysis.ms(chosen[0]), f"(the rest of {chosen[0].name})"
+        rest = rest or f"(the rest of {chosen[0].name})"
         chosen = inside
     return tag_shares(analysis, chosen, whole, rest)
 

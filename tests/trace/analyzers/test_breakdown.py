@@ -32,6 +32,25 @@ def test_stage_shares_of_another_program_are_its_outermost_tags_with_parts(tmp_p
     assert [row.name for row in kernel_rows(analysis, "forward")] == ["gemm"]
 
 
+def test_stage_shares_inside_several_lone_tags_are_of_the_outermost_one(tmp_path):
+    clock = CpuTrace()
+    with clock.tag("main"):
+        clock.wait(40)
+        with clock.tag("epoch"):
+            clock.wait(20)
+            with clock.tag("forward"):
+                clock.wait(30)
+            with clock.tag("backward"):
+                clock.wait(10)
+    stages = breakdown.stage_shares(analyze(write(tmp_path / "t.json", clock.events, config=None)))
+    assert {stage.name: stage.ms for stage in stages} == pytest.approx(
+        {"(the rest of main)": 0.06, "forward": 0.03, "backward": 0.01}
+    )
+    assert {stage.name: stage.share for stage in stages} == pytest.approx(
+        {"(the rest of main)": 0.6, "forward": 0.3, "backward": 0.1}
+    )
+
+
 def test_stage_shares_lone_tag_is_a_stage_however_short(tmp_path):
     clock = CpuTrace()
     with clock.tag("mine"):
