@@ -101,6 +101,8 @@ _BAD_ESCAPE = re.compile(
     rb"|\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])"  # the first half of a pair alone
     rb"|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F])"  # the second half alone
 )
+_NAME_LINE = re.compile(rb'^(\s*"name": ")(.*)(",?\s*)$', re.MULTILINE)
+_QUOTE = re.compile(rb'(\\.)|"')
 _BACKSLASH = re.compile(rb'(\\["\\])|\\')
 _CLOSING = re.compile(rb'\}\s*,?\s*\](?=\s*(?:\}|,\s*"|$))')
 
@@ -273,8 +275,18 @@ class EventStream:
 def _attempts(text: bytes) -> Iterator[bytes]:
     """Yield `text`, and should that be refused, `text` with the usual mistakes repaired."""
     yield text
+    yield _repaired(text)
+    yield _repaired(_NAME_LINE.sub(_quoted, text))
+
+
+def _repaired(text: bytes) -> bytes:
     repaired = _REPAIRED.sub(_repair, text.translate(_CONTROL))
-    yield repaired.decode("utf-8", "replace").encode()
+    return repaired.decode("utf-8", "replace").encode()
+
+
+def _quoted(line: re.Match[bytes]) -> bytes:
+    """Return a line of torch's exporter with a name whose quotes it did not escape, escaped."""
+    return line[1] + _QUOTE.sub(lambda m: m[1] or rb"\"", line[2]) + line[3]
 
 
 def _repair(match: re.Match[bytes]) -> bytes:

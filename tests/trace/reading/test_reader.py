@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -182,6 +183,22 @@ def test_read_trace_bad_escape_is_text(tmp_path, small_pieces, raw):
     assert trace.losses == []
     assert trace.events == len(events)
     assert raw.replace("\\\\", "\\") in trace.names
+
+
+NAMES = ['say "hi"', '"', '""', "{'a': \"b\"}", '{"a": 1, "b": "c"}', "plain"]
+
+
+@pytest.mark.parametrize("tags_only", [True, False])
+def test_read_trace_quotes_in_names_of_torch_are_text(tmp_path, small_pieces, tags_only):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for name in NAMES:
+            with torch.profiler.record_function(name):
+                torch.ones(3)
+    path = tmp_path / "t.json"
+    profiler.export_chrome_trace(str(path))
+    trace = read_trace(path, tags_only=tags_only)
+    assert trace.losses == []
+    assert [trace.names[name] for name in trace.tags["name"]] == NAMES
 
 
 def test_read_trace_valid_escapes_stay_escapes(tmp_path):
