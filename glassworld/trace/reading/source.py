@@ -15,6 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from io import UnsupportedOperation
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -73,6 +74,12 @@ class TraceFile:
         except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
             raise TraceError(
                 f"{self.path}: a damaged archive: {error}; use another copy"
+            ) from error
+        except IsADirectoryError as error:
+            raise TraceError(f"{self.path}: is a folder; name a trace in it") from error
+        except UnsupportedOperation as error:  # a pipe cannot be sought in
+            raise TraceError(
+                f"{self.path}: is no file but a stream; write it to a file and name that"
             ) from error
         except OSError as error:
             raise TraceError(f"{self.path}: cannot be read: {error.strerror or error}") from error

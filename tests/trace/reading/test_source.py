@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import sys
 import tarfile
 import zipfile
 
@@ -68,6 +70,19 @@ def test_damaged_archive_is_one_clear_line(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(TraceError, match="damaged archive"):
         read_trace(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_folder_or_pipe_is_told_what_to_name(tmp_path):
+    with pytest.raises(TraceError, match="is a folder; name a trace in it"):
+        read_trace(tmp_path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)
+    os.write(writer, TEXT[:1000])
+    with pytest.raises(TraceError, match="write it to a file"):
+        read_trace(pipe)
+    os.close(writer)
 
 
 def test_byte_order_mark_is_no_damage(tmp_path):
