@@ -57,6 +57,9 @@ For an event, `recorded_by` is the correlation id of the call that recorded it o
 `awaited_stream`. A number that is not told is -1, and so is the kind of a row with another name.
 """
 
+STREAM = np.dtype([("process", "<i4"), ("device", "<i4"), ("stream", "<i4")])
+"""A GPU's stream: processes that were merged into one trace may have the same numbers."""
+
 LABELED_OP = np.dtype(
     [("start", "<i8"), ("correlation", "<i8"), ("stream", "<i4"), ("label", "<i4")]
 )
@@ -239,6 +242,15 @@ class Trace:
             self.ops,
             self.python,
         )
+
+    def streams(self, ops: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Return the stream (dtype `STREAM`) of each GPU operation."""
+        number: dict[object, int] = {}
+        processes = [number.setdefault(str(pid), len(number)) for pid, _ in self.threads]
+        streams = np.empty(len(ops), STREAM)
+        streams["process"] = np.array(processes, dtype=np.int32)[ops["thread"]]
+        streams["device"], streams["stream"] = ops["device"], ops["stream"]
+        return streams
 
     @cached_property
     def tags(self) -> npt.NDArray[np.void]:

@@ -93,7 +93,7 @@ def timed_ops(trace: Trace) -> npt.NDArray[np.void]:
     rows = trace.device_ops
     if rows.dtype == TIMED_OP:
         return rows[np.argsort(rows["start"], kind="stable")]
-    return DeviceClock(trace.start).timed(rows)
+    return DeviceClock(trace).timed(rows)
 
 
 def attribute_ops(
@@ -120,9 +120,9 @@ def attribute_ops(
 class DeviceClock:
     """Finds what each operation adds to the busy time, of rows that come in order of time."""
 
-    def __init__(self, start: int) -> None:
-        self._until = start
-        self._until_of_stream: dict[tuple[int, int], int] = {}
+    def __init__(self, trace: Trace) -> None:
+        self._trace, self._until = trace, trace.start
+        self._until_of_stream: dict[tuple[int, int, int], int] = {}
 
     def timed(self, rows: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
         """Return operations sorted by start, later than those before, with their added times."""
@@ -134,7 +134,7 @@ class DeviceClock:
         latest = np.maximum.accumulate(np.concatenate([[self._until], end]))
         timed["added"] = np.maximum(0, end - np.maximum(timed["start"], latest[:-1]))
         timed["idle"] = np.maximum(0, timed["start"] - latest[:-1])
-        streams, lane = np.unique(timed[["device", "stream"]], return_inverse=True)
+        streams, lane = np.unique(self._trace.streams(timed), return_inverse=True)
         before = np.array([self._until_of_stream.get(s, _NEVER) for s in streams.tolist()])
         timed["added_to_stream"] = _added_to_union(
             timed["start"], end, lane.astype(np.int32), before

@@ -90,7 +90,7 @@ def _in_time(trace: Trace, ranges: int) -> EventTable:
     """Return the GPU operations in order of their start, with what each adds to the busy time."""
     table = EventTable(TIMED_OP)
     edges = [trace.start + (trace.end + 1 - trace.start) * i // ranges for i in range(ranges + 1)]
-    clock = DeviceClock(trace.start)
+    clock = DeviceClock(trace)
     for start, end in pairwise(edges):
         table.append(clock.timed(trace.device_rows.between(start, end)))
     return table

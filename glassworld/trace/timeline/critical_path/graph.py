@@ -132,7 +132,7 @@ class _Builder:
             self.activity_of[thread] = len(self.segments)
             self.segments.append(segments)
             self.thread_ends.append(end)
-        self.behind, self.since = _stream_order(ops)
+        self.behind, self.since = _stream_order(trace, ops)
         self.free = np.where(self.since >= 0, self.since, np.append(ops.end, 0)[self.behind])
         self.passed = self._stream_waits()
         self._cut()
@@ -299,7 +299,7 @@ def _summed(node: Ints, group: Codes, kind: Codes, ns: Ints) -> npt.NDArray[np.v
     return rows
 
 
-def _stream_order(ops: DeviceOps) -> tuple[Ints, Ints]:
+def _stream_order(trace: Trace, ops: DeviceOps) -> tuple[Ints, Ints]:
     """Return the operation of its stream that each one follows (-1: none).
 
     Where that one is still running, the second array has the time at which the next one started
@@ -307,7 +307,7 @@ def _stream_order(ops: DeviceOps) -> tuple[Ints, Ints]:
     """
     behind = np.full(len(ops), -1, dtype=np.int64)
     since = np.full(len(ops), -1, dtype=np.int64)
-    _, lane = np.unique(ops.rows[["device", "stream"]], return_inverse=True)
+    _, lane = np.unique(trace.streams(ops.rows), return_inverse=True)
     order = np.lexsort((ops.end, ops.rows["start"], lane))
     for members in np.split(order, np.flatnonzero(np.diff(lane[order])) + 1) if len(ops) else ():
         start, end = ops.rows["start"][members], ops.end[members]

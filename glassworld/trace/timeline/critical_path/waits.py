@@ -125,7 +125,7 @@ def _call_waits(trace: Trace, ops: DeviceOps, syncs: StreamSyncs) -> Waits:
         return np.empty(0, WAIT)
     start, end = calls["start"], calls["start"] + calls["dur"]
     last = []
-    for members in _by_stream(ops):
+    for members in _by_stream(trace, ops):
         ends = members[np.argsort(ops.end[members], kind="stable")]
         at = np.searchsorted(ops.end[ends], end, "right") - 1
         op = np.where(at >= 0, ends[np.maximum(at, 0)], -1)
@@ -151,9 +151,9 @@ def _call_waits(trace: Trace, ops: DeviceOps, syncs: StreamSyncs) -> Waits:
     return np.array(waits, WAIT)
 
 
-def _by_stream(ops: DeviceOps) -> list[Ints]:
+def _by_stream(trace: Trace, ops: DeviceOps) -> list[Ints]:
     """Return the operations of each stream, in order."""
-    _, lane = np.unique(ops.rows[["device", "stream"]], return_inverse=True)
+    _, lane = np.unique(trace.streams(ops.rows), return_inverse=True)
     order = np.argsort(lane, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(lane[order])) + 1) if len(ops) else []
 
