@@ -146,6 +146,15 @@ def _waits_table(ranks: list[RankTiming]) -> Table:
     return table("Waits between ranks", columns, rows)
 
 
+def _say_without_collectives(ranks: list[RankTiming]) -> None:
+    """Say how clocks were put together where collectives do not tell it."""
+    if not all(rank.collectives for rank in ranks):
+        typer.echo(
+            "Not all ranks have collectives on a GPU (those of gloo are not read): without any, "
+            "traces start at the same time."
+        )
+
+
 @app.command("merge", rich_help_panel=TOOLS)
 def merge_command(
     traces: Annotated[list[Path], typer.Argument(help="One trace per rank, rank 0 first.")],
@@ -169,8 +178,7 @@ def merge_command(
         print_json(ranks)
         return
     Console().print(_waits_table(ranks))
-    if not all(rank.collectives for rank in ranks):
-        typer.echo("Not all ranks have collectives: the merged traces start at the same time.")
+    _say_without_collectives(ranks)
     typer.echo(f"{count:,} events: {output}")
 
 
@@ -197,6 +205,9 @@ def ranks_command(
         return
     console = Console()
     console.print(_waits_table(report.ranks))
+    _say_without_collectives(report.ranks)
+    if not report.collectives:
+        return
     columns = (
         *("collective", "type", "bytes", "ranks", "calls", "ms"),
         *("algorithm\nGB/s", "bus\nGB/s", "skew\nms", "largest"),

@@ -7,11 +7,12 @@ import pytest
 
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
+from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.collectives.bandwidth import bus_factor
 from glassworld.trace.analyzers.collectives.matching import matched_calls
 from glassworld.trace.analyzers.collectives.records import Message, RankCollectives
 from tests.support.rank_traces import BYTES, STARTS, rank_trace
-from tests.support.traces import JSON_VALUES, CpuTrace, invoke, write
+from tests.support.traces import JSON_VALUES, CpuTrace, GpuTrace, invoke, write
 
 
 def test_merge_ranks_puts_them_on_one_clock(tmp_path):
@@ -41,6 +42,29 @@ def test_merge_ranks_puts_them_on_one_clock(tmp_path):
 def test_merge_ranks_without_collectives_starts_them_together(run, tmp_path):
     output = tmp_path / "both.json"
     assert "start at the same time" in invoke("merge", run(), run(), "-o", output).output
+
+
+def test_ranks_without_collectives_say_so_and_show_no_empty_tables(run):
+    output = invoke("ranks", run(), run()).output
+    assert "those of gloo are not read" in output
+    assert "Ranks that come last" not in output
+
+
+def test_merged_ranks_with_one_device_number_have_streams_of_their_own(tmp_path):
+    paths = []
+    for rank in range(2):
+        gpu = GpuTrace()
+        for i in range(6):
+            with gpu.tag(f"step_{i}"):
+                gpu.launch("gemm", 100 + 20 * rank)
+                gpu.launch("ncclDevKernel_AllReduce", 50)
+                gpu.wait(200)
+        paths.append(write(tmp_path / f"rank{rank}.json", gpu.events, config=None))
+    invoke("merge", *paths, "-o", tmp_path / "both.json")
+    alone, both = analyze(paths[0]), analyze(tmp_path / "both.json")
+    assert both.gpu.overlap_ns == both.gpu.covered_ops == 0
+    assert both.gpu.busy_ns > alone.gpu.busy_ns
+    assert not any("overlap others" in note for note in find_caveats(both))
 
 
 def ranks_report(folder, **options):
