@@ -96,12 +96,15 @@ def _stage_remarks(analysis: Analysis) -> list[str]:
     """Say how much of another program's time its tags cover, if that is not nearly all of it."""
     if is_engine_run(analysis):
         return []
-    tagged = sum(analysis.ms(row) for row in analysis.patterns if len(row.path) == 1)
-    whole = (analysis.gpu.busy_ns if analysis.gpu else analysis.duration_ns) / 1e6
+    if analysis.gpu:
+        what, whole = "GPU's busy time", analysis.gpu.busy_ns / 1e6
+        tagged = sum(row.gpu_self_ms for row in analysis.patterns)
+    else:
+        what, whole = "window", analysis.duration_ns / 1e6
+        tagged = analysis.tagged_ns / 1e6
     if tagged >= NEARLY_ALL * whole:
         return []
-    what = "GPU's busy time" if analysis.gpu else "window"
-    return [f"The tags cover {percent(tagged / whole)} of the {what}; shares are of this part."]
+    return [f"The tags cover {percent(tagged / whole)} of the {what}; shares are of their time."]
 
 
 def _training_remarks(analysis: Analysis) -> list[str]:

@@ -34,6 +34,7 @@ from glassworld.trace.timeline.attribution import (
 from glassworld.trace.timeline.first_runs import kernel_runs
 from glassworld.trace.timeline.graph_kernels import EagerPasses, GraphNaming
 from glassworld.trace.timeline.idle import IdleGap, IdleTotals, longest_gaps, name_gaps, queued_ns
+from glassworld.trace.timeline.intervals import union_ns
 from glassworld.trace.timeline.memory import TagMemory, run_memory, tag_memory
 from glassworld.trace.timeline.operator_totals import (
     KernelTotals,
@@ -111,6 +112,11 @@ class Analysis:
     def duration_ns(self) -> int:
         """From the first range's start to the last one's end."""
         return self.trace.end - self.trace.start
+
+    @cached_property
+    def tagged_ns(self) -> int:
+        """How long a tag was open, on whichever thread."""
+        return union_ns(self.trace.tag_rows)
 
     @cached_property
     def coverage(self) -> Coverage:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import Codes, Ints
+from glassworld.trace.reading.columns import Codes, EventTable, Ints
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,17 @@ def innermost_ranges(
         if not ended.any():
             return innermost
         innermost[ended] = forest.parent[innermost[ended]]
+
+
+def union_ns(ranges: EventTable) -> int:
+    """Return the length of the union of all ranges of a table."""
+    total, until = 0, -(2**62)
+    for rows in ranges.in_time():
+        end = rows["start"] + rows["dur"]
+        latest = np.maximum.accumulate(np.concatenate([[until], end]))
+        total += int(np.maximum(0, end - np.maximum(rows["start"], latest[:-1])).sum())
+        until = int(latest[-1])
+    return total
 
 
 def merge_intervals(intervals: Ints) -> Ints:

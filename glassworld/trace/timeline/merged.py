@@ -36,6 +36,7 @@ from glassworld.trace.timeline.idle import (
     name_gaps,
     queued_ns,
 )
+from glassworld.trace.timeline.intervals import union_ns
 from glassworld.trace.timeline.memory import (
     InstanceMemory,
     TagMemory,
@@ -81,6 +82,11 @@ class MergedAnalysis(Analysis):
     def on_gpu(self) -> bool:
         """True if anything ran on a GPU; if not, CPU time is the time that counts."""
         return self.sums.gpu is not None
+
+    @cached_property
+    def tagged_ns(self) -> int:
+        """How long a tag was open, on whichever thread."""
+        return union_ns(self.whole.tag_rows)
 
     @property
     def coverage(self) -> Coverage:

@@ -121,6 +121,23 @@ def test_report_of_another_program_mentions_no_section_of_the_engine(tmp_path):
     assert '"mentioned":false' in page
 
 
+def test_remark_counts_the_time_in_tags_of_several_threads_once(tmp_path):
+    clock = CpuTrace()
+    for thread, start in ((1, 0), (2, 10), (3, 20)):
+        for i in range(4):
+            clock.event("user_annotation", "worker", start + 100 * i, 40, tid=thread)
+    clock.now = 300
+    clock.op("aten::mm", 100)
+    path = write(tmp_path / "threads.json", clock.events, config=None)
+    moments = {
+        moment
+        for event in clock.events[:-1]
+        for moment in range(int(event["ts"] - clock.base), int(event["ts"] - clock.base) + 40)
+    }
+    assert len(moments) == 4 * 60
+    assert "The tags cover 60.0% of the window" in invoke("stages", path).output
+
+
 def test_remarks_say_what_tags_cover_and_that_steps_do_not_train(tmp_path):
     clock = CpuTrace()
     with clock.tag("ProfilerStep#0"):

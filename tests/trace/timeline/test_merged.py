@@ -64,6 +64,7 @@ def assert_same_sums(chunked, whole):
     """Check all sums; return both analyses as JSON documents."""
     assert chunked.coverage == whole.coverage
     assert chunked.duration_ns == whole.duration_ns
+    assert chunked.tagged_ns == whole.tagged_ns
     for mine, theirs in (
         (chunked.tags, whole.tags),
         (chunked.patterns, whole.patterns),
