@@ -39,6 +39,30 @@ def test_output_that_cannot_be_written_is_an_error_before_the_work(run, tmp_path
         assert not page.exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["top", "{}", "--json"],
+        ["top", "{}", "--tags-only", "--json"],
+        ["ops", "{}", "--json"],
+        ["compare", "{}", "{}", "--json"],
+        ["critical-path", "{}", "--json"],
+        ["sql", "{}", "SELECT name FROM tags", "--json"],
+        ["export", "{}", "--format", "folded"],
+    ],
+)
+def test_commands_say_on_stderr_that_a_file_is_cut_short(run, tmp_path, command):
+    trace = run()
+    whole = [part.format(trace) for part in command]
+    assert invoke(*whole).stderr == ""
+    trace.write_bytes(trace.read_bytes()[:-1000])
+    result = invoke(*whole)
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"note {trace}: ")
+    if "--json" in command:
+        assert json.loads(result.stdout)
+
+
 def test_report_is_written_though_its_reader_closes_the_pipe(run, tmp_path):
     page = tmp_path / "page.html"
     command = [sys.executable, "-m", "glassworld", "trace", "report", run(), "--html", page]

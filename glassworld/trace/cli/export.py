@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from glassworld.trace.cli.options import TOOLS, Json, Most, TracePath, check_output, row_limit
+from glassworld.trace.cli.options import (
+    TOOLS,
+    Json,
+    Most,
+    TracePath,
+    check_output,
+    row_limit,
+    say_losses,
+)
 
 app = typer.Typer()
 
@@ -83,7 +91,7 @@ def export_command(
     written = output or trace.with_name(trace.name.partition(".")[0] + SUFFIXES[format])
     if format is not ExportFormat.PARQUET:
         check_output(written, trace)
-    export_trace(trace, written, format.value)
+    say_losses(export_trace(trace, written, format.value))
     typer.echo(f"Wrote {written}")
 
 
@@ -109,7 +117,9 @@ def sql_command(
     from glassworld.trace.writing.sql import query_trace
 
     limit = row_limit(most, json)
-    answer = query_trace(analyze_at_once(trace), query, limit)
+    analysis = analyze_at_once(trace)
+    say_losses(analysis.trace)
+    answer = query_trace(analysis, query, limit)
     if json:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
         typer.echo(msgspec.json.encode(rows, enc_hook=str))

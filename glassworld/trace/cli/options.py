@@ -11,6 +11,7 @@ import typer
 from glassworld.errors import InputError
 
 if TYPE_CHECKING:
+    from glassworld.trace.reading.columns import Trace
     from glassworld.trace.report.sections import Section
     from glassworld.trace.timeline.analysis import Analysis
 
@@ -45,6 +46,21 @@ Most = Annotated[
 
 
 def load_analysis(
+    path: Path, tags_only: bool = False, graph_capture: Path | None = None
+) -> Analysis:
+    """Analyze a trace as `load_with_progress` does; say on stderr what of it could not be read."""
+    analysis = load_with_progress(path, tags_only, graph_capture)
+    say_losses(analysis.trace)
+    return analysis
+
+
+def say_losses(trace: Trace) -> None:
+    """Say on stderr what could not be read: figures of a damaged file lack it."""
+    for loss in trace.losses:
+        typer.echo(f"note {trace.path}: {loss}", err=True)
+
+
+def load_with_progress(
     path: Path, tags_only: bool = False, graph_capture: Path | None = None
 ) -> Analysis:
     """Analyze a trace, with a progress bar on stderr where the file is large."""

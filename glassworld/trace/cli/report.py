@@ -18,10 +18,12 @@ from glassworld.trace.cli.options import (
     TracePath,
     check_output,
     load_analysis,
+    load_with_progress,
     print_json,
     print_json_object,
     print_section,
     row_limit,
+    say_losses,
 )
 
 app = typer.Typer()
@@ -53,7 +55,7 @@ def report_command(
     check_output(page, trace)
     if json:
         check_output(json, trace, page)
-    analysis = load_analysis(trace, graph_capture=graph_capture)
+    analysis = load_with_progress(trace, graph_capture=graph_capture)
     write_page(page, analysis)  # first: somebody reading in a pager may leave it early
     if json:
         write_json(json, analysis)
@@ -295,7 +297,9 @@ def critical_path_command(
     from glassworld.trace.timeline.merged import analyze_at_once
 
     factors = [parse_factor(text) for text in faster or ()]
-    path = PathFinder(analyze_at_once(trace, graph_capture)).critical_path(factors)
+    analysis = analyze_at_once(trace, graph_capture)
+    say_losses(analysis.trace)
+    path = PathFinder(analysis).critical_path(factors)
     if json:
         print_json_object(path)
     else:

@@ -86,7 +86,9 @@ def test_memory_allocated_before_the_trace_is_kept_by_no_tag_and_counts_in_peaks
 
 @pytest.mark.parametrize("category", ["user_annotation", "cpu_op"])
 def test_memory_of_each_process_is_apart_where_ranks_are_merged(tmp_path, category):
-    clock, held_by, kept, peak = CpuTrace(), {"rank 0": 1_000, "rank 1": 9_000}, {}, {}
+    clock, held_by = CpuTrace(), {"rank 0": 1_000, "rank 1": 9_000}
+    kept: dict[str, int] = {}
+    peak: dict[str, int] = {}
     for i in range(6):
         for process, grows in (("rank 0", 1), ("rank 1", 4)):
             name, start, index = f"work of {process[-1:]}", clock.now, len(clock.events)
