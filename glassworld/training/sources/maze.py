@@ -20,6 +20,7 @@ from glassworld.errors import MissingExtraError
 from glassworld.training.sources.maze_policies import POLICIES, InputSampler
 from glassworld.training.sources.maze_textures import repaint
 from glassworld.training.sources.source import (
+    LATENT_FRAMES_PER_SECOND,
     ActionPair,
     Frame,
     HeldInput,
@@ -102,7 +103,7 @@ class VizdoomMaze(Source):
         ViZDoom is not installed.
     """
 
-    format = WorldFormat("universal", HEIGHT, WIDTH, frames_per_block=3)
+    format = WorldFormat("universal", HEIGHT, WIDTH)
 
     def __init__(self, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
@@ -165,17 +166,19 @@ class VizdoomMaze(Source):
         """Yield the inputs of one of the `POLICIES`, chosen by its share."""
         shares = [share for _, share in POLICIES.values()]
         name = str(rng.choice(list(POLICIES), p=shares))
-        policy = POLICIES[name][0](InputSampler(rng, block_aligned=bool(rng.random() < 0.5)))
+        policy = POLICIES[name][0](InputSampler(rng, whole_seconds=bool(rng.random() < 0.5)))
         held = next(policy)
         while True:
             yield held
             held = policy.send(self.clearance)
 
     def evaluation_actions(self, rng: np.random.Generator) -> Iterator[Action]:
-        """Yield random actions, mostly walking and turning."""
+        """Yield random actions, mostly walking and turning, each for a second."""
         choices, shares = list(OPPOSITE), np.array(EVALUATION_SHARES, np.float64)
+        blocks = LATENT_FRAMES_PER_SECOND // self.format.frames_per_block
         while True:
-            yield choices[int(rng.choice(len(choices), p=shares / shares.sum()))]
+            action = choices[int(rng.choice(len(choices), p=shares / shares.sum()))]
+            yield from [action] * blocks
 
     def mismatched(self, action: Action) -> Action:
         """Return the opposite action; standing still becomes walking."""

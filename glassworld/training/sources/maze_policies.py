@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 
 import numpy as np
 
-from glassworld.training.sources.source import HeldInput
+from glassworld.training.sources.source import LATENT_FRAMES_PER_SECOND, HeldInput
 
 Policy = Generator[HeldInput, float, None]
 Keys = tuple[float, float, float, float]
@@ -39,24 +39,24 @@ class InputSampler:
     ----------
     rng
         The source of every choice.
-    block_aligned
-        Hold inputs for whole blocks of three latent frames, as live sessions do.
+    whole_seconds
+        Hold inputs for whole seconds, counted from the start of the episode.
     """
 
-    def __init__(self, rng: np.random.Generator, block_aligned: bool) -> None:
+    def __init__(self, rng: np.random.Generator, whole_seconds: bool) -> None:
         self.rng = rng
-        self.block_aligned = block_aligned
+        self.whole_seconds = whole_seconds
         self._first = True
 
     def length(self) -> int:
         """Draw how many latent frames to hold an input.
 
-        Aligned to blocks, the first length is one less: the start image is the first latent frame.
+        In whole seconds, the first length is one less: the start image is the first latent frame.
         """
         first, self._first = self._first, False
-        if self.block_aligned:
-            blocks = int(self.rng.choice([1, 2], p=[0.8, 0.2]))
-            return 3 * blocks - int(first)
+        if self.whole_seconds:
+            seconds = int(self.rng.choice([1, 2], p=[0.8, 0.2]))
+            return LATENT_FRAMES_PER_SECOND * seconds - int(first)
         return int(self.rng.choice(6, p=[0.15, 0.15, 0.4, 0.1, 0.1, 0.1])) + 1
 
     def mouse(self, turn: float) -> tuple[float, float]:

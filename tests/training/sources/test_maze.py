@@ -29,27 +29,30 @@ def test_blocks_have_the_lengths_of_a_session(simulator: VizdoomMaze) -> None:
     start_image = simulator.reset(7)
     assert start_image.shape == (64, 96, 3)
     assert start_image.dtype == np.uint8
-    first, second = simulator.step(STILL), simulator.step(TURN_RIGHT)
-    assert (first.shape, second.shape) == ((9, 64, 96, 3), (12, 64, 96, 3))
-    assert (first == start_image).all()  # the reset leaves the player at rest
-    assert (second[0] != start_image).any()
+    first, second, third = (simulator.step(action) for action in (STILL, STILL, TURN_RIGHT))
+    assert (first.shape, second.shape) == ((1, 64, 96, 3), (4, 64, 96, 3))
+    assert (first == start_image).all()
+    assert (second == start_image).all()  # the reset leaves the player at rest
+    assert (third[0] != start_image).any()
 
 
 def test_mouse_of_a_tenth_turns_five_degrees_per_frame_to_the_right(
     simulator: VizdoomMaze,
 ) -> None:
     simulator.reset(7)
+    simulator.step(STILL)
     before = simulator.location[2]
     simulator.step(TURN_RIGHT)
     turned = (before - simulator.location[2]) % 360
-    assert turned == pytest.approx(8 * 5, abs=0.2)
+    assert turned == pytest.approx(4 * 5, abs=0.2)
 
 
 def test_reset_with_a_seed_gives_the_frames_of_a_new_environment(
     simulator: VizdoomMaze,
 ) -> None:
     def frames(environment: VizdoomMaze) -> np.ndarray:
-        return np.concatenate([environment.step(FORWARD), environment.step(TURN_RIGHT)])
+        actions = (STILL, FORWARD, TURN_RIGHT)
+        return np.concatenate([environment.step(action) for action in actions])
 
     simulator.reset(1)
     simulator.step(FORWARD)
