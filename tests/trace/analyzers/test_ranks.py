@@ -62,6 +62,8 @@ def test_merged_ranks_with_one_device_number_have_streams_of_their_own(tmp_path)
         paths.append(write(tmp_path / f"rank{rank}.json", gpu.events, config=None))
     invoke("merge", *paths, "-o", tmp_path / "both.json")
     alone, both = analyze(paths[0]), analyze(tmp_path / "both.json")
+    assert alone.gpu is not None
+    assert both.gpu is not None
     assert both.gpu.overlap_ns == both.gpu.covered_ops == 0
     assert both.gpu.busy_ns > alone.gpu.busy_ns
     assert not any("overlap others" in note for note in find_caveats(both))
