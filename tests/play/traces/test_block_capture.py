@@ -111,7 +111,7 @@ def test_capture_of_a_paused_session_ends_by_itself(
         list(client.frames(30))
         client.send("pause")
         monkeypatch.setattr("glassworld.play.traces.session_capture.MAX_IDLE_SECONDS", 0.5)
-        assert "paused" in client.wait_for("notice")["text"]
+        assert "Resume play" in client.wait_for("notice")["text"]
         assert is_free(server)
         client.send("resume")
         assert len(list(client.frames(24))) == 24
