@@ -28,7 +28,7 @@ URL = "ws://127.0.0.1:8765/ws"
 HEADER = struct.Struct("<BBHIII")
 FRAME = 1
 
-RETRY_SECONDS, MAX_RETRIES = 0.25, 80
+RETRY_SECONDS, MAX_RETRIES = 0.25, 240
 """How often, and how many times, to ask for a lost session."""
 
 

@@ -12,9 +12,12 @@ import time
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from glassworld.errors import InputError
 from glassworld.serve.autoscaling import IdleClock, Load, wanted_workers
+from glassworld.serve.journal import is_saved
 from glassworld.serve.options import FleetOptions, WorldOptions
 from glassworld.serve.ray_cluster import (
     NAMESPACE,
@@ -96,7 +99,7 @@ class Directory:
         self._table = SeatTable()
         self._worlds = {world.name: _WorldState(world) for world in options.worlds}
         self._draining: dict[str, float] = {}  # workers, and since when
-        self._recovering: dict[str, asyncio.Task[str | None]] = {}
+        self._recovering: dict[str, asyncio.Task[SessionReply]] = {}
         self._since = time.monotonic()
         self._rounds: asyncio.Task[None] | None = None
 
@@ -154,9 +157,7 @@ class Directory:
         if worker is None and time.monotonic() - self._since < SILENCE_SECONDS:
             return SessionReply(503, reason="the fleet is starting")
         if worker is None:
-            worker = await self._recover(session, world, request.next)
-        if worker is None:
-            return SessionReply(410, reason="the session has ended; start another")
+            return await self._recover(session, world, request.next)
         return self._seat(session, worker)
 
     async def _lives(self, worker: str) -> bool:
@@ -172,26 +173,34 @@ class Directory:
         writer.close()
         return True
 
-    async def _recover(self, session: str, world: str, next_frame: int) -> str | None:
-        """Bring a session back on a worker with a free seat; once, however often it is asked."""
+    async def _recover(self, session: str, world: str, next_frame: int) -> SessionReply:
+        """Bring a session back on a worker with a free seat; once, however often it is asked.
+
+        A session that was saved waits for a seat: a new worker may take the dead one's place.
+        """
         if session not in self._recovering:
             work = self._recover_once(session, world, next_frame)
             task = self._recovering[session] = asyncio.create_task(work)
             task.add_done_callback(lambda _: self._recovering.pop(session, None))
         return await asyncio.shield(self._recovering[session])
 
-    async def _recover_once(self, session: str, world: str, next_frame: int) -> str | None:
+    async def _recover_once(self, session: str, world: str, next_frame: int) -> SessionReply:
+        folder = Path(self._options.state_folder)
+        if not await asyncio.to_thread(is_saved, folder, session):
+            return SessionReply(410, reason="the session has ended; start another")
         worker = self._table.reserve(world, session, time.monotonic())
         if worker is None:
-            return None
+            return SessionReply(503, reason="all seats are taken; try again")
         try:
             call = actor_named(worker).recover.remote(session, next_frame)
             await answer(call, RECOVER_SECONDS)
         except actor_errors() as error:
             self._table.release(worker, session)
             logger.warning("a session could not be brought back: %s", error)
-            return None
-        return worker
+            if isinstance(error, InputError):
+                return SessionReply(410, reason="the session cannot be read; start another")
+            return SessionReply(503, reason="a worker has failed; try again")
+        return self._seat(session, worker)
 
     def _seat(self, session: str, worker: str) -> SessionReply:
         report = self._table.get(worker)

@@ -158,6 +158,11 @@ def _generations_in(folder: Path, session: str) -> list[Path]:
     return sorted(folder.glob(f"{session}-*.gws"))
 
 
+def is_saved(folder: Path, session: str) -> bool:
+    """Return whether anything was saved of a session."""
+    return bool(_generations_in(folder, session))
+
+
 def read_generations(folder: Path, session: str) -> list[SavedBlocks]:
     """Return what was saved of a session, the newest snapshot first."""
     saved = []

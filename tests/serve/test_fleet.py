@@ -192,3 +192,12 @@ def test_two_worlds_share_a_fleet_and_their_sessions_stay_in_them(tmp_path: Path
                 assert list(second.frames(3))
             assert list(second.frames(3))
             assert second.hello["world"] == "second"
+            # A killed worker was the only one of its world: its session waits for the next one.
+            worker = next(
+                worker
+                for worker in fleet.ready_workers()
+                if worker["name"].startswith("second") and worker["connected"]
+            )
+            os.kill(worker["process"], signal.SIGKILL)
+            frames = list(second.frames(40))
+            assert [frame.number - frames[0].number for frame in frames] == list(range(40))
