@@ -101,8 +101,13 @@ class PlayClient:
         # Frames come in while the connection is being closed.
         self._connecting = connect(url + query, max_size=None, close_timeout=1)
         self.socket = self._connecting.__enter__()
-        self.hello = json.loads(self.socket.recv())
-        if self.hello.get("resumed"):
+        hello = json.loads(self.socket.recv())
+        if hello["type"] != "hello":
+            self._connecting.__exit__(None, None, None)
+            reason = hello.get("text", "the server is full; try again later")
+            raise ConnectionRefusedError(reason)
+        self.hello = hello
+        if hello.get("resumed"):
             self.send("join", next=self.next_frame)
             if self._last_act:
                 self.send("act", **self._last_act)
@@ -113,8 +118,13 @@ class PlayClient:
             try:
                 self._connect(*self._seat())
                 break
-            except (WebSocketException, TimeoutError, ConnectionRefusedError):
-                time.sleep(RETRY_SECONDS)  # the worker died after it was named
+            except (
+                WebSocketException,
+                TimeoutError,
+                ConnectionRefusedError,
+                ConnectionResetError,
+            ):
+                time.sleep(RETRY_SECONDS)  # the worker died, or the session moved on
         else:
             raise ConnectionError("no worker could be reached; the session was lost")
         if not self.hello.get("resumed"):
@@ -209,8 +219,6 @@ class PlayClient:
 def save_walk(url: str, folder: Path, count: int) -> str:
     """Hold the first key, save `count` frames in `folder`, and return the name of the world."""
     with PlayClient(url) as client:
-        if client.hello["type"] == "full":
-            raise ConnectionError("the server is full; try again later")
         folder.mkdir(parents=True, exist_ok=True)
         keys = [control["key"] for control in client.hello["controls"]]
         client.start()

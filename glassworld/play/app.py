@@ -18,7 +18,7 @@ from glassworld.play import protocol
 from glassworld.play.access import AccessControl, Role
 from glassworld.play.client_socket import ClientSocket
 from glassworld.play.connection import PlayerConnection
-from glassworld.play.handover.suspended import Admission
+from glassworld.play.handover.suspended import Admission, SessionElsewhereError
 from glassworld.play.server_state import LoadedWorld, ServerState
 
 STATIC = Path(__file__).resolve().parent / "static"
@@ -154,6 +154,8 @@ class _Endpoints:
                     await socket.close(TRY_AGAIN_LATER, "the server is full; try again later")
             except (WebSocketDisconnect, TimeoutError):
                 return
+            except SessionElsewhereError as error:
+                await socket.close(TRY_AGAIN_LATER, str(error), is_error=False)
             except protocol.ProtocolError as error:
                 self.state.metrics.faults += 1
                 await socket.close(POLICY_VIOLATION, str(error))

@@ -12,13 +12,14 @@ from pathlib import Path
 from glassworld.play.connection import PlayerConnection
 from glassworld.play.handover.suspended import (
     Admission,
+    SessionElsewhereError,
     SuspendableConnection,
     SuspendedSession,
 )
 from glassworld.play.live_session import LiveSession
 from glassworld.play.protocol import ProtocolError
 from glassworld.play.server_state import ServerState
-from glassworld.serve.journal import Journal
+from glassworld.serve.journal import Journal, is_saved
 from glassworld.serve.tickets import Signer, TicketCheck, TicketError
 
 logger = logging.getLogger("glassworld.serve")
@@ -80,23 +81,27 @@ class Players:
         self._suspend(session, self._player(session), suspended)
 
     async def admit(self, ticket: str) -> Admission:
-        """Return the player of a ticket; raise `ProtocolError` if it is not good.
+        """Return the player of a ticket.
 
         An earlier connection of the same session ends first.
+
+        Raises `ProtocolError` if the ticket is not good. Raises `SessionElsewhereError` if the
+        session was saved but is not here: it moved after the ticket was issued, or its worker
+        died. Its files stay as they are.
         """
         try:
             session = self._check.accept(ticket)
         except TicketError as error:
             raise ProtocolError(str(error)) from None
-        player = self._player(session)
-        if player.connection is not None:
+        player = self._players.get(session)
+        if player is not None and player.connection is not None:
             player.connection.kick()
             with suppress(TimeoutError):
                 async with asyncio.timeout(HANDOVER_SECONDS):
                     await player.gone.wait()
-        player = self._player(session)
-        self._stop_expiry(player)
-        suspended, player.suspended = player.suspended, None
+        suspended = self._take_suspended(session)
+        if suspended is None and is_saved(self._folder, session):
+            raise SessionElsewhereError("your session is on another worker; ask for it again")
         return Admission(session, self._signer.token(session, self._world), suspended)
 
     def joined(self, session: str, connection: SuspendableConnection) -> None:
@@ -144,6 +149,14 @@ class Players:
             journal = Journal(self._folder, session, self._executor)
             self._players[session] = _Player(journal)
         return self._players[session]
+
+    def _take_suspended(self, session: str) -> SuspendedSession | None:
+        player = self._players.get(session)
+        if player is None:
+            return None
+        self._stop_expiry(player)
+        suspended, player.suspended = player.suspended, None
+        return suspended
 
     def _suspend(self, session: str, player: _Player, suspended: SuspendedSession) -> None:
         player.suspended = suspended

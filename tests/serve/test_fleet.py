@@ -193,11 +193,17 @@ def test_two_worlds_share_a_fleet_and_their_sessions_stay_in_them(tmp_path: Path
             assert list(second.frames(3))
             assert second.hello["world"] == "second"
             # A killed worker was the only one of its world: its session waits for the next one.
-            worker = next(
-                worker
-                for worker in fleet.ready_workers()
-                if worker["name"].startswith("second") and worker["connected"]
-            )
-            os.kill(worker["process"], signal.SIGKILL)
+            assert until(lambda: bool(players_worker(fleet, "second")), 30)  # it has reported
+            (process,) = players_worker(fleet, "second")
+            os.kill(process, signal.SIGKILL)
             frames = list(second.frames(40))
             assert [frame.number - frames[0].number for frame in frames] == list(range(40))
+
+
+def players_worker(fleet: RunningFleet, world: str) -> list[int]:
+    """Return the processes of a world's workers that take players and have one."""
+    return [
+        worker["process"]
+        for worker in fleet.ready_workers()
+        if worker["name"].startswith(world) and worker["connected"]
+    ]

@@ -78,6 +78,13 @@ class Admission(NamedTuple):
     suspended: SuspendedSession | None  # the session to go on with
 
 
+class SessionElsewhereError(Exception):
+    """A player's session is not on this server now; its text is safe to send as the close reason.
+
+    The client asks again where its session is.
+    """
+
+
 class SuspendableConnection(Protocol):
     """The connection of a player, for whoever keeps the sessions."""
 
@@ -89,7 +96,11 @@ class SessionKeeper(Protocol):
     """Knows the players of a server that is one of several, and keeps their sessions."""
 
     async def admit(self, ticket: str) -> Admission:
-        """Return the player of a ticket; raise `ProtocolError` if it is not good."""
+        """Return the player of a ticket.
+
+        Raises `ProtocolError` if the ticket is not good, `SessionElsewhereError` if its session
+        has left this server since.
+        """
 
     def joined(self, session: str, connection: SuspendableConnection) -> None:
         """Note that a player is connected."""
