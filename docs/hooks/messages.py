@@ -13,7 +13,7 @@ from docs.hooks.commands import parameters, walk_commands
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "glassworld"
 
-BASE_ERRORS = {"InputError", "ProtocolError"}
+BASE_ERRORS = {"InputError", "ProtocolError", "SessionElsewhereError"}
 MISSING_EXTRA = "MissingExtraError"
 CLOSING = {"close", "_refuse"}
 """Methods that end a connection with a code and a reason."""

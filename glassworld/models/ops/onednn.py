@@ -71,6 +71,29 @@ def pack_conv2d_weight(weight: Tensor, images: Tensor, padding: int) -> Tensor:
     return torch._C._nn.mkldnn_reorder_conv2d_weight(dense, sides, ones, ones, 1, size)  # type: ignore[call-arg]
 
 
+@cache
+def prefers_conv3d() -> bool:
+    """Return whether a packed conv3d beats a conv2d over folded taps: on CPUs that end at AVX2.
+
+    Measured in docs/lab/performance.md; with AVX-512 it has not been measured.
+    """
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+def pack_conv3d_weight(weight: Tensor, clip: Tensor, padding: list[int]) -> Tensor:
+    """Return the weight `[out, in, t, h, w]` packed for such clips."""
+    ones, size = [1, 1, 1], list(clip.shape)
+    dense = weight.contiguous().to_mkldnn()
+    return torch._C._nn.mkldnn_reorder_conv3d_weight(dense, padding, ones, ones, 1, size)  # type: ignore[call-arg]
+
+
+def conv3d(clip: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
+    """Convolve `clip` `[n, in, t, h, w]` (channels last) with stride 1 and a packed weight."""
+    ones = [1, 1, 1]
+    convolve = torch.ops.mkldnn._convolution_pointwise.default
+    return convolve(clip, weight, bias, padding, ones, ones, 1, "none", [], "")
+
+
 def conv2d(
     images: Tensor,
     weight: Tensor,

@@ -137,6 +137,11 @@ def as_images(x: Tensor) -> Tensor:
     return x.flatten(0, 1).permute(0, 3, 1, 2)
 
 
+def as_clip(x: Tensor) -> Tensor:
+    """Return frames `[b, t, h, w, c]` as a channels-last clip `[b, c, t, h, w]`, a view."""
+    return x.permute(0, 4, 1, 2, 3)
+
+
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:
     """Return whether frames `[b, t, h, w, c]` are convolved by calling oneDNN directly."""
     return onednn.supports(x, weight, x.shape[:-1].numel() * weight.numel())
@@ -191,14 +196,17 @@ class CausalConv(nn.Conv2d):
 
     def convolve(self, x: Tensor, frames: int) -> Tensor:
         """Return the `frames` output frames for the input `[b, TAPS - 1 + frames, h, w, c]`."""
-        if not self.uses_conv3d and self.accumulates_taps(x, frames):
-            return self.convolve_tap_by_tap(x, frames)
+        one_by_one = not self.uses_conv3d and self.frames_per_conv(frames) == 1
+        if one_by_one and uses_onednn(x[:, :frames], self.weight):
+            if onednn.prefers_conv3d() and self.weight.numel() <= onednn.MAX_PACKED_NUMEL:
+                return self.convolve_as_packed_conv3d(x)
+            if self.accumulates_taps(x, frames):
+                return self.convolve_tap_by_tap(x, frames)
         return self.convolve_stacked(self.stack_taps(x, frames), frames, self.bias)
 
     def accumulates_taps(self, x: Tensor, frames: int) -> bool:
-        """Return whether to accumulate the output tap by tap: where it is large, on a CPU."""
-        large = len(x) * frames * x.shape[2:4].numel() * self.out_channels >= LARGE
-        return self.frames_per_conv(frames) == 1 and large and uses_onednn(x, self.weight)
+        """Return whether to accumulate the output tap by tap: where it is large."""
+        return len(x) * frames * x.shape[2:4].numel() * self.out_channels >= LARGE
 
     def frames_per_conv(self, frames: int) -> int:
         """Return how many frames share a convolution: few channels would leave lanes idle."""
@@ -244,11 +252,22 @@ class CausalConv(nn.Conv2d):
         assert total is not None
         return total.permute(0, 2, 3, 1).unflatten(0, (len(x), frames))
 
+    def convolve_as_packed_conv3d(self, x: Tensor) -> Tensor:
+        """Convolve `[b, TAPS - 1 + frames, h, w, c]` by oneDNN's conv3d, without stacked taps."""
+        clip, side = as_clip(x), self.kernel_size[0] // 2
+        padding = [0, side, side]
+        weight = self.packed.get(
+            self.weight,
+            lambda weight: onednn.pack_conv3d_weight(unfold_taps(weight, TAPS), clip, padding),
+            "packed conv3d",
+        )
+        return onednn.conv3d(clip, weight, self.bias, padding).permute(0, 2, 3, 4, 1)
+
     def convolve_as_conv3d(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve `[b, TAPS - 1 + frames, h, w, c]` by `conv3d`."""
         weight = self.packed.get(self.weight, conv3d_weight, "conv3d")
         side = self.kernel_size[0] // 2
-        y = F.conv3d(x.permute(0, 4, 1, 2, 3), weight, bias, padding=(0, side, side))
+        y = F.conv3d(as_clip(x), weight, bias, padding=(0, side, side))
         return y.permute(0, 2, 3, 4, 1)
 
     def convolve_single_frame(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from glassworld.models.vae.causal_conv import CausalConv, fold_taps, unfold_taps
+from glassworld.models.vae.causal_conv import TAPS, CausalConv, fold_taps, unfold_taps
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 3, 3, 3), (6, 2, 3, 1, 1), (4, 3, 1, 1, 1)])
@@ -32,3 +32,16 @@ def test_causal_conv_equals_conv3d(outputs: int, frames: int, frames_per_conv: i
         torch.testing.assert_close(
             layer(x, None).permute(0, 4, 1, 2, 3), expected, atol=1e-5, rtol=1e-4
         )
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+@pytest.mark.parametrize(("kernel", "batch", "frames"), [(3, 1, 2), (3, 2, 1), (1, 1, 3)])
+def test_packed_conv3d_equals_folded_taps(kernel: int, batch: int, frames: int) -> None:
+    draw = torch.Generator().manual_seed(2)
+    layer = CausalConv(8, 16, kernel)
+    x = torch.randn(batch, TAPS - 1 + frames, 9, 10, 8, generator=draw)
+    with torch.inference_mode():
+        folded = layer.convolve_stacked(layer.stack_taps(x, frames), frames, layer.bias)
+        packed = layer.convolve_as_packed_conv3d(x)
+    torch.testing.assert_close(packed, folded, atol=1e-5, rtol=1e-4)
+    assert packed.is_contiguous()
