@@ -25,7 +25,10 @@ from glassworld.trace.reading.formats import open_trace
 
 @dataclass(frozen=True)
 class RankTiming:
-    """A rank's time in collectives; milliseconds. `waited_ms` is spent on slower ranks."""
+    """A rank's time in collectives; milliseconds. `waited_ms` is spent on slower ranks.
+
+    `losses` says what of its file could not be read.
+    """
 
     rank: int
     path: str
@@ -33,6 +36,7 @@ class RankTiming:
     collectives: int
     collective_ms: float
     waited_ms: float
+    losses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ def _timings(ranks: list[RankCollectives]) -> tuple[list[RankTiming], list[Colle
             len(of),
             float((of.end - of.start).sum()) / 1e6,
             waits[rank] / 1e6,
+            of.losses,
         )
         for rank, of in enumerate(ranks)
     ]

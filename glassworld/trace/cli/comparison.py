@@ -16,6 +16,7 @@ from glassworld.trace.cli.options import (
     load_analysis,
     print_json,
     print_json_object,
+    say_losses,
 )
 
 if TYPE_CHECKING:
@@ -173,6 +174,8 @@ def merge_command(
 
     check_output(output, *traces)
     ranks = align_ranks(traces)
+    for rank in ranks:
+        say_losses(rank.path, rank.losses)
     count = merge_ranks(traces, output, ranks)
     if json:
         print_json(ranks)
@@ -200,6 +203,8 @@ def ranks_command(
     from glassworld.trace.report.terminal import table
 
     report = report_ranks(traces)
+    for rank in report.ranks:
+        say_losses(rank.path, rank.losses)
     if json:
         print_json_object(report)
         return

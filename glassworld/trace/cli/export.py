@@ -91,7 +91,7 @@ def export_command(
     written = output or trace.with_name(trace.name.partition(".")[0] + SUFFIXES[format])
     if format is not ExportFormat.PARQUET:
         check_output(written, trace)
-    say_losses(export_trace(trace, written, format.value))
+    say_losses(trace, export_trace(trace, written, format.value).losses)
     typer.echo(f"Wrote {written}")
 
 
@@ -118,7 +118,7 @@ def sql_command(
 
     limit = row_limit(most, json)
     analysis = analyze_at_once(trace)
-    say_losses(analysis.trace)
+    say_losses(trace, analysis.trace.losses)
     answer = query_trace(analysis, query, limit)
     if json:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,6 @@ import typer
 from glassworld.errors import InputError
 
 if TYPE_CHECKING:
-    from glassworld.trace.reading.columns import Trace
     from glassworld.trace.report.sections import Section
     from glassworld.trace.timeline.analysis import Analysis
 
@@ -50,14 +49,14 @@ def load_analysis(
 ) -> Analysis:
     """Analyze a trace as `load_with_progress` does; say on stderr what of it could not be read."""
     analysis = load_with_progress(path, tags_only, graph_capture)
-    say_losses(analysis.trace)
+    say_losses(path, analysis.trace.losses)
     return analysis
 
 
-def say_losses(trace: Trace) -> None:
+def say_losses(path: str | Path, losses: Iterable[str]) -> None:
     """Say on stderr what could not be read: figures of a damaged file lack it."""
-    for loss in trace.losses:
-        typer.echo(f"note {trace.path}: {loss}", err=True)
+    for loss in losses:
+        typer.echo(f"note {path}: {loss}", err=True)
 
 
 def load_with_progress(

@@ -298,7 +298,7 @@ def critical_path_command(
 
     factors = [parse_factor(text) for text in faster or ()]
     analysis = analyze_at_once(trace, graph_capture)
-    say_losses(analysis.trace)
+    say_losses(trace, analysis.trace.losses)
     path = PathFinder(analysis).critical_path(factors)
     if json:
         print_json_object(path)

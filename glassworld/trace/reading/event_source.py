@@ -132,8 +132,13 @@ def name_event(kind: str, thread: tuple[Any, Any], name: str) -> NanosecondEvent
     return NanosecondEvent("M", None, f"{kind}_name", pid, tid, None, 0, None, EventArgs(name=name))
 
 
-def memory_event(at: int, total: int, device: int, change: int = 0) -> NanosecondEvent:
-    """Return the allocator's total of a device in bytes at a time in nanoseconds."""
+def memory_event(
+    at: int, total: int, device: int, change: int = 0, thread: tuple[int, int] | None = None
+) -> NanosecondEvent:
+    """Return the allocator's total of a device in bytes at a time in nanoseconds.
+
+    `thread`: process and thread whose record it is; None where the file does not tell.
+    """
     args = EventArgs(total_allocated=total, allocated=change, device_type=1, device_id=device)
-    thread = (EVERY_PROCESS, device)
+    thread = thread or (EVERY_PROCESS, device)
     return NanosecondEvent("i", "cpu_instant_event", "[memory]", *thread, None, at, None, args)

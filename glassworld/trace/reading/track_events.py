@@ -265,7 +265,8 @@ class PerfettoEvents(EventSource):
         elif kind == _COUNTER and track.name.startswith(MEMORY_COUNTER):
             device = track.name.removeprefix(MEMORY_COUNTER)
             if _DEVICE.fullmatch(device) and math.isfinite(counter):
-                batch.append(memory_event(at, round(counter), int(device)))
+                thread = self._place(uuid)[2] if track.parent else None
+                batch.append(memory_event(at, round(counter), int(device), thread=thread))
 
     def _close(self, ended: _Slice, at: int, uuid: int, batch: list[Event]) -> None:
         """Add a slice that ends, before those of the same time that ended within it."""

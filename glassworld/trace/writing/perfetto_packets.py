@@ -17,6 +17,7 @@ from glassworld.trace.reading.columns import COPY, FILL, EventTable, Trace
 from glassworld.trace.reading.track_events import MEMORY_COUNTER
 from glassworld.trace.reading.wire import encode_field
 from glassworld.trace.timeline.intervals import nest_intervals
+from glassworld.trace.timeline.memory import Owner, by_owner
 from glassworld.trace.writing.lanes import lane_of
 
 Rows = npt.NDArray[np.void]
@@ -87,15 +88,22 @@ def _write_device(writer: _PacketWriter, trace: Trace) -> None:
 
 
 def _write_memory(writer: _PacketWriter, trace: Trace) -> None:
-    tracks: dict[int, int] = {}
+    """Write a counter for each device, and for each process where several have a record."""
+    unit = encode_field(8, encode_field(3, _BYTES_UNIT))
+    recording = {thread for rows in trace.memory.slices() for thread in np.unique(rows["thread"])}
+    is_merged = len({trace.threads[thread][0] for thread in recording}) > 1
+    tracks: dict[Owner, int] = {}
     for rows in trace.memory.in_time():
-        for device, at, total, change in rows[["device", "at", "total", "change"]].tolist():
-            if device not in tracks:
-                unit = encode_field(8, encode_field(3, _BYTES_UNIT))
-                tracks[device] = writer.track(f"{MEMORY_COUNTER}{device}", 0, unit)
-                if change:
-                    writer.write_counter(tracks[device], at, total - change)
-            writer.write_counter(tracks[device], at, total)
+        for owner, own_rows in by_owner(trace, rows):
+            if owner not in tracks:
+                thread = int(own_rows["thread"][0])
+                parent = writer.thread_track(thread, trace.threads[thread]) if is_merged else 0
+                tracks[owner] = writer.track(f"{MEMORY_COUNTER}{owner[0]}", parent, unit)
+                if own_rows["change"][0]:
+                    before = int(own_rows["total"][0] - own_rows["change"][0])
+                    writer.write_counter(tracks[owner], int(own_rows["at"][0]), before)
+            for at, total in own_rows[["at", "total"]].tolist():
+                writer.write_counter(tracks[owner], at, total)
 
 
 class _PacketWriter:
@@ -106,6 +114,7 @@ class _PacketWriter:
         self._names = names
         self._written: set[int] = set()
         self._threads: dict[int, int] = {}
+        self._processes: dict[Any, int] = {}
         self._tracks = 0
         interned = b"".join(_interned(1, i, name) for i, name in enumerate(_CATEGORIES)) + b"".join(
             _interned(3, i, name) for i, name in enumerate(_ANNOTATIONS)
@@ -126,7 +135,8 @@ class _PacketWriter:
     def thread_track(self, thread: int, identity: tuple[Any, Any]) -> int:
         """Return the track of a thread, described once."""
         if thread not in self._threads:
-            pid, tid = (_small(part, thread) for part in identity)
+            process = self._processes.setdefault(identity[0], len(self._processes))
+            pid, tid = _small(identity[0], process), _small(identity[1], thread)
             described = encode_field(4, encode_field(1, pid) + encode_field(2, tid))
             name = f"Process {identity[0]}, thread {identity[1]}"
             self._threads[thread] = self.track(name, 0, described)
@@ -162,6 +172,6 @@ def _interned(field: int, number: int, text: str) -> bytes:
     return encode_field(field, encode_field(1, number + 1) + encode_field(2, text))
 
 
-def _small(part: Any, thread: int) -> int:
-    """Return a process or thread id; for one that is no number, a number for the thread."""
-    return part if isinstance(part, int) and 0 <= part < 2**31 else 1_000_000_000 + thread
+def _small(part: Any, position: int) -> int:
+    """Return a process or thread id; for one that is no number, a number of its own."""
+    return part if isinstance(part, int) and 0 <= part < 2**31 else 1_000_000_000 + position

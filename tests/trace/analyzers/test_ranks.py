@@ -162,3 +162,14 @@ def test_ranks_print_three_tables(tmp_path):
     printed = invoke("ranks", *(rank_trace(tmp_path, rank) for rank in STARTS)).output
     for title in ("Waits between ranks", "Collectives", "Ranks that come last"):
         assert title in printed
+
+
+@pytest.mark.parametrize("command", ["ranks", "merge"])
+def test_ranks_say_which_file_is_cut_short(tmp_path, command):
+    whole, cut = (rank_trace(tmp_path, rank) for rank in list(STARTS)[:2])
+    cut.write_bytes(cut.read_bytes()[:-40])
+    output = ["-o", tmp_path / "merged.json"] if command == "merge" else []
+    result = invoke(command, whole, cut, *output)
+    assert result.exit_code == 0
+    assert f"note {cut}: " in result.stderr
+    assert str(whole) not in result.stderr

@@ -4,6 +4,7 @@ import pytest
 
 from glassworld.trace import analyze
 from glassworld.trace.reading import columns
+from glassworld.trace.writing.perfetto_packets import write_perfetto
 from tests.support.traces import CpuTrace, GpuTrace, write
 
 
@@ -102,6 +103,8 @@ def test_memory_of_each_process_is_apart_where_ranks_are_merged(tmp_path, catego
             clock.event(category, name, start, clock.now - start, pid=process)
             clock.events.insert(index, clock.events.pop())
     analysis = analyze(write(tmp_path / "ranks.json", clock.events, config=None))
+    write_perfetto(tmp_path / "ranks.pftrace", analysis.trace)
+    assert analyze(tmp_path / "ranks.pftrace").memory == analysis.memory
     rows = {row.tag: row for row in analysis.memory}
     for name in kept:
         assert (rows[name].peak_mib, rows[name].kept_mib) == (peak[name], kept[name])

@@ -68,6 +68,7 @@ class RankCollectives:
     start: Ints
     end: Ints
     messages: list[Message]
+    losses: tuple[str, ...] = ()  # what of the file could not be read
 
     def __len__(self) -> int:
         return len(self.start)
@@ -86,7 +87,8 @@ def read_collectives(path: Path) -> RankCollectives:
         for i, correlation in enumerate(rows["correlation"].tolist()):
             args = recorded.of_kernels.get(correlation) or around[i]
             messages[i] = _message(trace.names[int(rows["name"][i])], args)
-    return RankCollectives(path, trace.start, rows["start"], rows["start"] + rows["dur"], messages)
+    end, losses = rows["start"] + rows["dur"], tuple(trace.losses)
+    return RankCollectives(path, trace.start, rows["start"], end, messages, losses)
 
 
 @dataclass(frozen=True)
