@@ -323,3 +323,19 @@ def test_run_without_extra_work_takes_the_time_that_the_slow_run_predicts(tmp_pa
     assert predicted.gain_ms >= 4000
     gained = path.length_ms - fast.critical_path().length_ms
     assert gained == pytest.approx(predicted.gain_ms, rel=0.4)
+
+
+def test_merged_rank_waits_for_its_own_kernels_alone(tmp_path):
+    """Both ranks call their GPU 0; the other's kernel ends last, but nobody waits for it."""
+    clock = CpuTrace()
+    for rank, (kernel, kernel_us, until) in enumerate((("mine", 100, 118), ("other", 104, 116))):
+        pid, ids = f"rank {rank}: 1", {"correlation": rank + 1}
+        clock.event("user_annotation", "step", 0, until, pid=pid)
+        clock.event("cuda_runtime", "cudaLaunchKernel", 1, 4, pid=pid, **ids)
+        on_device = {"stream": 7, "device": 0, "pid": f"rank {rank}: 0", "tid": 7}
+        clock.event("kernel", kernel, 10, kernel_us, **on_device, **ids)
+        clock.event("cuda_runtime", "cudaDeviceSynchronize", 6, until - 6, pid=pid)
+    clock.event("user_annotation", "after", 118, 500, pid="rank 0: 1")
+    path = found_path(tmp_path, clock.events)
+    assert path.length_ms == pytest.approx(0.618)
+    assert {row.tag: row.gpu_ms for row in path.tags if row.gpu_ms} == {"mine": 0.1}

@@ -113,9 +113,10 @@ def _copy_waits(trace: Trace, ops: DeviceOps, anchors: tuple[Codes, Ints]) -> Wa
 def _call_waits(trace: Trace, ops: DeviceOps, syncs: StreamSyncs) -> Waits:
     """Return the waits in synchronizing calls: for the operations that were launched before.
 
-    A call for all streams waits for the last of each. A call for a stream or an event waits for
-    the operations that `syncs` says. Where it says nothing, that is the one that ends last; for an
-    event, it must end during the call: else nothing tells which operation it stands for.
+    Operations that other processes launched are never waited for. A call for all streams waits
+    for the last of each. A call for a stream or an event waits for the operations that `syncs`
+    says. Where it says nothing, that is the one that ends last; for an event, it must end during
+    the call: else nothing tells which operation it stands for.
     """
     synchronizing = np.array([is_synchronizing(name) for name in trace.names], dtype=bool)
     launches = trace.launches
@@ -124,6 +125,7 @@ def _call_waits(trace: Trace, ops: DeviceOps, syncs: StreamSyncs) -> Waits:
     if not len(calls):
         return np.empty(0, WAIT)
     start, end = calls["start"], calls["start"] + calls["dur"]
+    process = _process_numbers(trace)
     last = []
     for members in _by_stream(trace, ops):
         ends = members[np.argsort(ops.end[members], kind="stable")]
@@ -131,6 +133,7 @@ def _call_waits(trace: Trace, ops: DeviceOps, syncs: StreamSyncs) -> Waits:
         op = np.where(at >= 0, ends[np.maximum(at, 0)], -1)
         launch = ops.launch[op]
         launched = (op >= 0) & (launch >= 0) & (launches["start"][launch] < start)
+        launched &= process[launches["thread"][launch]] == process[calls["thread"]]
         last.append(np.where(launched, op, -1))
     waits = []
     for i, call in enumerate(calls):
@@ -149,6 +152,12 @@ def _call_waits(trace: Trace, ops: DeviceOps, syncs: StreamSyncs) -> Waits:
                 waits.append((int(call["thread"]), since, wait_end, last_op, -1, until))
                 since = wait_end
     return np.array(waits, WAIT)
+
+
+def _process_numbers(trace: Trace) -> Ints:
+    """Return a number for the process of each thread: merged ranks share a device's number."""
+    processes = [str(pid) for pid, _ in trace.threads]
+    return np.unique(processes, return_inverse=True)[1].astype(np.int64)
 
 
 def _by_stream(trace: Trace, ops: DeviceOps) -> list[Ints]:
