@@ -15,21 +15,43 @@ def is_hub_name(name: str) -> bool:
 
 def list_files(name: str) -> list[str]:
     """Return the files of the repository `name`; offline, those that were downloaded before."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import HfApi
 
     try:  # unlike list_repo_files, this does not repeat itself for half a minute without a network
         return [file.rfilename for file in HfApi().model_info(name).siblings or ()]
     except _network_errors() as error:
         reason = _reason(error)
-    try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+    downloaded = _downloaded_files(name)
+    if not downloaded:
         raise CheckpointError(
             f"{name}: no such folder, and the hub does not give it ({reason}); "
             "check the name and the network"
-        ) from None
-    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+        )
+    return downloaded
+
+
+def _downloaded_files(name: str) -> list[str]:
+    """Return the files of the repository's newest snapshot that are here, perhaps not all."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
+    folders = [
+        revision.snapshot_path
+        for repository in repositories
+        if (repository.repo_type, repository.repo_id) == ("model", name)
+        for revision in repository.revisions
+        if "main" in revision.refs
+    ]
+    return [
+        path.relative_to(folder).as_posix()
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    ]
 
 
 def download(name: str, files: list[str]) -> Path:
