@@ -151,8 +151,8 @@ def _say_without_collectives(ranks: list[RankTiming]) -> None:
     """Say how clocks were put together where collectives do not tell it."""
     if not all(rank.collectives for rank in ranks):
         typer.echo(
-            "Not all ranks have collectives on a GPU (those of gloo are not read): without any, "
-            "traces start at the same time."
+            "Not all ranks have collectives (on a GPU, or of gloo): without any, traces start at "
+            "the same time."
         )
 
 

@@ -1,6 +1,8 @@
 """The ranks of one program."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -46,7 +48,7 @@ def test_merge_ranks_without_collectives_starts_them_together(run, tmp_path):
 
 def test_ranks_without_collectives_say_so_and_show_no_empty_tables(run):
     output = invoke("ranks", run(), run()).output
-    assert "those of gloo are not read" in output
+    assert "Not all ranks have collectives" in output
     assert "Ranks that come last" not in output
 
 
@@ -173,3 +175,62 @@ def test_ranks_say_which_file_is_cut_short(tmp_path, command):
     assert result.exit_code == 0
     assert f"note {cut}: " in result.stderr
     assert str(whole) not in result.stderr
+
+
+GLOO_PROGRAM = """
+import os, sys, time, torch
+import torch.distributed as dist
+from torch.profiler import profile, record_function
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+with profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+    for _ in range(4):
+        with record_function("load_data"):
+            time.sleep(0.3 * rank)
+        dist.all_reduce(torch.ones(1000))
+        dist.all_gather([torch.empty(4), torch.empty(4)], torch.ones(4))
+profiler.export_chrome_trace(f"{folder}/rank{rank}.json")
+"""
+
+
+@pytest.mark.slow
+def test_ranks_of_gloo_tell_who_waits_and_why(tmp_path):
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", GLOO_PROGRAM, str(rank), str(tmp_path)])
+        for rank in range(2)
+    ]
+    assert [rank.wait(120) for rank in ranks] == [0, 0]
+    files = [tmp_path / f"rank{rank}.json" for rank in range(2)]
+    report = json.loads(invoke("ranks", *files, "--json").output)
+    assert [rank["collectives"] for rank in report["ranks"]] == [8, 8]
+    names = {row["name"]: row["calls"] for row in report["collectives"]}
+    assert names == {"all_reduce": 4, "all_gather": 4}
+    assert 1000 < report["ranks"][0]["waited_ms"] < 2000  # four times 0.3 s
+    late = report["stragglers"][1]
+    assert late["last"] >= 4
+    assert (late["tag"], late["where"]) == ("load_data", "CPU")
+    assert 1000 < late["more_ms"] < 2000
+
+
+def test_collectives_of_gloo_are_those_of_its_threads(tmp_path):
+    paths = []
+    for rank, late in enumerate((0.0, 400.0)):
+        clock = CpuTrace(base=1000.0 + 9000 * rank)
+        for i in range(3):
+            with clock.tag("forward"):
+                clock.op("aten::mm", 500 + late)
+            end = 2000.0 * (i + 1)
+            clock.event("cpu_op", "c10d::allreduce_", clock.now, 5)
+            at = clock.now + 5
+            clock.event("user_annotation", "gloo:all_reduce", at, end - at, tid=9)
+            clock.now = end
+        paths.append(write(tmp_path / f"rank{rank}.json", clock.events))
+    report = json.loads(invoke("ranks", *paths, "--json").output)
+    assert [rank["offset_ms"] for rank in report["ranks"]] == [0, 9]
+    assert [rank["waited_ms"] for rank in report["ranks"]] == [pytest.approx(3 * 0.4), 0]
+    (row,) = report["collectives"]
+    assert (row["name"], row["calls"], row["max_skew_ms"]) == ("all_reduce", 3, 0.4)
+    late = report["stragglers"][1]
+    assert (late["last"], late["tag"], late["where"]) == (3, "forward", "CPU")
+    assert late["more_ms"] == pytest.approx(3 * 0.4)

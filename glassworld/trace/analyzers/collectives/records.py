@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from glassworld.trace.reading.columns import COLLECTIVE, DEVICE_OP, Ints, Trace
 from glassworld.trace.reading.formats import open_trace
@@ -43,6 +44,9 @@ _BYTES = {
 
 _KEY = "Collective name"
 
+_GLOO = "gloo:"
+"""Prefix of the ranges in which gloo's threads run collectives on the CPU."""
+
 
 @dataclass(frozen=True)
 class Message:
@@ -75,20 +79,34 @@ class RankCollectives:
 
 
 def read_collectives(path: Path) -> RankCollectives:
-    """Read the collectives of a rank's trace, with their messages."""
+    """Read the collectives of a rank's trace, with their messages: on a GPU, else those of gloo."""
     trace = read_trace(path)
     selected = [rows[rows["kind"] == COLLECTIVE] for rows in trace.device_rows.slices()]
     rows = np.concatenate([np.empty(0, DEVICE_OP), *selected])
     rows = rows[np.argsort(rows["start"], kind="stable")]
-    messages = [_message(trace.names[name], {}) for name in rows["name"].tolist()]
     if len(rows):
         recorded = _recorded(path)
-        around = recorded.around(trace, rows)
-        for i, correlation in enumerate(rows["correlation"].tolist()):
-            args = recorded.of_kernels.get(correlation) or around[i]
-            messages[i] = _message(trace.names[int(rows["name"][i])], args)
+        messages = [
+            _message(trace.names[name], recorded.of_kernels.get(correlation) or around)
+            for name, correlation, around in zip(
+                rows["name"].tolist(),
+                rows["correlation"].tolist(),
+                recorded.around(trace, rows),
+                strict=True,
+            )
+        ]
+    else:
+        rows = gloo_ranges(trace)
+        messages = [_message(trace.names[name], {}) for name in rows["name"].tolist()]
     end, losses = rows["start"] + rows["dur"], tuple(trace.losses)
     return RankCollectives(path, trace.start, rows["start"], end, messages, losses)
+
+
+def gloo_ranges(trace: Trace) -> npt.NDArray[np.void]:
+    """Return the ranges (dtype `RANGE`) of gloo's collectives, in order of their start."""
+    is_gloo = np.array([name.startswith(_GLOO) for name in trace.names], dtype=bool)
+    rows: npt.NDArray[np.void] = trace.tags[is_gloo[trace.tags["name"]]]
+    return rows[np.argsort(rows["start"], kind="stable")]
 
 
 @dataclass(frozen=True)

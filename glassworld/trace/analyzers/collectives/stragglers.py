@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from glassworld.trace.analyzers.collectives.matching import CollectiveCall
+from glassworld.trace.analyzers.collectives.records import gloo_ranges
 from glassworld.trace.reading.columns import COLLECTIVE, Floats
 from glassworld.trace.timeline.critical_path.threads import busy_ranges, thread_segments
 from glassworld.trace.timeline.merged import analyze_at_once
@@ -41,13 +42,19 @@ def work_between(path: Path) -> Work:
     """Return the self time of each tag between a rank's collectives; ns.
 
     GPU operations count where they start, CPU time where it passes on the launching threads: until
-    the launch of the collective.
+    the launch of the collective. Those of gloo are launched by the threads that run none of them.
     """
     analysis = analyze_at_once(path)
     trace, tree, ops = analysis.trace, analysis.tree, analysis.ops
     work: Work = {}
     collective = ops.rows["kind"] == COLLECTIVE
     starts = ops.rows["start"][collective]
+    calls = trace.launches[ops.launch[collective & (ops.launch >= 0)]]
+    launching, launched = set(calls["thread"].tolist()), np.sort(calls["start"])
+    if not len(starts):
+        ranges = gloo_ranges(trace)
+        starts = launched = ranges["start"]
+        launching = set(tree.rows["thread"].tolist()) - set(ranges["thread"].tolist())
     count = len(starts) + 1
     label = np.append(tree.pattern, -1)[ops.tag]
     for pattern in np.unique(label[~collective & (label >= 0)]).tolist():
@@ -55,13 +62,11 @@ def work_between(path: Path) -> Work:
         index = np.searchsorted(starts, ops.rows["start"][of], "right")
         spent = np.bincount(index, ops.exclusive[of], count)
         work[tree.patterns[pattern], "GPU"] = spent.astype(np.float64)
-    calls = trace.launches[ops.launch[collective & (ops.launch >= 0)]]
     pattern_of = np.full(len(tree.by_name) + 1, -1)
     pattern_of[tree.by_name.of] = tree.pattern
     for thread, end, segments in thread_segments(trace, tree, busy_ranges(trace)):
-        if thread not in calls["thread"] or len(calls) + 1 != count:  # some are within graphs
+        if thread not in launching or len(launched) + 1 != count:  # some are within graphs
             continue
-        launched = np.sort(calls["start"])
         cut = segments.split(launched[launched >= trace.start])
         ns = np.diff(np.minimum(np.append(cut.start, end), end))
         index = np.searchsorted(launched, cut.start, "right")
