@@ -26,7 +26,7 @@ def status_json(status: Status) -> Status:
                 {
                     "name": report.name,
                     "state": report.state,
-                    "address": f"{report.node}:{report.port}",
+                    "address": f"{report.host or report.node}:{report.port}",
                     "seats": report.seats,
                     "taken": taken,
                     "connected": report.connected,
