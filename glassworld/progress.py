@@ -24,7 +24,8 @@ PLAIN_LINES = 10
 def show_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
     """Yield the items and show how far the work on them is.
 
-    In a terminal it draws a bar. Elsewhere it prints a line a minute, and one at the end.
+    In a terminal it draws a bar. Elsewhere it prints a line at the beginning, then at most one a
+    minute, and one at the end.
 
     Parameters
     ----------
@@ -39,6 +40,7 @@ def show_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Ite
     if console.is_terminal:
         yield from track(items, label, total, console=console)
         return
+    console.print(f"{label}: 0/{total}", highlight=False)
     began = printed = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
