@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -220,11 +223,29 @@ def inference(arguments: Sequence[str] | None = None) -> int:
     return _call(command, arguments, "inference.py")
 
 
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End the command by SIGTERM as by an exception: what it has started ends with it."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _call(command: Any, arguments: Sequence[str] | None, name: str) -> int:
     if isinstance(sys.stdout, TextIOWrapper):  # redirected on Windows it knows 256 characters
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = command.main(args=arguments, prog_name=name, standalone_mode=False)
+        with _ended_by_sigterm():
+            code = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
