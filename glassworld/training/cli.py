@@ -61,6 +61,16 @@ def _with_mapping(source: str, mapping: Path | None) -> str:
     return f"{source}@{mapping}"
 
 
+def _own_source(load: LoadOptions, mapping: Path | None) -> str:
+    """Return the name of the source that a world learned from."""
+    from glassworld.engine.checkpoint.locate import locate_world
+
+    source = locate_world(load).source
+    if not source:
+        raise InputError("this world does not say what it learned from; name it with --source")
+    return source if mapping is None else _with_mapping(source.partition("@")[0], mapping)
+
+
 def _check_recordings(recordings: Path | None, source: str, mode: str | None) -> None:
     """Raise `InputError` for flags that recordings leave without effect, or that need them."""
     if recordings is None and mode is not None:
@@ -78,7 +88,7 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="`smoke` tries every stage in a minute; `laptop` trains a world, `compact` a "
+            help="`smoke` tries every stage in two minutes; `laptop` trains a world, `compact` a "
             "smaller one on a slow CPU."
         ),
     ] = "laptop",
@@ -205,7 +215,7 @@ def evaluate_command(
     load: LoadOptions,
     source: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What to compare with. Default: by the world's mode."),
+        typer.Option(metavar="NAME", help="What to compare with. Default: what it learned from."),
     ] = None,
     mapping: _Mapping = None,
     json: Annotated[Path | None, typer.Option(help="Write the scores to this file.")] = None,
@@ -234,10 +244,10 @@ def evaluate_command(
     from glassworld.training.eval.evaluate import check_comparable, side_by_side
     from glassworld.training.eval.sessions import EvalConfig
     from glassworld.training.eval.tables import score_tables
-    from glassworld.training.sources.registry import SOURCE_OF_MODE, open_source
+    from glassworld.training.sources.registry import open_source
 
+    source = _with_mapping(source, mapping) if source else _own_source(load, mapping)
     world = load_from(load)
-    source = _with_mapping(source or SOURCE_OF_MODE[world.spec.mode], mapping)
     config = EvalConfig(starts=starts, drift_starts=minutes)
     first_sessions: dict[str, tuple[Frame, Frame]] = {}  # of each kind of long session
 

@@ -13,11 +13,17 @@ from glassworld.training.objectives.vae import VAE, rescale_latents
 from glassworld.training.objectives.world_model import ETA, WorldModel
 
 
-def export_world(vae: VAE, model: WorldModel, recipe: DiTRecipe, folder: Path) -> None:
-    """Write weights and configuration into `folder`, for the ordinary loader."""
+def export_world(
+    vae: VAE, model: WorldModel, recipe: DiTRecipe, folder: Path, source: str = ""
+) -> None:
+    """Write weights and configuration into `folder`, for the ordinary loader.
+
+    `source` is what they learned from.
+    """
     scaled = _with_released_statistics(vae)
     networks = Networks(model.dit, scaled.encoder, scaled.decoder, model.vision)
-    save_world(folder, trained_spec(vae, model, recipe), networks, dtype=torch.float16)
+    spec = trained_spec(vae, model, recipe)
+    save_world(folder, spec, networks, source=source, dtype=torch.float16)
 
 
 @torch.no_grad()

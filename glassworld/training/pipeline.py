@@ -34,7 +34,11 @@ from glassworld.training.sources.recordings import (
     read_recordings,
     recordings_mode,
 )
-from glassworld.training.sources.registry import GYMNASIUM_PREFIX, open_source
+from glassworld.training.sources.registry import (
+    GYMNASIUM_PREFIX,
+    absolute_source,
+    open_source,
+)
 from glassworld.training.sources.source import WorldFormat
 from glassworld.training.stage_budget import StageBudget
 from glassworld.training.weights.lora import add_lora, merge_lora
@@ -124,7 +128,8 @@ def _train_and_export(
     with budget.stage("transformer") as seconds:
         train_transformer(episodes, recipe.dit, folders.transformer, model, preview, seconds)
     merge_lora(model.dit)
-    export_world(vae, model, recipe.dit, folders.world)
+    source = "" if recipe.recordings is not None else absolute_source(recipe.source)
+    export_world(vae, model, recipe.dit, folders.world, source)
     if recipe.recordings is not None:
         save_recorded_start_images(folders.episodes, folders.world / "pictures")
     else:

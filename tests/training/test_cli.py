@@ -1,6 +1,9 @@
 """The commands `glassworld train` and `glassworld eval`."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +22,7 @@ from glassworld.training.export import export_world
 from glassworld.training.objectives.world_model import WorldModel
 from glassworld.training.sources.runner.course import KEYS
 from glassworld.training.sources.source import WorldFormat
+from tests.support.live import until
 from tests.support.small import SMALL, small_model, small_vae
 
 
@@ -44,11 +48,11 @@ def _measure_less(monkeypatch: pytest.MonkeyPatch, **sizes: int) -> None:
     monkeypatch.setattr(sessions, "EvalConfig", partial(sessions.EvalConfig, **sizes))
 
 
-def _export_small_world(mode: str, folder: Path) -> None:
-    """Write a small untrained world of a mode, with blocks of one latent frame."""
+def _export_small_world(mode: str, source: str, folder: Path) -> None:
+    """Write a small untrained world of a mode and source, with blocks of one latent frame."""
     recipe = replace(SMALL, format=WorldFormat(mode))
     model = WorldModel(recipe.spec, recipe.vision, recipe.format.frames_per_block)
-    export_world(small_vae(), model, recipe, folder)
+    export_world(small_vae(), model, recipe, folder, source)
 
 
 @pytest.mark.slow
@@ -56,17 +60,17 @@ def test_eval_command_writes_scores_strip_and_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _measure_less(monkeypatch, seconds=2, drift_seconds=2)
-    export_world(small_vae(), small_model(), SMALL, tmp_path)
+    export_world(small_vae(), small_model(), SMALL, tmp_path, "maze")
     scores = _evaluate(tmp_path, "--world", str(tmp_path))
     assert len(scores["blocks"]["psnr"]) == 2
 
 
 @pytest.mark.slow
-def test_eval_command_compares_a_world_with_the_source_of_its_mode(
+def test_eval_command_compares_a_world_with_what_it_learned_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _measure_less(monkeypatch, seconds=1, drift_seconds=2, driver_frames=20, driver_steps=2)
-    _export_small_world("gta_drive", tmp_path)
+    _export_small_world("gta_drive", "drive", tmp_path)
     minute = [tmp_path / "minute.mp4", tmp_path / "minute.png"]
     flags = ["--minute-video", str(minute[0]), "--minute-strip", str(minute[1])]
     scores = _evaluate(tmp_path, "--world", str(tmp_path), *flags)
@@ -97,9 +101,45 @@ def test_eval_command_tries_the_keys_of_a_runner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _measure_less(monkeypatch, seconds=1, drift_seconds=1)
-    _export_small_world("templerun", tmp_path)
+    _export_small_world("templerun", "run", tmp_path)
     scores = _evaluate(tmp_path, "--world", str(tmp_path))
     assert set(scores["keys"]) == {*KEYS, "all", "intervals_95", "cases"}
+
+
+def test_eval_command_asks_for_the_source_of_a_world_that_does_not_say_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _export_small_world("universal", "", tmp_path)
+    assert main(["eval", "--world", str(tmp_path)]) == 2
+    message = "this world does not say what it learned from; name it with --source"
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+@pytest.mark.slow
+def test_terminated_eval_ends_the_simulator_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "glassworld", "eval", "--world", "maze", "--device", "cpu"]
+    with (tmp_path / "output.txt").open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=tmp_path)
+        assert until(lambda: "vizdoom" in _children(process.pid).values(), 60)
+        simulators = [pid for pid, name in _children(process.pid).items() if name == "vizdoom"]
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in simulators), 20)
+    assert "Traceback" not in (tmp_path / "output.txt").read_text(encoding="utf-8")
+
+
+def _children(process: int) -> dict[int, str]:
+    """Return the names of a process's children by their ids."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, fields = path.read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        if int(fields.split()[1]) == process:
+            found[int(path.parent.name)] = name
+    return found
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from glassworld.engine.checkpoint.load import load_world
+from glassworld.engine.checkpoint.locate import locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.training.objectives.adversarial import DiscriminatorRecipe
 from glassworld.training.objectives.history_augmentation import HistoryMix
@@ -112,8 +113,10 @@ def _write_mapping(folder: Path) -> str:
 @pytest.mark.slow
 def test_train_world_from_a_gymnasium_environment(tmp_path: Path) -> None:
     folders = RunFolders(tmp_path / "run")
-    train_world(replace(TINY, source=_write_mapping(tmp_path)), folders)
+    source = _write_mapping(tmp_path)
+    train_world(replace(TINY, source=source), folders)
     _play(folders)
+    assert locate_world(LoadOptions(world=folders.world)).source == source
 
 
 @pytest.mark.slow
@@ -123,6 +126,7 @@ def test_train_world_from_recordings_learns_their_mode(tmp_path: Path) -> None:
     folders = RunFolders(tmp_path / "run")
     train_world(replace(TINY, recordings=tmp_path), folders)
     _play(folders)
+    assert locate_world(LoadOptions(world=folders.world)).source == ""
     assert load_world(folders.world).spec.mode == "gta_drive"
 
 

@@ -84,6 +84,11 @@ class LocatedWorld:
         """What the world says about itself."""
         return "" if self.files is None else str(self.config.inference.get("notice", ""))
 
+    @property
+    def source(self) -> str:
+        """What the world learned from, as `open_source` takes it; empty if it does not say."""
+        return "" if self.files is None else str(self.config.inference.get("source", ""))
+
     @cached_property
     def spec(self) -> WorldSpec:
         """Everything about the world but the sizes of its VAE and image tower."""

@@ -49,12 +49,14 @@ def save_world(
     spec: WorldSpec,
     networks: Networks,
     notice: str = "",
+    source: str = "",
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a world's weights and settings into `folder`, whole or not at all.
 
-    `notice`: what the world says about itself when it is loaded. `dtype`: what to write the
-    weights in, their own by default. Raises `InputError` for weights that do not stand for the
+    `notice`: what the world says about itself when it is loaded. `source`: what it learned from,
+    with which `glassworld eval` compares it. `dtype`: what to write the weights in, their own by
+    default. Raises `InputError` for weights that do not stand for the
     world, such as quantized ones, for a spec that the layout cannot hold, and for a folder that
     holds anything but a saved world.
     """
@@ -69,6 +71,8 @@ def save_world(
     settings = inference_config(spec, Path(CONFIG_FILE).parent.name)
     if notice:
         settings["notice"] = notice
+    if source:
+        settings["source"] = source
     model = model_config(spec.dit)
     _check_settings(spec, InferenceConfig(Path(INFERENCE_FILE), settings, model), tensors)
     with _whole_folder(folder) as draft:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from glassworld.errors import InputError, MissingExtraError
 from glassworld.training.sources.source import Source
@@ -53,13 +54,16 @@ SOURCE_NAMES = {
 GYMNASIUM_PREFIX = "gymnasium:"
 """Of the names of sources whose environment is the user's own."""
 
-SOURCE_OF_MODE = {"universal": "maze", "gta_drive": "drive", "templerun": "run"}
-"""The source that worlds of a mode are compared with if nothing else is named."""
-
 
 def file_stem(name: str) -> str:
     """Return a source's name without its mapping, in characters that files may have."""
     return re.sub(r"[^\w.-]+", "-", name.partition("@")[0])
+
+
+def absolute_source(name: str) -> str:
+    """Return a source's name with the full path of its mapping, for other working folders."""
+    source, at, mapping = name.partition("@")
+    return f"{source}@{Path(mapping).resolve()}" if at else name
 
 
 def open_source(name: str, seed: int = 0) -> Source:
