@@ -140,5 +140,6 @@ def memory_event(
     `thread`: process and thread whose record it is; None where the file does not tell.
     """
     args = EventArgs(total_allocated=total, allocated=change, device_type=1, device_id=device)
-    thread = thread or (EVERY_PROCESS, device)
-    return NanosecondEvent("i", "cpu_instant_event", "[memory]", *thread, None, at, None, args)
+    process, of = thread or (EVERY_PROCESS, device)
+    name, category = "[memory]", "cpu_instant_event"
+    return NanosecondEvent("i", category, name, process, of, None, at, None, args)
