@@ -76,7 +76,9 @@ def test_given_actions_replace_those_that_are_left(world: World) -> None:
     twin = Session(world, session.save())
     report = next(session.stream(3, rested))
     assert not report.actions.keyboard.any()
-    assert np.array_equal(report.frames, twin.step(world.space.press(())))
+    # A block that is decoded at once may be rounded otherwise than frame by frame.
+    frames = twin.step(world.space.press(()))
+    assert np.abs(report.frames.astype(int) - frames).max() <= 1
 
 
 def test_stream_goes_past_the_end_of_a_run_with_random_actions(world: World) -> None:

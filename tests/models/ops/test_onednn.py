@@ -46,7 +46,7 @@ def close(ours: Tensor, expected: Tensor) -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the calls to oneDNN, in order."""
     seen: list[str] = []
-    for name in ("linear", "conv2d"):
+    for name in ("linear", "conv2d", "conv3d"):
         own = getattr(onednn, name)
 
         def recorded(*args: object, own=own, name=name, **kwargs: object) -> Tensor:
@@ -129,6 +129,7 @@ def test_causal_conv_with_large_output_accumulates_tap_by_tap(
     max_packed: int, monkeypatch: pytest.MonkeyPatch, calls: list[str]
 ) -> None:
     monkeypatch.setattr(onednn, "MAX_PACKED_NUMEL", max_packed)
+    monkeypatch.setattr(onednn, "prefers_conv3d", lambda: False)
     torch.manual_seed(0)
     conv, x = CausalConv(16, 24), torch.randn(2, 6, 48, 64, 16)
     cache, other = FeatureCache(), FeatureCache()
@@ -140,15 +141,19 @@ def test_causal_conv_with_large_output_accumulates_tap_by_tap(
     assert torch.equal(cache.frames[""], other.frames[""])
 
 
-def test_convolutions_by_onednn_equal_torchs(calls: list[str]) -> None:
+@pytest.mark.parametrize("over_time", ["conv2d", "conv3d"])
+def test_convolutions_by_onednn_equal_torchs(
+    over_time: str, monkeypatch: pytest.MonkeyPatch, calls: list[str]
+) -> None:
+    monkeypatch.setattr(onednn, "prefers_conv3d", lambda: over_time == "conv3d")
     torch.manual_seed(0)
     conv, up = CausalConv(48, 64), Upsample(64, temporal=False)
     x = torch.randn(1, 3, 16, 24, 48)
     with torch.inference_mode():
         ours = up(conv(x, None), None)
-        assert calls == ["conv2d"] * 2
+        assert calls == [over_time, "conv2d"]
         with without_onednn():
             expected = up(conv(x, None), None)
-    assert calls == ["conv2d"] * 2
+    assert calls == [over_time, "conv2d"]
     close(ours, expected)
     close(ours, up(conv(x, None), None).detach())  # as in training
