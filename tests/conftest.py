@@ -19,6 +19,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the other cores have a worker each
 os.environ["TRITON_INTERPRET"] = "1"  # kernels run on a processor; read when Triton is imported
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test in a browser as slow."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Hide from the tests what this machine's user has compiled and measured."""

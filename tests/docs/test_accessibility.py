@@ -36,7 +36,6 @@ GOOD = """<!doctype html><html lang="en"><title>good</title>
 """
 
 
-@pytest.mark.slow
 def test_check_finds_every_flaw(browser: Any) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     errors = watch_console(page)
@@ -63,7 +62,6 @@ def test_check_finds_every_flaw(browser: Any) -> None:
     assert len(flaws) == 13, flaws
 
 
-@pytest.mark.slow
 def test_check_finds_nothing_on_a_good_page(browser: Any) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 800})
     errors = watch_console(page)
@@ -79,7 +77,6 @@ def live() -> Iterator[LiveServer]:
         yield running
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_play_page_is_usable_by_everybody(browser: Any, live: LiveServer, width: int) -> None:
     size = {"width": width, "height": 844}
@@ -98,7 +95,6 @@ def test_play_page_is_usable_by_everybody(browser: Any, live: LiveServer, width:
         assert errors == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_site_is_usable_by_everybody(browser: Any, site: Path, width: int, scheme: str) -> None:
@@ -115,7 +111,6 @@ def test_site_is_usable_by_everybody(browser: Any, site: Path, width: int, schem
     context.close()
 
 
-@pytest.mark.slow
 def test_site_has_no_wide_page_and_no_console_error(browser: Any, site: Path) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844})
     errors = watch_console(page)
@@ -127,7 +122,6 @@ def test_site_has_no_wide_page_and_no_console_error(browser: Any, site: Path) ->
     page.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("key", ["Enter", " "])
 def test_menu_of_the_site_opens_by_the_keyboard(browser: Any, site: Path, key: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844})

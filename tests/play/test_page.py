@@ -72,14 +72,12 @@ def test_keys_move_the_world_and_the_measurements_appear(page: Any) -> None:
     assert text(page, "#status") in ("live", "slow")
 
 
-@pytest.mark.slow
 def test_tap_between_two_blocks_is_not_lost(page: Any) -> None:
     page.keyboard.press("a")
     until(page, "glassworld.state.shown.action >= 1")
     until(page, "glassworld.controls.held.size === 0")
 
 
-@pytest.mark.slow
 def test_the_mouse_looks_around_in_pointer_lock(page: Any, tmp_path: Path) -> None:
     page.keyboard.press("v")
     until(page, "glassworld.state.recording !== null")
@@ -148,7 +146,6 @@ def test_names_from_the_server_are_never_html(page: Any) -> None:
     assert page.locator("#gallery [data-id='1']").get_attribute("title") == "<b>gray</b>"
 
 
-@pytest.mark.slow
 def test_pause_step_and_rewind(page: Any) -> None:
     page.keyboard.press(" ")
     until(page, "document.getElementById('status').textContent === 'paused'")
@@ -171,7 +168,6 @@ def test_pause_step_and_rewind(page: Any) -> None:
     until(page, f"glassworld.state.shown.frame > {second['frame']}")
 
 
-@pytest.mark.slow
 def test_record_and_replay_give_the_same_frames(page: Any, tmp_path: Path) -> None:
     page.keyboard.press("r")
     until(page, "glassworld.state.shown.still || glassworld.state.shown.frame < 5")
@@ -199,7 +195,6 @@ def test_record_and_replay_give_the_same_frames(page: Any, tmp_path: Path) -> No
     )
 
 
-@pytest.mark.slow
 def test_start_images_upload_and_seed(page: Any, tmp_path: Path) -> None:
     page.click("#gallery button[data-id='1']")
     until(page, "document.querySelector('#gallery .chosen').dataset.id === '1'")
@@ -215,7 +210,6 @@ def test_start_images_upload_and_seed(page: Any, tmp_path: Path) -> None:
     assert "image" in text(page, "#toasts")
 
 
-@pytest.mark.slow
 def test_capture_opens_its_report(page: Any) -> None:
     page.select_option("#capture-blocks", "1")
     page.click("#capture")
@@ -226,7 +220,6 @@ def test_capture_opens_its_report(page: Any) -> None:
     assert opening.value.locator("body").inner_text()
 
 
-@pytest.mark.slow
 def test_help_lists_the_keys(page: Any) -> None:
     page.keyboard.press("?")
     assert page.locator("#help").is_visible()
@@ -235,7 +228,6 @@ def test_help_lists_the_keys(page: Any) -> None:
     assert not page.locator("#help").is_visible()
 
 
-@pytest.mark.slow
 def test_full_screen_keeps_the_on_screen_keys(page: Any) -> None:
     page.keyboard.press("f")
     until(page, "document.fullscreenElement === document.getElementById('stage')")
@@ -246,7 +238,6 @@ def test_full_screen_keeps_the_on_screen_keys(page: Any) -> None:
     assert page.locator("#bar").is_visible()
 
 
-@pytest.mark.slow
 def test_slow_server_is_announced(browser: Any) -> None:
     with LiveServer(frame_rate=2000) as live:
         pages = opened(browser, live)
@@ -258,7 +249,6 @@ def test_slow_server_is_announced(browser: Any) -> None:
         assert next(pages, None) is None
 
 
-@pytest.mark.slow
 def test_mode_with_one_key_at_a_time_and_no_mouse(browser: Any) -> None:
     dit = {"action": replace(tiny.DIT.action, keyboard_dim=7, mouse_dim=0)}
     with LiveServer(frame_rate=24, mode="templerun", dit=dit) as live:
@@ -276,7 +266,6 @@ def test_mode_with_one_key_at_a_time_and_no_mouse(browser: Any) -> None:
         assert next(pages, None) is None
 
 
-@pytest.mark.slow
 def test_on_screen_keys_react_to_touch_and_the_page_fits(phone: Any) -> None:
     box = phone.locator(".pad [data-key='w']").bounding_box()
     phone.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -285,7 +274,6 @@ def test_on_screen_keys_react_to_touch_and_the_page_fits(phone: Any) -> None:
     assert phone.locator(".pad [data-key='l']").bounding_box()["x"] < 390 - 40
 
 
-@pytest.mark.slow
 def test_page_reconnects_when_the_server_is_back(browser: Any) -> None:
     with LiveServer(frame_rate=24) as first:
         pages = opened(browser, first)
@@ -298,7 +286,6 @@ def test_page_reconnects_when_the_server_is_back(browser: Any) -> None:
         assert next(pages, None) is None
 
 
-@pytest.mark.slow
 def test_token_in_the_address_opens_everything(browser: Any) -> None:
     with LiveServer(token="secret", frame_rate=24) as live:
         pages = opened(browser, live, "?token=secret")
@@ -308,7 +295,6 @@ def test_token_in_the_address_opens_everything(browser: Any) -> None:
         assert next(pages, None) is None
 
 
-@pytest.mark.slow
 def test_full_server_is_announced(browser: Any) -> None:
     with LiveServer(slots=1, frame_rate=24) as live, live.client():
         context = browser.new_context()
@@ -318,7 +304,6 @@ def test_full_server_is_announced(browser: Any) -> None:
         context.close()
 
 
-@pytest.mark.slow
 def test_saved_session_goes_on_when_it_is_loaded(page: Any, tmp_path: Path) -> None:
     page.click("#save")
     until(page, "document.querySelector('.result a')")
@@ -347,7 +332,6 @@ def test_saved_session_goes_on_when_it_is_loaded(page: Any, tmp_path: Path) -> N
     until(page, f"glassworld.state.shown.frame > {shown_before}")
 
 
-@pytest.mark.slow
 def test_late_frame_is_listed_with_its_report_also_after_a_reload(browser: Any) -> None:
     with LiveServer(frame_rate=24, flight_recorder_seconds=30) as server:
         for page in opened(browser, server, viewport={"width": 1280, "height": 800}):

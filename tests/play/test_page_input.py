@@ -56,7 +56,6 @@ def sent(page: Any) -> list[str]:
     return list(page.evaluate("sent.splice(0)"))
 
 
-@pytest.mark.slow
 def test_key_of_a_control_is_no_shortcut_on_any_layout(page: Any) -> None:
     record_actions(page)
     for code, key in (("KeyS", "r"), ("KeyJ", "t"), ("KeyD", "v"), ("KeyA", "f")):
@@ -66,7 +65,6 @@ def test_key_of_a_control_is_no_shortcut_on_any_layout(page: Any) -> None:
     until(page, "glassworld.controls.held.size === 0")
 
 
-@pytest.mark.slow
 def test_shortcuts_work_on_a_cyrillic_layout(page: Any) -> None:
     record_actions(page)
     press(page, "KeyR", "\u043a")
@@ -77,7 +75,6 @@ def test_shortcuts_work_on_a_cyrillic_layout(page: Any) -> None:
     assert page.get_attribute("#record", "aria-pressed") == "true"
 
 
-@pytest.mark.slow
 def test_labels_are_those_of_the_layout(browser: Any, live: LiveServer) -> None:
     for layout, keys, reset in ((AZERTY, "Z Q S D", "(R)"), (COLEMAK, "W A R D", "(P)")):
         pages = opened(browser, live, script=LAYOUT % layout)
@@ -91,7 +88,6 @@ def test_labels_are_those_of_the_layout(browser: Any, live: LiveServer) -> None:
         assert next(pages, None) is None
 
 
-@pytest.mark.slow
 def test_space_and_enter_press_the_focused_button_and_keep_the_focus(page: Any) -> None:
     record_actions(page)
     page.focus("#reset")
@@ -106,7 +102,6 @@ def test_space_and_enter_press_the_focused_button_and_keep_the_focus(page: Any) 
     page.keyboard.press(" ")
 
 
-@pytest.mark.slow
 def test_keys_move_the_world_while_the_select_has_the_focus(page: Any) -> None:
     page.focus("#capture-blocks")
     page.keyboard.down("w")
@@ -117,7 +112,6 @@ def test_keys_move_the_world_while_the_select_has_the_focus(page: Any) -> None:
     assert page.evaluate("glassworld.controls.held.has('k')") is False
 
 
-@pytest.mark.slow
 def test_hidden_page_releases_the_keys_and_still_sends_pings(page: Any) -> None:
     page.keyboard.down("w")
     page.evaluate(
@@ -144,7 +138,6 @@ def touch(page: Any, kind: str, finger: int, key: str = "w") -> None:
     )
 
 
-@pytest.mark.slow
 def test_key_under_two_fingers_is_held_until_both_are_lifted(page: Any) -> None:
     touch(page, "pointerdown", 1)
     touch(page, "pointerdown", 2)
@@ -159,7 +152,6 @@ def test_key_under_two_fingers_is_held_until_both_are_lifted(page: Any) -> None:
     until(page, "glassworld.controls.keys.length === 0")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("reload", [False, True])
 def test_recording_is_offered_after_the_connection_was_lost(page: Any, reload: bool) -> None:
     page.keyboard.press("v")

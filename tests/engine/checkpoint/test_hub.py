@@ -14,6 +14,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from glassworld.engine.checkpoint.hub import is_hub_name
 from tests.support import tiny
 
@@ -96,6 +98,7 @@ def generate(endpoint: str, cache: Path, output: Path) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 def test_world_of_a_hub_is_downloaded_once_and_then_runs_without_a_network(tmp_path: Path) -> None:
     tiny.world().save(tmp_path / "repository")
     (tmp_path / "repository" / "another_model.safetensors").write_bytes(b"not asked for")

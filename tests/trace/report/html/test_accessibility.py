@@ -89,7 +89,7 @@ def serve(folder):
     return write(folder / "serve.json", gpu.events, config=None)
 
 
-@pytest.fixture(params=["engine", pytest.param("training", marks=pytest.mark.slow), "serving"])
+@pytest.fixture(params=["engine", "training", "serving"])
 def trace(request, run, tmp_path, store_peak_rates):
     """Yield a trace of each kind of program."""
     if request.param == "engine":
@@ -165,7 +165,6 @@ def test_keyboard_reaches_every_control(opened, trace):
     ] == []
 
 
-@pytest.mark.slow
 def test_arrow_keys_reach_every_box_of_the_tree(opened, trace):
     page = opened(trace)
     page.locator(".icicle button").first.focus()
@@ -203,7 +202,6 @@ def test_page_never_scrolls_sideways(opened, trace, width):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.slow
 def test_page_mentions_only_what_a_program_may_have(opened, tmp_path):
     words = {"train": train, "serve": serve}
     texts = {name: opened(make(tmp_path)).inner_text("body") for name, make in words.items()}
