@@ -101,6 +101,7 @@ def test_disk_that_does_not_hold_the_videos_is_one_line_and_leaves_nothing(
     assert "mp4: cannot be written: the disk is full" in said
 
 
+@pytest.mark.slow
 def test_disk_that_does_not_hold_the_latents_keeps_the_videos(
     tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +200,7 @@ def test_light_session_of_a_world_with_sinks_is_refused_before_the_run(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_resumed_run_goes_on_where_the_saved_one_ended(
     tmp_path: Path, release: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

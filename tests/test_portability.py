@@ -196,6 +196,7 @@ def traps(source: str) -> set[str]:
     return {*_partial_names(nodes), *_different_behavior(nodes)}
 
 
+@pytest.mark.slow
 def test_package_has_no_trap_without_a_fallback() -> None:
     found = {}
     for path in FILES:

@@ -80,6 +80,7 @@ def test_run_with_noise_by_blocks_rounds_as_a_session(world: World, decoders: li
     assert decoders == [threading.get_ident()] * 6
 
 
+@pytest.mark.slow
 def test_run_of_known_actions_equals_single_steps(world: World) -> None:
     stepping, running = (world.start(tiny.picture(), seed=2) for _ in range(2))
     ran = list(running.run(WALK))

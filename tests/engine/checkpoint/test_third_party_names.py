@@ -76,6 +76,7 @@ def test_standard_names_of_a_lora_are_an_error() -> None:
         standard_names(dict.fromkeys(names, 0), Path("file"))
 
 
+@pytest.mark.slow
 def test_load_world_reads_wrapped_names(tmp_path: Path) -> None:
     folder = lay_out(tmp_path)
     plain = {

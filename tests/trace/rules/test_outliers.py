@@ -11,6 +11,7 @@ def test_noise_of_a_loaded_machine_is_no_stall(run, seed):
     assert findings(run(slow=preempted(seed), blocks=12)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_stall_among_the_noise_of_a_loaded_machine_is_found(run, seed):
     noise = preempted(seed)

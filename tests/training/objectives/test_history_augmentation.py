@@ -27,6 +27,7 @@ def test_redraw_history_changes_the_blocks_whose_past_is_known(start: int, known
     torch.testing.assert_close(history, torch.cat([truth[:, :, :known], noisy.x], 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_start", [0.0, 1.0])
 def test_draw_training_batch_with_a_rollout_starts_with_the_truth(from_start: float) -> None:
     mix = HistoryMix(from_start=from_start, redrawn=0, rollout=1, at_rest=0)

@@ -85,6 +85,7 @@ def test_road_stays_in_view_whatever_the_driver_does(action: Action) -> None:
     source.step(STOP)
 
 
+@pytest.mark.slow
 def test_policies_stay_between_the_rails_and_rest_now_and_then() -> None:
     episodes = record_episodes("drive", 8, 61, (0, 0))
     assert episodes.keyboard.shape == (8, 61, 2)

@@ -235,6 +235,7 @@ programs = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(programs, tags, st.sampled_from([0.25, 0.5, 1.0, 2.0]))
 def test_what_if_predicts_the_streams_of_a_program_run_again(tmp_path_factory, steps, tag, factor):
