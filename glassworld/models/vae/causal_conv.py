@@ -197,7 +197,8 @@ class CausalConv(nn.Conv2d):
     def convolve(self, x: Tensor, frames: int) -> Tensor:
         """Return the `frames` output frames for the input `[b, TAPS - 1 + frames, h, w, c]`."""
         one_by_one = not self.uses_conv3d and self.frames_per_conv(frames) == 1
-        if one_by_one and uses_onednn(x[:, :frames], self.weight):
+        multiplications = len(x) * frames * x.shape[2:4].numel() * self.weight.numel()
+        if one_by_one and onednn.supports(x, self.weight, multiplications):
             if onednn.prefers_conv3d() and self.weight.numel() <= onednn.MAX_PACKED_NUMEL:
                 return self.convolve_as_packed_conv3d(x)
             if self.accumulates_taps(x, frames):
