@@ -150,7 +150,7 @@ class Directory:
             session, world = self._signer.session_of_token(token)
         except TicketError as error:
             return SessionReply(403, reason=str(error))
-        if session in self._recovering:  # its worker is known, and has no session yet
+        if session in self._recovering:  # a lease names the worker before it has the session
             return await self._recover(session, world, request.next)
         worker = self._table.locate(session)
         if worker is not None and not await self._lives(worker):

@@ -56,9 +56,9 @@ def save_world(
 
     `notice`: what the world says about itself when it is loaded. `source`: what it learned from,
     with which `glassworld eval` compares it. `dtype`: what to write the weights in, their own by
-    default. Raises `InputError` for weights that do not stand for the
-    world, such as quantized ones, for a spec that the layout cannot hold, and for a folder that
-    holds anything but a saved world.
+    default. Raises `InputError` for weights that do not stand for the world, such as quantized
+    ones, for a spec that the layout cannot hold, and for a folder that holds anything but a saved
+    world.
     """
     _check_networks(spec, networks)
     tensors = {
