@@ -40,7 +40,7 @@ from glassworld.files import DiskFullError, check_file, writable_file, writable_
 from glassworld.profiling import registry as tags
 from glassworld.profiling.capture import Capture, check_mode, profile
 from glassworld.profiling.tags import tag
-from glassworld.progress import BlockProgress, Interrupt
+from glassworld.progress import BlockProgress, Interrupt, show_activity
 
 if TYPE_CHECKING:
     from glassworld.profiling.capture import Mode
@@ -80,7 +80,7 @@ def generate_video(options: GenerateOptions) -> bool:
         _check_files(options)
     located = locate_world(options.load)
     inputs = _check_inputs(options, located)
-    with _memory_errors(), console.status("loading the world"):
+    with _memory_errors(), show_activity(console, "loading the world"):
         world = load_from(options.load, located)
         source = _Source(world, None if options.resume is None else world.resume(options.resume))
     for note in filter(None, (world.note, hint(world.device, options.load.accelerate))):
@@ -177,7 +177,7 @@ def _generate(
     began, run = time.perf_counter(), _Run(inputs.blocks)
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt(console))
-        progress = stack.enter_context(BlockProgress(console))
+        progress = stack.enter_context(BlockProgress(console, inputs.blocks))
         videos = _Videos(options.output_folder, source.world, stack.enter_context(ExitStack()))
         # Not before the first block: a video needs a frame.
         reports = source.reports(options, inputs, lambda: interrupt.asked and run.blocks > 0)
@@ -251,10 +251,10 @@ def _check_flags(options: GenerateOptions) -> None:
     for name in ("profile_mode", "profile_blocks"):
         if getattr(options, name) is not None and not options.enable_profile:
             raise InputError(
-                f"{name}: has no effect without --enable_profile; give both or neither"
+                f"{name}: has no effect without --enable-profile; give both or neither"
             )
     if options.light and options.save_session is None:
-        raise InputError("light: has no effect without --save_session; give both or neither")
+        raise InputError("light: has no effect without --save-session; give both or neither")
     for name in ("img_path", "seed", "initial_latents"):
         if getattr(options, name) is not None and options.resume is not None:
             raise InputError(f"{name}: a resumed session has its own; leave it out")
@@ -406,7 +406,7 @@ def _print_summary(
         line("next", "open the report in a browser, or the trace at https://ui.perfetto.dev")
         line("", "or in chrome://tracing; more: glassworld trace --help")
     else:
-        line("next", f"open {folder / KEYS_VIDEO}; --enable_profile shows where the time goes")
+        line("next", f"open {folder / KEYS_VIDEO}; --enable-profile shows where the time goes")
 
 
 def _report(console: Console, trace: Path) -> str:
@@ -416,7 +416,7 @@ def _report(console: Console, trace: Path) -> str:
     from glassworld.trace.report.terminal import show_top
 
     try:
-        with console.status("writing the report"):
+        with show_activity(console, "writing the report"):
             analysis = analyze(trace)
             write_page(page_path(trace), analysis)
     except TraceError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -52,11 +53,34 @@ def show_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Ite
     console.print(f"{label}: done in {time.monotonic() - began:.0f} s", highlight=False)
 
 
-class BlockProgress:
-    """Progress over blocks with frames per second and the time left."""
+@contextmanager
+def show_activity(console: Console, label: str) -> Iterator[None]:
+    """Show that work goes on whose length is unknown: a spinner, or a line if no terminal."""
+    if console.is_terminal:
+        with console.status(label):
+            yield
+    else:
+        console.print(label, highlight=False)
+        yield
 
-    def __init__(self, console: Console) -> None:
+
+class BlockProgress:
+    """Progress over blocks with frames per second and the time left.
+
+    In a terminal it is a bar. Elsewhere it prints a line at the beginning, one for the first block,
+    and then about `PLAIN_LINES` in all, but at least one a minute.
+
+    Parameters
+    ----------
+    console
+        Where to show it.
+    total
+        Number of blocks.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
         self._console = console
+        self._total = total
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -67,9 +91,12 @@ class BlockProgress:
         )
         self._task = self._bar.add_task("preparing", total=None, rate="")
         self._frames = 0
+        self._printed = 0.0
 
     def __enter__(self) -> Self:
         self._bar.start()
+        if self._bar.disable:
+            self._console.print(f"block 0/{self._total}", highlight=False)
         return self
 
     def __exit__(
@@ -91,9 +118,12 @@ class BlockProgress:
         self._bar.update(
             self._task, description="generating", completed=done, total=total, rate=rate
         )
-        if self._bar.disable and done * PLAIN_LINES // total > (done - 1) * PLAIN_LINES // total:
+        is_tenth = done * PLAIN_LINES // total > (done - 1) * PLAIN_LINES // total
+        is_due = done == 1 or is_tenth or now - self._printed >= REPORT_EVERY_SECONDS
+        if self._bar.disable and is_due:
             left = (now - self._began) / done * (total - done)
             self._console.print(f"block {done}/{total}  {rate}  {left:.0f} s left", highlight=False)
+            self._printed = now
 
     def stage(self, name: str) -> None:
         """Show the name of the current stage."""

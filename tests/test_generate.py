@@ -231,7 +231,7 @@ def test_flags_that_a_resumed_session_has_no_use_for_are_refused(
         "seed: a resumed session has its own": [*release[:4], *resume, "--seed", "3"],
         "img_path: a resumed session has its own": [*release, *resume],
         "none.gws: no such file": [*release[:4], *resume],
-        "light: has no effect without --save_session": [*release, "--light"],
+        "light: has no effect without --save-session": [*release, "--light"],
     }
     for message, flags in cases.items():
         assert run(flags, tmp_path / "out") == 2

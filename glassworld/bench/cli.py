@@ -39,12 +39,13 @@ def peak_rates(load: LoadOptions, json_file: _Json = None) -> None:
     from glassworld.bench.tables import measurement_line, peak_rates_line
     from glassworld.engine.runtime.device import pick_device
     from glassworld.files import replacing, writable_file
+    from glassworld.progress import show_activity
 
     peak_rates_folder()
     if json_file is not None:
         writable_file(json_file)
     console, device = Console(), str(pick_device(load.device))
-    with console.status("measuring matmul, copy and convolution"):
+    with show_activity(console, "measuring matmul, copy and convolution"):
         rates = measure_peak_rates(device, load.dtype)
     path = store_peak_rates(device, rates)
     console.print(f"{device}: {peak_rates_line(rates)}")

@@ -26,6 +26,7 @@ from glassworld.profiling.flight_recorder import TagRing, write_flight_recording
 from glassworld.profiling.metadata import machine
 from glassworld.profiling.stage_timer import StageTimer
 from glassworld.profiling.tags import listen, tag
+from glassworld.progress import show_activity
 
 Figures = dict[str, Any]
 
@@ -45,7 +46,7 @@ def measure_flight_recorder(load: LoadOptions, rounds: int, json_file: Path | No
         writable_file(json_file)
     console = Console()
     loaded = open_world(load)
-    with console.status("measuring blocks with and without the flight recorder"):
+    with show_activity(console, "measuring blocks with and without the flight recorder"):
         session = warm_session(loaded.world, loaded.images[0].image)
         figures = {"machine": machine(), **time_variants(session, rounds), "tag_ns": tag_cost_ns()}
     for line in summary_lines(figures):
