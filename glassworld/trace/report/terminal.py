@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.markup import escape
@@ -36,7 +37,8 @@ def show_report(console: Console, analysis: Analysis) -> None:
     for part in SECTIONS:
         tag = part.under(analysis)
         command = ("glassworld trace", part.command, analysis.trace.path, tag)
-        if not show_section(console, part, analysis, part.most, " ".join(filter(None, command))):
+        shown = part if tag is None else replace(part, title=f"{part.title} of {tag}")
+        if not show_section(console, shown, analysis, part.most, " ".join(filter(None, command))):
             missing += [part] if part.mentioned(analysis) else []
     if missing:
         console.print("\n[bold]Not in this trace[/bold]")

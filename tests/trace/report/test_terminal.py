@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from glassworld.profiling.registry import DIFFUSION_FORWARD
 from glassworld.trace.report.sections import SECTIONS
 from tests.support.traces import CONFIG, CpuTrace, GpuTrace, engine_run, invoke, write
 
@@ -59,6 +60,15 @@ def test_findings_and_missing_sections_stay_indented(run, monkeypatch):
     missing = shown[shown.index("Not in this trace") + 1 : -2]
     assert len(missing) > 3
     assert all(line.startswith("  ") for line in (*finding, *missing))
+
+
+def test_operators_of_the_diffusion_model_alone_are_called_so(run, tmp_path):
+    shown = invoke("report", run()).output.splitlines()
+    assert f"Operators of {DIFFUSION_FORWARD}" in [line.strip() for line in shown]
+    gpu = GpuTrace()
+    gpu.launch("kernel", 50)
+    shown = invoke("report", write(tmp_path / "a.json", gpu.events, config=None)).output
+    assert "GPU kernels" in [line.strip() for line in shown.splitlines()]
 
 
 def test_rounding_errors_are_shown_as_zero(run):
