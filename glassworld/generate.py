@@ -83,7 +83,8 @@ def generate_video(options: GenerateOptions) -> bool:
     with _memory_errors(), show_activity(console, "loading the world"):
         world = load_from(options.load, located)
         source = _Source(world, None if options.resume is None else world.resume(options.resume))
-    for note in filter(None, (world.note, hint(world.device, options.load.accelerate))):
+    advice = hint(world.device, options.load.accelerate, options.load.dtype)
+    for note in filter(None, (world.note, advice)):
         console.print(note, highlight=False, soft_wrap=True)
     if options.load.random_weights:
         console.print("untrained weights: the video is noise, the timings are real")

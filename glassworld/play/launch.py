@@ -79,7 +79,7 @@ def serve(options: PlayOptions) -> None:
             failures.append(failure)
             server.should_exit = True
             return
-        advice = hint(state.world.device, options.load.accelerate)
+        advice = hint(state.world.device, options.load.accelerate, options.load.dtype)
         for line in filter(None, (state.world.note, advice)):
             console.print(line, highlight=False, soft_wrap=True)
         console.print(f"ready after {time.perf_counter() - started:.1f} s; press Ctrl-C to stop")

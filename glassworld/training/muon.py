@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from glassworld.engine.runtime.device import has_fast_bfloat16
+
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 _ADAM_RMS = 0.2
@@ -64,11 +66,6 @@ class Muon(torch.optim.Optimizer):
             for index, update in zip(indices, matrices, strict=True):
                 updates[index] = update.view_as(weights[index])
         return updates
-
-
-def has_fast_bfloat16(device: str) -> bool:
-    """Tell whether a type of device, `cpu` or `cuda`, has native bfloat16 matmuls."""
-    return device == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

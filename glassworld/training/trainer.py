@@ -21,10 +21,11 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from glassworld.engine.runtime.device import has_fast_bfloat16
 from glassworld.errors import CheckpointError
 from glassworld.files import write_file
 from glassworld.progress import REPORT_EVERY_SECONDS
-from glassworld.training.muon import Muon, has_fast_bfloat16
+from glassworld.training.muon import Muon
 from glassworld.training.weights.lora import is_lora_factor
 
 SAVE_EVERY_SECONDS = 45.0

@@ -28,6 +28,7 @@ from glassworld.engine.acceleration.autotune import choose_attention, choose_con
 from glassworld.engine.acceleration.compile import compile_layers
 from glassworld.engine.networks import Networks
 from glassworld.engine.pipeline import ExecutionPlan
+from glassworld.engine.runtime.device import has_fast_bfloat16
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.ops.quantized import quantize_layers
@@ -54,9 +55,23 @@ def check_parts(parts: Collection[str]) -> None:
             raise InputError(f"accelerate: choose one of {' and '.join(exclusive)}")
 
 
-def hint(device: torch.device, asked_for: Collection[str]) -> str:
-    """Return advice for users who asked for no part on a GPU; elsewhere ""."""
-    if device.type == "cpu" or asked_for:
+def hint(device: torch.device, asked_for: Collection[str], dtype: str | None) -> str:
+    """Return advice on what would be faster on this device, or "".
+
+    Parameters
+    ----------
+    device
+        Where the world runs.
+    asked_for
+        The parts that the user asked for.
+    dtype
+        The precision that the user asked for, None for the default.
+    """
+    if device.type == "cpu":
+        if dtype not in ("mixed", "bfloat16") or has_fast_bfloat16("cpu"):
+            return ""
+        return f"--dtype {dtype} is slow here: this processor lacks bfloat16; try --dtype float32"
+    if asked_for:
         return ""
     return "--accelerate kernels,graphs: on an H200 two to three times as many frames per second"
 

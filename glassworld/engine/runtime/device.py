@@ -30,6 +30,11 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def has_fast_bfloat16(device: str) -> bool:
+    """Tell whether a type of device, `cpu` or `cuda`, multiplies bfloat16 natively."""
+    return device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+
 @dataclass(frozen=True)
 class Precision:
     """The types of the transformer and the image tower, of the VAE, and of decoding."""

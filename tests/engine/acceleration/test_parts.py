@@ -75,8 +75,17 @@ def test_quantized_latents_are_near(part: str, most: float) -> None:
 
 def test_hint_advises_gpu_users_without_parts() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda:1")
-    assert "--accelerate kernels,graphs" in hint(gpu, "")
-    assert (hint(gpu, "graphs"), hint(cpu, "")) == ("", "")
+    assert "--accelerate kernels,graphs" in hint(gpu, (), None)
+    assert (hint(gpu, ("graphs",), "bfloat16"), hint(cpu, (), None)) == ("", "")
+
+
+@pytest.mark.parametrize("dtype", ["mixed", "bfloat16"])
+def test_hint_warns_of_bfloat16_where_the_processor_lacks_it(
+    dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for native, warned in ((True, False), (False, True)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        assert (f"--dtype {dtype} is slow" in hint(torch.device("cpu"), (), dtype)) is warned
 
 
 def test_accelerate_names_an_unknown_part() -> None:
