@@ -126,6 +126,15 @@ def range_event(
     return NanosecondEvent("X", category, name, pid, tid, None, start, end - start, args)
 
 
+def gpu_row(device: int, pid: int, order: int) -> int | str:
+    """Return what stands for the process of a GPU's rows: the device, and whose work it is.
+
+    Programs number their streams, and often their devices, alike: the rows of each must stay
+    apart. `order` counts the processes of a file that use a GPU; the first has the device alone.
+    """
+    return f"GPU {device} of process {pid}" if order else device
+
+
 def name_event(kind: str, thread: tuple[Any, Any], name: str) -> NanosecondEvent:
     """Return the event that names a process or a thread (`kind`)."""
     pid, tid = thread

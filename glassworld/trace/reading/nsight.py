@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 
-from glassworld.trace.reading.event_source import EventSource, range_event
+from glassworld.trace.reading.event_source import EventSource, gpu_row, range_event
 from glassworld.trace.reading.events import Event, EventArgs
 
 MAGIC = b"SQLite format 3\x00"
@@ -93,6 +93,7 @@ class _Tables:
         names = database.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
         self._tables = {str(name) for (name,) in names}
         self._processes: dict[int, int] = {}
+        self._gpu_processes: dict[int, int] = {}
         self._skipped = 0
 
     def events(self) -> Iterator[list[Event]]:
@@ -208,7 +209,9 @@ class _Tables:
             category, name = "gpu_memcpy", f"Memcpy {_COPY_KINDS.get(row['copyKind'], '')}".rstrip()
             if ends := [memory[row[k]] for k in ("srcKind", "dstKind") if row[k] in memory]:
                 name += f" ({' -> '.join(ends)})"
-        thread = (row["deviceId"], row["streamId"])
+        pid, _ = _thread(row["globalPid"])
+        order = self._gpu_processes.setdefault(pid, len(self._gpu_processes))
+        thread = (gpu_row(row["deviceId"], pid, order), row["streamId"])
         return range_event(category, name, thread, row["start"] or 0, row["end"] or 0, args)
 
     def _correlation(self, global_id: int, correlation: int | None) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from glassworld.trace.reading.event_source import EventSource, range_event
+from glassworld.trace.reading.event_source import EventSource, gpu_row, range_event
 from glassworld.trace.reading.events import Event, EventArgs
 
 _KEY = b'"rocprofiler-sdk-tool"'
@@ -149,6 +149,7 @@ class _ProcessReader:
 
     def __init__(self, process: _Process, number: int) -> None:
         self._process = process
+        self._number = number
         self._first_correlation = number << _CORRELATION_BITS
         self._kinds = process.strings.buffer_records
         self._markers = {marker.key: marker.value for marker in process.strings.marker_api}
@@ -220,7 +221,8 @@ class _ProcessReader:
             correlation=self._correlation(record), stream=stream, device=device, bytes=record.bytes
         )
         start, end = record.start_timestamp, record.end_timestamp
-        return range_event(category, name, (device, stream), start, end, args)
+        row = gpu_row(device, self._process.metadata.pid, self._number)
+        return range_event(category, name, (row, stream), start, end, args)
 
     def _correlation(self, record: _Record) -> int | None:
         internal = record.correlation_id.internal

@@ -63,6 +63,21 @@ def test_nsight_correlation_ids_of_two_processes_stay_apart(database):
     assert analysis.coverage.attributed == 12  # the other process has no ranges
 
 
+def test_nsight_streams_of_two_processes_stay_apart(database):
+    change(
+        database,
+        "INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL SELECT start + 1, end + 1, deviceId, contextId, "
+        "streamId, correlationId, globalPid + (1 << 24), demangledName, shortName, NULL "
+        "FROM CUPTI_ACTIVITY_KIND_KERNEL",
+    )
+    analysis = analyze(database)
+    assert analysis.gpu.overlap_ns == 0
+    assert {thread for thread in analysis.trace.threads if thread[1] == 7} == {
+        (0, 7),
+        ("GPU 0 of process 78", 7),
+    }
+
+
 def test_nsight_open_ranges_are_left_out_and_counted(database):
     change(database, "UPDATE NVTX_EVENTS SET end = NULL WHERE text IS NULL AND textId = 1")
     losses = read_trace(database).losses
