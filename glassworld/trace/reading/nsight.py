@@ -24,12 +24,12 @@ _CORRELATION_BITS = 32  # ids count from 1 in every process
 _API_VERSION = re.compile(r"_v\d+$")
 _SUFFIX = re.compile(r", (?:seq|op_id|sizes) ?= ?.*$")
 _OPERATOR = re.compile(r"(?:aten|prim|c10d?|torchvision)::|.*, seq = ")
-_COPY_KINDS = {1: "HtoD", 2: "DtoH", 3: "HtoA", 4: "AtoH", 5: "AtoA", 6: "AtoD", 7: "DtoA"} | {
-    8: "DtoD",
-    9: "HtoH",
-    10: "PtoP",
-}
-"""CUPTI's kinds of copies, in the words of torch's profiler."""
+_COPY_KINDS = dict[object, str](
+    enumerate(
+        ("HtoD", "DtoH", "HtoA", "AtoH", "AtoA", "AtoD", "DtoA", "DtoD", "HtoH", "PtoP"), start=1
+    )
+)
+"""CUPTI's kinds of copies, in the words of torch's profiler; nsys adds those of managed memory."""
 
 _KERNEL, _GRAPH, _COPY, _FILL, _CALL = (
     f"CUPTI_ACTIVITY_KIND_{kind}"
@@ -94,6 +94,9 @@ class _Tables:
         self._tables = {str(name) for (name,) in names}
         self._processes: dict[int, int] = {}
         self._gpu_processes: dict[int, int] = {}
+        self._strings: dict[object, str] = {}
+        self._memory: dict[object, str] = {}
+        self._copies: dict[object, str] = {}
         self._skipped = 0
 
     def events(self) -> Iterator[list[Event]]:
@@ -106,11 +109,12 @@ class _Tables:
             )
         for table in present:
             self._check(table)
-        strings = self._pairs("StringIds", "id", "value")
-        memory = self._pairs("ENUM_CUDA_MEM_KIND", "id", "label")
+        self._strings = self._pairs("StringIds", "id", "value")
+        self._memory = self._pairs("ENUM_CUDA_MEM_KIND", "id", "label")
+        self._copies = self._pairs("ENUM_CUDA_MEMCPY_OPER", "id", "label") | _COPY_KINDS
         self._reader.metadata |= self._metadata()
         for table in present:
-            yield from self._table(table, strings, memory)
+            yield from self._table(table)
         if self._skipped:
             self._reader.losses.append(
                 f"{self._skipped} NVTX ranges that never end, or end on another thread, "
@@ -147,9 +151,7 @@ class _Tables:
         names = [_DEVICE[column] for column in columns]
         return {"deviceProperties": [dict(zip(names, row, strict=True)) for row in rows]}
 
-    def _table(
-        self, table: str, strings: dict[object, str], memory: dict[object, str]
-    ) -> Iterator[list[Event]]:
+    def _table(self, table: str) -> Iterator[list[Event]]:
         """Yield the events of one table, up to where the file is damaged."""
         present = self._columns_of(table)
         wanted = (*_COLUMNS[table], *_OPTIONAL.get(table, ()))
@@ -160,38 +162,36 @@ class _Tables:
             rows = self._database.execute(f"SELECT {columns} FROM {table}{order}")
             while batch := list(islice(rows, _ROWS_AT_ONCE)):
                 if table == _RANGE:
-                    events = [self._range(row, strings) for row in batch]
+                    events = [self._range(row) for row in batch]
                 elif table == _CALL:
-                    events = [self._call(row, strings) for row in batch]
+                    events = [self._call(row) for row in batch]
                 else:
-                    events = [self._device_op(table, row, strings, memory) for row in batch]
+                    events = [self._device_op(table, row) for row in batch]
                 yield [event for event in events if event is not None]
         except sqlite3.DatabaseError as error:
             self._reader.losses.append(f"the database is damaged ({error}): {table} is incomplete")
         finally:
             self._database.row_factory = None
 
-    def _range(self, row: sqlite3.Row, strings: dict[object, str]) -> Event | None:
+    def _range(self, row: sqlite3.Row) -> Event | None:
         if row["eventType"] not in (_PUSH_POP, _START_END):
             return None
         elsewhere = row["endGlobalTid"] not in (None, 0, row["globalTid"])
         if row["end"] is None or row["start"] is None or elsewhere:
             self._skipped += 1
             return None
-        text = row["text"] if row["text"] is not None else strings.get(row["textId"], "")
+        text = row["text"] if row["text"] is not None else self._strings.get(row["textId"], "")
         category = "cpu_op" if _OPERATOR.match(text) else "user_annotation"
         name = _SUFFIX.sub("", text)
         return range_event(category, name, _thread(row["globalTid"]), row["start"], row["end"])
 
-    def _call(self, row: sqlite3.Row, strings: dict[object, str]) -> Event:
-        name = _API_VERSION.sub("", strings.get(row["nameId"], f"call {row['nameId']}"))
+    def _call(self, row: sqlite3.Row) -> Event:
+        name = _API_VERSION.sub("", self._strings.get(row["nameId"], f"call {row['nameId']}"))
         args = EventArgs(correlation=self._correlation(row["globalTid"] or 0, row["correlationId"]))
         thread = _thread(row["globalTid"])
         return range_event("cuda_runtime", name, thread, row["start"] or 0, row["end"] or 0, args)
 
-    def _device_op(
-        self, table: str, row: sqlite3.Row, strings: dict[object, str], memory: dict[object, str]
-    ) -> Event:
+    def _device_op(self, table: str, row: sqlite3.Row) -> Event:
         args = EventArgs(
             correlation=self._correlation(row["globalPid"] or 0, row["correlationId"]),
             stream=row["streamId"],
@@ -200,15 +200,17 @@ class _Tables:
         )
         category, name = "kernel", ""
         if table == _KERNEL:
-            name = strings.get(row["demangledName"], f"kernel {row['demangledName']}")
+            name = self._strings.get(row["demangledName"], f"kernel {row['demangledName']}")
         elif table == _GRAPH:
             name = f"CUDA graph {row['graphId']}"
         elif table == _FILL:
             category, name = "gpu_memset", "Memset (Device)"
         else:
-            category, name = "gpu_memcpy", f"Memcpy {_COPY_KINDS.get(row['copyKind'], '')}".rstrip()
-            if ends := [memory[row[k]] for k in ("srcKind", "dstKind") if row[k] in memory]:
-                name += f" ({' -> '.join(ends)})"
+            direction = self._copies.get(row["copyKind"], "")
+            category, name = "gpu_memcpy", f"Memcpy {direction}".rstrip()
+            ends = [self._memory.get(row[kind]) for kind in ("srcKind", "dstKind")]
+            if known := [end for end in ends if end]:
+                name += f" ({' -> '.join(known)})"
         pid, _ = _thread(row["globalPid"])
         order = self._gpu_processes.setdefault(pid, len(self._gpu_processes))
         thread = (gpu_row(row["deviceId"], pid, order), row["streamId"])

@@ -84,6 +84,20 @@ def test_nsight_open_ranges_are_left_out_and_counted(database):
     assert losses == ["1 NVTX ranges that never end, or end on another thread, were left out"]
 
 
+def test_nsight_copies_of_managed_memory_have_the_label_of_the_file(database):
+    change(
+        database,
+        "CREATE TABLE ENUM_CUDA_MEMCPY_OPER (id INTEGER, name TEXT, label TEXT)",
+        "INSERT INTO ENUM_CUDA_MEMCPY_OPER VALUES (1, 'HTOD', 'Host-to-Device'), "
+        "(11, 'UVM_HTOD', 'Unified Host-to-Device')",
+        "UPDATE CUPTI_ACTIVITY_KIND_MEMCPY SET copyKind = 11, srcKind = NULL, dstKind = NULL "
+        "WHERE rowid = 1",
+    )
+    names = read_trace(database).names
+    assert "Memcpy Unified Host-to-Device" in names
+    assert "Memcpy HtoD (Pageable -> Device)" in names
+
+
 def test_nsight_graphs_traced_whole_are_gpu_operations(database):
     change(
         database,
