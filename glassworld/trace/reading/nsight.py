@@ -18,7 +18,7 @@ from glassworld.trace.reading.events import Event, EventArgs
 
 MAGIC = b"SQLite format 3\x00"
 _ROWS_AT_ONCE = 1 << 14
-_PUSH_POP, _START_END = 59, 60  # `eventType` of NVTX ranges on one thread, and on any two
+_RANGE_TYPES = (59, 60, 70, 71)  # NVTX ranges on one thread and on any two; imported ones
 _TID_BITS = 24
 _CORRELATION_BITS = 32  # ids count from 1 in every process
 _API_VERSION = re.compile(r"_v\d+$")
@@ -174,7 +174,7 @@ class _Tables:
             self._database.row_factory = None
 
     def _range(self, row: sqlite3.Row) -> Event | None:
-        if row["eventType"] not in (_PUSH_POP, _START_END):
+        if row["eventType"] not in _RANGE_TYPES:
             return None
         elsewhere = row["endGlobalTid"] not in (None, 0, row["globalTid"])
         if row["end"] is None or row["start"] is None or elsewhere:

@@ -84,6 +84,18 @@ def test_nsight_open_ranges_are_left_out_and_counted(database):
     assert losses == ["1 NVTX ranges that never end, or end on another thread, were left out"]
 
 
+def test_nsight_ranges_imported_from_a_text_file_are_tags(database):
+    tags = len(read_trace(database).tags)
+    change(database, "UPDATE NVTX_EVENTS SET eventType = eventType + 11 WHERE eventType = 59")
+    assert len(read_trace(database).tags) == tags
+
+
+def test_nsight_marks_and_names_of_domains_are_no_tags(database):
+    change(database, "UPDATE NVTX_EVENTS SET eventType = 75, end = NULL")
+    trace = read_trace(database)
+    assert (len(trace.tags), trace.losses) == (0, [])
+
+
 def test_nsight_copies_of_managed_memory_have_the_label_of_the_file(database):
     change(
         database,
