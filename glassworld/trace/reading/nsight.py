@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 1 << 14
 _RANGE_TYPES = (59, 60, 70, 71)  # NVTX ranges on one thread and on any two; imported ones
 _TID_BITS = 24
 _CORRELATION_BITS = 32  # ids count from 1 in every process
-_API_VERSION = re.compile(r"_v\d+$")
+_API_VERSION = re.compile(r"(?:_ptds|_ptsz)?_v\d+$")  # the first: a default stream per thread
 _SUFFIX = re.compile(r", (?:seq|op_id|sizes) ?= ?.*$")
 _OPERATOR = re.compile(r"(?:aten|prim|c10d?|torchvision)::|.*, seq = ")
 _COPY_KINDS = dict[object, str](

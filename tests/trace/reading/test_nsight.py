@@ -110,6 +110,16 @@ def test_nsight_copies_of_managed_memory_have_the_label_of_the_file(database):
     assert "Memcpy HtoD (Pageable -> Device)" in names
 
 
+def test_nsight_calls_with_a_default_stream_per_thread_have_their_usual_names(database):
+    change(
+        database,
+        "UPDATE StringIds SET value = 'cudaMemcpy_ptds_v7000' WHERE value LIKE 'cudaLaunch%'",
+        "UPDATE StringIds SET value = 'cudaStreamSynchronize_ptsz_v7000' "
+        "WHERE value LIKE 'cudaStreamSync%'",
+    )
+    assert {"cudaMemcpy", "cudaStreamSynchronize"} <= set(read_trace(database).names)
+
+
 def test_nsight_graphs_traced_whole_are_gpu_operations(database):
     change(
         database,
