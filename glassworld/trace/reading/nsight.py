@@ -187,13 +187,13 @@ class _Tables:
 
     def _call(self, row: sqlite3.Row) -> Event:
         name = _API_VERSION.sub("", self._strings.get(row["nameId"], f"call {row['nameId']}"))
-        args = EventArgs(correlation=self._correlation(row["globalTid"] or 0, row["correlationId"]))
+        args = EventArgs(correlation=self._correlation(row["globalTid"], row["correlationId"]))
         thread = _thread(row["globalTid"])
         return range_event("cuda_runtime", name, thread, row["start"] or 0, row["end"] or 0, args)
 
     def _device_op(self, table: str, row: sqlite3.Row) -> Event:
         args = EventArgs(
-            correlation=self._correlation(row["globalPid"] or 0, row["correlationId"]),
+            correlation=self._correlation(row["globalPid"], row["correlationId"]),
             stream=row["streamId"],
             device=row["deviceId"],
             bytes=row["bytes"] if table in (_COPY, _FILL) else None,
@@ -216,11 +216,16 @@ class _Tables:
         thread = (gpu_row(row["deviceId"], pid, order), row["streamId"])
         return range_event(category, name, thread, row["start"] or 0, row["end"] or 0, args)
 
-    def _correlation(self, global_id: int, correlation: int | None) -> int | None:
-        """Return an id that is unique over processes, whose numbers are the upper bits."""
-        if not correlation:
+    def _correlation(self, global_id: int | None, correlation: int | None) -> int | None:
+        """Return an id that is unique over processes, whose numbers are the upper bits.
+
+        Without one it is the only process that made calls; of several, nothing tells which.
+        """
+        if not correlation or (global_id is None and len(self._processes) > 1):
             return None
-        process = self._processes.setdefault(global_id >> _TID_BITS, len(self._processes))
+        process = 0
+        if global_id is not None:
+            process = self._processes.setdefault(global_id >> _TID_BITS, len(self._processes))
         return (process << _CORRELATION_BITS) + correlation
 
 

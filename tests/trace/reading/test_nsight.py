@@ -63,6 +63,25 @@ def test_nsight_correlation_ids_of_two_processes_stay_apart(database):
     assert analysis.coverage.attributed == 12  # the other process has no ranges
 
 
+@pytest.mark.parametrize(
+    "change_of_ids",
+    [
+        "ALTER TABLE CUPTI_ACTIVITY_KIND_KERNEL DROP COLUMN globalPid",
+        "UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET globalPid = NULL",
+    ],
+)
+def test_nsight_kernels_that_name_no_process_belong_to_the_only_one(database, change_of_ids):
+    change(database, change_of_ids)
+    assert analyze(database).coverage.attributed == 12
+    other = "globalTid + (1 << 24)"
+    change(
+        database,
+        f"INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME SELECT start, end, eventClass, {other}, "
+        "correlationId, nameId, 0, NULL FROM CUPTI_ACTIVITY_KIND_RUNTIME",
+    )
+    assert analyze(database).coverage.launched == 6  # copies and fills, which name theirs
+
+
 def test_nsight_streams_of_two_processes_stay_apart(database):
     change(
         database,
