@@ -101,29 +101,36 @@ class _Tables:
 
     def events(self) -> Iterator[list[Event]]:
         """Yield the events of all tables."""
-        present = [table for table in _COLUMNS if table in self._tables]
+        present = {kind: table for kind in _COLUMNS if (table := self._find(kind))}
         if not present:
             raise self._reader.refuse(
                 "an SQLite database without tables of Nsight Systems "
                 f"({', '.join(_COLUMNS)}); export one with: nsys export --type sqlite"
             )
-        for table in present:
-            self._check(table)
+        for kind, table in present.items():
+            self._check(kind, table)
         self._strings = self._pairs("StringIds", "id", "value")
         self._memory = self._pairs("ENUM_CUDA_MEM_KIND", "id", "label")
         self._copies = self._pairs("ENUM_CUDA_MEMCPY_OPER", "id", "label") | _COPY_KINDS
         self._reader.metadata |= self._metadata()
-        for table in present:
-            yield from self._table(table)
+        for kind, table in present.items():
+            yield from self._table(kind, table)
         if self._skipped:
             self._reader.losses.append(
                 f"{self._skipped} NVTX ranges that never end, or end on another thread, "
                 "were left out"
             )
 
-    def _check(self, table: str) -> None:
+    def _find(self, kind: str) -> str | None:
+        """Return the name of a table; without the plain name, that of its latest version."""
+        if kind in self._tables:
+            return kind
+        named = [re.fullmatch(rf"{kind}_V(\d+)", table) for table in self._tables]
+        return max(((int(name[1]), name[0]) for name in named if name), default=(0, None))[1]
+
+    def _check(self, kind: str, table: str) -> None:
         """Raise `TraceError` if a table lacks a column, as one of a later version may."""
-        missing = [c for c in _COLUMNS[table] if c not in self._columns_of(table)]
+        missing = [c for c in _COLUMNS[kind] if c not in self._columns_of(table)]
         if missing:
             version = self._pairs("META_DATA_EXPORT", "name", "value").get("EXPORT_SCHEMA_VERSION")
             of = f" of schema {version}" if version else ""
@@ -151,22 +158,22 @@ class _Tables:
         names = [_DEVICE[column] for column in columns]
         return {"deviceProperties": [dict(zip(names, row, strict=True)) for row in rows]}
 
-    def _table(self, table: str) -> Iterator[list[Event]]:
+    def _table(self, kind: str, table: str) -> Iterator[list[Event]]:
         """Yield the events of one table, up to where the file is damaged."""
         present = self._columns_of(table)
-        wanted = (*_COLUMNS[table], *_OPTIONAL.get(table, ()))
+        wanted = (*_COLUMNS[kind], *_OPTIONAL.get(kind, ()))
         columns = ", ".join(_selected(c, present) for c in wanted)
-        order = ' ORDER BY start, "end" DESC' if table == _RANGE else ""  # outer ranges first
+        order = ' ORDER BY start, "end" DESC' if kind == _RANGE else ""  # outer ranges first
         try:
             self._database.row_factory = sqlite3.Row
             rows = self._database.execute(f"SELECT {columns} FROM {table}{order}")
             while batch := list(islice(rows, _ROWS_AT_ONCE)):
-                if table == _RANGE:
+                if kind == _RANGE:
                     events = [self._range(row) for row in batch]
-                elif table == _CALL:
+                elif kind == _CALL:
                     events = [self._call(row) for row in batch]
                 else:
-                    events = [self._device_op(table, row) for row in batch]
+                    events = [self._device_op(kind, row) for row in batch]
                 yield [event for event in events if event is not None]
         except sqlite3.DatabaseError as error:
             self._reader.losses.append(f"the database is damaged ({error}): {table} is incomplete")
@@ -191,24 +198,24 @@ class _Tables:
         thread = _thread(row["globalTid"])
         return range_event("cuda_runtime", name, thread, row["start"] or 0, row["end"] or 0, args)
 
-    def _device_op(self, table: str, row: sqlite3.Row) -> Event:
+    def _device_op(self, kind: str, row: sqlite3.Row) -> Event:
         args = EventArgs(
             correlation=self._correlation(row["globalPid"], row["correlationId"]),
             stream=row["streamId"],
             device=row["deviceId"],
-            bytes=row["bytes"] if table in (_COPY, _FILL) else None,
+            bytes=row["bytes"] if kind in (_COPY, _FILL) else None,
         )
         category, name = "kernel", ""
-        if table == _KERNEL:
+        if kind == _KERNEL:
             name = self._strings.get(row["demangledName"], f"kernel {row['demangledName']}")
-        elif table == _GRAPH:
+        elif kind == _GRAPH:
             name = f"CUDA graph {row['graphId']}"
-        elif table == _FILL:
+        elif kind == _FILL:
             category, name = "gpu_memset", "Memset (Device)"
         else:
             direction = self._copies.get(row["copyKind"], "")
             category, name = "gpu_memcpy", f"Memcpy {direction}".rstrip()
-            ends = [self._memory.get(row[kind]) for kind in ("srcKind", "dstKind")]
+            ends = [self._memory.get(row[column]) for column in ("srcKind", "dstKind")]
             if known := [end for end in ends if end]:
                 name += f" ({' -> '.join(known)})"
         pid, _ = _thread(row["globalPid"])

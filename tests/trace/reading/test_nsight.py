@@ -180,6 +180,19 @@ def test_nsight_column_of_another_version_is_one_clear_line(database):
     assert "schema 3.11.0 whose CUPTI_ACTIVITY_KIND_RUNTIME has no nameId" in line
 
 
+def test_nsight_tables_with_a_version_in_their_names_are_read(tmp_path, database):
+    expected = figures(analyze(write_nsight(tmp_path / "plain.sqlite")))
+    for kind in ("KERNEL", "RUNTIME", "MEMCPY", "MEMSET"):
+        table = f"CUPTI_ACTIVITY_KIND_{kind}"
+        change(
+            database,
+            f"ALTER TABLE {table} RENAME TO {table}_V10",
+            f"CREATE TABLE {table}_V9 AS SELECT * FROM {table}_V10 LIMIT 1",
+        )
+    change(database, "CREATE TABLE CUPTI_ACTIVITY_KIND_MEMCPY2 (start INTEGER)")
+    assert figures(analyze(database)) == expected
+
+
 def test_nsight_database_of_another_program_is_one_clear_line(tmp_path):
     assert "without tables of Nsight Systems" in refused(
         change(tmp_path / "t.sqlite", "CREATE TABLE bookmarks (url TEXT)")
