@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from glassworld.errors import TraceError
 from glassworld.trace.reading.event_source import TraceSource
 from glassworld.trace.reading.events import EventStream
 from glassworld.trace.reading.memory_snapshot import SnapshotEvents, is_pickle
@@ -47,6 +48,9 @@ FORMATS = (
 )
 """All formats, in the order in which they are tried."""
 
+_NSIGHT_REPORTS = (".nsys-rep", ".qdrep")
+_JSON = (b"{", b"[")  # what is read although it is named like such a report, as SQLite is
+
 
 def open_trace(path: Path, tags_only: bool = False) -> TraceSource:
     """Return the events of the trace at `path`, whatever its format.
@@ -55,4 +59,9 @@ def open_trace(path: Path, tags_only: bool = False) -> TraceSource:
     """
     source = TraceFile(path)
     start = source.peek()
+    if path.suffix in _NSIGHT_REPORTS and not (is_sqlite(start) or start.lstrip()[:1] in _JSON):
+        raise TraceError(
+            f"{path}: a report of Nsight Systems, which only nsys reads; export it with: "
+            f"nsys export --type sqlite {path.name}"
+        )
     return next(f for f in FORMATS if f.recognizes(start)).open(source, tags_only)

@@ -103,10 +103,7 @@ class _Tables:
         """Yield the events of all tables."""
         present = {kind: table for kind in _COLUMNS if (table := self._find(kind))}
         if not present:
-            raise self._reader.refuse(
-                "an SQLite database without tables of Nsight Systems "
-                f"({', '.join(_COLUMNS)}); export one with: nsys export --type sqlite"
-            )
+            raise self._reader.refuse(self._what_it_is())
         for kind, table in present.items():
             self._check(kind, table)
         self._strings = self._pairs("StringIds", "id", "value")
@@ -127,6 +124,23 @@ class _Tables:
             return kind
         named = [re.fullmatch(rf"{kind}_V(\d+)", table) for table in self._tables]
         return max(((int(name[1]), name[0]) for name in named if name), default=(0, None))[1]
+
+    def _what_it_is(self) -> str:
+        """Say what a database without any table of events is, and what to do."""
+        if any(table.startswith("rocpd_") for table in self._tables):
+            return (
+                "a rocpd database of rocprofv3, which is not read; record again with: "
+                "rocprofv3 --output-format json (or pftrace)"
+            )
+        if "META_DATA_EXPORT" in self._tables:
+            return (
+                "a database of Nsight Systems without NVTX ranges and CUDA work; record again "
+                "with: nsys profile --trace=cuda,nvtx"
+            )
+        return (
+            f"an SQLite database without tables of Nsight Systems ({', '.join(_COLUMNS)}); "
+            "export one with: nsys export --type sqlite"
+        )
 
     def _check(self, kind: str, table: str) -> None:
         """Raise `TraceError` if a table lacks a column, as one of a later version may."""

@@ -199,6 +199,24 @@ def test_nsight_database_of_another_program_is_one_clear_line(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("META_DATA_EXPORT", "--trace=cuda,nvtx"),
+        ("rocpd_kernel_dispatch_0000a1", "rocprofv3 --output-format json"),
+    ],
+)
+def test_nsight_database_without_events_says_how_to_record(tmp_path, table, words):
+    assert words in refused(change(tmp_path / "t.sqlite", f"CREATE TABLE {table} (name TEXT)"))
+
+
+def test_nsight_report_says_how_to_export_it(tmp_path, database):
+    path = tmp_path / "run.nsys-rep"
+    path.write_bytes(b"\x00report" * 100)
+    assert "nsys export --type sqlite run.nsys-rep" in refused(path)
+    assert len(read_trace(database.rename(path)).tags) == 9
+
+
 def test_nsight_empty_tables_are_one_clear_line(tmp_path):
     assert "no events" in refused(write_nsight(tmp_path / "empty.sqlite", []))
 
