@@ -164,16 +164,29 @@ class _ProcessReader:
     def events(self) -> Iterator[list[Event]]:
         """Yield the events, a list per kind of records."""
         records = self._process.buffer_records
-        calls = records.hip_api or records.hsa_api  # HSA calls mostly are made by HIP's
         translations: tuple[tuple[list[_Record], Callable[[_Record], Event | None]], ...] = (
             (records.marker_api, self._marker),
             (records.rccl_api, lambda r: self._host(r, "cpu_op", self._operation(r))),
-            (calls, lambda r: self._host(r, "hip_runtime", self._operation(r))),
+            (self._calls(), lambda r: self._host(r, "hip_runtime", self._operation(r))),
             (records.kernel_dispatch, self._kernel),
             (records.memory_copy, self._copy),
         )
         for group, translate in translations:
             yield [event for record in group if (event := translate(record))]
+
+    def _calls(self) -> list[_Record]:
+        """Return the calls of HIP, and those of HSA that launched work which no call of HIP did.
+
+        HIP makes most of the calls of HSA. If both are traced, GPU work may name either.
+        """
+        records = self._process.buffer_records
+        if not records.hip_api:
+            return records.hsa_api
+        launching = {r.correlation_id.internal for r in records.kernel_dispatch}
+        launching |= {r.correlation_id.internal for r in records.memory_copy}
+        launching -= {r.correlation_id.internal for r in records.hip_api}
+        by_hsa = [r for r in records.hsa_api if r.correlation_id.internal in launching]
+        return records.hip_api + by_hsa
 
     def _operation(self, record: _Record) -> str:
         if 0 <= record.kind < len(self._kinds):

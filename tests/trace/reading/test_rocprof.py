@@ -37,6 +37,28 @@ def test_rocprof_two_processes_keep_their_ids_apart(tmp_path):
     assert analysis.gpu.overlap_ns == 0  # their streams have the same numbers
 
 
+def test_rocprof_work_that_names_a_call_of_hsa_is_launched_by_it(tmp_path):
+    document = rocprof_document()
+    (process,) = document["rocprofiler-sdk-tool"]
+    records = process["buffer_records"]
+    names = process["strings"]["buffer_records"]
+    names.append({"kind": "HSA_CORE_API", "operations": ["hsa_signal_store_screlease"]})
+    launches = [r for r in records["hip_api"] if r["operation"] == 0]
+    records["hsa_api"] = [
+        call
+        | {"kind": 4, "correlation_id": {"internal": call["correlation_id"]["internal"] + more}}
+        for more in (10_000, 20_000)
+        for call in launches
+    ]
+    for work in records["kernel_dispatch"] + records["memory_copy"]:
+        work["correlation_id"]["internal"] += 10_000
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    analysis = analyze(path)
+    assert analysis.coverage.attributed == 12
+    assert len(analysis.trace.launches) == len(records["hip_api"]) + len(launches)
+
+
 def test_rocprof_marks_are_no_tags(tmp_path):
     document = rocprof_document()
     markers = document["rocprofiler-sdk-tool"][0]["buffer_records"]["marker_api"]
