@@ -19,6 +19,9 @@ _KEY = b'"rocprofiler-sdk-tool"'
 _HEAD_BYTES = 4096
 _GPU = 2  # `type` of an agent
 _CORRELATION_BITS = 40  # ids count from 1 in every process
+_NO_RANGES = ("MARKER_CONTROL_API", "MARKER_NAME_API")
+"""Kinds of calls of ROCTx that pause the profiler, or name a thread or a device."""
+
 _DIRECTIONS = {
     "HOST_TO_DEVICE": "HtoD",
     "DEVICE_TO_HOST": "DtoH",
@@ -67,6 +70,7 @@ class _Records(msgspec.Struct):
 
 
 class _Kind(msgspec.Struct):
+    kind: str = ""
     operations: list[str] = []
 
 
@@ -196,7 +200,9 @@ class _ProcessReader:
         return f"operation {record.kind}.{record.operation}"
 
     def _marker(self, record: _Record) -> Event | None:
-        """Return a range as a tag; None for a mark, which takes no time."""
+        """Return a range as a tag; None for a mark, which takes no time, and for other calls."""
+        if 0 <= record.kind < len(self._kinds) and self._kinds[record.kind].kind in _NO_RANGES:
+            return None
         name = self._markers.get(record.correlation_id.internal) or self._operation(record)
         if record.start_timestamp == record.end_timestamp:
             return None

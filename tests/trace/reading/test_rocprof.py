@@ -68,6 +68,18 @@ def test_rocprof_marks_are_no_tags(tmp_path):
     assert len(read_trace(path).tags) == 8
 
 
+def test_rocprof_calls_that_pause_the_profiler_are_no_tags(tmp_path):
+    document = rocprof_document()
+    (process,) = document["rocprofiler-sdk-tool"]
+    kinds = process["strings"]["buffer_records"]
+    kinds.append({"kind": "MARKER_CONTROL_API", "operations": ["roctxProfilerResume"]})
+    markers = process["buffer_records"]["marker_api"]
+    markers.append(markers[0] | {"kind": 4, "correlation_id": {"internal": 9_999, "external": 0}})
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert len(read_trace(path).tags) == 9
+
+
 def test_rocprof_compressed_is_read(tmp_path):
     path = tmp_path / "t.json.gz"
     path.write_bytes(gzip.compress(json.dumps(rocprof_document()).encode()))
