@@ -118,7 +118,8 @@ def _move_to_rank(event: dict[str, Any], rank: int, offset_us: float) -> None:
         event["ts"] = Decimal(event["ts"]) - Decimal(round(offset_us, 3))
     event["pid"] = f"rank {rank}: {event.get('pid')}"
     args = event.get("args")
-    if isinstance(args, dict) and isinstance(args.get("correlation"), int):
-        args["correlation"] += rank << 40
+    for name in ("correlation", "wait_on_cuda_event_record_corr_id"):
+        if isinstance(args, dict) and isinstance(args.get(name), int) and args[name] > 0:
+            args[name] += rank << 40
     if isinstance(event.get("id"), int):
         event["id"] += rank << 40

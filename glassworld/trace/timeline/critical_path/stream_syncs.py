@@ -58,15 +58,17 @@ def find_stream_syncs(trace: Trace, ops: DeviceOps) -> StreamSyncs:
     found.ignored += int((~known).sum())
     streams = _StreamWork(trace, ops)
     starts = trace.launches["start"]
+    process = process_numbers(trace)[trace.launches["thread"]]
     waits: set[tuple[int, int]] = set()
     order = np.flatnonzero(known)
     for i in order[np.argsort(starts[call[order]], kind="stable")].tolist():
-        device, at = int(rows["device"][i]), int(starts[call[i]])
-        awaited = streams.before(device, int(awaited_stream[i]), int(starts[record[i]]))
+        at = int(starts[call[i]])
+        device = (int(process[call[i]]), int(rows["device"][i]))
+        awaited = streams.before((*device, int(awaited_stream[i])), int(starts[record[i]]))
         if rows["kind"][i] != STREAM_WAIT_EVENT:
             found.ignored += not _add_call(found, trace, ops, int(call[i]), awaited)
             continue
-        op = streams.wait(device, int(rows["stream"][i]), at, awaited)
+        op = streams.wait((*device, int(rows["stream"][i])), at, awaited)
         possible = all(op < 0 or _can_wait(ops, op, other) for other in awaited)
         found.ignored += not possible
         if op >= 0 and possible and rows["stream"][i] != awaited_stream[i]:
@@ -74,6 +76,12 @@ def find_stream_syncs(trace: Trace, ops: DeviceOps) -> StreamSyncs:
     ordered = sorted(waits, key=lambda wait: (wait[0], int(ops.end[wait[1]]), wait[1]))
     found.waits = np.array(ordered, STREAM_WAIT)
     return found
+
+
+def process_numbers(trace: Trace) -> Ints:
+    """Return a number for the process of each thread: merged ranks share a device's number."""
+    processes = [str(pid) for pid, _ in trace.threads]
+    return np.unique(processes, return_inverse=True)[1].astype(np.int64)
 
 
 def _add_call(
@@ -92,6 +100,10 @@ def _can_wait(ops: DeviceOps, op: int, awaited: int) -> bool:
     return bool(ops.rows["dur"][op] > 0 and ops.end[awaited] <= ops.rows["start"][op])
 
 
+_Lane = tuple[int, int, int]
+"""The number of a process, of a device, and of a stream."""
+
+
 class _StreamWork:
     """The operations of each stream in the order of their launches, and its waits so far."""
 
@@ -99,19 +111,21 @@ class _StreamWork:
         at = np.flatnonzero(ops.launch >= 0)
         start = trace.launches["start"][ops.launch[at]]
         order = np.lexsort((ops.rows["start"][at], start))
-        members: dict[tuple[int, int], list[int]] = {}
-        for position, lane in enumerate(ops.rows[["device", "stream"]][at[order]].tolist()):
+        process = process_numbers(trace)[trace.launches["thread"][ops.launch[at]]][order].tolist()
+        device, stream = (ops.rows[column][at][order].tolist() for column in ("device", "stream"))
+        members: dict[_Lane, list[int]] = {}
+        for position, lane in enumerate(zip(process, device, stream, strict=True)):
             members.setdefault(lane, []).append(position)
-        self._ops: dict[tuple[int, int], Ints] = {k: at[order][v] for k, v in members.items()}
-        self._starts: dict[tuple[int, int], Ints] = {k: start[order][v] for k, v in members.items()}
-        self._waits: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
+        self._ops: dict[_Lane, Ints] = {k: at[order][v] for k, v in members.items()}
+        self._starts: dict[_Lane, Ints] = {k: start[order][v] for k, v in members.items()}
+        self._waits: dict[_Lane, list[tuple[int, list[int]]]] = {}
 
-    def before(self, device: int, stream: int, time: int) -> list[int]:
+    def before(self, lane: _Lane, time: int) -> list[int]:
         """Return what a stream must have done to come past a time of the CPU.
 
         That is its last operation launched before, and what it began to wait for since then.
         """
-        lane, awaited, since = (device, stream), set[int](), -(2**62)
+        awaited, since = set[int](), -(2**62)
         if lane in self._ops:
             at = int(np.searchsorted(self._starts[lane], time, "left")) - 1
             if at >= 0:
@@ -122,9 +136,8 @@ class _StreamWork:
                 awaited.update(others)
         return sorted(awaited)
 
-    def wait(self, device: int, stream: int, time: int, awaited: list[int]) -> int:
+    def wait(self, lane: _Lane, time: int, awaited: list[int]) -> int:
         """Let a stream wait from a time on; return its next operation, -1 for none."""
-        lane = (device, stream)
         self._waits.setdefault(lane, []).append((time, awaited))
         if lane not in self._ops:
             return -1

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from glassworld.trace.reading.columns import COPY, FILL, Codes, Ints, Mask, Trace
 from glassworld.trace.timeline.attribution import DeviceOps
-from glassworld.trace.timeline.critical_path.stream_syncs import StreamSyncs
+from glassworld.trace.timeline.critical_path.stream_syncs import StreamSyncs, process_numbers
 from glassworld.trace.timeline.intervals import merge_intervals
 
 WAIT = np.dtype(
@@ -125,7 +125,7 @@ def _call_waits(trace: Trace, ops: DeviceOps, syncs: StreamSyncs) -> Waits:
     if not len(calls):
         return np.empty(0, WAIT)
     start, end = calls["start"], calls["start"] + calls["dur"]
-    process = _process_numbers(trace)
+    process = process_numbers(trace)
     last = []
     for members in _by_stream(trace, ops):
         ends = members[np.argsort(ops.end[members], kind="stable")]
@@ -152,12 +152,6 @@ def _call_waits(trace: Trace, ops: DeviceOps, syncs: StreamSyncs) -> Waits:
                 waits.append((int(call["thread"]), since, wait_end, last_op, -1, until))
                 since = wait_end
     return np.array(waits, WAIT)
-
-
-def _process_numbers(trace: Trace) -> Ints:
-    """Return a number for the process of each thread: merged ranks share a device's number."""
-    processes = [str(pid) for pid, _ in trace.threads]
-    return np.unique(processes, return_inverse=True)[1].astype(np.int64)
 
 
 def _by_stream(trace: Trace, ops: DeviceOps) -> list[Ints]:

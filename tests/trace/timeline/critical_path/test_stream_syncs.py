@@ -209,6 +209,19 @@ def test_rows_that_contradict_the_times_are_ignored(tmp_path):
     assert (path.stream_waits, path.ignored_syncs) == (0, 1)
 
 
+def test_merged_ranks_wait_for_their_own_streams(tmp_path):
+    slower = [Step(s.kind, s.tag, 1.5 * s.us, s.stream, s.other) for s in TWO_STREAMS]
+    ranks = [
+        write(tmp_path / f"rank{i}.json", run_program(steps)[0], config=None)
+        for i, steps in enumerate((TWO_STREAMS, slower))
+    ]
+    merged = tmp_path / "merged.json"
+    assert invoke("merge", *ranks, "-o", merged).exit_code == 0
+    path = PathFinder(analyze(merged)).critical_path()
+    assert (path.stream_waits, path.ignored_syncs) == (2, 0)
+    assert path.gpu_ms == pytest.approx(2.25)
+
+
 def test_rows_of_waits_change_no_other_figure(tmp_path):
     with_rows, without = (
         analyze(write(tmp_path / f"{rows}.json", run_program(TWO_STREAMS, rows=rows)[0]))
