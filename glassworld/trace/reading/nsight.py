@@ -31,10 +31,11 @@ _COPY_KINDS = dict[object, str](
 )
 """CUPTI's kinds of copies, in the words of torch's profiler; nsys adds those of managed memory."""
 
-_KERNEL, _GRAPH, _COPY, _FILL, _CALL = (
+_KERNEL, _GRAPH, _COPY, _FILL, _CALL, _SYNC = (
     f"CUPTI_ACTIVITY_KIND_{kind}"
-    for kind in ("KERNEL", "GRAPH_TRACE", "MEMCPY", "MEMSET", "RUNTIME")
+    for kind in ("KERNEL", "GRAPH_TRACE", "MEMCPY", "MEMSET", "RUNTIME", "SYNCHRONIZATION")
 )
+_STREAM_SYNC = 3  # `syncType` of a wait for a stream; an event's row does not say what recorded it
 _RANGE = "NVTX_EVENTS"
 _ON_STREAM = ("start", "end", "deviceId", "streamId", "correlationId")
 _COLUMNS = {
@@ -44,6 +45,7 @@ _COLUMNS = {
     _GRAPH: (*_ON_STREAM, "graphId"),
     _COPY: (*_ON_STREAM, "bytes", "copyKind"),
     _FILL: (*_ON_STREAM, "bytes"),
+    _SYNC: ("start", "end", "syncType"),
 }
 """The tables that hold events, with the columns that the reader needs."""
 
@@ -53,6 +55,7 @@ _OPTIONAL = {
     _GRAPH: ("globalPid",),
     _COPY: ("globalPid", "srcKind", "dstKind"),
     _FILL: ("globalPid",),
+    _SYNC: ("deviceId", "streamId", "correlationId", "globalPid"),
 }
 """Further columns, which some versions lack: they are read as NULL there."""
 
@@ -186,6 +189,8 @@ class _Tables:
                     events = [self._range(row) for row in batch]
                 elif kind == _CALL:
                     events = [self._call(row) for row in batch]
+                elif kind == _SYNC:
+                    events = [self._wait(row) for row in batch if row["syncType"] == _STREAM_SYNC]
                 else:
                     events = [self._device_op(kind, row) for row in batch]
                 yield [event for event in events if event is not None]
@@ -211,6 +216,17 @@ class _Tables:
         args = EventArgs(correlation=self._correlation(row["globalTid"], row["correlationId"]))
         thread = _thread(row["globalTid"])
         return range_event("cuda_runtime", name, thread, row["start"] or 0, row["end"] or 0, args)
+
+    def _wait(self, row: sqlite3.Row) -> Event:
+        """Return a call's wait for a stream, as torch records it."""
+        args = EventArgs(
+            correlation=self._correlation(row["globalPid"], row["correlationId"]),
+            stream=row["streamId"],
+            device=row["deviceId"],
+        )
+        thread = (row["deviceId"], row["streamId"])
+        start, end = row["start"] or 0, row["end"] or 0
+        return range_event("cuda_sync", "Stream Sync", thread, start, end, args)
 
     def _device_op(self, kind: str, row: sqlite3.Row) -> Event:
         args = EventArgs(

@@ -8,6 +8,8 @@ import pytest
 
 from glassworld.errors import TraceError
 from glassworld.trace import analyze
+from glassworld.trace.analyzers.critical_path import PathFinder
+from glassworld.trace.reading.columns import STREAM_SYNC
 from glassworld.trace.reading.reader import read_trace
 from tests.support.other_formats import RUN, figures, write_nsight
 from tests.support.traces import invoke, write
@@ -137,6 +139,26 @@ def test_nsight_calls_with_a_default_stream_per_thread_have_their_usual_names(da
         "WHERE value LIKE 'cudaStreamSync%'",
     )
     assert {"cudaMemcpy", "cudaStreamSynchronize"} <= set(read_trace(database).names)
+
+
+def test_nsight_waits_for_a_stream_name_it(database):
+    change(
+        database,
+        "CREATE TABLE CUPTI_ACTIVITY_KIND_SYNCHRONIZATION (start INTEGER, end INTEGER, deviceId "
+        "INTEGER, contextId INTEGER, streamId INTEGER, correlationId INTEGER, globalPid INTEGER, "
+        "syncType INTEGER, eventId INTEGER)",
+        "UPDATE CUPTI_ACTIVITY_KIND_RUNTIME SET correlationId = 1000 + rowid "
+        "WHERE correlationId = 0",
+        "INSERT INTO CUPTI_ACTIVITY_KIND_SYNCHRONIZATION SELECT start, end, 0, 1, 7, "
+        "correlationId, globalTid & ~0xFFFFFF, column1, 0 FROM CUPTI_ACTIVITY_KIND_RUNTIME, "
+        "(VALUES (1), (2), (3), (4)) WHERE correlationId > 1000",
+    )
+    trace = read_trace(database)
+    waits = trace.sync_rows.to_array()
+    assert [tuple(w) for w in waits[["stream", "kind"]].tolist()] == [(7, STREAM_SYNC)] * 3
+    assert set(waits["correlation"]) <= set(trace.launches["correlation"])
+    path = PathFinder(analyze(database)).critical_path()
+    assert (path.ignored_syncs, path.unexplained_ms) == (0, pytest.approx(0))
 
 
 def test_nsight_graphs_traced_whole_are_gpu_operations(database):
