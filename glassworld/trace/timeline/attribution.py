@@ -19,6 +19,7 @@ from glassworld.trace.reading.columns import (
     DEVICE_OP,
     FILL,
     Codes,
+    Floats,
     Ints,
     Mask,
     Trace,
@@ -78,7 +79,7 @@ class DeviceTime:
     copy_time: Ints
     collectives: Ints
     collective_time: Ints
-    delay: Ints
+    delay: Floats
     """The median time queued, of the operations launched directly in the group."""
 
     @property
@@ -212,11 +213,11 @@ def device_time(ops: DeviceOps, forest: IntervalForest, group_of: Codes, groups:
 
     `group_of` maps instances to groups; instances of one group must not contain one another.
     """
-    sums = {field.name: np.zeros(groups, dtype=np.int64) for field in fields(DeviceTime)}
+    names = [field.name for field in fields(DeviceTime) if field.name != "delay"]
+    sums = {name: np.zeros(groups, dtype=np.int64) for name in names}
     sums["first"], sums["last"] = np.full(groups, 2**62), np.full(groups, -(2**62))
     direct = ops.tag >= 0
     sums["self_busy"] = _sum(group_of[ops.tag[direct]], ops.exclusive[direct], groups)
-    sums["delay"] = _median_delay(ops, group_of, groups)
     current = ops.tag.copy()
     for depth in range(int(forest.depth.max(initial=-1)), -1, -1):
         at_depth = np.flatnonzero((current >= 0) & (forest.depth[current] == depth))
@@ -237,21 +238,22 @@ def device_time(ops: DeviceOps, forest: IntervalForest, group_of: Codes, groups:
         np.minimum.at(sums["first"], group, start)
         np.maximum.at(sums["last"], group, end)
         current[at_depth] = forest.parent[current[at_depth]]
-    return DeviceTime(**sums)
+    return DeviceTime(**sums, delay=_median_delay(ops, group_of, groups))
 
 
 def _sum(group: Codes, values: Ints, groups: int) -> Ints:
     return np.bincount(group, values, minlength=groups).astype(np.int64)
 
 
-def _median_delay(ops: DeviceOps, group_of: Codes, groups: int) -> Ints:
+def _median_delay(ops: DeviceOps, group_of: Codes, groups: int) -> Floats:
     """Return the median launch-to-start delay per group; 0 without direct launches."""
     tagged: Mask = ops.tag >= 0
-    median = np.zeros(groups, dtype=np.int64)
+    median = np.zeros(groups)
     if not tagged.any():
         return median
     group, delay = group_of[ops.tag[tagged]], ops.delay[tagged]
     order = np.lexsort((delay, group))
     distinct, first, count = np.unique(group[order], return_index=True, return_counts=True)
-    median[distinct] = delay[order][first + count // 2]
+    low, high = (delay[order][first + at] for at in ((count - 1) // 2, count // 2))
+    median[distinct] = (low + high) / 2
     return median

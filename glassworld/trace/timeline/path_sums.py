@@ -65,7 +65,7 @@ class PathSums:
         """Yield the sums in the order of an analysis at once."""
         delays = self._delays.middle()
         for path in self._in_order(label_numbers):
-            _, delay = delays.get(self._numbers[path], (0, 0))
+            delay = sum(delays.get(self._numbers[path], (0, 0))) / 2
             yield replace(self._rows[path], launch_delay_ms=delay / 1e6)
 
     def positions(self, label_numbers: dict[str, int]) -> Ints:

@@ -55,6 +55,21 @@ def test_busy_time_is_the_union_over_streams_and_within_each(tmp_path_factory, o
     assert analysis.device.kernels[0] == len(ops)
 
 
+def test_launch_delay_is_the_median_time_queued(tmp_path, small_chunks):
+    gpu = GpuTrace()
+    for delay in (10, 20, 1000, 3000):
+        with gpu.tag("step"):
+            gpu.launch("gemm", 5, delay=delay)
+            gpu.wait(10_000)
+    path = write(tmp_path / "t.json", gpu.events, config=None)
+    whole = analyze(path)
+    with small_chunks(rows=4, kept=4):
+        chunked = analyze(path)
+    for analysis in (whole, chunked):
+        [row] = analysis.patterns
+        assert row.launch_delay_ms == pytest.approx((18 + 998) / 2 / 1e3)
+
+
 def test_device_time_counts_copies_and_collectives_separately(tmp_path):
     gpu = GpuTrace()
     with gpu.tag("step"):
