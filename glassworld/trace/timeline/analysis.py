@@ -33,7 +33,13 @@ from glassworld.trace.timeline.attribution import (
 )
 from glassworld.trace.timeline.first_runs import kernel_runs
 from glassworld.trace.timeline.graph_kernels import EagerPasses, GraphNaming
-from glassworld.trace.timeline.idle import IdleGap, IdleTotals, longest_gaps, name_gaps, queued_ns
+from glassworld.trace.timeline.idle import (
+    IdleGap,
+    IdleTime,
+    IdleTotals,
+    longest_gaps,
+    queued_ns,
+)
 from glassworld.trace.timeline.intervals import union_ns
 from glassworld.trace.timeline.memory import TagMemory, run_memory, tag_memory
 from glassworld.trace.timeline.operator_totals import (
@@ -197,14 +203,20 @@ class Analysis:
         return totals
 
     @cached_property
+    def idle_time(self) -> IdleTime:
+        """The gaps, in which no GPU operation ran."""
+        gaps = longest_gaps(self.trace, self.ops)
+        return IdleTime.of(self.trace, gaps, queued_ns(self.trace, self.ops))
+
+    @property
     def gaps(self) -> list[IdleGap]:
         """The longest times in which no GPU operation ran, longest first."""
-        return name_gaps(self.trace, longest_gaps(self.trace, self.ops))
+        return self.idle_time.gaps
 
-    @cached_property
+    @property
     def idle(self) -> IdleTotals:
-        """Sums over the gaps."""
-        return IdleTotals.from_gaps(self.gaps, queued_ns(self.trace, self.ops))
+        """Sums over all gaps."""
+        return self.idle_time.totals
 
     @cached_property
     def memory(self) -> list[TagMemory]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +13,11 @@ from glassworld.trace.timeline.attribution import DeviceOps
 
 SHORTEST_GAP_NS = 10_000  # shorter gaps are the space between two kernels
 LAUNCHING_MS = 1.0  # in shorter gaps the CPU only launches one operation after another
-MOST_GAPS = 256
+MOST_GAPS = 256  # that are listed; all longer than `LAUNCHING_MS` count in the sums
 CULPRIT_SHARE = 0.5  # a culprit fills at least this share of the gap
+_MOST_PAIRS = 1 << 20
+
+Rows = npt.NDArray[np.void]
 
 
 @dataclass(frozen=True)
@@ -57,20 +61,10 @@ class HostWork:
 
 @dataclass(frozen=True)
 class IdleTotals:
-    """Sums over gaps: waiting for queued operations (over all gaps), CPU work by culprit."""
+    """Sums over all gaps: waiting for queued operations, CPU work in long gaps by culprit."""
 
     queued_ms: float = 0.0
     host: dict[str, HostWork] = field(default_factory=dict)
-
-    @classmethod
-    def from_gaps(cls, gaps: list[IdleGap], queued_ns: int) -> IdleTotals:
-        """Sum up the gaps."""
-        host: dict[str, HostWork] = {}
-        for gap in gaps:
-            if gap.host_works:
-                work = host.get(gap.culprit, HostWork(0.0, 0, gap.tag))
-                host[gap.culprit] = HostWork(work.ms + gap.ms, work.gaps + 1, work.tag)
-        return cls(queued_ns / 1e6, host)
 
     @property
     def host_ms(self) -> float:
@@ -85,24 +79,37 @@ class IdleTotals:
 
 
 @dataclass(frozen=True)
-class UnnamedGap:
-    """A gap whose tag and culprit are still sought; nanoseconds of the trace's clock.
+class IdleTime:
+    """The longest gaps, longest first, and sums over all of them."""
 
-    `launched` is when the launch call behind it ended, on `thread` (-1: there is none); `next_op`
-    is the name of the operation behind it.
-    """
+    gaps: list[IdleGap]
+    totals: IdleTotals
 
-    start: int
-    end: int
-    next_op: int
-    thread: int
-    launched: int
-    queued: bool
+    @classmethod
+    def of(cls, trace: Trace, gaps: Rows, queued_ns: int) -> IdleTime:
+        """Name the gaps (dtype `GAP`, the longest first) and sum them up."""
+        longest: list[IdleGap] = []
+        host: dict[str, HostWork] = {}
+        for gap in name_gaps(trace, gaps):
+            if len(longest) < MOST_GAPS:
+                longest.append(gap)
+            if gap.host_works:
+                work = host.get(gap.culprit, HostWork(0.0, 0, gap.tag))
+                host[gap.culprit] = HostWork(work.ms + gap.ms, work.gaps + 1, work.tag)
+        return cls(longest, IdleTotals(queued_ns / 1e6, host))
 
-    @property
-    def length(self) -> int:
-        """How long the GPU idled."""
-        return self.end - self.start
+
+GAP = np.dtype(
+    [
+        *(("start", "<i8"), ("end", "<i8"), ("launched", "<i8")),
+        *(("thread", "<i4"), ("next_op", "<i4"), ("queued", "?")),
+    ]
+)
+"""A gap whose tag and culprit are still sought; nanoseconds of the trace's clock.
+
+`launched` is when the launch call behind it ended, on `thread` (-1: there is none, and `launched`
+is the gap's start); `next_op` is the name of the operation behind it.
+"""
 
 
 @dataclass(frozen=True)
@@ -137,27 +144,30 @@ def queued_ns(trace: Trace, ops: DeviceOps) -> int:
     return int(length[gaps.queued & (length >= SHORTEST_GAP_NS)].sum())
 
 
-def longest_gaps(trace: Trace, ops: DeviceOps) -> list[UnnamedGap]:
-    """Return the longest times before an operation in which none ran, longest first."""
+def longest_gaps(trace: Trace, ops: DeviceOps) -> Rows:
+    """Return the gaps (dtype `GAP`) that are listed or summed up, the longest first."""
     every = _all_gaps(trace, ops)
-    length = every.end - every.start
-    longest = np.argsort(-length, kind="stable")[:MOST_GAPS]
-    gaps = []
-    for i in longest[length[longest] >= SHORTEST_GAP_NS].tolist():
-        known = ops.launch[i] >= 0
-        gap = UnnamedGap(
-            start=int(every.start[i]),
-            end=int(every.end[i]),
-            next_op=int(ops.rows["name"][i]),
-            thread=int(trace.launches["thread"][ops.launch[i]]) if known else -1,
-            launched=int(every.launched[i]) if known else 0,
-            queued=bool(every.queued[i]),
-        )
-        gaps.append(gap)
-    return gaps
+    at = np.flatnonzero(every.end - every.start >= SHORTEST_GAP_NS)
+    launch = ops.launch[at]
+    known = launch >= 0
+    gaps = np.empty(len(at), GAP)
+    gaps["start"], gaps["end"], gaps["queued"] = every.start[at], every.end[at], every.queued[at]
+    gaps["next_op"] = ops.rows["name"][at]
+    gaps["launched"] = np.where(known, every.launched[at], gaps["start"])
+    gaps["thread"] = -1
+    gaps["thread"][known] = trace.launches["thread"][launch[known]]
+    return most_important(gaps)
 
 
-def name_gaps(trace: Trace, gaps: list[UnnamedGap]) -> list[IdleGap]:
+def most_important(gaps: Rows) -> Rows:
+    """Return the longest gaps first: `MOST_GAPS`, and all others that the sums may count."""
+    length = gaps["end"] - gaps["start"]
+    order = np.lexsort((gaps["start"], -length))
+    counted = int((length / 1e6 > LAUNCHING_MS).sum())
+    return gaps[order[: max(MOST_GAPS, counted)]]
+
+
+def name_gaps(trace: Trace, gaps: Rows) -> Iterator[IdleGap]:
     """Find the tag and the culprit of each gap among all ranges of the trace."""
     search = _Search(gaps)
     for rows in trace.tag_rows.slices():
@@ -165,85 +175,102 @@ def name_gaps(trace: Trace, gaps: list[UnnamedGap]) -> list[IdleGap]:
     tables = (trace.tag_rows, trace.launch_rows, trace.ops, trace.python)
     search.look_for_culprits(tables, anywhere=False)
     search.look_for_culprits((trace.tag_rows, trace.ops), anywhere=True)
-    return [
-        IdleGap(
-            start_ms=(gap.start - trace.start) / 1e6,
-            ms=gap.length / 1e6,
-            tag=trace.names[search.tag[i]] if search.tag[i] >= 0 else "",
-            next_op=trace.names[gap.next_op],
-            culprit=trace.names[search.culprit[i]] if search.culprit[i] >= 0 else "",
-            culprit_ms=search.overlap[i] / 1e6,
-            queued=gap.queued,
+    columns = (gaps["start"], gaps["end"], gaps["next_op"], gaps["queued"])
+    found = (search.tag, search.culprit, search.overlap)
+    names = trace.names
+    for start, end, next_op, queued, tag, culprit, overlap in zip(
+        *(column.tolist() for column in (*columns, *found)), strict=True
+    ):
+        yield IdleGap(
+            start_ms=(start - trace.start) / 1e6,
+            ms=(end - start) / 1e6,
+            tag=names[tag] if tag >= 0 else "",
+            next_op=names[next_op],
+            culprit=names[culprit] if culprit >= 0 else "",
+            culprit_ms=overlap / 1e6,
+            queued=queued,
         )
-        for i, gap in enumerate(gaps)
-    ]
 
 
 class _Search:
-    """Looks for the innermost tag in the middle of each gap, and for the range to blame."""
+    """Looks for the innermost tag in the middle of each gap, and for the range to blame.
 
-    def __init__(self, gaps: list[UnnamedGap]) -> None:
+    `tag` and `culprit` are names, -1 for none; `overlap` is how much of the gap the culprit fills.
+    """
+
+    def __init__(self, gaps: Rows) -> None:
         self._gaps = gaps
-        self.tag = [-1] * len(gaps)
-        self.culprit = [-1] * len(gaps)
-        self.overlap = [0] * len(gaps)
-        self._innermost = [(-(2**62), 0)] * len(gaps)
-        self._shortest = [2**62] * len(gaps)
+        self.tag, self.culprit = np.full(len(gaps), -1), np.full(len(gaps), -1)
+        self.overlap = np.zeros(len(gaps), dtype=np.int64)
+        self._began = np.full(len(gaps), -(2**62))
+        self._ended = np.zeros(len(gaps), dtype=np.int64)
+        self._shortest = np.full(len(gaps), 2**62)
 
-    def look_for_tags(self, rows: npt.NDArray[np.void]) -> None:
+    def look_for_tags(self, rows: Rows) -> None:
         """Let each gap take the tag of its thread that begins last of those around its middle."""
-        middles = [(gap.start + max(gap.start, gap.launched)) // 2 for gap in self._gaps]
-        rows, ends = _touching(rows, middles, middles)
-        for i, (gap, middle) in enumerate(zip(self._gaps, middles, strict=True)):
-            around = (rows["start"] <= middle) & (ends >= middle) & (rows["thread"] == gap.thread)
-            for row in np.flatnonzero(around).tolist():
-                inner = (int(rows["start"][row]), -int(ends[row]))
-                if inner >= self._innermost[i]:
-                    self._innermost[i], self.tag[i] = inner, int(rows["name"][row])
+        start = self._gaps["start"]
+        middle = (start + self._gaps["launched"]) // 2
+        order = np.argsort(middle, kind="stable")
+        for row, gap in _pairs(rows, middle[order], middle[order]):
+            gap = order[gap]
+            mine = rows["thread"][row] == self._gaps["thread"][gap]
+            row, gap = row[mine], gap[mine]
+            began, ended = rows["start"][row], rows["start"][row] + rows["dur"][row]
+            inner = np.lexsort((row, -ended, began, gap))
+            last = inner[np.diff(gap[inner], append=-1) != 0]
+            gap, began, ended = gap[last], began[last], ended[last]
+            before = (began == self._began[gap]) & (ended <= self._ended[gap])
+            deeper = (began > self._began[gap]) | before
+            gap = gap[deeper]
+            self._began[gap], self._ended[gap] = began[deeper], ended[deeper]
+            self.tag[gap] = rows["name"][row[last][deeper]]
 
-    def look_for_culprits(self, tables: tuple[EventTable, ...], anywhere: bool) -> None:
+    def look_for_culprits(self, tables: Iterable[EventTable], anywhere: bool) -> None:
         """Let each gap without a culprit take the shortest range that fills most of it.
 
         It must be of the gap's thread, or be `anywhere`.
         """
-        sought = [
-            i
-            for i, gap in enumerate(self._gaps)
-            if self.culprit[i] < 0 and not gap.queued and gap.launched > gap.start
-        ]
-        if not sought:
+        gaps = self._gaps
+        waits = ~gaps["queued"] & (gaps["launched"] > gaps["start"])
+        sought = np.flatnonzero((self.culprit < 0) & waits)
+        if not len(sought):
             return
-        starts, ends = ([getattr(self._gaps[i], name) for i in sought] for name in _SOUGHT)
-        shortest = min(end - start for start, end in zip(starts, ends, strict=True))
+        sought = sought[np.argsort(gaps["start"][sought], kind="stable")]
+        start, until = gaps["start"][sought], gaps["launched"][sought]
+        least = CULPRIT_SHARE * int((until - start).min())
         for table in tables:
-            for part in table.slices():
-                long = part[part["dur"] >= CULPRIT_SHARE * shortest]
-                rows, row_ends = _touching(long, starts, ends)
-                for i in sought:
-                    self._blame(i, rows, row_ends, anywhere)
+            for rows in table.slices():
+                long = rows[rows["dur"] >= least]
+                for row, gap in _pairs(long, start, until):
+                    self._blame(long[row], sought[gap], anywhere)
 
-    def _blame(self, i: int, rows: npt.NDArray[np.void], ends: Ints, anywhere: bool) -> None:
-        gap = self._gaps[i]
-        overlap = np.minimum(ends, gap.launched) - np.maximum(rows["start"], gap.start)
-        fills = overlap >= CULPRIT_SHARE * (gap.launched - gap.start)
-        if not anywhere and gap.thread >= 0:
-            fills &= rows["thread"] == gap.thread
-        for row in np.flatnonzero(fills & (rows["dur"] < self._shortest[i])).tolist():
-            if rows["dur"][row] < self._shortest[i]:
-                self._shortest[i], self.culprit[i] = int(rows["dur"][row]), int(rows["name"][row])
-                self.overlap[i] = int(overlap[row])
+    def _blame(self, rows: Rows, gap: Ints, anywhere: bool) -> None:
+        """Take the shortest of these rows as the culprit of each gap, if it is shorter."""
+        gaps = self._gaps[gap]
+        ends = np.minimum(rows["start"] + rows["dur"], gaps["launched"])
+        overlap = ends - np.maximum(rows["start"], gaps["start"])
+        fills = overlap >= CULPRIT_SHARE * (gaps["launched"] - gaps["start"])
+        if not anywhere:
+            fills &= (rows["thread"] == gaps["thread"]) | (gaps["thread"] < 0)
+        fills &= rows["dur"] < self._shortest[gap]
+        at = np.flatnonzero(fills)
+        at = at[np.lexsort((rows["dur"][at], gap[at]))]
+        at = at[np.diff(gap[at], prepend=-1) != 0]
+        self._shortest[gap[at]], self.culprit[gap[at]] = rows["dur"][at], rows["name"][at]
+        self.overlap[gap[at]] = overlap[at]
 
 
-_SOUGHT = ("start", "launched")
-"""The part of a gap that a culprit must fill: up to the launch call that ended it."""
+def _pairs(rows: Rows, starts: Ints, ends: Ints) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the indices of rows and of the disjoint intervals that they reach into, in order.
 
-
-def _touching(
-    rows: npt.NDArray[np.void], starts: list[int], ends: list[int]
-) -> tuple[npt.NDArray[np.void], Ints]:
-    """Return the rows that reach into one of the disjoint intervals at least, and their ends."""
-    row_ends = rows["start"] + rows["dur"]
-    begun = np.searchsorted(np.sort(starts), row_ends, "right")
-    over = np.searchsorted(np.sort(ends), rows["start"], "left")
-    touches = begun > over
-    return rows[touches], row_ends[touches]
+    The intervals are sorted.
+    """
+    first = np.searchsorted(ends, rows["start"], "left")
+    behind = np.searchsorted(starts, rows["start"] + rows["dur"], "right")
+    count = np.maximum(0, behind - first)
+    touching = np.flatnonzero(count)
+    batch = np.cumsum(count[touching]) // _MOST_PAIRS
+    for part in np.split(touching, np.flatnonzero(np.diff(batch)) + 1) if len(touching) else ():
+        row = np.repeat(part, count[part])
+        begins = np.cumsum(count[part]) - count[part]
+        yield row, first[row] + np.arange(len(row)) - np.repeat(begins, count[part])

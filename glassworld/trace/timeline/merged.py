@@ -28,12 +28,10 @@ from glassworld.trace.timeline.chunks import spanning_tags, split_trace
 from glassworld.trace.timeline.first_runs import KERNEL_RUNS, merge_runs
 from glassworld.trace.timeline.graph_kernels import EagerPasses, GraphNaming, find_passes
 from glassworld.trace.timeline.idle import (
-    MOST_GAPS,
-    IdleGap,
-    IdleTotals,
-    UnnamedGap,
+    GAP,
+    IdleTime,
     longest_gaps,
-    name_gaps,
+    most_important,
     queued_ns,
 )
 from glassworld.trace.timeline.intervals import union_ns
@@ -152,14 +150,9 @@ class MergedAnalysis(Analysis):
         return list(self.sums.patterns.rows(self.sums.pattern_numbers))
 
     @cached_property
-    def gaps(self) -> list[IdleGap]:
-        """The longest times in which no GPU operation ran, longest first."""
-        return name_gaps(self.whole, self.sums.gaps)
-
-    @cached_property
-    def idle(self) -> IdleTotals:
-        """Sums over the gaps."""
-        return IdleTotals.from_gaps(self.gaps, self.sums.queued_ns)
+    def idle_time(self) -> IdleTime:
+        """The gaps, in which no GPU operation ran."""
+        return IdleTime.of(self.whole, self.sums.gaps, self.sums.queued_ns)
 
     @cached_property
     def memory(self) -> list[TagMemory]:
@@ -210,7 +203,7 @@ class AnalysisSums:
         self.gpu: GpuSummary | None = None
         self._delays, self._durations = GroupedMedians(), GroupedMedians()
         self.calls: dict[str, RuntimeCall] = {}
-        self.gaps: list[UnnamedGap] = []
+        self.gaps = np.empty(0, GAP)
         self.queued_ns = 0
         self.clipped = 0
         self.graphs = GraphNaming()
@@ -262,9 +255,7 @@ class AnalysisSums:
             total = self.calls.get(name, RuntimeCall(0, 0))
             self.calls[name] = RuntimeCall(total.count + call.count, total.ns + call.ns)
         self.queued_ns += queued_ns(chunk.trace, ops)
-        self.gaps = sorted(
-            [*self.gaps, *longest_gaps(chunk.trace, ops)], key=lambda gap: (-gap.length, gap.start)
-        )[:MOST_GAPS]
+        self.gaps = most_important(np.concatenate([self.gaps, longest_gaps(chunk.trace, ops)]))
         self.kernel_runs = merge_runs(np.concatenate([self.kernel_runs, chunk.kernel_runs]))
         self.longest_ops = longest_first([*self.longest_ops, *chunk.longest_ops])
 
@@ -389,7 +380,8 @@ def merge_chunks(trace: Trace, passes: EagerPasses | None = None) -> MergedAnaly
 def _unusual_ms(chunk: Analysis) -> float:
     """Return the longest unexplained gap, or the largest excess of a tag's self time if larger."""
     gaps = longest_gaps(chunk.trace, chunk.ops)
-    gap = max((gap.length / 1e6 for gap in gaps if not gap.queued), default=0.0)
+    gaps = gaps[~gaps["queued"]]
+    gap = float((gaps["end"] - gaps["start"]).max(initial=0)) / 1e6
     tree = chunk.tree
     self_ms = chunk.self_ns(np.arange(len(tree))) / 1e6
     excess = group_excess(self_ms, tree.by_pattern.of, tree.dims["block"] != 0).excess

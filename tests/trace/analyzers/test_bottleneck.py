@@ -13,6 +13,7 @@ from glassworld.trace.analyzers.bottleneck import (
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.rules.rule import advise
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.idle import MOST_GAPS
 from glassworld.trace.timeline.rows import WHOLE_RUN
 from tests.support.traces import GpuTrace, analysis_json, write
 
@@ -77,6 +78,27 @@ def test_long_launch_call_is_idle_time_and_its_culprit(tmp_path):
     assert finding.rule == "slow-first-launch"
     assert "cudaLaunchKernel" in finding.what
     assert "warm up" in finding.change
+
+
+def test_find_bottleneck_counts_the_host_work_of_all_long_gaps(tmp_path, small_chunks):
+    gpu = GpuTrace()
+    for _ in range(600):
+        with gpu.tag("step"):
+            gpu.op("next_batch", 1500)
+            gpu.launch("gemm", 1500)
+            gpu.call("cudaStreamSynchronize", 1505)
+    path = write(tmp_path / "gpu.json", gpu.events, config=None)
+    whole = analyze(path)
+    with small_chunks(rows=500, kept=1000):
+        chunked = analyze(path)
+    for analysis in (whole, chunked):
+        work = analysis.idle.host["next_batch"]
+        assert (work.gaps, work.tag) == (600, "step")
+        assert work.ms == pytest.approx(600 * 1.507, rel=0.001)
+        assert verdict_of(analysis).kind == "host"
+        assert len(analysis.gaps) == MOST_GAPS
+    assert chunked.gaps == whole.gaps
+    assert {finding.tag for finding in advise(whole)} == {"next_batch"}
 
 
 def test_gpu_use_counts_the_time_before_the_first_operation(tmp_path):
