@@ -20,7 +20,10 @@ from glassworld.trace.analyzers.collectives.stragglers import (
     straggler_rows,
     work_between,
 )
+from glassworld.trace.reading.events import exact_number
 from glassworld.trace.reading.formats import open_trace
+
+_CORRELATION_IDS = ("correlation", "wait_on_cuda_event_record_corr_id")
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,21 @@ def _raw_events(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _move_to_rank(event: dict[str, Any], rank: int, offset_us: float) -> None:
-    if "ts" in event:
-        event["ts"] = Decimal(event["ts"]) - Decimal(round(offset_us, 3))
+    """Move an event to the first rank's clock; one whose time is no number keeps it."""
+    at = exact_number(event.get("ts"))
+    if at is not None:
+        event["ts"] = at - Decimal(f"{offset_us:.3f}")
     event["pid"] = f"rank {rank}: {event.get('pid')}"
-    args = event.get("args")
-    for name in ("correlation", "wait_on_cuda_event_record_corr_id"):
-        if isinstance(args, dict) and isinstance(args.get(name), int) and args[name] > 0:
-            args[name] += rank << 40
-    if isinstance(event.get("id"), int):
-        event["id"] += rank << 40
+    _move_id(event, "id", rank, least=0)
+    if isinstance(args := event.get("args"), dict):
+        for name in _CORRELATION_IDS:
+            _move_id(args, name, rank, least=1)  # 0 and -1 stand for none
+
+
+def _move_id(fields: dict[str, Any], name: str, rank: int, least: int) -> None:
+    """Make an id, from the `least` on, one that no other rank has."""
+    number = exact_number(fields.get(name))
+    if number is not None and number >= least:
+        fields[name] = int(number) + (rank << 40)
+    elif number is None and isinstance(fields.get(name), str):
+        fields[name] = f"rank {rank}: {fields[name]}"

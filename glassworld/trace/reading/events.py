@@ -358,6 +358,15 @@ def to_identifiers(values: list[Any]) -> Ints:
     return ids
 
 
+def exact_number(value: Any) -> Decimal | None:
+    """Return a number of any JSON type, or the text of one; None for what is none or too large."""
+    try:
+        number = Decimal(value)
+    except (ArithmeticError, TypeError, ValueError):
+        return None
+    return number if number.is_finite() and abs(number) < 2**62 else None
+
+
 def _to_int(value: Any, otherwise: int) -> int:
     try:
         number = int(value)

@@ -71,6 +71,45 @@ def test_merged_ranks_with_one_device_number_have_streams_of_their_own(tmp_path)
     assert not any("overlap others" in note for note in find_caveats(both))
 
 
+@pytest.mark.parametrize("as_text", [False, True])
+def test_merge_keeps_the_ids_of_ranks_apart_and_those_of_nothing(tmp_path, as_text):
+    paths = []
+    for rank in range(2):
+        gpu = GpuTrace()
+        with gpu.tag(f"rank {'ab'[rank]}"):
+            for _ in range(4):
+                gpu.launch("ncclDevKernel_AllReduce", 50)
+                gpu.wait(100)
+        gpu.event("cuda_runtime", "cudaDeviceSynchronize", gpu.now, 5, correlation=0)
+        gpu.event("kernel", "lost", gpu.now, 5, pid=0, tid=7, correlation=0, stream=7)
+        for event in gpu.events if as_text else ():
+            if "correlation" in event["args"]:
+                event["args"]["correlation"] = str(event["args"]["correlation"])
+        paths.append(write(tmp_path / f"rank{rank}.json", gpu.events, config=None))
+    invoke("merge", *paths, "-o", tmp_path / "both.json")
+    both = analyze(tmp_path / "both.json")
+    assert {row.name: row.gpu_kernels for row in both.patterns} == {"rank a": 4, "rank b": 4}
+    assert both.coverage.launched == 8
+
+
+@pytest.mark.parametrize("value", JSON_VALUES, ids=repr)
+@pytest.mark.parametrize("place", ["ts", "dur"])
+def test_ranks_with_odd_times_are_read_and_merged(tmp_path, place, value):
+    paths = []
+    for rank in range(2):
+        gpu = GpuTrace()
+        for _ in range(3):
+            gpu.launch("ncclDevKernel_AllReduce", 50)
+            gpu.wait(100)
+        gpu.event("cpu_op", "record_param_comms", 5, 5, **{"Collective name": "allreduce"})
+        gpu.events[-1][place] = value
+        paths.append(write(tmp_path / f"rank{rank}.json", gpu.events, config=None))
+    for command in (["merge", *paths, "-o", tmp_path / "both.json"], ["ranks", *paths]):
+        result = invoke(*command)
+        assert result.exit_code == 0, result.output
+    assert analyze(tmp_path / "both.json").coverage.launched == 6
+
+
 def ranks_report(folder, **options):
     paths = [rank_trace(folder, rank, **options) for rank in STARTS]
     return json.loads(invoke("ranks", *paths, "--json").output)

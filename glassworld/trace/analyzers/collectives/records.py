@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.trace.reading.columns import COLLECTIVE, DEVICE_OP, Ints, Trace
+from glassworld.trace.reading.events import exact_number
 from glassworld.trace.reading.formats import open_trace
 from glassworld.trace.reading.reader import read_trace
 from glassworld.trace.timeline.attribution import match_launches
@@ -147,11 +148,11 @@ def _recorded(path: Path) -> _Recorded:
             args = event.get("args")
             if not isinstance(args, dict) or _KEY not in args:
                 continue
-            if isinstance(args.get("correlation"), int):
-                recorded.of_kernels[args["correlation"]] = args
-            elif "ts" in event:
-                start = round(1000 * event["ts"])
-                end = start + round(1000 * (event.get("dur") or 0))
+            if (correlation := exact_number(args.get("correlation"))) is not None:
+                recorded.of_kernels[int(correlation)] = args
+            elif (at := exact_number(event.get("ts"))) is not None:
+                start = round(1000 * at)
+                end = start + round(1000 * (exact_number(event.get("dur")) or 0))
                 thread = f"{event.get('pid')} {event.get('tid')}"
                 recorded.of_calls.setdefault(thread, []).append((start, end, args))
     for calls in recorded.of_calls.values():
