@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,9 @@ MEMORY = np.dtype(
 
 `change` is what was allocated (negative: released); 0 where the trace lacks it.
 """
+
+NOT_RECORDED = -(2**62)
+"""The total of a `MEMORY` row of which only the change is known."""
 
 EVERY_PROCESS = "(every process)"
 """The process of a `MEMORY` row of a format that does not tell whose memory it is."""
@@ -266,3 +269,59 @@ class Trace:
     def device_ops(self) -> npt.NDArray[np.void]:
         """All GPU operations (dtype `DEVICE_OP`), in memory."""
         return self.device_rows.to_array()
+
+
+_MemoryOwner = tuple[int, object]
+
+
+def fill_totals(memory: EventTable, threads: list[tuple[Any, Any]]) -> tuple[EventTable, list[str]]:
+    """Return rows (dtype `MEMORY`) that all have totals, and a sentence about those that had none.
+
+    A total that is not recorded is the one before it plus the change. What was allocated before
+    the first row is unknown: it counts as the least with which no total is negative, for each
+    process by itself.
+    """
+    missing = sum(int((rows["total"] == NOT_RECORDED).sum()) for rows in memory.slices())
+    if not missing:
+        return memory, []
+    lowest: dict[_MemoryOwner, int] = {}
+    for _ in _with_totals(memory, threads, {}, lowest):
+        pass
+    before = {owner: max(0, -total) for owner, total in lowest.items()}
+    filled = EventTable(MEMORY)
+    for rows in _with_totals(memory, threads, before, {}):
+        filled.append(rows)
+    return filled, [
+        f"{missing} records of memory have no total: they count from the least that must have been "
+        "allocated when the trace began"
+    ]
+
+
+def _with_totals(
+    memory: EventTable,
+    threads: list[tuple[Any, Any]],
+    before: dict[_MemoryOwner, int],
+    lowest: dict[_MemoryOwner, int],
+) -> Iterator[npt.NDArray[np.void]]:
+    """Yield rows with totals that start at `before`; `lowest` becomes the least of each owner.
+
+    From its first recorded total on, an owner has no lowest one: then all is known.
+    """
+    total = dict(before)
+    known: set[_MemoryOwner] = set()
+    for rows in memory.in_time():
+        totals = rows["total"].copy()
+        columns = (rows["device"], rows["thread"], rows["total"], rows["change"])
+        for i, (device, thread, recorded, change) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True)
+        ):
+            owner = (device, threads[thread][0])
+            if recorded == NOT_RECORDED:
+                totals[i] = total[owner] = total.get(owner, 0) + change
+            else:
+                total[owner] = recorded
+                known.add(owner)
+            if owner not in known:
+                lowest[owner] = min(lowest.get(owner, 0), total[owner])
+        rows["total"] = totals
+        yield rows

@@ -38,11 +38,13 @@ from glassworld.trace.reading.columns import (
     GRADIENT_END,
     LABELED_OP,
     MEMORY,
+    NOT_RECORDED,
     RANGE,
     SHAPED_OP,
     SYNC,
     EventTable,
     Trace,
+    fill_totals,
 )
 from glassworld.trace.reading.columns import LAUNCH as LAUNCH_CALL
 from glassworld.trace.reading.event_source import TraceSource
@@ -367,7 +369,7 @@ class TraceBuilder:
         args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
         rows["thread"] = self._threads(events)
         rows["at"] = to_nanoseconds([e.ts for e in events], type(events[0]))
-        rows["total"] = to_ints([a.total_allocated for a in args], 0)
+        rows["total"] = to_ints([a.total_allocated for a in args], NOT_RECORDED)
         rows["change"] = to_ints([a.allocated for a in args], 0)
         cpu = to_ints([a.device_type for a in args], 0) == 0
         rows["device"] = np.where(cpu, -1, to_small_ints([a.device_id for a in args]))
@@ -410,6 +412,8 @@ class TraceBuilder:
         )
         if self.without_duration:
             left_out.append(f"{self.without_duration} events have no duration and count as 0 ms")
+        memory, notes = fill_totals(self.memory, list(self.threads))
+        left_out += notes
         empty = self.start > self.end
         return Trace(
             path=str(path),
@@ -419,7 +423,7 @@ class TraceBuilder:
             tag_rows=self.tables[TAG],
             launch_rows=self.tables[LAUNCH],
             device_rows=self.tables[DEVICE],
-            memory=self.memory,
+            memory=memory,
             ops=self.tables[OP],
             python=self.tables[PYTHON],
             events=self.events,

@@ -55,6 +55,34 @@ def test_memory_of_a_run_without_tags_is_of_the_whole_and_of_outermost_operators
     assert rows["aten::linear"].kept_mib == pytest.approx((10 + 1 + 1) / 3)
 
 
+def test_memory_without_recorded_totals_adds_up_the_changes(tmp_path):
+    clock, mib = CpuTrace(), 2**20
+
+    def change(device, size):
+        args = {"Device Type": 1, "Device Id": device, "Bytes": size * mib}  # as torch 1.8 does
+        clock.events.append(
+            {"ph": "i", "name": "[memory]", "pid": 1, "tid": 1, "s": "t", "args": args}
+            | {"ts": round(clock.base + clock.now, 3)}
+        )
+        clock.wait(1)
+
+    with clock.tag("forward"):
+        clock.wait(1)
+        for _ in range(10):
+            change(0, 2)
+            change(1, 1)
+        change(0, -4)
+    with clock.tag("release"):
+        clock.wait(1)
+        change(0, -40)
+    analysis = analyze(write(tmp_path / "t.json", clock.events, config=None))
+    rows = {(row.tag, row.device): (row.peak_mib, row.kept_mib) for row in analysis.memory}
+    assert rows[("forward", 0)] == (24 + 20, 16)  # 24 MiB were there before
+    assert rows[("forward", 1)] == (10, 10)
+    assert rows[("release", 0)] == (40, -40)
+    assert "22 records of memory have no total" in " ".join(analysis.trace.left_out)
+
+
 def recorded(clock, process, total, change):
     """Record a change of the allocated MiB of GPU 0."""
     mib = 2**20
