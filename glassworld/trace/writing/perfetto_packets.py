@@ -71,14 +71,18 @@ def _write_host(
 
 def _write_device(writer: _PacketWriter, trace: Trace) -> None:
     ops = trace.device_ops
-    lanes = lane_of(ops, ops[["device", "stream"]])
+    streams = trace.streams(ops)
+    lanes = lane_of(ops, streams)
+    is_merged = len(np.unique(streams[["device", "stream"]])) < len(np.unique(streams))
+    processes = list(dict.fromkeys(str(pid) for pid, _ in trace.threads))
     categories = np.full(len(ops), _CATEGORIES.index("kernel"))
     for kind, name in ((COPY, "gpu_memcpy"), (FILL, "gpu_memset")):
         categories[ops["kind"] == kind] = _CATEGORIES.index(name)
     fields = ["name", "start", "dur", "correlation", "stream", "device", "bytes"]
-    for lane, ((device, stream), number) in enumerate(lanes.names):
+    for lane, ((process, device, stream), number) in enumerate(lanes.names):
         beside = f" ({number + 1})" if number else ""
-        track = writer.track(f"GPU {device}, stream {stream}{beside}", 0)
+        parent = writer.process_track(processes[process]) if is_merged else 0
+        track = writer.track(f"GPU {device}, stream {stream}{beside}", parent)
         mine = np.flatnonzero(lanes.of == lane)
         mine = mine[np.argsort(ops["start"][mine], kind="stable")]
         for category, row in zip(
@@ -115,6 +119,7 @@ class _PacketWriter:
         self._written: set[int] = set()
         self._threads: dict[int, int] = {}
         self._processes: dict[Any, int] = {}
+        self._process_tracks: dict[str, int] = {}
         self._tracks = 0
         interned = b"".join(_interned(1, i, name) for i, name in enumerate(_CATEGORIES)) + b"".join(
             _interned(3, i, name) for i, name in enumerate(_ANNOTATIONS)
@@ -141,6 +146,14 @@ class _PacketWriter:
             name = f"Process {identity[0]}, thread {identity[1]}"
             self._threads[thread] = self.track(name, 0, described)
         return self._threads[thread]
+
+    def process_track(self, process: str) -> int:
+        """Return the track of a process that has operations of its own, described once."""
+        if process not in self._process_tracks:
+            name, pid = f"Process {process}", 2_000_000_000 + len(self._process_tracks)
+            described = encode_field(3, encode_field(1, pid) + encode_field(6, name))
+            self._process_tracks[process] = self.track(name, 0, described)
+        return self._process_tracks[process]
 
     def write_slice(
         self, track: int, category: int, name: int, start: int, dur: int, args: tuple[int, ...]

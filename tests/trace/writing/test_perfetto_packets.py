@@ -5,11 +5,12 @@ from collections import defaultdict
 import pytest
 
 from glassworld.trace import analyze
+from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.reading.reader import read_trace
 from glassworld.trace.writing.perfetto_packets import write_perfetto
 from tests.support.other_formats import RUN, figures
 from tests.support.protos import PERFETTO
-from tests.support.traces import GpuTrace, engine_run, write
+from tests.support.traces import GpuTrace, engine_run, invoke, write
 
 
 def overlapping():
@@ -32,6 +33,24 @@ def test_write_perfetto_reads_back_to_the_same_figures(tmp_path, events):
     again = analyze(tmp_path / "run.pftrace")
     assert again.trace.losses == []
     assert figures(again) == figures(analyze(path))
+
+
+def test_write_perfetto_keeps_the_streams_of_merged_ranks_apart(tmp_path):
+    paths = []
+    for rank in range(2):
+        gpu = GpuTrace()
+        for _ in range(6):
+            with gpu.tag("step"):
+                gpu.launch("gemm", 100 + 20 * rank)
+                gpu.launch("ncclDevKernel_AllReduce", 50)
+        paths.append(write(tmp_path / f"rank{rank}.json", gpu.events, config=None))
+    invoke("merge", *paths, "-o", tmp_path / "both.json")
+    write_perfetto(tmp_path / "both.pftrace", read_trace(tmp_path / "both.json"))
+    merged, again = analyze(tmp_path / "both.json"), analyze(tmp_path / "both.pftrace")
+    assert merged.gpu is not None
+    assert merged.gpu.overlap_ns == 0
+    assert figures(again) == figures(merged)
+    assert not any("overlap others" in note for note in find_caveats(again))
 
 
 def test_write_perfetto_slices_of_a_track_never_overlap(tmp_path):
