@@ -9,12 +9,15 @@ from glassworld.trace.analyzers.flops import Config
 from glassworld.trace.analyzers.peak_rates import PeakRates, read_peak_rates, stored_peak_rates
 from glassworld.trace.analyzers.run_config import device_kind, late_frame, run_config, run_machine
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.attribution import busy_by_device
 from glassworld.trace.timeline.graph_kernels import NO_PASS
+from glassworld.trace.timeline.merged import MergedAnalysis
 
 OVERHEAD_SHARE = 0.05
 QUEUED_SHARE = 0.05
 OVERLAP_SHARE = 0.05
 OUTSIDE_SHARE = 0.2
+MOST_DEVICES = 8  # that a note names
 
 
 def find_caveats(analysis: Analysis) -> list[str]:
@@ -106,10 +109,26 @@ def _gpu(analysis: Analysis) -> list[str]:
     if gpu and (covered or gpu.overlap_ns > OVERLAP_SHARE * gpu.busy_ns):
         caveats.append(
             f"operations overlap others of their own stream for {gpu.overlap_ns / 1e6:,.1f} ms "
-            f"({gpu.covered_ops} of them all the time): either programmatic dependent launches, "
-            "or wrong times in the trace; busy time counts them once"
+            f"({gpu.covered_ops} of them all the time): either operations that hold others, as "
+            "XLA's loops do, programmatic dependent launches, or wrong times in the trace; busy "
+            "time counts them once, sums of durations do not"
         )
-    return [*caveats, *_graphs(analysis)]
+    return [*caveats, *_devices(analysis), *_graphs(analysis)]
+
+
+def _devices(analysis: Analysis) -> list[str]:
+    """Say how long each of several devices worked: together they are busy while any is."""
+    trace = analysis.whole if isinstance(analysis, MergedAnalysis) else analysis.trace
+    busy = busy_by_device(trace)
+    if not busy:
+        return []
+    window = max(1, analysis.duration_ns)
+    shares = [f"{name} works {share(ns / window)}" for name, ns in busy.items()]
+    more = ", ..." if len(shares) > MOST_DEVICES else ""
+    return [
+        "operations ran on several devices or for several processes, and the GPU counts as busy "
+        f"while any of them works: {', '.join(shares[:MOST_DEVICES])}{more} of the trace"
+    ]
 
 
 def _graphs(analysis: Analysis) -> list[str]:

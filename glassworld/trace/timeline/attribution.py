@@ -8,6 +8,7 @@ queued from the end of its launch call to its own start.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -24,7 +25,7 @@ from glassworld.trace.reading.columns import (
     Mask,
     Trace,
 )
-from glassworld.trace.timeline.intervals import IntervalForest, innermost_ranges
+from glassworld.trace.timeline.intervals import IntervalForest, innermost_ranges, merge_intervals
 from glassworld.trace.timeline.tag_tree import TagTree
 
 TIMED_OP = np.dtype(
@@ -257,3 +258,38 @@ def _median_delay(ops: DeviceOps, group_of: Codes, groups: int) -> Floats:
     low, high = (delay[order][first + at] for at in ((count - 1) // 2, count // 2))
     median[distinct] = (low + high) / 2
     return median
+
+
+def busy_by_device(trace: Trace) -> dict[str, int]:
+    """Return the busy nanoseconds of each device by its name; none of a single device.
+
+    Ranks of a merged trace have devices of their own.
+    """
+    if _device_count(trace) < 2:
+        return {}
+    busy: Counter[tuple[int, int]] = Counter()
+    until: dict[tuple[int, int], int] = {}
+    for rows in trace.device_rows.in_time():
+        devices, which = np.unique(trace.streams(rows)[_DEVICE], return_inverse=True)
+        for i, device in enumerate(devices.tolist()):
+            mine, before = rows[which == i], until.get(device, _NEVER)
+            spans = np.stack([mine["start"], mine["start"] + mine["dur"]], axis=1)
+            spans = merge_intervals(np.maximum(spans, before))
+            busy[device] += int((spans[:, 1] - spans[:, 0]).sum())
+            until[device] = int(spans[-1, 1])
+    processes = list(dict.fromkeys(str(pid) for pid, _ in trace.threads))
+    alone = len({number for _, number in busy}) == len(busy)
+    return {
+        f"device {number}" + ("" if alone else f" (process {processes[process]})"): ns
+        for (process, number), ns in sorted(busy.items(), key=lambda item: item[0][::-1])
+    }
+
+
+_DEVICE = ["process", "device"]
+
+
+def _device_count(trace: Trace) -> int:
+    devices: set[tuple[int, int]] = set()
+    for rows in trace.device_rows.slices():
+        devices.update(np.unique(trace.streams(rows)[_DEVICE]).tolist())
+    return len(devices)

@@ -1,4 +1,4 @@
-"""What the notes say of a flight recording, also of a damaged one."""
+"""What the notes say of a flight recording, also of a damaged one, and of several devices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.caveats import find_caveats
-from tests.support.traces import JSON_VALUES
+from tests.support.traces import JSON_VALUES, GpuTrace, write
 
 LATE = {"time": "2026-11-29T12:03:07.000+00:00", "block": 28, "frame": 345, "late_ms": 412.0}
 BLOCK = {"waited_ms": 12.4, "generated_ms": 1210.0, "encoded_ms": 8.0}
@@ -51,3 +51,38 @@ def test_damaged_flight_recording_is_read_all_the_same(
         recording = broken
     described = [note for note in notes(tmp_path, recording) if "flight recording" in note]
     assert len(described) == (bool(key) or isinstance(broken, dict))
+
+
+def test_several_devices_are_named_with_their_shares(tmp_path: Path, small_chunks: Any) -> None:
+    gpu = GpuTrace()
+    for i in range(40):
+        device = int(i % 4 == 0)
+        args = {"correlation": i + 1, "stream": 7, "device": device}
+        gpu.event("cuda_runtime", "cudaLaunchKernel", 100 * i, 2, correlation=i + 1)
+        gpu.event("kernel", "gemm", 100 * i, 100, pid=device, tid=7, **args)
+        gpu.event("kernel", "side", 100 * i + 50, 50, pid=device, tid=8, **args | {"stream": 8})
+    path = write(tmp_path / "t.json", gpu.events, config=None)
+    whole = find_caveats(analyze(path))
+    assert any("device 0 works 75%, device 1 works 25% of the trace" in note for note in whole)
+    with small_chunks(rows=20, kept=40):
+        assert [n for n in find_caveats(analyze(path)) if "several devices" in n] == [
+            n for n in whole if "several devices" in n
+        ]
+
+
+def test_one_device_is_not_named(tmp_path: Path) -> None:
+    gpu = GpuTrace()
+    for _ in range(6):
+        gpu.launch("gemm", 100)
+    caveats = find_caveats(analyze(write(tmp_path / "t.json", gpu.events, config=None)))
+    assert not any("several devices" in note for note in caveats)
+
+
+def test_operations_that_hold_others_are_a_reason_for_overlap(tmp_path: Path) -> None:
+    gpu = GpuTrace()
+    where = {"pid": 0, "tid": 7, "stream": 7, "device": 0}
+    gpu.event("kernel", "while", 0, 1000, **where)
+    for i in range(10):
+        gpu.event("kernel", "fusion", 100 * i, 90, **where)
+    caveats = find_caveats(analyze(write(tmp_path / "t.json", gpu.events, config=None)))
+    assert any("operations that hold others" in note for note in caveats)
