@@ -15,7 +15,7 @@ from glassworld.trace.timeline.stats import median_standard_error
 SIGMAS = 3.0
 INDEXED = ("step", "layer")
 """Tags that stand for one of these are compared one by one, not all together."""
-_TINY_MS = 0.001
+_TINY_MS = 0.001  # a change by less is none; of a shorter time, a change is a share of this
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,11 @@ def _samples(analysis: Analysis, shared: set[str], on_gpu: bool) -> dict[tuple[s
 
 def _change(path: tuple[str, ...], before: Floats, after: Floats) -> TagChange:
     old, new = float(np.median(before)), float(np.median(after))
-    change = (new - old) / old if old > _TINY_MS else 0.0
+    whole = max(old, _TINY_MS)
+    change = (new - old) / whole
     noise = None
-    if min(len(before), len(after)) >= 3 and old > _TINY_MS:
-        noise = float(np.hypot(median_standard_error(before), median_standard_error(after))) / old
+    if min(len(before), len(after)) >= 3:
+        noise = float(np.hypot(median_standard_error(before), median_standard_error(after))) / whole
     if noise is None:
         verdict = "unknown"
     elif abs(change) <= SIGMAS * noise or abs(new - old) < _TINY_MS:

@@ -38,6 +38,27 @@ def test_compare_runs_accepts_a_part_of_a_run(run, tmp_path):
     assert {change.path for change in back.changes} == {change.path for change in there.changes}
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [(0, 50_000, "slower"), (0.5, 50_000, "slower"), (50_000, 0, "faster"), (0, 0.5, "same")],
+)
+def test_compare_runs_judges_a_tag_that_took_no_time_in_one_of_them(
+    tmp_path, before, after, verdict
+):
+    paths = []
+    for name, dur in (("before.json", before), ("after.json", after)):
+        clock = CpuTrace(base=0.0)
+        for _ in range(5):
+            with clock.tag("work"):
+                clock.wait(dur)
+            clock.wait(100_000)
+        paths.append(write(tmp_path / name, clock.events, config=None))
+    comparison = compare_runs(*map(analyze, paths))
+    [change] = comparison.changes
+    assert change.verdict == verdict
+    assert bool(comparison.regressions(0.05)) == (verdict == "slower")
+
+
 def test_compare_command_tells_tags_of_one_name_apart(run):
     shown = invoke("compare", run("a.json"), run("b.json")).output
     assert "DiT_Layer_0 in" in shown
