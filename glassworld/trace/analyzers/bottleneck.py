@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from glassworld.trace.timeline.analysis import Analysis
 from glassworld.trace.timeline.critical_path.waits import is_synchronizing
+from glassworld.trace.timeline.intervals import merge_intervals
+from glassworld.trace.timeline.merged import MergedAnalysis
 from glassworld.trace.timeline.rows import GpuSummary, largest_first
 
 IDLE_SHARE = 0.20  # a GPU that idles more is not the bottleneck
@@ -129,7 +133,15 @@ def share(value: float) -> str:
 
 
 def _sync_time(analysis: Analysis) -> tuple[float, str]:
-    """Return the milliseconds in synchronizing calls, and which of them takes the most."""
+    """Return the milliseconds in synchronizing calls, and which of them takes the most.
+
+    Calls at the same time, of several threads or one within another, count once.
+    """
     spent = {name: call.ns / 1e6 for name, call in analysis.calls.items() if is_synchronizing(name)}
-    most = min(spent, key=lambda name: largest_first(spent[name], name), default="")
-    return sum(spent.values()), most
+    if not spent:
+        return 0.0, ""
+    most = min(spent, key=lambda name: largest_first(spent[name], name))
+    trace = analysis.whole if isinstance(analysis, MergedAnalysis) else analysis.trace
+    calls = trace.launch_rows.named(np.array([name in spent for name in trace.names], dtype=bool))
+    spans = merge_intervals(np.stack([calls["start"], calls["start"] + calls["dur"]], axis=1))
+    return float((spans[:, 1] - spans[:, 0]).sum()) / 1e6, most

@@ -80,6 +80,23 @@ def test_long_launch_call_is_idle_time_and_its_culprit(tmp_path):
     assert "warm up" in finding.change
 
 
+def test_find_bottleneck_counts_waits_of_several_threads_at_once_only_once(tmp_path, small_chunks):
+    gpu = GpuTrace()
+    for _ in range(40):
+        for thread in (2, 3, 4):
+            gpu.event("cuda_runtime", "cudaEventSynchronize", gpu.now, 80, tid=thread)
+        gpu.launch("gemm", 600)
+        gpu.wait(998)
+    path = write(tmp_path / "gpu.json", gpu.events, config=None)
+    whole = analyze(path)
+    with small_chunks(rows=50, kept=100):
+        chunked = analyze(path)
+    for analysis in (whole, chunked):
+        verdict = verdict_of(analysis)
+        assert verdict.sync_ms == pytest.approx(40 * 0.08)
+        assert verdict.kind == "launch"
+
+
 def test_find_bottleneck_counts_the_host_work_of_all_long_gaps(tmp_path, small_chunks):
     gpu = GpuTrace()
     for _ in range(600):
