@@ -18,6 +18,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from glassworld.engine.actions.files import SUFFIXES, load_actions
 from glassworld.engine.actions.track import ActionSpace, ActionTrack
@@ -86,7 +87,7 @@ class RecordedVideo:
                 continue
             if self.shown[position] < number:
                 break
-            fitted = np.asarray(crop_and_resize(frame.to_image(), height, width))
+            fitted = np.asarray(crop_and_resize(_upright(frame), height, width))
             while position < len(self.shown) and self.shown[position] == number:
                 yield fitted
                 position += 1
@@ -257,7 +258,7 @@ def read_frame_times(video: Path) -> FrameTimes:
             if not container.streams.video:
                 raise InputError("holds no video; move it elsewhere")
             stream = container.streams.video[0]
-            packets = [packet.pts for packet in container.demux(stream) if packet.size]
+            packets = [packet.pts for packet in container.demux(stream) if _shows_frame(packet)]
             time_base, frame_rate = stream.time_base, stream.average_rate
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -268,6 +269,17 @@ def read_frame_times(video: Path) -> FrameTimes:
     if not packets or not frame_rate:
         raise InputError("its frames have no times; convert it to MP4")
     return FrameTimes(np.arange(len(packets)) / float(frame_rate), None)
+
+
+def _shows_frame(packet: av.Packet) -> bool:
+    """Tell whether a packet is a frame that players show, and not one that was trimmed off."""
+    return packet.size > 0 and not packet.is_discard
+
+
+def _upright(frame: av.VideoFrame) -> Image.Image:
+    """Return a frame as players show it: those of phones may be stored on their side."""
+    image: Image.Image = frame.to_image()
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 
 def _nearest_frames(seconds: NDArray[np.float64], frame_rate: float) -> NDArray[np.intp]:

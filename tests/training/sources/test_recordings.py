@@ -16,7 +16,7 @@ from glassworld.training.sources.recordings import (
     recordings_mode,
 )
 from glassworld.training.sources.source import WorldFormat
-from tests.support.recorded import write_recording, write_video
+from tests.support.recorded import lay_on_side, trim_start, write_recording, write_video
 
 DRIVE = WorldFormat("gta_drive")
 LENGTH = 13
@@ -115,6 +115,32 @@ def test_recording_of_another_shape_is_cropped_centrally(tmp_path: Path) -> None
     first = next(only(tmp_path).decode(64, 96))
     assert first.shape == (64, 96, 3)
     assert first.min() > 190
+
+
+def test_recording_that_was_trimmed_has_a_row_for_each_frame_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    write_video(tmp_path / "whole.mp4", 60, 12)
+    trim_start(tmp_path / "whole.mp4", folder / "a.mp4", 1)  # to before its only key frame
+    (folder / "a.txt").write_text("w*48")
+    recording = only(folder)
+    assert brightness(recording) == pytest.approx(np.arange(12, 60), abs=1)
+
+
+def test_recording_stored_on_its_side_is_shown_upright(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 64, 96, "yuv420p"
+        image = np.zeros((96, 64, 3), np.uint8)
+        image[:48, :32] = 255  # its top left corner, shown at the top right
+        for _ in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    lay_on_side(tmp_path / "a.mp4", 96)
+    (tmp_path / "a.txt").write_text("w*20")
+    first = next(only(tmp_path).decode(64, 96)).astype(float)
+    assert first[:28, 52:].mean() > 250
+    assert max(first[:28, :44].mean(), first[36:].mean()) < 5
 
 
 def test_read_recordings_names_and_skips_what_does_not_fit(
