@@ -21,9 +21,15 @@ class DiskFullError(InputError):
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Return whether an exception means that a disk has no room."""
-    full = isinstance(error, OSError) and error.errno in _FULL
-    return full or isinstance(error, DiskFullError)
+    """Return whether an exception means that a disk has no room.
+
+    Libraries written in Rust, such as safetensors, say so in the text of errors of their own.
+    """
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return isinstance(error, DiskFullError) or any(
+        f"(os error {number})" in str(error) for number in _FULL
+    )
 
 
 @contextmanager
@@ -31,8 +37,8 @@ def naming_full_disk(path: Path) -> Iterator[None]:
     """Raise `DiskFullError`, naming `path`, for an error that means that the disk has no room."""
     try:
         yield
-    except OSError as error:
-        if disk_is_full(error):
+    except Exception as error:
+        if disk_is_full(error) and not isinstance(error, DiskFullError):
             raise DiskFullError(
                 f"{path}: cannot be written: the disk is full; free some space or {ANOTHER}"
             ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from glassworld.engine.media.video import write_video
 from glassworld.errors import InputError
@@ -50,7 +51,12 @@ def write_mp4(folder: Path, frames: np.ndarray) -> None:
     write_video(folder / "a.mp4", frames, 12)
 
 
-@pytest.mark.parametrize("write", [write_bytes, write_mp4])
+def write_tensors(folder: Path, frames: np.ndarray) -> None:
+    with replacing(folder / "a.safetensors") as path:
+        save_file({"frames": frames}, path)
+
+
+@pytest.mark.parametrize("write", [write_bytes, write_mp4, write_tensors])
 def test_full_disk_is_named_and_nothing_is_left(
     tmp_path: Path, write: Callable[[Path, np.ndarray], None]
 ) -> None:

@@ -1,5 +1,6 @@
 """The training pipeline, stage by stage. Every stage resumes where it was interrupted."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.networks import Networks
 from glassworld.engine.runtime.device import pick_device
 from glassworld.engine.runtime.memory import keep_freed_memory
-from glassworld.files import writable_folder
+from glassworld.files import naming_full_disk, writable_folder, write_file
 from glassworld.training.data.collect import (
     CollectionConfig,
     collect_shards,
@@ -41,6 +42,7 @@ from glassworld.training.sources.registry import (
 )
 from glassworld.training.sources.source import WorldFormat
 from glassworld.training.stage_budget import StageBudget
+from glassworld.training.trainer import named_damage
 from glassworld.training.weights.lora import add_lora, merge_lora
 from glassworld.training.weights.warm_start import (
     check_start_frames,
@@ -85,7 +87,7 @@ def train_world(
     ------
     InputError
         The source, the device, the minutes, the world to start from or the folder cannot be used.
-        It is raised before the first stage.
+        It is raised before the first stage. A disk that is full raises it later.
     """
     torch_device = pick_device(device)
     keep_freed_memory()
@@ -97,16 +99,28 @@ def train_world(
     if start is not None:
         recipe, networks = load_start(start, recipe)
     writable_folder(folders.root)
-    collect_episodes(recipe, folders, budget, videos)
-    vae = prepare_vae(recipe, folders, networks, torch_device, budget)
+    with naming_full_disk(folders.root):
+        collect_episodes(recipe, folders, budget, videos)
+        _train_networks(recipe, folders, networks, torch_device, budget)
+
+
+def _train_networks(
+    recipe: TrainingRecipe,
+    folders: RunFolders,
+    start: Networks | None,
+    device: torch.device,
+    budget: StageBudget,
+) -> None:
+    """Run the stages after the collection, from the VAE to the exported world."""
+    vae = prepare_vae(recipe, folders, start, device, budget)
     with budget.stage("latents"):
         episodes = encode_episodes(
-            vae.to(torch_device).encoder,
+            vae.to(device).encoder,
             folders.episodes,
             folders.latents,
             recipe.dit.format.frames_per_block,
         )
-    model = prepare_model(recipe, episodes, networks).to(torch_device)
+    model = prepare_model(recipe, episodes, start).to(device)
     _train_and_export(recipe, folders, vae.cpu(), model, episodes, budget)
 
 
@@ -208,7 +222,7 @@ def prepare_vae(
     torch.manual_seed(recipe.vae.seed)
     vae, trained = VAE(recipe.vae.spec), folders.vae / "trained.pt"
     if trained.exists():
-        vae.load_state_dict(torch.load(trained, weights_only=True))
+        _load_weights(vae, trained)
         return vae.eval()
     if recipe.lora and start is not None:
         warm_start_vae(vae, start)
@@ -234,7 +248,7 @@ def _train_both(
     """Train encoder and decoder together and normalize the latents."""
     vae_recipe, normalized = recipe.vae, folders.vae / "normalised.pt"
     if normalized.exists():
-        vae.load_state_dict(torch.load(normalized, weights_only=True))
+        _load_weights(vae, normalized)
         return
     if start is not None:
         warm_start_vae(vae, start)
@@ -250,9 +264,15 @@ def _train_both(
 
 
 def _save_weights(vae: VAE, path: Path) -> None:
-    draft = path.with_suffix(".part")
-    torch.save(vae.state_dict(), draft)
-    draft.replace(path)
+    content = io.BytesIO()
+    torch.save(vae.state_dict(), content)
+    write_file(path, content.getvalue())
+
+
+def _load_weights(vae: VAE, path: Path) -> None:
+    """Load what `_save_weights` wrote; raise `CheckpointError` if it does not fit."""
+    with named_damage(path):
+        vae.load_state_dict(torch.load(path, weights_only=True))
 
 
 def prepare_model(

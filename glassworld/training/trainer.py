@@ -6,6 +6,7 @@ import math
 import pickle
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,17 @@ SAVE_EVERY_SECONDS = 45.0
 EMA_WARMUP_STEPS = 10
 MAX_GRADIENT_NORM = 1.0
 _DAMAGE = (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError)
+
+
+@contextmanager
+def named_damage(path: Path) -> Iterator[None]:
+    """Raise `CheckpointError`, naming `path`, for the errors of a checkpoint that does not fit."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise CheckpointError(
+            f"{path}: damaged, or of another model; move it away to start over"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -133,15 +145,11 @@ class Trainer:
         """
         if not self.state_path.exists():
             return
-        try:
+        with named_damage(self.state_path):
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
             self._load(state["model"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-        except _DAMAGE as error:
-            raise CheckpointError(
-                f"{self.state_path}: damaged, or of another model; move it away to start over"
-            ) from error
         for name, value in state["average"].items():
             self.ema[name].copy_(value)
         self.step, self.seconds = int(state["step"]), float(state.get("seconds", 0.0))

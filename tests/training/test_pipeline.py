@@ -1,5 +1,6 @@
 """The whole training: it makes a world that plays, and repeats no finished stage."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +12,23 @@ from PIL import Image
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.locate import locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.errors import CheckpointError
+from glassworld.files import DiskFullError
 from glassworld.training.objectives.adversarial import DiscriminatorRecipe
 from glassworld.training.objectives.history_augmentation import HistoryMix
 from glassworld.training.recipes import PRESETS, RunFolders, TrainingRecipe
+from glassworld.training.stage_budget import StageBudget
+from tests.support.disk import small_disk
 from tests.support.recorded import write_recording
 from tests.support.release import write_release
-from tests.support.small import SMALL, SMALL_VAE
+from tests.support.small import SMALL, SMALL_VAE, small_vae
 from tests.support.square_env import MAPPING, register
 
 pytest.importorskip("vizdoom")
 pytest.importorskip("matplotlib")
 
-from glassworld.training.pipeline import train_world
+from glassworld.training import pipeline
+from glassworld.training.pipeline import _save_weights, prepare_vae, train_world
 
 TINY = TrainingRecipe(
     shards=1,
@@ -87,6 +93,35 @@ def test_train_world_makes_a_world_and_repeats_no_finished_stage(tmp_path: Path)
     encoded = (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns
     train_world(TINY, folders)
     assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == encoded
+
+
+def test_train_world_on_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 300) as disk:
+        folders = RunFolders(disk / "run")
+        shard = folders.episodes / "shard-00000.safetensors"
+        with pytest.raises(DiskFullError, match=f"^{shard}: cannot be written: the disk is full"):
+            train_world(replace(TINY, source="drive"), folders)
+        assert not list(folders.episodes.iterdir())
+
+
+def test_train_world_on_a_full_disk_names_the_folder_for_files_of_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipeline, "collect_episodes", fail)
+    with pytest.raises(DiskFullError, match=f"^{tmp_path}: cannot be written: the disk is full"):
+        train_world(replace(TINY, source="drive"), RunFolders(tmp_path))
+
+
+def test_prepare_vae_of_another_size_names_the_file(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path)
+    folders.vae.mkdir()
+    _save_weights(small_vae(residual_blocks=2), folders.vae / "trained.pt")
+    budget = StageBudget(tmp_path / "clock.json", None)
+    with pytest.raises(CheckpointError, match=r"trained\.pt: damaged, or of another model; move"):
+        prepare_vae(TINY, folders, None, torch.device("cpu"), budget)
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ from glassworld.engine.checkpoint.tensor_names import (
 )
 from glassworld.engine.networks import Networks
 from glassworld.errors import InputError, SpecError
-from glassworld.files import writable_folder
+from glassworld.files import naming_full_disk, writable_folder
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vision import VisionTower
@@ -137,7 +137,8 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     draft = writable_folder(folder.parent) / f".{folder.name}.{os.getpid()}"
     draft.mkdir()
     try:
-        yield draft
+        with naming_full_disk(folder):
+            yield draft
         if not folder.exists():
             draft.rename(folder)
             return

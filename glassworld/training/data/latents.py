@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from glassworld.files import replacing
 from glassworld.models.vae.encoder import VAEEncoder
 from glassworld.progress import show_progress
 from glassworld.specs import TIME_FACTOR
@@ -134,9 +135,8 @@ def encode_shard(encoder: VAEEncoder, source: Path, target: Path) -> None:
         torch.from_numpy(episodes.mouse),
         torch.from_numpy(episodes.pose),
     )
-    draft = target.with_suffix(".part")
-    save_file(dict(zip(TENSOR_NAMES, tensors, strict=True)), draft)
-    draft.replace(target)
+    with replacing(target) as draft:
+        save_file(dict(zip(TENSOR_NAMES, tensors, strict=True)), draft)
 
 
 def _encode(encoder: VAEEncoder, pixels: Tensor) -> Tensor:

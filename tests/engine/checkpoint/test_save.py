@@ -16,9 +16,11 @@ from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.save import save_world
 from glassworld.engine.world import World
 from glassworld.errors import InputError
+from glassworld.files import DiskFullError
 from glassworld.models.ops.quantized import quantize_layers
 from glassworld.models.vae.tiny_decoder import TinyDecoder
 from tests.support import tiny
+from tests.support.disk import small_disk
 from tests.support.paths import UNWRITABLE
 
 FILES = [
@@ -98,6 +100,14 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="No space"):
         tiny.world().save(tmp_path / "world")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_save_on_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    world = load_world("maze", device="cpu")
+    with small_disk(tmp_path / "disk", 500) as disk:
+        with pytest.raises(DiskFullError, match=f"^{disk / 'world'}: cannot be written: the disk"):
+            world.save(disk / "world")
+        assert not list(disk.iterdir())
 
 
 def test_save_writes_another_type_where_it_is_asked_for(tmp_path: Path) -> None:
