@@ -115,7 +115,8 @@ def train(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for episodes, checkpoints, curves and the world. Default: runs/SOURCE."
+            help="Folder for episodes, checkpoints, curves and the world. Default: runs/SOURCE, or "
+            "runs/SOURCE-smoke with that preset."
         ),
     ] = None,
     batch: _Batch = 0,
@@ -161,7 +162,7 @@ def train(
     if lora and start is None:
         raise InputError("lora: needs a world to start from; add --from WORLD")
     name = file_stem(source) if recordings is None else recordings.resolve().name
-    folder = output or Path("runs") / name
+    folder = output or Path("runs") / (f"{name}-smoke" if preset == "smoke" else name)
     recipe = _recipe(preset, batch, source=source, recordings=recordings, mode=mode, lora=lora)
     if compiled and gradient_checkpointing:
         raise InputError("compile: has no effect with --gradient-checkpointing; give one of them")

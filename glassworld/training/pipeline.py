@@ -30,6 +30,7 @@ from glassworld.training.objectives.transformer import train_transformer
 from glassworld.training.objectives.vae import VAE, normalize_latents, train_decoder, train_vae
 from glassworld.training.objectives.world_model import WorldModel
 from glassworld.training.recipes import RunFolders, TrainingRecipe
+from glassworld.training.run_settings import keep_settings, run_settings
 from glassworld.training.sources.recordings import (
     RecordedVideo,
     read_recordings,
@@ -100,6 +101,7 @@ def train_world(
         recipe, networks = load_start(start, recipe)
     writable_folder(folders.root)
     with naming_full_disk(folders.root):
+        keep_settings(folders, run_settings(recipe, start))
         collect_episodes(recipe, folders, budget, videos)
         _train_networks(recipe, folders, networks, torch_device, budget)
 

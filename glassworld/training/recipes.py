@@ -35,6 +35,8 @@ class TrainingRecipe:
     lora
         Rank of the trained updates of a world's transformer, whose VAE and image tower then stay as
         they are. 0 trains all weights.
+    preset
+        Name of the preset that it comes from.
     """
 
     shards: int
@@ -46,6 +48,7 @@ class TrainingRecipe:
     vae: VAERecipe = field(default_factory=VAERecipe)
     dit: DiTRecipe = field(default_factory=DiTRecipe)
     lora: int = 0
+    preset: str = ""
 
     def fitted(self, format: WorldFormat, rests: bool) -> "TrainingRecipe":
         """Return this recipe for worlds of a format, by a source that comes to rest or does not.
@@ -70,6 +73,7 @@ SHORT_SAMPLER = (1000, 666, 333)
 
 PRESETS = {
     "smoke": TrainingRecipe(
+        preset="smoke",
         shards=1,
         episodes=4,
         vae=VAERecipe(
@@ -96,6 +100,7 @@ PRESETS = {
         ),
     ),
     "compact": TrainingRecipe(
+        preset="compact",
         shards=16,
         episodes=64,
         vae=VAERecipe(image_steps=1500, clip_steps=3000, long_steps=1500, decoder_steps=1000),
@@ -109,7 +114,7 @@ PRESETS = {
             discriminator=DiscriminatorRecipe(steps=1800),
         ),
     ),
-    "laptop": TrainingRecipe(shards=16, episodes=64),
+    "laptop": TrainingRecipe(preset="laptop", shards=16, episodes=64),
 }
 """`smoke` runs every stage in a minute or two and learns nothing. The others train a world.
 
