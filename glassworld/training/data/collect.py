@@ -225,6 +225,13 @@ def load_shard(path: Path) -> Episodes:
         return Episodes(*(shard.get_tensor(name) for name in Episodes._fields))
 
 
+def load_first_frames(path: Path) -> Frame:
+    """Read the first frame of each episode of a shard [E, H, W, 3], and nothing else of it."""
+    with safe_open(path, framework="numpy") as shard:
+        frames: Frame = shard.get_slice("frames")[:, 0]
+        return frames
+
+
 def contact_sheet(episodes: Episodes, rows: int = 12, columns: int = 12) -> Image.Image:
     """Draw an overview: one episode per row, evenly spaced frames."""
     rows = min(rows, len(episodes.frames))

@@ -1,5 +1,6 @@
 """Cut recorded videos into shards of episodes, as collected episodes are."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from glassworld.training.data.collect import (
     CollectionConfig,
     Episodes,
     is_complete,
-    load_shard,
+    load_first_frames,
     save_shard,
 )
 from glassworld.training.sources.recordings import RecordedVideo
@@ -31,7 +32,7 @@ MOST_BYTES = 2**28
 """Of the frames of a shard, so that little memory is needed."""
 
 MANIFEST = "recordings.json"
-"""Beside the shards: which recordings they are of."""
+"""Beside the shards: which recordings they are of, wherever these lie, and with which actions."""
 
 
 class _Excerpt(NamedTuple):
@@ -128,7 +129,9 @@ def _check_manifest(
     recordings: list[RecordedVideo], format: WorldFormat, config: CollectionConfig
 ) -> None:
     """Write which recordings the shards are of; raise `InputError` if they are of others."""
-    files = [(str(video.path.resolve()), video.path.stat().st_size) for video in recordings]
+    files = [
+        (video.path.name, video.path.stat().st_size, _digest(video.track)) for video in recordings
+    ]
     shards = (config.shards, config.episodes, config.frames)
     size = (format.mode, format.height, format.width)
     settings = {"format": size, "shards": shards, "videos": files}
@@ -139,11 +142,19 @@ def _check_manifest(
     if manifest.exists() or any(folder.glob("shard-*.safetensors")):
         if not manifest.exists() or manifest.read_bytes() != content:
             raise InputError(
-                f"{folder}: holds episodes of something else than these recordings; choose "
-                "another --output"
+                f"{folder}: holds episodes of other recordings or actions, or cut with other "
+                "flags; choose another --output"
             )
     else:
         write_file(manifest, content)
+
+
+def _digest(actions: ActionTrack) -> str:
+    """Return a digest of actions, so that corrected ones are noticed."""
+    digest = hashlib.sha256(actions.keyboard.tobytes())
+    if actions.mouse is not None:
+        digest.update(actions.mouse.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _read_episodes(
@@ -187,7 +198,7 @@ def _episode(frames: Frame, actions: ActionTrack) -> Episodes:
 def save_recorded_start_images(shards: Path, folder: Path, count: int = 8) -> None:
     """Write the first frames of episodes from all over the recordings as start images."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = sorted(shards.glob("shard-*.safetensors"))
-    images = [image for path in paths for image in load_shard(path).frames[:, 0]]
+    paths = sorted(filter(is_complete, shards.glob("shard-*.safetensors")))
+    images = np.concatenate([load_first_frames(path) for path in paths])
     for number, index in enumerate(np.linspace(0, len(images) - 1, min(count, len(images)))):
         Image.fromarray(images[round(index)]).save(folder / f"recording-{number + 1}.png")

@@ -1,5 +1,6 @@
 """Recordings become shards: reproducible, resumable, with some episodes held out."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from glassworld.training.data.dataset import EpisodeDataset
 from glassworld.training.sources.recordings import RecordedVideo, read_recordings
 from glassworld.training.sources.source import WorldFormat
 from tests.support.recorded import write_recording, write_video
+from tests.support.small import write_random_shard
 
 FORMAT, LENGTH = WorldFormat("gta_drive"), 13
 
@@ -103,8 +105,20 @@ def test_collect_recordings_keeps_the_episodes_before_damage(
 def test_collect_recordings_refuses_a_folder_of_other_episodes(folder: Path) -> None:
     collect(folder)
     write_recording(folder, "d", 20)
-    with pytest.raises(InputError, match="holds episodes of something else"):
+    with pytest.raises(InputError, match="holds episodes of other recordings or actions"):
         collect(folder)
+
+
+def test_collect_recordings_notices_other_actions_but_not_where_the_videos_are(
+    folder: Path,
+) -> None:
+    collect(folder)
+    moved = folder.rename(folder.parent / "moved")
+    collect(moved)
+    actions = (moved / "b.csv").read_text()
+    (moved / "b.csv").write_text(actions.replace("0.007", "-0.007"))
+    with pytest.raises(InputError, match="holds episodes of other recordings or actions"):
+        collect(moved)
 
 
 def test_collect_recordings_of_a_single_episode_is_an_error(tmp_path: Path) -> None:
@@ -126,3 +140,12 @@ def test_save_recorded_start_images_takes_them_from_all_over(folder: Path) -> No
             assert image.size == (96, 64)
             means.append(np.asarray(image).mean())
     assert means == pytest.approx([12, 36, 0], abs=1)
+
+
+def test_save_recorded_start_images_reads_first_frames_alone(tmp_path: Path) -> None:
+    write_random_shard(tmp_path, episodes=4, frames=101, height=64, width=96)
+    tracemalloc.start()
+    save_recorded_start_images(tmp_path, tmp_path / "pictures")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 101 * 64 * 96 * 3 / 5
