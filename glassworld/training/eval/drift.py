@@ -93,7 +93,10 @@ def _long_session(
     index: int,
     driver: SteeringRegressor | None,
 ) -> tuple[Frame, Frame]:
-    """Return the frames [N, H, W, 3] of the source and of the world in a session of a kind."""
+    """Return the frames [N, H, W, 3] of the source and of the world in a session of a kind.
+
+    It is shorter if the source ends the episode.
+    """
     seed = config.seed + DRIFT_SEED_OFFSET + index
     blocks = blocks_in(source, config.drift_seconds)
     if kind == "standing":
@@ -105,7 +108,7 @@ def _long_session(
     else:
         rng = np.random.default_rng((config.seed, 1, index))
         actions, truth = play_script(source, seed, rng, config.drift_seconds)
-    return truth, rollout_frames(world, truth[0], actions)
+    return truth, rollout_frames(world, truth[0], actions)[: len(truth)]
 
 
 def _drift_metrics(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.progress import show_progress
-from glassworld.specs import WorldSpec
+from glassworld.specs import TIME_FACTOR, WorldSpec
 from glassworld.training.data.dataset import to_pixels
 from glassworld.training.eval.drift import OnSession, measure_drift
 from glassworld.training.eval.keys import score_keys
@@ -29,8 +29,8 @@ from glassworld.training.eval.metrics import (
 from glassworld.training.eval.sessions import (
     EvalConfig,
     blocks_in,
-    play_script,
     rollout_frames,
+    scored_sessions,
     simulate,
 )
 from glassworld.training.sources.run import RunSource
@@ -96,9 +96,8 @@ def check_comparable(spec: WorldSpec, source: Source) -> None:
 def score_blocks(world: World, source: Source, config: EvalConfig) -> BlockScores:
     """Score the model second by second, beside two baselines (see `BlockScores`)."""
     rows: dict[str, list[list[float]]] = defaultdict(list)
-    for index in show_progress(range(config.starts), "scoring seconds", config.starts):
-        rng = np.random.default_rng((config.seed, index))
-        actions, truth = play_script(source, config.seed + index, rng, config.seconds)
+    played = scored_sessions(source, config, config.starts)
+    for actions, truth in show_progress(played, "scoring seconds", config.starts):
         start_image = truth[0]
         mismatched = [source.mismatched(action) for action in actions]
         candidates = {
@@ -149,7 +148,10 @@ def score_actions(world: World, source: Source, config: EvalConfig) -> dict[str,
     for index in show_progress(range(config.starts), "telling actions apart", config.starts):
         seed = config.seed + ACTION_SEED_OFFSET + index
         for name, pair in source.action_pairs.items():
-            answers, truths = _answer_pair(world, source, seed, pair)
+            seconds = _answer_pair(world, source, seed, pair)
+            if seconds is None:
+                continue
+            answers, truths = seconds
             if pair.turns:
                 turns += [
                     (turn_pixels(answer), turn_pixels(truth))
@@ -174,11 +176,16 @@ def score_actions(world: World, source: Source, config: EvalConfig) -> dict[str,
 
 def _answer_pair(
     world: World, source: Source, seed: int, pair: ActionPair
-) -> tuple[list[Frame], list[Frame]]:
-    """Return the second in which each action of a pair is held, of the world and of the source."""
+) -> tuple[list[Frame], list[Frame]] | None:
+    """Return the second in which each action of a pair is held, of the world and of the source.
+
+    None if the source ends the episode before.
+    """
     blocks = blocks_in(source, 1)
     scripts = [[pair.before] * blocks + [action] * blocks for action in (pair.one, pair.other)]
     simulated = [simulate(source, seed, script) for script in scripts]
+    if min(map(len, simulated)) < 2 * TIME_FACTOR * LATENT_FRAMES_PER_SECOND - TIME_FACTOR + 1:
+        return None
     model = [rollout_frames(world, simulated[0][0], script) for script in scripts]
     answers, truths = (
         [split_seconds(frames)[1] for frames in clips] for clips in (model, simulated)
@@ -243,7 +250,5 @@ def side_by_side(
     world: World, source: Source, config: EvalConfig, count: int = 3
 ) -> Iterator[tuple[Frame, Frame]]:
     """Yield the frames [N, H, W, 3] of the truth and of the model for each start."""
-    for index in range(count):
-        rng = np.random.default_rng((config.seed, index))
-        actions, truth = play_script(source, config.seed + index, rng, config.seconds)
+    for actions, truth in scored_sessions(source, config, count):
         yield truth, rollout_frames(world, truth[0], actions)

@@ -1,6 +1,8 @@
 """Sessions of a source and of a world under the same actions, and how many to evaluate."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from PIL import Image
@@ -8,6 +10,8 @@ from PIL import Image
 from glassworld.engine.actions.track import Action
 from glassworld.engine.session import Session
 from glassworld.engine.world import World
+from glassworld.errors import InputError
+from glassworld.training.data.collect import MOST_ATTEMPTS
 from glassworld.training.sources.source import LATENT_FRAMES_PER_SECOND, Frame, Source
 
 
@@ -54,21 +58,58 @@ def play_script(
 
     Returns
     -------
-    The actions, one per block, and the frames [N, H, W, 3].
+    The actions, one per block, and the frames [N, H, W, 3]; fewer if the source ends the episode.
     """
     source.reset(seed)
     script = source.evaluation_actions(rng)
-    actions, blocks = [], []
-    for _ in range(blocks_in(source, seconds)):
-        actions.append(next(script))
-        blocks.append(source.step(actions[-1]))
-    return actions, np.concatenate(blocks)
+    return _play(source, islice(script, blocks_in(source, seconds)))
 
 
 def simulate(source: Source, seed: int, actions: list[Action]) -> Frame:
-    """Return the frames [N, H, W, 3] of the source from the start of a seed."""
+    """Return the frames [N, H, W, 3] of the source from the start of a seed.
+
+    They are fewer if the source ends the episode.
+    """
     source.reset(seed)
-    return np.concatenate([source.step(action) for action in actions])
+    return _play(source, iter(actions))[1]
+
+
+def _play(source: Source, script: Iterator[Action]) -> tuple[list[Action], Frame]:
+    """Play actions until the source ends the episode; return those and the frames."""
+    actions, blocks = [], []
+    for action in script:
+        actions.append(action)
+        blocks.append(source.step(action))
+        if source.ended:
+            break
+    return actions, np.concatenate(blocks)
+
+
+def scored_sessions(
+    source: Source, config: EvalConfig, count: int
+) -> Iterator[tuple[list[Action], Frame]]:
+    """Yield actions and frames of sessions from the first start images.
+
+    Starts from which the source ends the episode before `config.seconds` are left out.
+
+    Raises
+    ------
+    InputError
+        The source ends almost every episode before.
+    """
+    blocks, found = blocks_in(source, config.seconds), 0
+    for index in range(MOST_ATTEMPTS * count):
+        rng = np.random.default_rng((config.seed, index))
+        actions, truth = play_script(source, config.seed + index, rng, config.seconds)
+        if len(actions) == blocks:
+            yield actions, truth
+            found += 1
+            if found == count:
+                return
+    raise InputError(
+        f"eval: only {found} of {MOST_ATTEMPTS * count} episodes last {config.seconds} s; use a "
+        "source that lasts longer"
+    )
 
 
 def rollout_frames(world: World, start_image: Frame, actions: list[Action]) -> Frame:
