@@ -25,6 +25,10 @@ class ActionError(InputError):
     """Actions are malformed, out of range or of another mode."""
 
 
+class ActionModeError(ActionError):
+    """Actions are of another mode: they have its columns or its name."""
+
+
 class TraceError(InputError):
     """A trace cannot be read or compared."""
 

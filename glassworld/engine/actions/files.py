@@ -25,7 +25,7 @@ from glassworld.engine.actions.track import (
     join_tracks,
 )
 from glassworld.engine.sampling import MAX_SEED, NoiseMode
-from glassworld.errors import ActionError
+from glassworld.errors import ActionError, ActionModeError
 from glassworld.file_signatures import describe_content, read_head
 from glassworld.files import replacing
 from glassworld.specs import TIME_FACTOR, WorldSpec
@@ -79,7 +79,7 @@ def load_actions(source: ActionSource, space: ActionSpace) -> ActionTrack:
     try:
         return read(text, space)
     except ActionError as error:
-        raise ActionError(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
 
 
 def _from_data(source: object, space: ActionSpace) -> ActionTrack:
@@ -245,7 +245,7 @@ def _from_rows(columns: list[Any], lines: list[Any], space: ActionSpace) -> Acti
     columns = [_column(name, space) for name in columns]
     wanted = space.columns if any(name in columns for name in MOUSE_COLUMNS) else space.keyboard
     if sorted(map(str, columns)) != sorted(wanted):
-        raise ActionError(
+        raise ActionModeError(
             f"columns {','.join(map(str, columns)):.80} do not fit {space.mode}, "
             f"which has {','.join(space.columns)}"
             "; name them so"
@@ -290,7 +290,7 @@ def _from_content(content: Any, space: ActionSpace) -> ActionTrack:
     """Read what a JSON action file may hold."""
     if isinstance(content, dict):
         if content.get("mode", space.mode) != space.mode:
-            raise ActionError(
+            raise ActionModeError(
                 f"actions of mode {content['mode']!r:.40}, but the world is {space.mode}"
                 "; give actions of that mode"
             )

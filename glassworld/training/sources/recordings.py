@@ -9,7 +9,6 @@ video. What was pressed at any time since the content frame before counts as pre
 moves by the mean.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from glassworld.engine.actions.files import SUFFIXES, load_actions
 from glassworld.engine.actions.track import ActionSpace, ActionTrack
 from glassworld.engine.media.images import crop_and_resize
 from glassworld.engine.variants.registry import ACTION_SPACES, action_space
-from glassworld.errors import ActionError, InputError
+from glassworld.errors import ActionError, ActionModeError, InputError
 from glassworld.training.sources.source import Frame, WorldFormat
 
 SLOWEST = 0.95
@@ -134,7 +133,7 @@ def find_videos(folder: Path) -> list[Path]:
 
 
 def recordings_mode(folder: Path, wanted: str | None = None) -> str:
-    """Return the mode that most action files of a folder fit.
+    """Return the mode that most action files of a folder fit, or at least have the columns of.
 
     Parameters
     ----------
@@ -151,13 +150,18 @@ def recordings_mode(folder: Path, wanted: str | None = None) -> str:
     """
     if wanted is not None:
         action_space(wanted)
-    fitting: Counter[str] = Counter()
+    fitting = dict.fromkeys(ACTION_SPACES, 0)
+    meant = dict.fromkeys(ACTION_SPACES, 0)
     for video in find_videos(folder):
         for path in _action_files(video):
-            fitting.update(mode for mode, space in ACTION_SPACES.items() if _fits(path, space))
-    if not fitting:
-        return wanted or next(iter(ACTION_SPACES))  # `read_recordings` names each file's problem
-    best = [mode for mode in fitting if fitting[mode] == max(fitting.values())]
+            for mode, space in ACTION_SPACES.items():
+                problem = _problem(path, space)
+                fitting[mode] += problem is None
+                meant[mode] += not isinstance(problem, ActionModeError)
+    most = max(fitting.values())
+    if not most:  # `read_recordings` names each file's problem
+        return wanted or max(meant, key=meant.__getitem__)
+    best = [mode for mode in fitting if fitting[mode] == most]
     if wanted is not None and wanted not in best:
         raise InputError(
             f"{folder}: recordings of mode {best[0]}, but the world's mode is {wanted}; choose "
@@ -170,12 +174,12 @@ def recordings_mode(folder: Path, wanted: str | None = None) -> str:
     return wanted or best[0]
 
 
-def _fits(path: Path, space: ActionSpace) -> bool:
+def _problem(path: Path, space: ActionSpace) -> ActionError | None:
     try:
         load_actions(path, space)
-    except ActionError:
-        return False
-    return True
+    except ActionError as problem:
+        return problem
+    return None
 
 
 def _action_files(video: Path) -> list[Path]:

@@ -223,6 +223,18 @@ def test_recordings_mode_follows_the_action_files(tmp_path: Path) -> None:
         recordings_mode(tmp_path, "universal")
 
 
+def test_recordings_mode_of_rows_that_are_out_of_range_follows_their_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "a.mp4", 40, 12)
+    rows = "forward,back,mouse_vertical,mouse_horizontal\n" + "1,0,0,15\n" * 40
+    (tmp_path / "a.csv").write_text(rows)  # the mouse in pixels
+    assert recordings_mode(tmp_path) == "gta_drive"
+    with pytest.raises(InputError, match="none of 1 videos can be used"):
+        only(tmp_path)
+    assert "column 1 is 15; numbers must be in [-1, 1]" in capsys.readouterr().out
+
+
 def test_recordings_mode_that_is_ambiguous_asks_for_one(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 20, 12)
     (tmp_path / "a.txt").write_text("w*20")
