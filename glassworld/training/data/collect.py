@@ -1,10 +1,6 @@
 """Collect episodes from the simulator: reproducible shards that resume after an interruption."""
 
-import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +17,7 @@ from glassworld.errors import InputError
 from glassworld.files import replacing
 from glassworld.progress import show_progress
 from glassworld.specs import TIME_FACTOR
+from glassworld.training.data.workers import worker_map
 from glassworld.training.sources.registry import file_stem, open_source
 from glassworld.training.sources.source import Frame, Source
 
@@ -111,24 +108,13 @@ def collect_shards(
     workers = max(1, min(workers, len(missing)))
     waves = [missing[start : start + workers] for start in range(0, len(missing), workers)]
     started = time.monotonic()
-    with _mapper(workers) as run:
+    with worker_map(workers) as run:
         label = f"collecting episodes, seed {config.seed}"
         for wave in show_progress(waves, label, len(waves)):
             if seconds is not None and complete and time.monotonic() - started >= seconds:
                 break
             complete.update(run(partial(_write_shard, config), wave))
     return [paths[shard] for shard in sorted(complete)]
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable[..., Iterable[int]]]:
-    """Yield a `map` over processes, or the ordinary one for a single worker."""
-    if workers == 1:
-        yield map
-        return
-    # A new interpreter per worker: torch's threads do not survive a fork.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as executor:
-        yield executor.map
 
 
 def _write_shard(config: CollectionConfig, shard: int) -> int:
