@@ -3,7 +3,7 @@
     import gymnasium, glassworld.gym
     env = gymnasium.make("glassworld/maze-v0")
     envs = gymnasium.make_vec("glassworld/maze-v0", 4)  # one batched forward for all of them
-    env = gymnasium.make("glassworld/World-v0", world=glassworld.load_world("runs/drive/world"))
+    env = gymnasium.make("glassworld/World-v0", world="runs/drive/world")
 
 Importing this module registers every embedded world by its name, and `World-v0` for any other.
 Without the import, name the module: `gymnasium.make("glassworld.gym:glassworld/maze-v0")`.
@@ -55,8 +55,8 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
     keys cannot be combined, an action is the number of the key.
 
     `reset(seed=...)` seeds the noise of all later frames and, where no image was given, chooses
-    one of the embedded start images. `reset(options={"image": ...})`, in any form of
-    `ImageSource`, changes the start image.
+    one of the start images of the world, by its name or folder; others take the embedded drive's.
+    `reset(options={"image": ...})`, in any form of `ImageSource`, changes the start image.
 
     `reward(frames, action)` returns the reward of a step from its block of frames. Without it,
     rewards are 0, and `reset`'s info says so under "reward".
@@ -79,7 +79,8 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
     ) -> None:
         """Use `world` (default: the embedded drive), starting from `image`.
 
-        A name is that of an embedded world, whose weights all environments of a process share.
+        A name is that of an embedded world, or a world's folder. All environments of a process
+        share its weights.
         """
         self._starts = _Starts.of(world, picture if image is None else image)
         self.world = self._starts.world
@@ -249,10 +250,16 @@ class _Starts(NamedTuple):
 
     @staticmethod
     def of(world: World | str | None, image: ImageSource | None) -> _Starts:
-        """Load a world that is named; another one takes the default world's images."""
-        name = DEFAULT_WORLD if world is None or isinstance(world, World) else world
-        loaded = world if isinstance(world, World) else _embedded_world(name)
-        return _Starts(loaded, image, WORLDS / name / "pictures")
+        """Load a world that is named; one without known images takes the default world's."""
+        if isinstance(world, World):
+            loaded, folder = world, WORLDS / world.name
+        else:
+            name = str(world or DEFAULT_WORLD)
+            loaded = _named_world(name)
+            folder = WORLDS / name if name in embedded_worlds() else Path(name)
+        samples = folder / "pictures"
+        default = WORLDS / DEFAULT_WORLD / "pictures"
+        return _Starts(loaded, image, samples if samples.is_dir() else default)
 
     def start(self, random: np.random.Generator, options: dict[str, Any] | None) -> _Started:
         """Start a session; `random` chooses its seed and, if no image is given, a sample."""
@@ -314,8 +321,8 @@ def _gym_observation_space(spec: WorldSpec) -> gymnasium.Space:
 
 
 @cache
-def _embedded_world(name: str) -> World:
-    """Load an embedded world once in a process."""
+def _named_world(name: str) -> World:
+    """Load a world once in a process."""
     return load_world(name)
 
 

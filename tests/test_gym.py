@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support import tiny
 from tests.support.paths import ROOT
@@ -19,6 +20,7 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
+from glassworld.engine.checkpoint.load import load_world  # noqa: E402
 from glassworld.engine.checkpoint.locate import embedded_worlds  # noqa: E402
 from glassworld.engine.runtime.threads import using_threads  # noqa: E402
 from glassworld.errors import ActionError, InputError  # noqa: E402
@@ -163,6 +165,22 @@ def test_environments_share_the_embedded_weights_and_the_seed_chooses_the_image(
     starts = [first.reset(seed=seed)[0] for seed in range(6)]
     assert np.array_equal(second.reset(seed=3)[0], starts[3])
     assert any(not np.array_equal(start, starts[0]) for start in starts)
+
+
+def test_world_of_a_folder_starts_from_its_own_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny.world().save("mine/world")
+    (tmp_path / "mine" / "world" / "pictures").mkdir()
+    image = np.full((32, 48, 3), (10, 200, 90), np.uint8)
+    Image.fromarray(image).save("mine/world/pictures/mine-1.png")
+    np.testing.assert_array_equal(WorldEnv("mine/world").reset(seed=1)[0], image)
+
+
+def test_embedded_world_that_was_loaded_starts_from_its_own_images() -> None:
+    loaded = WorldEnv(load_world("maze", device="cpu")).reset(seed=1)[0]
+    np.testing.assert_array_equal(loaded, WorldEnv("maze").reset(seed=1)[0])
 
 
 def test_rgb_array_list_renders_every_frame_once() -> None:
