@@ -1,5 +1,6 @@
 """Adversarial training: long rollouts of the model against a discriminator trained beside it."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,15 @@ from glassworld.training.objectives.discriminator import (
 )
 from glassworld.training.objectives.rollout_pool import RolloutPool
 from glassworld.training.objectives.world_model import WorldModel
-from glassworld.training.trainer import CosineSchedule, Trainer, autocast, generator
+from glassworld.training.trainer import (
+    SAVE_EVERY_SECONDS,
+    CosineSchedule,
+    Trainer,
+    autocast,
+    generator,
+)
 
-LOG_EVERY, SAVE_EVERY = 20, 100
+LOG_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -99,14 +106,16 @@ class AdversarialTrainer:
         schedule = CosineSchedule(steps, recipe.rate)
         self.trainer = Trainer(folder, self.discriminator, schedule, optimizers=[optimizer])
         self.trainer.resume()
+        self._saved = time.monotonic()
         random = generator(1, self.trainer.step)
         self.pool = RolloutPool(
             episodes, model, batch_size, recipe.rollout_frames, recipe.rest_share, random
         )
 
     def save(self) -> None:
-        """Write the discriminator's checkpoint; `loss` also does so every `SAVE_EVERY` steps."""
+        """Write the discriminator's checkpoint; `loss` also does so, as often as the model's."""
         self.trainer.save()
+        self._saved = time.monotonic()
 
     def loss(self, steps: tuple[DenoisingStep, ...], random: torch.Generator) -> Tensor:
         """Continue the rollouts, train the discriminator on them, return the model's loss."""
@@ -118,7 +127,7 @@ class AdversarialTrainer:
         self.trainer.update(loss)
         if self.trainer.step % LOG_EVERY == 0:
             self.trainer.log(critic=loss.item())
-        if self.trainer.step % SAVE_EVERY == 0:
+        if time.monotonic() - self._saved >= SAVE_EVERY_SECONDS:
             self.save()
         is_active = self.trainer.step > self.warmup_steps
         return self.recipe.weight * is_active * generator_loss(self.discriminator, real, generated)

@@ -1,7 +1,9 @@
 """Adversarial training: a warmup without an effect on the model, and resuming."""
 
+import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from glassworld.training.objectives.adversarial import AdversarialTrainer, DiscriminatorRecipe
@@ -23,3 +25,16 @@ def test_adversarial_loss_is_zero_in_the_warmup_and_the_discriminator_resumes(
     weights = adversarial.discriminator.state_dict()
     for name, weight in resumed.discriminator.state_dict().items():
         assert torch.equal(weight, weights[name])
+
+
+def test_discriminator_is_saved_as_often_as_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = DiscriminatorRecipe(steps=4, warmup_steps=1, width=16)
+    adversarial = AdversarialTrainer(latent_episodes(), small_model(), recipe, 2, tmp_path)
+    now = time.monotonic()
+    for step, seconds in enumerate((1, 46, 90)):
+        monkeypatch.setattr(time, "monotonic", lambda: now + seconds)  # noqa: B023 - called at once
+        adversarial.loss(SMALL.sampler, generator(0, step))
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert saved["step"] == 2  # after 46 seconds; 44 more are too few

@@ -34,7 +34,7 @@ def test_training_losses_include_first_blocks() -> None:
 def test_train_transformer_uses_the_discriminator_in_some_of_the_last_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glassworld.training.objectives.adversarial.SAVE_EVERY", 1)
+    monkeypatch.setattr("glassworld.training.objectives.adversarial.SAVE_EVERY_SECONDS", 0.0)
     recipe = replace(
         SMALL,
         steps=6,
