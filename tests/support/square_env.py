@@ -58,6 +58,13 @@ class GrowingEnv(SquareEnv):
         return super().step(action)
 
 
+class FailingEnv(SquareEnv):
+    """Cannot render, as without what Gymnasium's own environments render with."""
+
+    def render(self) -> Any:
+        raise gymnasium.error.DependencyNotInstalled("pygame is not installed")
+
+
 class TextEnv(SquareEnv):
     """Renders text only."""
 
@@ -83,7 +90,7 @@ class DiscreteSquareEnv(SquareEnv):
 
 def register() -> None:
     """Register the environments as `glassworld-tests/Square-v0` and so on, once."""
-    for kind in (SquareEnv, BlindEnv, GrowingEnv, TextEnv, DiscreteSquareEnv):
+    for kind in (SquareEnv, BlindEnv, GrowingEnv, FailingEnv, TextEnv, DiscreteSquareEnv):
         name = f"glassworld-tests/{kind.__name__.removesuffix('Env')}-v0"
         if name not in gymnasium.registry:
             gymnasium.register(name, entry_point=kind, max_episode_steps=5)

@@ -79,8 +79,11 @@ class ActionMapping:
     def __post_init__(self) -> None:
         try:
             space = action_space(self.mode)
+            written: dict[frozenset[Control], str] = {}
             for keys in self.keys:
-                _pressing_controls(space, keys)
+                first = written.setdefault(_pressing_controls(space, keys), keys)
+                if first != keys:
+                    raise ActionError(f"{first!r:.40} and {keys!r:.40} are the same keys; keep one")
         except (ActionError, SpecError) as error:
             raise InputError(f"{self.name}: {error}") from None
         if self.to_action is None and (self.idle is None or not self.keys):
@@ -274,7 +277,7 @@ def _from_python(path: Path) -> ActionMapping:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path}: does not run: {type(error).__name__}: {error}") from error
     mode, to_action = getattr(module, "MODE", None), getattr(module, "to_action", None)
     if not isinstance(mode, str) or not callable(to_action):

@@ -1,6 +1,9 @@
 """Any Gymnasium environment that renders images, as a source: `gymnasium:ID@MAPPING`."""
 
+import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,8 +46,8 @@ class GymnasiumSource(Source):
     Raises
     ------
     InputError
-        There is no such environment, it does not render images of one size, or the mapping gives
-        an action outside its action space. Each key is tried for one step.
+        There is no such environment, its code fails, it does not render images of one size, or the
+        mapping gives an action outside its action space. Each key is tried for one step.
     """
 
     rests = False
@@ -72,7 +75,7 @@ class GymnasiumSource(Source):
         """Reset the environment; see `Source.reset`."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
-        self._environment.reset(seed=int(self._rng.integers(2**31)))
+        self._reset_environment(int(self._rng.integers(2**31)))
         self._ended = False
         self._frame = self._render()
         return self.start_blocks(self._frame)
@@ -102,8 +105,13 @@ class GymnasiumSource(Source):
 
     def _advance_environment(self, action: Any) -> bool:
         """Take one step of the environment; return whether it ended the episode."""
-        _, _, terminated, truncated, _ = self._environment.step(action)
+        with _named_failure(f"{self._name}: step()"):
+            _, _, terminated, truncated, _ = self._environment.step(action)
         return bool(terminated or truncated)
+
+    def _reset_environment(self, seed: int) -> None:
+        with _named_failure(f"{self._name}: reset()"):
+            self._environment.reset(seed=seed)
 
     def _steps_per_frame(self) -> int:
         """Return how many steps of the environment come nearest to a content frame."""
@@ -115,16 +123,17 @@ class GymnasiumSource(Source):
         space = self.format.space
         for names in space.benchmark:
             self._to_action(space.press(names))
-        self._environment.reset(seed=0)
+        self._reset_environment(0)
         self._render()
         for control in space.controls:
             if self._advance_environment(self._to_action(space.press(control.name))):
-                self._environment.reset(seed=0)
+                self._reset_environment(0)
             self._render()
 
     def _render(self) -> Frame:
         """Return the environment's view at the size of the world."""
-        image = self._environment.render()
+        with _named_failure(f"{self._name}: render()"):
+            image = self._environment.render()
         if not isinstance(image, np.ndarray):
             raise InputError(
                 f"{self._name}: renders {type(image).__name__} instead of an image; its render() "
@@ -195,6 +204,20 @@ def _make(environment_id: str, name: str) -> gymnasium.Env:
             f"{RENDER_MODE!r} is needed"
         )
     return environment
+
+
+@contextmanager
+def _named_failure(call: str) -> Iterator[None]:
+    """Raise `InputError` for any error of the environment's code, naming its file and line."""
+    try:
+        yield
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{call} fails in {Path(place.filename).name}, line {place.lineno}: "
+            f"{type(error).__name__}: {reason:.300}; fix it, or install what it needs"
+        ) from error
 
 
 def _size(shape: tuple[int, ...] | None) -> str:

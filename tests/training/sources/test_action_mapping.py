@@ -111,6 +111,7 @@ TABLE = "mode: gta_drive\nidle: 0\nkeys: {w: 1}\n"
         (TABLE.replace("mode: gta_drive", ""), "needs a mode"),
         (TABLE.replace("w:", "jump:"), "unknown key 'jump'; gta_drive has: w forward"),
         (TABLE.replace("w:", "q:"), "'q' presses nothing"),
+        (TABLE.replace("1}", "1, forward: 1}"), "'w' and 'forward' are the same keys; keep one"),
         (TABLE.replace("{w: 1}", "{}"), "needs 'idle' and 'keys'"),
         (TABLE.replace("{w: 1}", "[w]"), "keys must be names"),
         (TABLE + "steps_per_frame: 0", "steps_per_frame is 0"),
@@ -128,7 +129,11 @@ def test_load_mapping_refuses_files_in_one_line(content: str, problem: str, tmp_
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [("MODE = 'gta_drive'", "needs MODE"), ("import no_such_module", "does not run: ModuleNot")],
+    [
+        ("MODE = 'gta_drive'", "needs MODE"),
+        ("import no_such_module", "does not run: ModuleNot"),
+        ("import sys\nsys.exit(0)", "does not run: SystemExit: 0"),
+    ],
 )
 def test_load_mapping_refuses_python_files(content: str, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "keys.py"
