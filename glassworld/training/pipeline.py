@@ -29,7 +29,7 @@ from glassworld.training.export import export_world
 from glassworld.training.objectives.transformer import train_transformer
 from glassworld.training.objectives.vae import VAE, normalize_latents, train_decoder, train_vae
 from glassworld.training.objectives.world_model import WorldModel
-from glassworld.training.recipes import RunFolders, TrainingRecipe
+from glassworld.training.recipes import EPISODES, SHARDS, RunFolders, TrainingRecipe
 from glassworld.training.run_settings import keep_settings, run_settings
 from glassworld.training.sources.recordings import (
     RecordedVideo,
@@ -55,8 +55,6 @@ from glassworld.training.weights.warm_start import (
 )
 
 TRAINING_SEED, HELD_OUT_SEED = 1, 1000
-TIMED_SHARDS, TIMED_EPISODES = 128, 8
-"""Largest collection under a time limit, and the episodes of its small shards: 2.3 GB in all."""
 ANCHOR_WEIGHT = 0.02
 """Of the squared distance of the latents to those of the world that the training starts from."""
 
@@ -95,7 +93,7 @@ def train_world(
     budget = StageBudget(folders.root / "clock.json", minutes)
     recipe, videos = _choose_data(recipe, start)
     if minutes is not None:
-        recipe = replace(recipe, shards=TIMED_SHARDS, episodes=TIMED_EPISODES)
+        recipe = replace(recipe, shards=SHARDS, episodes=EPISODES)
     networks = None
     if start is not None:
         recipe, networks = load_start(start, recipe)

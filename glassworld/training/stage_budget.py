@@ -1,6 +1,7 @@
 """How a training of so many minutes divides its time among the stages."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,12 +31,12 @@ class StageBudget:
     Raises
     ------
     InputError
-        The minutes are not positive, or the file is damaged.
+        The minutes are no positive number, or the file is damaged.
     """
 
     def __init__(self, path: Path, minutes: float | None) -> None:
-        if minutes is not None and not minutes > 0:
-            raise InputError(f"minutes is {minutes:g}: it must be positive")
+        if minutes is not None and not 0 < minutes < math.inf:
+            raise InputError(f"minutes is {minutes:g}: it must be a positive number")
         self.path, self.minutes = path, minutes
         try:
             self.spent: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}

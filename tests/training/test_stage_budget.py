@@ -1,5 +1,6 @@
 """How a training divides its minutes."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,14 @@ def test_stage_budget_adds_up_the_runs_of_a_stage(tmp_path: Path) -> None:
     assert StageBudget(path, None).spent["VAE"] >= first > 0
 
 
-def test_stage_budget_refuses_no_minutes_and_a_damaged_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("minutes", [0.0, -1.0, math.inf, math.nan])
+def test_stage_budget_refuses_minutes_that_are_no_length(tmp_path: Path, minutes: float) -> None:
+    with pytest.raises(InputError, match=f"minutes is {minutes:g}: it must be a positive number"):
+        StageBudget(tmp_path / "clock.json", minutes)
+
+
+def test_stage_budget_refuses_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "clock.json"
-    with pytest.raises(InputError, match="minutes is 0: it must be positive"):
-        StageBudget(path, 0)
     path.write_text("{")
     with pytest.raises(InputError, match=r"clock\.json: damaged"):
         StageBudget(path, 1)
