@@ -157,10 +157,12 @@ class FrameStreamer:
         pacer = self.pacer
         while True:
             queue_was_empty = not pacer.queue
+            await self._until(lambda: bool(pacer.queue))
+            was_awaited = queue_was_empty and not pacer.client_is_behind
             await self._until(pacer.can_send)
             stalls = pacer.stalls
             now = time.perf_counter()
-            seconds = pacer.seconds_until_due(now, queue_was_empty)
+            seconds = pacer.seconds_until_due(now, was_awaited)
             if pacer.stalls > stalls:
                 self.state.metrics.stalls += 1
                 self._note_late_frame(now)

@@ -124,19 +124,25 @@ class FramePacer:
 
     def can_send(self) -> bool:
         """Return whether a frame is queued and neither a pause nor a slow client holds it back."""
-        if not self.queue or self._sent - self._seen > MAX_UNSEEN_SECONDS * self.frame_rate:
+        if not self.queue or self.client_is_behind:
             return False
         return self.playing or self.queue[0].block <= self._step_end
 
-    def seconds_until_due(self, now: float, queue_was_empty: bool) -> float:
+    @property
+    def client_is_behind(self) -> bool:
+        """Whether the client has too many frames to show, such as a page that is hidden."""
+        return self._sent - self._seen > MAX_UNSEEN_SECONDS * self.frame_rate
+
+    def seconds_until_due(self, now: float, was_awaited: bool) -> float:
         """Return how long the next frame has to wait, and count a stall if it is too late.
 
-        A late frame is a stall if the queue was empty before it, not if the client was slow.
+        A late frame is a stall if it `was_awaited`: the queue was empty before it, and the client
+        was not behind when it came.
         """
         if self._due is None:
             self._due = now
         if now - self._due > self.period:
-            if queue_was_empty:
+            if was_awaited:
                 self.stalls, self.stall_seconds = self.stalls + 1, now - self._due
             self._due = now
         return max(0.0, self._due - now)

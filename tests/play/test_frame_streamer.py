@@ -9,6 +9,7 @@ import pytest
 
 from glassworld.bench.play.client import NonReadingClient
 from tests.support.live import RATE, LiveServer, until
+from tests.support.slow_blocks import slow_blocks
 
 
 def test_frames_are_never_faster_than_the_frame_rate(live: LiveServer) -> None:
@@ -18,6 +19,24 @@ def test_frames_are_never_faster_than_the_frame_rate(live: LiveServer) -> None:
         started = time.monotonic()
         list(client.frames(RATE))
         assert time.monotonic() - started > 0.9  # how much slower depends on the machine
+
+
+@pytest.mark.slow
+def test_hidden_page_that_is_shown_again_is_no_stall(live: LiveServer) -> None:
+    """Blocks are slower than real time, so the queue is empty when the server stops sending."""
+    with slow_blocks(*range(20), seconds=0.4), live.client() as client:
+        client.start()
+        list(client.frames(8))  # so the last frame that the server sends is that of a block
+        frames, end = 0, time.monotonic() + 60
+        while frames < 2 * RATE + 1:  # acknowledges none of them
+            assert time.monotonic() < end
+            frames += isinstance(client.socket.recv(20), bytes)
+        time.sleep(1.5)
+        stalls = live.state.metrics.stalls
+        assert stalls > 0
+        client.send("seen", frame=frames + 7)
+        list(client.frames(1))
+        assert live.state.metrics.stalls == stalls
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ class Player:
         self.sent: list[tuple[float, int]] = []
         self.starts: list[float] = []
         self.most_queued = 0
-        self.queue_was_empty = True
+        self.queue_was_empty, self.was_awaited = True, False
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
@@ -59,15 +59,17 @@ class Player:
             self.started = None
 
     def send(self) -> None:
+        if self.queue_was_empty and self.pacer.queue:
+            self.queue_was_empty = False
+            self.was_awaited = not self.pacer.client_is_behind
         if not self.pacer.can_send():
-            self.queue_was_empty = self.queue_was_empty or not self.pacer.queue
             return
-        if self.pacer.seconds_until_due(self.now, self.queue_was_empty) == 0:
+        if self.pacer.seconds_until_due(self.now, self.was_awaited) == 0:
             frame = self.pacer.pop_frame(self.now)
             self.sent.append((self.now, frame.frame))
             if self.acknowledges:
                 self.pacer.seen(frame.frame)
-        self.queue_was_empty = not self.pacer.queue
+            self.queue_was_empty, self.was_awaited = not self.pacer.queue, False
 
 
 @pytest.mark.parametrize("chunks", [False, True])
@@ -173,6 +175,21 @@ def test_client_that_acknowledges_nothing_is_waited_for() -> None:
     assert len(player.sent) <= 2 * RATE + 1
     assert len(player.starts) <= 5
     assert player.pacer.stalls == 0
+
+
+def test_frame_that_came_while_the_client_was_behind_is_no_stall() -> None:
+    player = Player(block_seconds=1.2)  # slower than real time, so the queue runs empty
+    player.run(6)
+    player.acknowledges = False  # the page is hidden
+    player.run(30)
+    stalls = player.pacer.stalls
+    player.acknowledges = True
+    player.pacer.seen(player.sent[-1][1])
+    player.run(0.5)
+    assert player.pacer.stalls == stalls
+    assert player.pacer.stall_seconds < 1
+    player.run(6)
+    assert player.pacer.stalls > stalls
 
 
 def test_restart_drops_the_queue() -> None:
