@@ -159,6 +159,8 @@ class PlayerConnection:
             self.streamer.notify()
 
     async def _handle(self, message: protocol.ClientMessage) -> None:
+        if self._transferring is not None and isinstance(message, CHANGES):
+            await asyncio.wait([self._transferring])  # a session that is being loaded comes first
         if self.streamer.frozen and isinstance(message, CHANGES):
             raise InputError("your session is moving to another server; try again")
         match message:
@@ -232,12 +234,7 @@ class PlayerConnection:
             raise InputError("no such start image; choose another or upload yours again")
         image, world = self.images[image_id], self.state.world
         self._last_start, self.streamer.encoding = (image_id, seed), message.encoding
-        recording_key = self._end_session()
-        if recording_key is not None:
-            self._run_in_background(self._send_recording(recording_key))
-        if self._resumable is not None:
-            self.state.scheduler.close_session(self._resumable.live)
-            self._resumable = None
+        self._make_way()
         self.pacer.restart(0, 0)
         session = await self.state.device_thread.run(lambda: LiveSession(world, image, seed))
         await self.socket.send_message(protocol.StartedMessage(seed, image_id))
@@ -282,15 +279,22 @@ class PlayerConnection:
         if self.streamer.frozen:
             self.state.scheduler.close_session(live)
             raise InputError("your session is moving to another server; load it again")
-        recording_key = self._end_session()
-        if recording_key is not None:
-            self._run_in_background(self._send_recording(recording_key))
+        self._make_way()
         self.images[UPLOAD] = live.start_image
         self._last_start = UPLOAD, live.seed
         self.pacer.restart(live.next_block, live.frame_count)
         self._run_session(live)
         await self.socket.send_message(protocol.LoadedMessage(live.next_block, live.seed))
         await self.streamer.send_still(live.last_frame, live.next_block, live.frame_count)
+
+    def _make_way(self) -> None:
+        """End the sessions that another one replaces, and send the recording that was running."""
+        recording_key = self._end_session()
+        if recording_key is not None:
+            self._run_in_background(self._send_recording(recording_key))
+        if self._resumable is not None:
+            self.state.scheduler.close_session(self._resumable.live)
+            self._resumable = None
 
     def _run_session(self, session: LiveSession) -> None:
         """Let the session's blocks be requested."""

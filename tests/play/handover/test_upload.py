@@ -49,6 +49,33 @@ def test_session_is_saved_and_goes_on_in_another_connection() -> None:
         assert "no session to join" in client.wait_for("notice")["text"]
 
 
+@pytest.mark.slow
+def test_changes_during_a_load_wait_for_the_loaded_session() -> None:
+    with LiveServer(frame_rate=RATE) as live, live.client() as client:
+        client.start(seed=5)
+        list(client.frames(40))
+        client.send("save")
+        data = live.get(client.wait_for("saved")["file"]).body
+
+        load(client, data)
+        client.send("rewind")  # of the loaded session, whose earlier blocks are not kept
+        client.send("record", on=True)
+        client.wait_for("loaded")
+        assert "no earlier block" in client.wait_for("notice")["text"]
+        client.wait_for("recording")
+        list(client.frames(24))
+        client.send("record", on=False)
+        assert client.wait_for("recording")["frames"]
+
+        load(client, data)
+        client.send("start", version=1, picture="1", seed=9)
+        client.wait_for("loaded")
+        assert client.wait_for("started")["seed"] == 9
+        assert [(frame.block, frame.number) for frame in client.frames(2)] == [(0, 0), (0, 1)]
+        client.send("start", version=1)
+        assert client.wait_for("started") == {"type": "started", "seed": 9, "picture": "1"}
+
+
 def test_acts_are_acknowledged_when_received_and_when_applied() -> None:
     with LiveServer(frame_rate=RATE) as live, live.client() as client:
         client.start()
