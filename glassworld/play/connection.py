@@ -382,6 +382,8 @@ class PlayerConnection:
 
     async def _rewind(self, message: protocol.RewindMessage) -> None:
         session = self.streamer.current_session()
+        if not self.streamer.block_requested:  # which will be a block to go back to
+            session.check_rewind()  # first: the frames that are queued stay
         target = max(0, self.pacer.blocks_shown - message.blocks)
         self.streamer.session = None  # no block starts during the rewind
         self.pacer.restart(self.pacer.next_block, 0)

@@ -179,10 +179,16 @@ class LiveSession:
             return f"The recording stops here: {write_failure(error)}."
         return "The recording is full and stops here." if full else None
 
+    def check_rewind(self) -> None:
+        """Raise `InputError` if no snapshot is kept; any thread may call this."""
+        if not self._snapshots:
+            raise InputError(
+                "cannot rewind further: no earlier block is kept; reset to start again"
+            )
+
     def rewind(self, block: int) -> None:
         """Go back to the start of `block`, or as far as the snapshots reach."""
-        if not self._snapshots:
-            raise InputError("cannot rewind: this is the start of the session")
+        self.check_rewind()
         while len(self._snapshots) > 1 and self._snapshots[-1].block > block:
             self._snapshots.pop()
         snapshot = self._snapshots.pop()

@@ -44,7 +44,7 @@ def test_rewind_repeats_the_same_frames(session: LiveSession) -> None:
 
 
 def test_rewind_reaches_as_far_as_the_snapshots(session: LiveSession) -> None:
-    with pytest.raises(InputError, match="start of the session"):
+    with pytest.raises(InputError, match="no earlier block"):
         session.rewind(0)
     for _ in range(MAX_SNAPSHOTS + 1):
         play_block(session)

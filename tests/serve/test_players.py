@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from websockets.sync.client import connect
 
+from glassworld.play.handover.suspended import pack_suspended, unpack_suspended
 from glassworld.serve.journal import is_saved
 from glassworld.serve.players import Players
 from glassworld.serve.tickets import Signer, new_session
@@ -43,6 +44,34 @@ def test_a_session_that_has_left_is_asked_for_elsewhere_and_keeps_its_files(
         assert until(lambda: session in players.suspended())
         live.loop.call_soon_threadsafe(partial(players.forget, session, keep_files=False))
         assert until(lambda: not list(tmp_path.iterdir()))
+    players.close()
+
+
+def test_rewind_that_is_refused_after_a_move_drops_no_frames(tmp_path: Path) -> None:
+    players = Players("a", "tiny", SIGNER, tmp_path)
+    live = LiveServer(frame_rate=RATE)
+    live.state.keeper, players.state = players, live.state
+    session = new_session()
+    with live:
+        with PlayClient(f"{live.ws}?ticket={SIGNER.ticket(session, 'a')}") as client:
+            client.start()
+            list(client.frames(10))
+        assert until(lambda: session in players.suspended())
+        suspended = players.suspended()[session]
+        parcel = pack_suspended(suspended, suspended.live.take_snapshot())
+        moved = unpack_suspended(live.state.world, parcel)
+        live.loop.call_soon_threadsafe(partial(players.forget, session, keep_files=True))
+        live.loop.call_soon_threadsafe(players.keep, session, moved)
+        assert until(lambda: players.suspended().get(session) is moved)
+        assert moved.frames
+        with PlayClient(f"{live.ws}?ticket={SIGNER.ticket(session, 'a')}") as client:
+            client.send("rewind", blocks=1)  # after it has joined
+            assert "no earlier block" in client.wait_for("notice")["text"]
+            after = client.next_frame or moved.frames[0].frame
+            assert [frame.number for frame in client.frames(5)] == [*range(after, after + 5)]
+        assert until(lambda: session in players.suspended())
+        live.loop.call_soon_threadsafe(partial(players.forget, session, keep_files=False))
+        assert until(lambda: not players.sessions)
     players.close()
 
 
