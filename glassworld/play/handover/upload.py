@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from glassworld.errors import InputError
 from glassworld.files import write_file
 from glassworld.play.block_scheduler import DeviceThread
-from glassworld.play.downloads import DownloadStore
+from glassworld.play.downloads import DownloadStore, write_in_thread
 from glassworld.play.handover.session_bytes import NAME, pack_session
 from glassworld.play.live_session import LiveSession
 from glassworld.play.protocol import MAX_SESSION_BYTES, SavedMessage
@@ -50,5 +48,5 @@ async def offer_session(
     def write() -> None:
         write_file(path, pack_session(live, snapshot))
 
-    await asyncio.to_thread(write)
+    await write_in_thread(write, path)
     return SavedMessage(snapshot.block, downloads.offer(path, NAME, "application/octet-stream"))

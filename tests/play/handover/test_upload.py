@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
 
+from glassworld.play.block_scheduler import DeviceThread
+from glassworld.play.downloads import DownloadStore
+from glassworld.play.handover.upload import offer_session
+from glassworld.play.images import StartImage
+from glassworld.play.live_session import LiveSession
 from glassworld.play.protocol import MAX_SESSION_BYTES
-from tests.support.live import RATE, LiveServer
+from tests.support import tiny
+from tests.support.live import RATE, LiveServer, until
 
 PART = 2**20
 
@@ -85,3 +93,31 @@ def test_acts_are_acknowledged_when_received_and_when_applied() -> None:
         assert applied["id"] == act
         frame = next(frame for frame in client.frames(100) if frame.action == act)
         assert frame.block == applied["block"]
+
+
+def test_session_file_of_a_player_who_has_left_is_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, downloads, device = tiny.world(), DownloadStore(), DeviceThread()
+    image = tiny.picture().resize((world.spec.width, world.spec.height))
+    writing, may_write = threading.Event(), threading.Event()
+
+    def pack(*_: object) -> bytes:
+        writing.set()
+        may_write.wait(20)
+        return b"a session"
+
+    async def leave_while_it_is_written() -> None:
+        live = LiveSession(world, StartImage("smooth", image), seed=3)
+        saving = asyncio.create_task(offer_session(live, device, downloads))
+        await asyncio.to_thread(writing.wait, 20)
+        saving.cancel()
+        await asyncio.wait([saving])
+        may_write.set()
+
+    monkeypatch.setattr("glassworld.play.handover.upload.pack_session", pack)
+    folder = downloads.new_path("").parent
+    asyncio.run(leave_while_it_is_written())
+    device.close()
+    assert until(lambda: [path.name for path in folder.iterdir()] == ["lock"], 2)
+    downloads.close()
