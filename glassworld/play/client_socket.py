@@ -20,7 +20,8 @@ SILENCE_SECONDS = 15.0
 
 MESSAGES_PER_SECOND, BURST = 100.0, 200.0
 UPLOAD_COST, MEGAPIXEL_COST = 20.0, 5.0
-"""An upload counts as this many messages, and as more for each megapixel."""
+"""An upload counts as this many messages, and as more for each megapixel. The parts of a session
+file count by their sizes: one of the largest as an upload."""
 
 SESSION_COST = 40.0
 
@@ -34,6 +35,7 @@ class ClientSocket:
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
         self._messages = TokenBucket(MESSAGES_PER_SECOND, BURST)
+        self._session_bytes = 0  # of a session file, still to come
 
     @property
     def host(self) -> str:
@@ -56,7 +58,7 @@ class ClientSocket:
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code") or 1005)
         data: bytes | None = message.get("bytes")
-        if not self._messages.take(1 if data is None else UPLOAD_COST):
+        if not self._messages.take(1 if data is None else self._upload_cost(len(data))):
             raise protocol.ProtocolError(
                 f"too many messages; send at most {MESSAGES_PER_SECOND:.0f} a second"
             )
@@ -66,6 +68,17 @@ class ClientSocket:
             size = protocol.MAX_UPLOAD_BYTES >> 20
             raise protocol.ProtocolError(f"binary message too large; send at most {size} MiB")
         return data
+
+    def _upload_cost(self, size: int) -> float:
+        """Return as how many messages a binary one counts."""
+        if self._session_bytes <= 0:
+            return UPLOAD_COST
+        self._session_bytes -= size
+        return max(1.0, UPLOAD_COST * size / protocol.MAX_UPLOAD_BYTES)
+
+    def expect_session(self, size: int) -> None:
+        """Count the next `size` bytes as parts of one session file, however small they are."""
+        self._session_bytes = size
 
     def charge_session(self) -> None:
         """Let a session file cost more than its messages, because its check takes blocks."""

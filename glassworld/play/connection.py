@@ -193,6 +193,7 @@ class PlayerConnection:
                 self._transfer(self._save(self.streamer.current_session()))
             case protocol.LoadMessage():
                 self._session_upload = SessionUpload(message.bytes)
+                self.socket.expect_session(message.bytes)
 
     def _upload(self, data: bytes) -> None:
         """Decode an uploaded image while play continues, or collect a session file."""

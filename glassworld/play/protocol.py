@@ -116,7 +116,7 @@ class SaveMessage(_Message, tag="save"):
 
 
 class LoadMessage(_Message, tag="load"):
-    """Go on from a saved session; its `bytes` follow in binary messages of at most 4 MiB."""
+    """Go on from a saved session; its `bytes` follow in binary messages of at most 8 MiB."""
 
     bytes: Annotated[int, Meta(ge=1)]
 

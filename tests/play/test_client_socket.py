@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed
 
+from glassworld.play.client_socket import ClientSocket
+from glassworld.play.protocol import MAX_SESSION_BYTES, ProtocolError
 from tests.support.live import LiveServer, close_reason
 
 
@@ -44,6 +50,25 @@ def test_message_over_the_websocket_limit_closes_the_connection(live: LiveServer
         # The server stops reading, so a reset may overtake its reason.
         assert close_reason(client)[0] in (1009, 0)
     assert live.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize("part", [2**20, 4 * 2**20])
+def test_largest_session_file_may_arrive_at_once(part: int) -> None:
+    data, parts = bytes(part), MAX_SESSION_BYTES // part
+
+    async def receive() -> dict[str, object]:
+        return {"type": "websocket.receive", "bytes": data}
+
+    async def receive_all() -> None:
+        socket = ClientSocket(cast(WebSocket, SimpleNamespace(receive=receive)))
+        socket.expect_session(MAX_SESSION_BYTES)
+        for _ in range(parts):
+            assert await socket.receive() == data
+        with pytest.raises(ProtocolError, match="too many messages"):
+            for _ in range(12):  # images
+                await socket.receive()
+
+    asyncio.run(receive_all())
 
 
 @pytest.mark.slow
