@@ -50,7 +50,7 @@ export class Connection {
   // Ask the ingress for a seat; return it, or the time after which to ask again.
   async askForSeat() {
     const known = memory.get();
-    const wanted = known ? { token: known.token, next: known.next } : { world: this.world };
+    const wanted = known ? { token: known.token, next: this.next } : { world: this.world };
     if (!known && this.queue) wanted.queue = this.queue;
     const body = JSON.stringify(wanted);
     const response = await fetch(this.sessions, { method: "POST", body });
