@@ -209,6 +209,38 @@ def test_start_images_upload_and_seed(page: Any, tmp_path: Path) -> None:
     page.wait_for_selector("#toasts p")
     assert "image" in text(page, "#toasts")
 
+    page.evaluate("glassworld.connection.socket.close()")
+    until(page, "!glassworld.state.started")
+    until(page, "glassworld.state.started")  # from the image that the server took
+    until(page, "document.querySelector('#gallery .chosen').dataset.id === 'upload'")
+
+
+def test_capture_is_offered_again_when_its_session_is_replaced(page: Any) -> None:
+    for message in (
+        {"type": "loaded", "number": 1, "seed": 2},
+        {"type": "joined", "number": 1, "seed": 2, "picture": "0"},
+        {"type": "followed"},
+    ):
+        page.evaluate("document.getElementById('capture').disabled = true")
+        page.evaluate("message => glassworld.connection.onMessage(message)", message)
+        assert page.locator("#capture").is_enabled()
+
+
+def test_session_is_asked_for_from_the_first_missing_frame_on(page: Any) -> None:
+    body = page.evaluate(
+        """async () => {
+            const { connection } = glassworld;
+            sessionStorage.setItem("session", JSON.stringify({ token: "t", next: 0, act: 0 }));
+            connection.next = 77;
+            const fetching = new Promise((resolve) => {
+                globalThis.fetch = async (_, { body }) => (resolve(body), new Response("{}"));
+            });
+            await connection.askForSeat();
+            return fetching;
+        }"""
+    )
+    assert json.loads(body) == {"token": "t", "next": 77}
+
 
 def test_capture_opens_its_report(page: Any) -> None:
     page.select_option("#capture-blocks", "1")

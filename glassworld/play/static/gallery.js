@@ -5,7 +5,8 @@ const MOST_BYTES = 8 * 2 ** 20;
 export class Gallery {
   // `choose(id)` starts from an image, `upload(bytes)` sends one, `warn(text)` shows an error.
   constructor(element, input, { choose, upload, warn }) {
-    Object.assign(this, { element, input, choose, upload, warn, uploaded: null, chosen: null });
+    Object.assign(this, { element, input, choose, upload, warn, chosen: null });
+    this.sent = this.uploaded = null; // the newest upload, and the newest that the server took
     input.addEventListener("change", () => input.files[0] && this.read(input.files[0]));
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => {
@@ -47,11 +48,22 @@ export class Gallery {
       this.warn("That image is larger than 8 MB. Choose a smaller one.");
       return;
     }
-    this.uploaded = { bytes: await file.arrayBuffer(), url: URL.createObjectURL(file) };
-    this.upload(this.uploaded.bytes);
+    this.sent = { bytes: await file.arrayBuffer(), url: URL.createObjectURL(file) };
+    this.upload(this.sent.bytes);
   }
 
-  // Show the uploaded image, once the server has accepted it.
+  // Send the image that was accepted on an earlier connection.
+  sendAgain() {
+    this.sent = this.uploaded;
+    this.upload(this.sent.bytes);
+  }
+
+  // The server has accepted the image that was sent.
+  accept() {
+    this.uploaded = this.sent;
+    this.showOwn();
+  }
+
   showOwn() {
     if (!this.uploaded) return;
     const image = new Image();

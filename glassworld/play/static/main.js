@@ -61,11 +61,11 @@ const handlers = {
       return;
     }
     const wasUpload = gallery.uploaded && gallery.chosen === "upload";
-    if (wasUpload) connection.sendImage(gallery.uploaded.bytes);
+    if (wasUpload) gallery.sendAgain();
     else start({ picture: availableImage(gallery.chosen, message.pictures) });
   },
   picture() {
-    gallery.showOwn();
+    gallery.accept();
     start({ picture: "upload" });
   },
   started(message) {
@@ -85,10 +85,12 @@ const handlers = {
     byId("seed").value = message.seed;
     gallery.mark(message.picture);
     showOverlay(null);
+    byId("capture").disabled = false; // it ended when the session was left or moved
     connection.send(state.playing ? "resume" : "pause");
     showState();
   },
   followed() {
+    byId("capture").disabled = false;
     if (state.lastAct) connection.send("act", state.lastAct);
   },
   saved({ number, file }) {
@@ -97,6 +99,7 @@ const handlers = {
   loaded({ number, seed }) {
     state.seed = seed;
     byId("seed").value = seed;
+    byId("capture").disabled = false; // a capture ends with its session
     toast(`Loaded the session. It continues with block ${number}.`);
   },
   block(message) {
