@@ -23,7 +23,7 @@ from glassworld.engine.actions.files import (
 )
 from glassworld.engine.actions.track import ActionTrack
 from glassworld.engine.arguments import checked_length, checked_seed, default_length
-from glassworld.engine.checkpoint.locate import LocatedWorld, locate_world
+from glassworld.engine.checkpoint.locate import LocatedWorld, embedded_worlds, locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.sampling import NoiseMode
 from glassworld.engine.variants.registry import action_space
@@ -107,7 +107,8 @@ class JobReader:
             raise self._error(
                 line, "id", f"{name!r:.60}: use letters, digits, '.', '_' and '-', at most 100"
             )
-        located = self._field(line, "world", lambda: self._locate(job.world))
+        world = self._world(job.world)
+        located = self._field(line, "world", lambda: self._locate(world))
         image = self._image(line, job.image)
         track, noise = self._field(line, "actions", lambda: self._actions(job.actions, located))
         frames = self._field(line, "frames", lambda: _frames(job.frames, track, located))
@@ -116,8 +117,10 @@ class JobReader:
         actions = self._action_path(job.actions)
         loaded = [str(value) for value in self._load.keywords().values()]
         described = [image, actions, seed, job.world, frames, noise.mode, loaded]
+        if isinstance(actions, str) and Path(actions).suffix.lower() in SUFFIXES:
+            described.append(hashlib.sha256(Path(actions).read_bytes()).hexdigest())
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-        return PreparedJob(line, name, image, job.world, frames, seed, actions, noise.mode, digest)
+        return PreparedJob(line, name, image, world, frames, seed, actions, noise.mode, digest)
 
     def _field(self, line: int, field: str, check: Callable[[], Any]) -> Any:
         """Return what `check` returns; its `InputError` names the line and the field."""
@@ -129,6 +132,13 @@ class JobReader:
 
     def _error(self, line: int, field: str, reason: str) -> InputError:
         return InputError(f"{self._path}: line {line}: {field}: {reason}")
+
+    def _world(self, world: str | None) -> str | None:
+        """Return a world's name; that of a folder is a path from the jobs file's folder."""
+        if world is None or world in embedded_worlds():
+            return world
+        folder = self._path.parent / world
+        return str(folder.resolve()) if os.path.isdir(folder) else world
 
     def _locate(self, world: str | None) -> LocatedWorld:
         if world not in self._located:

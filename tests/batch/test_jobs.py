@@ -60,6 +60,22 @@ def test_action_files_lie_beside_the_jobs(folder: Path, suffix: str) -> None:
     assert job.frames == 3
 
 
+def test_edited_action_file_is_another_job(folder: Path) -> None:
+    digests = []
+    for segments in ("w*9", "a*9", "w*9"):
+        (folder / "edited.txt").write_text(segments, encoding="utf-8")
+        digests.append(read(folder, {"image": "picture.png", "actions": "edited.txt"})[0].digest)
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_world_folders_lie_beside_the_jobs(folder: Path) -> None:
+    path = folder.parent / "jobs.jsonl"
+    row = {"image": f"{folder.name}/picture.png", "world": folder.name}
+    path.write_text(json.dumps(row), encoding="utf-8")
+    (job,) = JobReader(path, LoadOptions()).read()
+    assert job.world == str(folder.resolve())
+
+
 def test_rows_end_at_line_feeds_alone(folder: Path) -> None:
     for separator in ("\u2028", "\x85"):
         name = f"a{separator}b.png"
