@@ -49,6 +49,11 @@ URL_FOLDER, KEY_BYTES = "/files/", 18
 PREFIX, LOCK_NAME = "glassworld-", "lock"
 
 
+_own_folders: set[Path] = set()
+"""Those of this process: where a lock is the process's, it could take theirs again. A number in the
+lock file does not tell them: in a container, each server may be process 1."""
+
+
 class ServerFolder:
     """A temporary folder of this process, with a lock file that names it.
 
@@ -58,6 +63,7 @@ class ServerFolder:
     def __init__(self) -> None:
         _remove_stale_folders(Path(tempfile.gettempdir()))
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        _own_folders.add(self.path)
         self._lock = (self.path / LOCK_NAME).open("w", encoding="utf-8")
         _try_lock(self._lock)
         self._lock.write(f"{os.getpid()}\n")
@@ -67,6 +73,7 @@ class ServerFolder:
         """Delete the folder."""
         self._lock.close()
         shutil.rmtree(self.path, ignore_errors=True)
+        _own_folders.discard(self.path)
 
 
 def _remove_stale_folders(parent: Path) -> None:
@@ -76,8 +83,8 @@ def _remove_stale_folders(parent: Path) -> None:
             if folder.is_symlink() or not _is_own(folder):
                 continue
             with (folder / LOCK_NAME).open("r+", encoding="utf-8") as lock:
-                process = int(lock.read())  # still empty if the folder is being created
-                stale = process != os.getpid() and _try_lock(lock)
+                int(lock.read())  # still empty if the folder is being created
+                stale = folder not in _own_folders and _try_lock(lock)
             if stale:
                 shutil.rmtree(folder)
 

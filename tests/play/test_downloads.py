@@ -87,3 +87,16 @@ time.sleep(60)
     for own in (beside, after):
         own.close()
         assert not own.path.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such file locks")
+def test_folder_of_an_earlier_process_of_the_same_number_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each server of a container that starts again may be process 1."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / "glassworld-earlier"
+    folder.mkdir()
+    (folder / "lock").write_text(f"{os.getpid()}\n", encoding="utf-8")
+    ServerFolder().close()
+    assert not folder.exists()
