@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from glassworld.errors import InputError
 from glassworld.serve.autoscaling import IdleClock, Load, wanted_workers
-from glassworld.serve.journal import is_saved
+from glassworld.serve.journal import is_saved, remove_abandoned
 from glassworld.serve.options import FleetOptions, WorldOptions
 from glassworld.serve.ray_cluster import (
     NAMESPACE,
@@ -27,7 +27,7 @@ from glassworld.serve.ray_cluster import (
     import_ray,
 )
 from glassworld.serve.seats import SILENCE_SECONDS, SeatTable, WaitingLine, WorkerReport
-from glassworld.serve.tickets import Signer, TicketError, new_session
+from glassworld.serve.tickets import TOKEN_SECONDS, Signer, TicketError, new_session
 from glassworld.serve.worker import FleetWorker
 
 logger = logging.getLogger("glassworld.serve")
@@ -54,6 +54,9 @@ SETTLE_SECONDS = 5.0
 
 BACKOFF_SECONDS = 10.0
 """Time before a worker is started again after one of its world could not load it."""
+
+SWEEP_SECONDS = 600.0
+"""Time between two looks for the files of sessions that nobody can ask for any more."""
 
 
 class SessionRequest(NamedTuple):
@@ -100,7 +103,7 @@ class Directory:
         self._worlds = {world.name: _WorldState(world) for world in options.worlds}
         self._draining: dict[str, float] = {}  # workers, and since when
         self._recovering: dict[str, asyncio.Task[SessionReply]] = {}
-        self._since = time.monotonic()
+        self._since = self._swept_at = time.monotonic()
         self._rounds: asyncio.Task[None] | None = None
 
     # Called by workers
@@ -253,7 +256,18 @@ class Directory:
             if time.monotonic() - self._since > SILENCE_SECONDS or not self._is_restarted():
                 for world in self._worlds.values():
                     await self._scale(world)
+            if time.monotonic() - self._swept_at > SWEEP_SECONDS:
+                await self._sweep()
             await asyncio.sleep(ROUND_SECONDS)
+
+    async def _sweep(self) -> None:
+        """Remove the files of sessions whose tokens have all expired; the living keep theirs."""
+        self._swept_at = time.monotonic()
+        folder, living = Path(self._options.state_folder), self._table.sessions()
+        try:
+            await asyncio.to_thread(remove_abandoned, folder, living, TOKEN_SECONDS)
+        except OSError as error:
+            logger.warning("old snapshots could not be removed: %s", error)
 
     def _is_restarted(self) -> bool:
         """Return whether workers of an earlier directory may still report."""

@@ -9,9 +9,11 @@ player's newest frame may be older than the newest snapshot.
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -28,6 +30,9 @@ SNAPSHOT_BLOCKS = 2
 """Blocks between two snapshots: as many may have to be generated again, twice as many at most."""
 
 KEPT_GENERATIONS = 2
+
+_FILE = re.compile(r"\.?([0-9a-f]{24})-[0-9]+(\.[0-9]+)?\.(gws|log)")
+"""The name of a file of a session, also of a snapshot that was not written to its end."""
 
 MAX_UNWRITTEN = 2
 """Snapshots of a session that wait for the disk; with a slow one, later blocks go without."""
@@ -190,6 +195,20 @@ def remove_journal(folder: Path, session: str) -> None:
         _remove(path)
     for log in folder.glob(f"{session}-*.log"):
         log.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path, living: Collection[str], seconds: float) -> None:
+    """Remove what was written more than `seconds` ago of sessions that are not `living`.
+
+    They are those of dead workers whose players never came back.
+    """
+    for path in folder.iterdir():
+        found = _FILE.fullmatch(path.name)
+        if found is None or found[1] in living:
+            continue
+        with suppress(FileNotFoundError):  # removed meanwhile
+            if time.time() - path.stat().st_mtime > seconds:
+                path.unlink()
 
 
 def _remove(snapshot: Path) -> None:

@@ -109,6 +109,10 @@ class SeatTable:
                 return name
         return None
 
+    def sessions(self) -> set[str]:
+        """Return the sessions of all workers, and those whose seats are reserved."""
+        return {session for worker in self._workers.values() for session in worker.sessions()}
+
     def taken(self, worker: str) -> int:
         """Return how many seats of a worker are taken or reserved."""
         return len(self._workers[worker].sessions())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +19,12 @@ from glassworld.play.block_scheduler import DeviceThread
 from glassworld.play.images import StartImage
 from glassworld.play.live_session import LiveSession, PlayerInput
 from glassworld.play.protocol import unpack_frame
+from glassworld.serve.directory import Directory
 from glassworld.serve.journal import KEPT_GENERATIONS, Journal, read_generations
+from glassworld.serve.options import FleetOptions
 from glassworld.serve.recovery import recover_session
+from glassworld.serve.seats import WorkerReport
+from glassworld.serve.tickets import TOKEN_SECONDS, new_session
 from tests.support import tiny
 
 KEYS = [(1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0)]
@@ -115,3 +121,17 @@ def test_closed_journal_leaves_nothing(live: LiveSession, tmp_path: Path) -> Non
         play(live, 0)
         journal.close(keep=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_directory_removes_what_nobody_can_ask_for_any_more(tmp_path: Path) -> None:
+    living, abandoned, recent = (new_session() for _ in range(3))
+    names = [f"{session}-17.{end}" for session in (living, abandoned) for end in ("gws", "log")]
+    for name in (*names, f".{abandoned}-18.4711.gws", "notes.txt"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, time.time() - TOKEN_SECONDS - 60))
+    (tmp_path / f"{recent}-17.gws").touch()
+    directory = Directory(FleetOptions(worlds=(), state_folder=str(tmp_path)))
+    directory._table.report(WorkerReport("a", "w", "node", sessions=frozenset({living})), 0)
+    asyncio.run(directory._sweep())
+    left = {f"{living}-17.gws", f"{living}-17.log", f"{recent}-17.gws", "notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == left
