@@ -115,7 +115,9 @@ class Directory:
         world = self._worlds.get(report.world)
         if world is not None:
             if report.state != "loading":
-                world.starting.pop(report.name, None)
+                has_started = world.starting.pop(report.name, None) is not None
+                if has_started and report.state == "ready":
+                    world.failure = ""  # of an earlier start
             if report.state == "draining":
                 self._draining.setdefault(report.name, time.monotonic())
 

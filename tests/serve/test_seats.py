@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.serve.directory import Directory
+from glassworld.serve.options import FleetOptions, WorldOptions
 from glassworld.serve.seats import (
     LEASE_SECONDS,
     QUEUE_SECONDS,
@@ -80,3 +85,18 @@ def test_queue_keeps_the_order_and_drops_those_who_leave() -> None:
     assert line.place(first, QUEUE_SECONDS)[1] == 2
     line.leave(second)
     assert line.count(QUEUE_SECONDS) == 1
+
+
+def test_failure_of_a_world_is_forgotten_once_a_later_worker_has_loaded_it() -> None:
+    async def failure_after(*reports: WorkerReport) -> str:
+        directory = Directory(FleetOptions((WorldOptions("w", LoadOptions()),), ""))
+        directory._keep_going = lambda: None  # type: ignore[method-assign]
+        world = directory._worlds["w"]
+        world.failure, world.starting = "no memory", {"b": 0.0}
+        for each in reports:
+            await directory.heartbeat(each)
+        return str((await directory.status())[0]["failure"])
+
+    earlier, loading, ready = report("a"), report("b", state="loading"), report("b")
+    assert asyncio.run(failure_after(earlier, loading)) == "no memory"
+    assert asyncio.run(failure_after(loading, ready, earlier)) == ""
