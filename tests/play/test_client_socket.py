@@ -59,16 +59,20 @@ def test_largest_session_file_may_arrive_at_once(part: int) -> None:
     async def receive() -> dict[str, object]:
         return {"type": "websocket.receive", "bytes": data}
 
+    socket = ClientSocket(cast(WebSocket, SimpleNamespace(receive=receive)))
+    socket.expect_session(MAX_SESSION_BYTES)
+
     async def receive_all() -> None:
-        socket = ClientSocket(cast(WebSocket, SimpleNamespace(receive=receive)))
-        socket.expect_session(MAX_SESSION_BYTES)
         for _ in range(parts):
             assert await socket.receive() == data
-        with pytest.raises(ProtocolError, match="too many messages"):
-            for _ in range(12):  # images
-                await socket.receive()
+
+    async def receive_images() -> None:
+        for _ in range(12):
+            await socket.receive()
 
     asyncio.run(receive_all())
+    with pytest.raises(ProtocolError, match="too many messages"):
+        asyncio.run(receive_images())
 
 
 @pytest.mark.slow
