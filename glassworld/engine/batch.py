@@ -93,6 +93,7 @@ class SessionBatch:
         """Return every session's next frames, once no other thread steps any of them."""
         for session, action in zip(self.sessions, actions, strict=True):
             session.world.space.fill(action, session.next_frames)  # refused before any is held
+            session.state.settle()
         if not self._joined():
             self._join()
         for session, action in zip(self.sessions, actions, strict=True):
@@ -136,6 +137,8 @@ class SessionBatch:
                 "full"
             )
         states = self._states = [session.state for session in self.sessions]
+        for state in states:
+            state.settle()
         dit = self.sessions[0].world.spec.dit
         full = [state for state in states if state.start >= dit.window]
         for state in full[1:]:

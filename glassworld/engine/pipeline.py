@@ -148,6 +148,9 @@ class Pipeline:
         """
         network_state = states[0] if network_state is None else network_state
         block = states[0].block
+        if executor is None:  # which decodes one block after another
+            for state in states:
+                state.settle()
         if self.plan.cuda_graphs and network_state.graphs is None:
             network_state.graphs = PassGraphs(self.networks.device)
         threads = nullcontext() if executor else self._threads(len(states), at_once)
@@ -157,7 +160,10 @@ class Pipeline:
             latents = self._denoise(states, network_state, conditioning)
             with tag(tags.VAE_DECODE, block=block):  # first: nobody waits for the update
                 decode = partial(self._decode, latents, network_state, at_once, on_frames)
-                copies = decode() if executor is None else executor.submit(decode)
+                if executor is None:
+                    copies: PartCopies | Future[PartCopies] = decode()
+                else:
+                    copies = states[0].decoding = executor.submit(decode)
             with tag(tags.UPDATE_CACHE, block=block):
                 self._update_cache(latents, network_state, conditioning)
         for row, state in enumerate(states):

@@ -133,10 +133,16 @@ class Session:
             raise refused[0]
 
     def _in_turns(self, blocks: Generator[T]) -> Generator[T]:
-        """Yield `blocks`, and keep other threads from generating while one is generated."""
+        """Yield `blocks`, and keep other threads from generating while one is generated.
+
+        Raises `InputError` once the session was restored: the blocks are of its former state.
+        """
+        state = self.state
         with closing(blocks):
             while True:
                 with self.turn():
+                    if self.state is not state:
+                        raise InputError("this session was restored during a run; begin a new run")
                     block = next(blocks, None)
                 if block is None:
                     return
@@ -204,15 +210,16 @@ class Session:
         `World.resume` rebuilds the caches: a session older than two windows then goes on with
         frames that differ. Raises `InputError` if the file cannot be written.
         """
-        if path is None:
-            return self.state.copy()
         with self.turn():
+            if path is None:
+                return self.state.copy()
             save_session(Path(path), self.world, self.state, light)
         return None
 
     def restore(self, state: SessionState) -> None:
-        """Go back to a saved state, which stays good for further use."""
-        self.state = state.copy()
+        """Go back to a saved state, which stays good for further use; a run cannot go on then."""
+        with self.turn():
+            self.state = state.copy()
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ def save_session(path: Path, world: World, state: SessionState, light: bool = Fa
     if light:
         check_light(world.spec)
         _check_recent(world, state)
+    state.settle()
     named = _light_tensors(world, state) if light else _tensors(state)
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in named}
     header = SessionHeader(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple, NoReturn
@@ -107,7 +108,8 @@ class SessionState(NetworkState):
     the latent frames were given (an extension) rather than generated; `condition` is the first
     block's, prepared ahead, and None from then on; `shift` is by how many slots the rings are
     rolled; `config` describes the run in traces; `recent` holds the latents of the last
-    `recent_frames`, `[1, c, f, h, w]`, from which a light file rebuilds the caches.
+    `recent_frames`, `[1, c, f, h, w]`, from which a light file rebuilds the caches; `decoding` is
+    the last block's, where it runs in another thread and writes the decoder's memory.
     """
 
     decoder: FeatureCache
@@ -121,6 +123,7 @@ class SessionState(NetworkState):
     prefilled: int = 0
     shift: int = 0
     recent: Tensor | None = None
+    decoding: Future[Any] | None = None
 
     def __repr__(self) -> str:
         return f"SessionState({self.progress}, {self.nbytes / 1e6:.1f} MB)"
@@ -143,6 +146,12 @@ class SessionState(NetworkState):
         """Latent frames generated so far, without those that were given."""
         return self.start - self.prefilled
 
+    def settle(self) -> None:
+        """Wait until the last block is decoded: nothing else writes this state from then on."""
+        if self.decoding is not None:
+            wait([self.decoding])
+            self.decoding = None
+
     def remember(self, latents: Tensor, keep: int) -> None:
         """Keep the latents `[1, c, f, h, w]` of a block, and of the last `keep` frames in all."""
         parts = [latents] if self.recent is None else [self.recent, latents]
@@ -150,6 +159,7 @@ class SessionState(NetworkState):
 
     def copy(self) -> SessionState:
         """Return a state that shares no tensor which a block writes."""
+        self.settle()
         return SessionState(
             caches=[cache.copy() for cache in self.caches],
             context=self.context,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from glassworld.engine.actions.track import Action
+from glassworld.engine.batch import SessionBatch
 from glassworld.engine.checkpoint.tiny_decoder import with_tiny_decoder
 from glassworld.engine.overlap import count_multiplications, is_small, overlaps
 from glassworld.engine.rollout import BlockReport, Rollout
+from glassworld.engine.session import Session
 from glassworld.engine.world import World
 from glassworld.errors import InputError
 from glassworld.models.ops.attention import attention
@@ -90,6 +94,59 @@ def test_run_of_known_actions_equals_single_steps(world: World) -> None:
         assert np.abs(made.astype(int) - expected).max() <= 1
     on = (session.step(LEFT).astype(int) for session in (running, stepping))
     assert np.abs(next(on) - next(on)).max() <= 1
+
+
+@pytest.mark.parametrize("save", ["copy", "file"])
+def test_session_saved_during_a_run_goes_on_after_the_blocks_that_are_begun(
+    world: World, tmp_path: Path, save: str
+) -> None:
+    stepping, running = (world.start(tiny.picture(), seed=2) for _ in range(2))
+    expected = [stepping.step(action) for action in WALK]
+    slow_down_decoding(world)
+    frames = running.run(WALK)
+    for _ in range(3):
+        next(frames)
+    if save == "file":
+        running.save(tmp_path / "run.gws")
+        saved = world.resume(tmp_path / "run.gws")
+    else:
+        saved = Session(world, running.save())
+    frames.close()
+    for block in range(saved.state.block, len(WALK)):
+        made = saved.step(WALK[block])
+        assert np.abs(made.astype(int) - expected[block]).max() <= 1
+
+
+def slow_down_decoding(world: World) -> None:
+    """Have the decoder take so long that a run yields a block while it decodes the next."""
+    tiny.vae_decoder(world).decoder.register_forward_hook(lambda *_: time.sleep(0.05))
+
+
+def test_session_that_runs_joins_a_batch_once_its_block_is_decoded(world: World) -> None:
+    expected = [world.start(tiny.picture(), seed=2) for _ in range(2)]
+    sessions = [world.start(tiny.picture(), seed=2) for _ in range(2)]
+    slow_down_decoding(world)
+    frames = sessions[0].run(WALK)
+    for _ in range(3):
+        next(frames)
+    made = SessionBatch(sessions).step([LEFT, LEFT])
+    frames.close()
+    for action in WALK[: sessions[0].state.block - 1]:
+        expected[0].step(action)
+    for session, block in zip(expected, made, strict=True):
+        assert np.abs(block.astype(int) - session.step(LEFT)).max() <= 1
+
+
+@pytest.mark.parametrize("way", ["run", "stream"])
+def test_run_of_a_restored_session_is_refused(world: World, way: str) -> None:
+    session = world.start(tiny.picture())
+    saved = session.save()
+    frames = session.run(WALK) if way == "run" else session.stream(15)
+    next(iter(frames))
+    session.restore(saved)
+    with pytest.raises(InputError, match="restored during a run"):
+        next(iter(frames))
+    assert [len(frames) for frames in session.run(WALK)] == [9, 12, 12, 12, 12]
 
 
 def test_run_without_actions_yields_nothing(world: World) -> None:

@@ -134,10 +134,16 @@ def test_repr_is_short_and_tells_how_far_it_is(world: World) -> None:
 
 def test_two_threads_cannot_step_one_session(world: World) -> None:
     session = world.start(tiny.picture())
+    saved = session.save()
     refused: list[str] = []
 
     def meddle(_: object) -> None:
-        for step in (lambda: session.step(FORWARD), lambda: next(session.run(FORWARD))):
+        for step in (
+            lambda: session.step(FORWARD),
+            lambda: next(session.run(FORWARD)),
+            session.save,
+            lambda: session.restore(saved),
+        ):
             try:
                 pool.submit(step).result()
             except InputError as error:
@@ -146,7 +152,7 @@ def test_two_threads_cannot_step_one_session(world: World) -> None:
     with ThreadPoolExecutor(1) as pool:
         frames = session.step(FORWARD, meddle)
         assert len(frames) == 9
-        assert len(refused) == 6  # of both for each of the three latent frames
+        assert len(refused) == 12  # of all four for each of the three latent frames
         assert all("in another thread" in reason for reason in refused)
         assert len(pool.submit(session.step, FORWARD).result()) == 12  # one after another
 
