@@ -92,7 +92,7 @@ class SessionBatch:
     def _step(self, actions: Sequence[Action], on_frames: OnFrames | None) -> list[Frames]:
         """Return every session's next frames, once no other thread steps any of them."""
         for session, action in zip(self.sessions, actions, strict=True):
-            session.world.space.fill(action, session.next_frames)  # refused before any is held
+            session.check_next(action)  # refused before any is held or draws noise
             session.state.settle()
         if not self._joined():
             self._join()

@@ -110,14 +110,16 @@ class NoiseSource:
         """Return the noise `[1, c, frames, h, w]` of the block at the run's new frame `start`."""
         if self.run is not None and self.open_ended and start >= self.run.shape[2]:
             self.run = None
-        if self.run is None:
-            return self._draw(frames)
-        if start + frames > self.run.shape[2]:
+        self.check_left(start, frames)
+        return self._draw(frames) if self.run is None else self.run[:, :, start : start + frames]
+
+    def check_left(self, start: int, frames: int) -> None:
+        """Raise `InputError` if a run of known length ends before the block at frame `start`."""
+        if self.run is not None and not self.open_ended and start + frames > self.run.shape[2]:
             raise InputError(
                 f"this session was started for {self.run.shape[2]} latent frames"
                 "; start one for more"
             )
-        return self.run[:, :, start : start + frames]
 
     def step_noise(self, frames: int) -> Tensor:
         """Draw the noise between two steps `[1, c, frames, h, w]`.

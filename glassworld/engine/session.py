@@ -67,6 +67,12 @@ class Session:
         spec, generated = self.world.spec, self.state.generated
         return spec.pixel_frames(generated + spec.frames_per_block) - spec.pixel_frames(generated)
 
+    @property
+    def _next_rows(self) -> int:
+        """Rows of actions of the next block: after given latents, more than its frames."""
+        spec, start = self.world.spec, self.state.start
+        return spec.pixel_frames(start + spec.frames_per_block) - spec.pixel_frames(start)
+
     def step(self, action: Action, on_frames: Callable[[HostCopy], None] | None = None) -> Frames:
         """Return the frames `[n, H, W, 3]` of the next block, generated under `action`.
 
@@ -81,9 +87,14 @@ class Session:
                 return self.advance()[0]
             return self.advance(lambda frames, _: on_frames(frames))[0]
 
+    def check_next(self, action: Action) -> None:
+        """Raise `InputError` if there is no next block, or if `action` does not fit it."""
+        self.world.space.fill(action, self._next_rows)
+        self.state.noise.check_left(self.state.generated, self.world.spec.frames_per_block)
+
     def hold(self, action: Action) -> None:
         """Set the action of the next block."""
-        self._set_actions(self.world.space.fill(action, self.next_frames))
+        self._set_actions(self.world.space.fill(action, self._next_rows))
 
     def _set_actions(self, track: ActionTrack) -> None:
         """Set the actions of the next blocks, in place of any that were set."""

@@ -137,6 +137,17 @@ def test_refused_step_changes_nothing() -> None:
             assert_same(frames, expected[index][block])
 
 
+def test_session_at_its_end_leaves_the_others_of_a_batch_as_they_are() -> None:
+    world = tiny.world()
+    expected = alone(world, 0, 2)
+    session, ended = walk(world, 0), world.start(tiny.picture(), num_latent_frames=3)
+    batch = SessionBatch([session, ended])
+    assert_same(batch.step(WALKS[:2])[0], expected[0])
+    with pytest.raises(InputError, match="started for 3 latent frames"):
+        batch.step(WALKS[:2])
+    assert_same(session.step(WALKS[0]), expected[1])
+
+
 def test_part_frees_the_storage_of_the_others() -> None:
     world = tiny.world()
     first, second = sessions = [walk(world, index) for index in range(2)]

@@ -61,6 +61,17 @@ def test_stopped_run_goes_on_as_if_it_had_not_stopped(
     assert np.array_equal(np.concatenate(tracks), whole.actions.keyboard)
 
 
+def test_session_of_initial_latents_steps_its_first_block(world: World) -> None:
+    initial = world.generate(tiny.picture(), 3, seed=1).latents
+    forward = world.space.press("w")
+    expected = world.generate(tiny.picture(), 6, 2, forward, initial)
+    stop = StopAfter(0)
+    assert not list(world.stream(tiny.picture(), 6, 2, forward, initial, stop=stop))
+    assert stop.session is not None
+    stepped = [stop.session.step(forward) for _ in range(2)]
+    assert np.abs(np.concatenate(stepped).astype(int) - expected.frames).max() <= 1
+
+
 def test_stream_of_a_new_session_is_that_of_generate(world: World) -> None:
     whole = world.generate(tiny.picture(), 6, seed=3, noise="blocks")
     streamed = frames_of(list(world.start(tiny.picture(), 3).stream(6)))
