@@ -343,7 +343,8 @@ def _check_inputs(options: GenerateOptions, located: LocatedWorld) -> _Inputs:
     if actions is not None:
         actions = actions.fitted(space, pixels - before)
     blocks = frames // spec.frames_per_block
-    recorded = _block_range(options.profile_blocks, blocks)
+    first = 0 if saved is None else saved.block
+    recorded = _block_range(options.profile_blocks, range(first, first + blocks))
     return _Inputs(image, frames, blocks, actions, initial, recorded, noise)
 
 
@@ -356,7 +357,8 @@ def _sample_image(folder: Path | None) -> Path:
     return samples[0]
 
 
-def _block_range(text: str | None, blocks: int) -> tuple[int, int] | None:
+def _block_range(text: str | None, blocks: range) -> tuple[int, int] | None:
+    """Return the blocks to profile, of those of a run, by their numbers in the session."""
     if text is None:
         return None
     try:
@@ -365,8 +367,10 @@ def _block_range(text: str | None, blocks: int) -> tuple[int, int] | None:
         first = end = 0
     if not 0 <= first < end:
         raise InputError(f"profile_blocks {text!r:.80}: must be A:B with 0 <= A < B")
-    if first >= blocks:
-        raise InputError(f"profile_blocks {text!r:.80}: this run has blocks 0 to {blocks - 1}")
+    if first >= blocks.stop or end <= blocks.start:
+        raise InputError(
+            f"profile_blocks {text!r:.80}: this run has blocks {blocks.start} to {blocks.stop - 1}"
+        )
     return first, end
 
 

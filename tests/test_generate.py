@@ -212,7 +212,11 @@ def test_resumed_run_goes_on_where_the_saved_one_ended(
     assert f"session      {session}" in capsys.readouterr().out
     resumed = [*release[:4], "--resume", str(session)]
     flags = ["--save-session", light, "--light", "--save-latents", tmp_path / "b.safetensors"]
+    flags += ["--enable-profile", "--profile-mode", "tags", "--profile-blocks", "3:4"]
     assert run(resumed, tmp_path / "b", "--actions", "a*15", *flags) == 0
+    trace = (tmp_path / "b" / "profile_trace.json").read_text()
+    assert "2.3_Block_3" in trace  # as the session counts them
+    assert "2.3_Block_2" not in trace
     expected = world.start(image, 7, 9)
     list(expected.stream(9, "w*9 w+left*12 a*12"))
     report = next(expected.stream(3, "a*12"))

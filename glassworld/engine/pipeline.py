@@ -32,7 +32,7 @@ from glassworld.models.transformer.action import ActionWindows
 from glassworld.models.transformer.kv_cache import CacheSlots
 from glassworld.models.transformer.layer import BlockPosition
 from glassworld.profiling import registry as tags
-from glassworld.profiling.capture import describe_block
+from glassworld.profiling.capture import describe_block, start_at_block
 from glassworld.profiling.tags import tag
 from glassworld.specs import WorldSpec
 
@@ -153,6 +153,7 @@ class Pipeline:
                 state.settle()
         if self.plan.cuda_graphs and network_state.graphs is None:
             network_state.graphs = PassGraphs(self.networks.device)
+        start_at_block(block)  # before its tag opens
         threads = nullcontext() if executor else self._threads(len(states), at_once)
         with threads, self.plan.attention(), tag(tags.BLOCK, block=block):
             describe_block({**states[0].config, "threads": torch.get_num_threads()})

@@ -43,11 +43,11 @@ def profile(
 ) -> Iterator[Capture]:
     """Record what all threads do meanwhile; write it to `path` (gzipped if it ends in .gz).
 
-    `blocks` (first, end) records only those blocks of the run. The file appears whole, also
-    after an exception; only an `InputError`, or a run that ends before block
-    `first`, leaves the file of an earlier run: the capture's `written` says so afterwards.
+    `blocks` (first, end) records only those blocks, as their session counts them from its start.
+    The file appears whole, also after an exception; only an `InputError`, or a run without one of
+    the `blocks`, leaves the file of an earlier run: the capture's `written` says so afterwards.
     Raises `InputError` for an unknown mode, an empty range of blocks, a second capture at once,
-    or a folder that cannot be written to.
+    another profiler of torch meanwhile, or a folder that cannot be written to.
     """
     check_mode(mode)
     if blocks is not None and not 0 <= blocks[0] < blocks[1]:
@@ -65,14 +65,13 @@ def profile(
         if blocks is None:
             capture.start()
         else:
-            stack.callback(_at_blocks(capture, *blocks))
+            capture.blocks = range(*blocks)
+            stack.callback(_stop_after(capture, blocks[1] - 1))
         try:
             yield capture
         except InputError:  # nothing ran: what an earlier run left at `path` stays
             capture.discard()
             raise
-        if blocks is not None and not capture.reached:
-            capture.discard()
 
 
 def check_mode(mode: str) -> None:
@@ -97,7 +96,7 @@ class Capture:
             )
         self.path, self.mode = path, mode
         self.running = False
-        self.reached = False  # one of the wanted blocks was recorded
+        self.blocks = range(0)  # at the first of them it starts by itself
         self.written = False
         self.profiler: Any = None
         self.started_run: Mapping[str, Any] = {}
@@ -105,7 +104,9 @@ class Capture:
         Capture.current = self
 
     def start(self) -> None:
-        """Start recording."""
+        """Start recording; raise `InputError` if this thread is being profiled already."""
+        if torch.autograd._profiler_enabled():
+            raise InputError(f"{self.path}: a profiler of torch is running; end it before this one")
         self.profiler = _profiler(self.mode)
         self.profiler.__enter__()
         self.running = True
@@ -135,6 +136,12 @@ class Capture:
         if self.profiler is not None:
             config = self.started_run if self.recorded_run is None else self.recorded_run
             facts = metadata(self.mode, config)
+            if (
+                not self.profiler.kineto_results.trace_start_ns()
+            ):  # writing it would end the process
+                raise InputError(
+                    f"{self.path}: not written: a profiler of torch ran meanwhile; leave it out"
+                )
             _export(self.profiler, self.path, facts, save or save_trace)
             self.written = True
 
@@ -145,27 +152,25 @@ def describe_run(config: Mapping[str, Any]) -> None:
         Capture.current.started_run = config
 
 
+def start_at_block(block: int) -> None:
+    """Start the open capture, if there is one and it waits for a block of this number."""
+    capture = Capture.current
+    if capture is not None and capture.profiler is None and block in capture.blocks:
+        capture.start()
+
+
 def describe_block(config: Mapping[str, Any]) -> None:
     """Tell the capture that records, if there is one, whose block begins."""
     if Capture.current is not None and Capture.current.running:
         Capture.current.recorded_run = config
 
 
-def _at_blocks(capture: Capture, first: int, end: int) -> Callable[[], None]:
-    """Start at the beginning of block `first`, stop when block `end - 1` has ended.
-
-    Returns the way to stop listening.
-    """
+def _stop_after(capture: Capture, last: int) -> Callable[[], None]:
+    """Stop when block `last` has ended; return the way to stop listening."""
 
     def on_tag(pattern: str, fields: dict[str, Any], start: float, stop: float) -> None:
-        if pattern == (registry.BLOCK if first else registry.CACHE_INIT):
-            starts = not first or fields["block"] == first - 1
-            if starts and capture.profiler is None:
-                capture.start()
-        if pattern == registry.BLOCK and first <= fields["block"] < end:
-            capture.reached = True
-            if fields["block"] == end - 1:
-                capture.stop()
+        if pattern == registry.BLOCK and fields["block"] == last:
+            capture.stop()
 
     return listen(on_tag)
 

@@ -19,6 +19,7 @@ import torch
 import glassworld
 from glassworld.errors import InputError
 from glassworld.profiling import registry
+from glassworld.profiling.capture import Mode
 from glassworld.profiling.tags import tag
 from tests.support import tiny
 from tests.support.annotations import read_annotations
@@ -148,6 +149,50 @@ def test_run_that_ends_before_the_blocks_leaves_an_earlier_trace(
         tiny.world().generate(tiny.picture(), 6)
     assert capture.written == (first < 2)
     assert (path.read_text() == "yesterday") == (first >= 2)
+
+
+@pytest.mark.parametrize("wanted", [(0, 2), (2, 4)])
+def test_blocks_of_a_session_that_is_open_already_are_recorded(
+    tmp_path: Path, wanted: tuple[int, int]
+) -> None:
+    world = tiny.world()
+    session = world.start(tiny.picture())
+    still = world.space.press(())
+    for _ in range(wanted[0]):
+        session.step(still)
+    with glassworld.profile(tmp_path / "t.json", "tags", wanted) as capture:
+        for _ in range(3):
+            session.step(still)
+    assert capture.written
+    blocks = [n for n, _, p in read_annotations(tmp_path / "t.json") if p == registry.BLOCK]
+    assert blocks == [f"2.3_Block_{block}" for block in range(*wanted)]
+
+
+def test_profiler_of_torch_around_a_capture_is_refused(tmp_path: Path) -> None:
+    with (
+        torch.autograd.profiler.profile(use_kineto=True) as profiler,
+        pytest.raises(InputError, match="end it before"),
+        glassworld.profile(tmp_path / "t.json"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+    assert profiler.function_events is not None
+
+
+@pytest.mark.parametrize("mode", ["tags", "full"])
+def test_profiler_of_torch_inside_a_capture_is_an_error_and_no_crash(
+    tmp_path: Path, mode: Mode
+) -> None:
+    with (
+        pytest.raises(InputError, match="ran meanwhile"),
+        glassworld.profile(tmp_path / "t.json", mode),
+        torch.autograd.profiler.profile(use_kineto=True),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+    with glassworld.profile(tmp_path / "t.json", mode), tag("Mine"):
+        pass
+    assert "Mine" in (tmp_path / "t.json").read_text()
 
 
 def test_capture_survives_an_exception_and_allows_the_next(tmp_path: Path) -> None:
