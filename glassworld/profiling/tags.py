@@ -8,6 +8,7 @@ between the tags and `tag()` is a no-op while tracing.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -78,6 +79,8 @@ class _Timed:
             listener(self._pattern, self._fields, self._start, end)
 
 
+_UNWRITABLE = re.compile(r"[^ !#-~]")
+
 _OFF = _Off()
 _recording = False
 _recordings = 0
@@ -98,8 +101,17 @@ def tag(pattern: str, **fields: Any) -> AbstractContextManager[None]:
         return _OFF
     inner: AbstractContextManager[None] = _OFF
     if _recording:
-        inner = _Annotation(pattern.format(**fields) if fields else pattern)
+        inner = _Annotation(_writable(pattern.format(**fields) if fields else pattern))
     return _Timed(pattern, fields, inner) if _listeners else inner
+
+
+def _writable(name: str) -> str:
+    """Return a name with "_" for what torch writes wrongly into a trace, or not at all.
+
+    Quotation marks would end the name and make the file unreadable. With letters beyond ASCII or
+    control characters torch calls the tag "unknown".
+    """
+    return _UNWRITABLE.sub("_", name)
 
 
 def set_recording(on: bool) -> None:

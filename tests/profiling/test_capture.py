@@ -195,6 +195,22 @@ def test_profiler_of_torch_inside_a_capture_is_an_error_and_no_crash(
     assert "Mine" in (tmp_path / "t.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ('Load_"best"_model', "Load__best__model"),
+        ("Küche_☃", "K_che__"),
+        ("Two\nlines", "Two_lines"),
+        ("Lone_\ud800", "Lone__"),
+    ],
+)
+def test_tag_of_any_name_leaves_a_readable_trace(tmp_path: Path, name: str, written: str) -> None:
+    with glassworld.profile(tmp_path / "t.json", "tags"), tag(name):
+        pass
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    assert written in [event.get("name") for event in events]
+
+
 def test_capture_survives_an_exception_and_allows_the_next(tmp_path: Path) -> None:
     def broken() -> None:
         with glassworld.profile(tmp_path / "t.json"), tag("Before_The_Fall"):
