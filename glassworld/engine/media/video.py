@@ -40,8 +40,10 @@ class VideoWriter:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self._path))
+            # Absolute: to FFmpeg, what a relative path has before a colon is a protocol.
+            name = str(temporary.absolute())
             self._container = stack.enter_context(
-                av.open(str(temporary), "w", options={"movflags": "+faststart"})
+                av.open(name, "w", options={"movflags": "+faststart"})
             )
             self._stack = stack.pop_all()
         return self

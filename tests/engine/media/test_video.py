@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import av
@@ -56,6 +57,15 @@ def test_odd_sizes_grow_by_a_pixel(tmp_path: Path, height: int, width: int) -> N
         width + width % 2,
         3,
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no colons in the names of its folders")
+def test_relative_folder_may_have_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("2026-11-30T12:30:05")
+    folder.mkdir()
+    write_video(folder / "demo.mp4", _gradient(3, 32, 32), 12)
+    assert [path.name for path in folder.iterdir()] == ["demo.mp4"]
 
 
 def test_failed_video_leaves_the_old_one(tmp_path: Path) -> None:
