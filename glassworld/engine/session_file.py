@@ -326,6 +326,13 @@ class SessionReader:
         layers = {getattr(module, "name", "") for module in network.modules()}
         names = [name for name in self._tensors if name.startswith(f"{part}.")]
         frames = {name.removeprefix(f"{part}."): self.on_device(name) for name in names}
+        own = next(network.parameters()).dtype
+        for dtype in {tensor.dtype for tensor in frames.values()} - {own}:
+            saved, now = (str(each).removeprefix("torch.") for each in (dtype, own))
+            raise InputError(
+                f"{self._path}: saved with a {part} in {saved}, which is in {now} here; load the "
+                "world with the dtype and on the kind of device it had"
+            )
         if unknown := sorted(frames.keys() - layers):
             raise InputError(
                 f"{self._path}: saved with another {part}, which has a layer {unknown[0]!r}; load "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -91,6 +92,14 @@ def test_another_world_is_refused(saved: Path) -> None:
     other = tiny.world()
     other.networks.dit.patch_embedding.weight.data[0] += 1
     with pytest.raises(InputError, match=r"walk\.gws: saved from another world, 'tiny"):
+        other.resume(saved)
+
+
+@pytest.mark.parametrize("part", ["decoder", "encoder"])
+def test_vae_in_another_dtype_is_refused(saved: Path, part: str) -> None:
+    other = tiny.world()
+    getattr(other.networks, part).to(torch.bfloat16)
+    with pytest.raises(InputError, match=f"with a {part} in float32, which is in bfloat16 here"):
         other.resume(saved)
 
 
