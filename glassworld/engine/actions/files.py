@@ -280,10 +280,22 @@ def _column(name: Any, space: ActionSpace) -> Any:
 
 def _from_json(text: str, space: ActionSpace) -> ActionTrack:
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_unique)
+    except ActionError:
+        raise
     except (ValueError, RecursionError) as error:
         raise ActionError(f"not JSON: {error}; write JSON, or use .csv or .txt") from None
     return _from_content(content, space)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, of which Python would keep the last of two values of one name."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ActionError(f"{twice!r:.80} is there twice in one object; remove one of them")
+    return content
 
 
 def _from_content(content: Any, space: ActionSpace) -> ActionTrack:
@@ -344,7 +356,12 @@ def _from_list(items: list[Any], space: ActionSpace) -> ActionTrack:
     if "keyboard" in first:
         return join_tracks([_row(index, item, space) for index, item in enumerate(items)])
     columns = list(first)
-    return _from_rows(columns, [[item.get(name) for name in columns] for item in items], space)
+    rows = [
+        # One with a column that the first row lacks is passed on as it is, and refused.
+        [item.get(name) for name in columns] if item.keys() <= first.keys() else item
+        for item in items
+    ]
+    return _from_rows(columns, rows, space)
 
 
 def _segment(item: dict[str, Any]) -> tuple[str, int]:

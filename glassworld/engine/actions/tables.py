@@ -15,6 +15,9 @@ DELIMITERS = ",;\t"
 
 TRUTH = {"true": "1", "false": "0"}
 
+MOST_DIGITS = 20
+"""No index has numbers this long, and Python reads none that are much longer."""
+
 MINUS = "\u2212"
 """The minus sign that some locales write instead of the hyphen."""
 
@@ -110,7 +113,7 @@ def _has_index(names: list[str], cells: Rows, known: Collection[str]) -> bool:
     if len(names) < 2 or names[0] in known or not all(name in known for name in names[1:]):
         return False
     counts = [row[0] for row in cells if row]
-    if not all(count.isdecimal() for count in counts):
+    if not all(count.isdecimal() and len(count) < MOST_DIGITS for count in counts):
         return False
     return bool(counts) and all(
         int(count) == int(counts[0]) + row for row, count in enumerate(counts)

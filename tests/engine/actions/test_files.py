@@ -243,6 +243,14 @@ def test_segments_hold_each_action_for_its_frames(words: list[tuple[str, int]]) 
         ("a.json", '[{"keys": "w", "frames": "many"}]', "frames"),
         ("a.json", '[{"keys": "w", "frames": 1' + "0" * 400 + "}]", "at most 1000000"),
         ("a.json", '{"keyboard": [[1' + "0" * 400 + ",0,0,0]]}", "not a table of numbers"),
+        (
+            "a.json",
+            '[{"forward":1,"back":0,"left":0,"right":0},'
+            '{"forward":1,"back":0,"left":0,"right":0,"mouse_vertical":0,"mouse_horizontal":1}]',
+            "row 1: 4 numbers are needed, not {'forward': 1",
+        ),
+        ("a.json", '{"segments": "w", "rows": [], "segments": "s"}', "'segments' is there twice"),
+        ("a.csv", "n,forward,back,left,right\n" + "9" * 5_000 + ",1,0,0,0\n", "do not fit"),
         ("a.txt", " ", "no actions"),
         ("a.txt", "w*" + "9" * 5_000, "at most 1000000"),
         ("a.txt", "w*" + "9" * 4_000, "at most 1000000"),
