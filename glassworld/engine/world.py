@@ -47,7 +47,8 @@ from glassworld.specs import WorldSpec
 class World:
     """Networks, a spec and how they run: never changed. `load_world` returns one.
 
-    `note`: what the user should know about how the world was loaded.
+    `note`: what the user should know about how the world was loaded. `notice` is the part of it
+    that the world's folder says, and `source` what it learned from: `save` keeps both.
     """
 
     spec: WorldSpec
@@ -55,6 +56,8 @@ class World:
     name: str
     note: str = ""
     plan: ExecutionPlan = field(default_factory=ExecutionPlan)
+    notice: str = ""
+    source: str = ""
     space: ActionSpace = field(init=False)
     pipeline: Pipeline = field(init=False)
 
@@ -226,7 +229,7 @@ class World:
         its files are replaced. Raises `InputError` for a folder of other files and for weights
         that acceleration changed.
         """
-        save_world(Path(folder), self.spec, self.networks, self.note)
+        save_world(Path(folder), self.spec, self.networks, self.notice, self.source)
 
     def _actions(self, actions: ActionSource | None, rows: int, seed: int) -> ActionTrack:
         """Return `rows` rows of the given actions, or of the benchmark's random ones."""

@@ -142,7 +142,7 @@ def load_from(options: LoadOptions, located: LocatedWorld | None = None) -> Worl
     if isinstance(networks.decoder, VAEDecoder):
         compiled = compile_decoder(networks.decoder, spec, options.vae_compile_mode)
         note = "\n".join(filter(None, (note, compiled)))
-    return World(spec, networks, name, note, plan)
+    return World(spec, networks, name, note, plan, located.notice, located.source)
 
 
 class _Part(NamedTuple):

@@ -74,6 +74,23 @@ def test_save_of_the_embedded_world_keeps_its_notice_and_frames(tmp_path: Path) 
     assert_same_frames(world, again)
 
 
+def test_save_keeps_what_the_folder_says_and_nothing_of_how_it_was_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.world().save(tmp_path / "first")
+    said = {"notice": "small and brief", "source": "maze"}
+    with (tmp_path / "first" / "inference.yaml").open("a") as file:
+        yaml.safe_dump(said, file)
+    monkeypatch.setattr(
+        "glassworld.engine.checkpoint.load.compile_decoder", lambda *_: "it runs as it is"
+    )
+    world = load_world(tmp_path / "first", device="cpu")
+    assert world.note == "small and brief\nit runs as it is"
+    world.save(tmp_path / "second")
+    settings = yaml.safe_load((tmp_path / "second" / "inference.yaml").read_text())
+    assert said.items() <= settings.items()
+
+
 def test_save_over_a_saved_world_replaces_it_and_keeps_its_images(tmp_path: Path) -> None:
     folder = tmp_path / "world"
     tiny.world().save(folder)
