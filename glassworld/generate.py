@@ -259,11 +259,13 @@ def _check_flags(options: GenerateOptions) -> None:
     for name in ("img_path", "seed", "initial_latents"):
         if getattr(options, name) is not None and options.resume is not None:
             raise InputError(f"{name}: a resumed session has its own; leave it out")
-    folder = options.output_folder
-    videos = (folder / VIDEO, folder / KEYS_VIDEO)
-    for path in (*videos, options.save_latents, options.save_session):
-        if path is not None:
-            check_file(path)
+    own = [options.output_folder / name for name in (VIDEO, KEYS_VIDEO, TRACE)]
+    named = list(filter(None, (options.save_latents, options.save_session)))
+    for path in (*own, *named):
+        check_file(path)
+    for index, path in enumerate(named):
+        if path.resolve() in {other.resolve() for other in (*own, *named[:index])}:
+            raise InputError(f"{path}: this run writes another file of that name; choose another")
 
 
 def _check_files(options: GenerateOptions) -> None:

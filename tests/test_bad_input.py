@@ -132,6 +132,14 @@ FLAGS: dict[str, tuple[list[str], str]] = {
     "a folder in a file": (["--output_folder", f"{A_FILE}/out"], "choose another output folder"),
     "unwritable latents": (["--save_latents", f"{UNWRITABLE}/new/a.safetensors"], "new: cannot be"),
     "latents in a folder's place": (["--save_latents", "."], "is a folder; name the file"),
+    "one file for two things": (
+        ["--save_latents", "a.gws", "--save_session", "./a.gws"],
+        "a.gws: this run writes another file of that name",
+    ),
+    "a session in the video's place": (
+        ["--output_folder", "new", "--save_session", "new/demo.mp4"],
+        "new/demo.mp4: this run writes another file of that name",
+    ),
     "no picture here": (["--img_path", "nope.png"], "nope.png: no such image"),
 }
 
