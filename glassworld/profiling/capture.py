@@ -105,7 +105,7 @@ class Capture:
 
     def start(self) -> None:
         """Start recording; raise `InputError` if this thread is being profiled already."""
-        if torch.autograd._profiler_enabled():
+        if torch.autograd._profiler_enabled():  # type: ignore[attr-defined]
             raise InputError(f"{self.path}: a profiler of torch is running; end it before this one")
         self.profiler = _profiler(self.mode)
         self.profiler.__enter__()

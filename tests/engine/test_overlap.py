@@ -111,7 +111,7 @@ def test_session_saved_during_a_run_goes_on_after_the_blocks_that_are_begun(
         saved = world.resume(tmp_path / "run.gws")
     else:
         saved = Session(world, running.save())
-    frames.close()
+    del frames  # which ends the run
     for block in range(saved.state.block, len(WALK)):
         made = saved.step(WALK[block])
         assert np.abs(made.astype(int) - expected[block]).max() <= 1
@@ -130,7 +130,7 @@ def test_session_that_runs_joins_a_batch_once_its_block_is_decoded(world: World)
     for _ in range(3):
         next(frames)
     made = SessionBatch(sessions).step([LEFT, LEFT])
-    frames.close()
+    del frames  # which ends the run
     for action in WALK[: sessions[0].state.block - 1]:
         expected[0].step(action)
     for session, block in zip(expected, made, strict=True):
