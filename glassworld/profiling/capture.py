@@ -136,9 +136,8 @@ class Capture:
         if self.profiler is not None:
             config = self.started_run if self.recorded_run is None else self.recorded_run
             facts = metadata(self.mode, config)
-            if (
-                not self.profiler.kineto_results.trace_start_ns()
-            ):  # writing it would end the process
+            if not self.profiler.kineto_results.trace_start_ns():
+                # Nothing was recorded, and writing it would end the process.
                 raise InputError(
                     f"{self.path}: not written: a profiler of torch ran meanwhile; leave it out"
                 )
