@@ -34,6 +34,7 @@ def test_rocprof_two_processes_keep_their_ids_apart(tmp_path):
     analysis = analyze(path)
     assert analysis.coverage.launched == 24
     assert analysis.coverage.attributed == 12
+    assert analysis.gpu is not None
     assert analysis.gpu.overlap_ns == 0  # their streams have the same numbers
 
 
