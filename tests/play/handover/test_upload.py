@@ -119,5 +119,5 @@ def test_session_file_of_a_player_who_has_left_is_deleted(
     folder = downloads.new_path("").parent
     asyncio.run(leave_while_it_is_written())
     device.close()
-    assert until(lambda: [path.name for path in folder.iterdir()] == ["lock"], 2)
+    assert until(lambda: [path.name for path in folder.iterdir()] == ["lock"], 20)
     downloads.close()
