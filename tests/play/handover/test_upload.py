@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -114,10 +115,14 @@ def test_session_file_of_a_player_who_has_left_is_deleted(
         saving.cancel()
         await asyncio.wait([saving])
         may_write.set()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.wait(others, timeout=20)  # the loop goes on, as a server's does
+        assert await asyncio.to_thread(until, is_empty)
+
+    def is_empty() -> bool:
+        return [path.name for path in folder.iterdir()] == ["lock"]
 
     monkeypatch.setattr("glassworld.play.handover.upload.pack_session", pack)
     folder = downloads.new_path("").parent
-    asyncio.run(leave_while_it_is_written())
-    device.close()
-    assert until(lambda: [path.name for path in folder.iterdir()] == ["lock"], 20)
-    downloads.close()
+    with closing(device), closing(downloads):
+        asyncio.run(leave_while_it_is_written())
