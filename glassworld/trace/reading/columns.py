@@ -42,7 +42,7 @@ MEMORY = np.dtype(
 `change` is what was allocated (negative: released); 0 where the trace lacks it.
 """
 
-NOT_RECORDED = -(2**62)
+TOTAL_UNKNOWN = -(2**62)
 """The total of a `MEMORY` row of which only the change is known."""
 
 EVERY_PROCESS = "(every process)"
@@ -281,7 +281,7 @@ def fill_totals(memory: EventTable, threads: list[tuple[Any, Any]]) -> tuple[Eve
     the first row is unknown: it counts as the least with which no total is negative, for each
     process by itself.
     """
-    missing = sum(int((rows["total"] == NOT_RECORDED).sum()) for rows in memory.slices())
+    missing = sum(int((rows["total"] == TOTAL_UNKNOWN).sum()) for rows in memory.slices())
     if not missing:
         return memory, []
     lowest: dict[_MemoryOwner, int] = {}
@@ -316,7 +316,7 @@ def _with_totals(
             zip(*(column.tolist() for column in columns), strict=True)
         ):
             owner = (device, threads[thread][0])
-            if recorded == NOT_RECORDED:
+            if recorded == TOTAL_UNKNOWN:
                 totals[i] = total[owner] = total.get(owner, 0) + change
             else:
                 total[owner] = recorded

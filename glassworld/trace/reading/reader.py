@@ -38,10 +38,10 @@ from glassworld.trace.reading.columns import (
     GRADIENT_END,
     LABELED_OP,
     MEMORY,
-    NOT_RECORDED,
     RANGE,
     SHAPED_OP,
     SYNC,
+    TOTAL_UNKNOWN,
     EventTable,
     Trace,
     fill_totals,
@@ -369,7 +369,7 @@ class TraceBuilder:
         args = [e.args if isinstance(e.args, EventArgs) else _NO_ARGS for e in events]
         rows["thread"] = self._threads(events)
         rows["at"] = to_nanoseconds([e.ts for e in events], type(events[0]))
-        rows["total"] = to_ints([a.total_allocated for a in args], NOT_RECORDED)
+        rows["total"] = to_ints([a.total_allocated for a in args], TOTAL_UNKNOWN)
         rows["change"] = to_ints([a.allocated for a in args], 0)
         cpu = to_ints([a.device_type for a in args], 0) == 0
         rows["device"] = np.where(cpu, -1, to_small_ints([a.device_id for a in args]))
