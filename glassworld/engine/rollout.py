@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glassworld.engine.actions.track import ActionTrack
+from glassworld.engine.actions.track import ActionTrack, join_tracks
 from glassworld.engine.media.html import video_html
 from glassworld.engine.media.images import Frames
 from glassworld.engine.pipeline import BlockOutput
@@ -93,20 +93,20 @@ def report_blocks(
 def collect_blocks(
     reports: Generator[BlockReport],
     spec: WorldSpec,
-    track: ActionTrack,
+    num_latent_frames: int,
     initial: Tensor | None,
     began: float,
     on_block: Callable[[BlockReport], bool | None] | None,
 ) -> Rollout:
     """Return the rollout of all blocks, or of those until `on_block` returned False.
 
-    `track`: the rows of all frames, those of the `initial` latents first. `began`: when the caller
-    asked for the run.
+    `num_latent_frames`: of all blocks, without the `initial` ones. `began`: when the caller asked
+    for the run.
     """
-    given = 0 if initial is None else spec.pixel_frames(initial.shape[2])
     # Filled block by block: to join the blocks at the end would take the memory twice.
-    frames = np.empty((len(track) - given, spec.height, spec.width, 3), np.uint8)
+    frames = np.empty((spec.pixel_frames(num_latent_frames), spec.height, spec.width, 3), np.uint8)
     latents = [] if initial is None else [initial.float().cpu()]
+    actions: list[ActionTrack] = []
     seconds: list[float] = []
     first_block, count = 0.0, 0
     with closing(reports):
@@ -114,6 +114,7 @@ def collect_blocks(
             frames[count : count + len(report.frames)] = report.frames
             count += len(report.frames)
             latents.append(report.latents)
+            actions.append(report.actions)
             seconds.append(report.seconds)
             first_block = first_block or time.perf_counter() - began
             if on_block is not None and on_block(report) is False:
@@ -121,7 +122,7 @@ def collect_blocks(
     return Rollout(
         frames=frames[:count],
         latents=torch.cat(latents, 2),
-        actions=track.rows(given, given + count),
+        actions=join_tracks(actions),
         timings=Timings(first_block, tuple(seconds)),
         frame_rate=spec.frame_rate,
     )

@@ -73,6 +73,16 @@ class Session:
         spec, start = self.world.spec, self.state.start
         return spec.pixel_frames(start + spec.frames_per_block) - spec.pixel_frames(start)
 
+    @property
+    def next_row(self) -> int:
+        """The row, counted from the session's start, of the next block's first frame.
+
+        The last rows of a block are those of its frames: the first latent frame after given ones
+        takes four rows, but decodes to one frame.
+        """
+        spec = self.world.spec
+        return spec.pixel_frames(self.state.start + spec.frames_per_block) - self.next_frames
+
     def step(self, action: Action, on_frames: Callable[[HostCopy], None] | None = None) -> Frames:
         """Return the frames `[n, H, W, 3]` of the next block, generated under `action`.
 
@@ -204,8 +214,9 @@ class Session:
         ahead = self.state.noise.run is not None
         turns = until_stopped(blocks, None if stop is None else partial(stop, self))
         with tag(tags.PIPELINE_INFERENCE):
+            frame = self.next_row - self.world.spec.pixel_frames(self.state.start)
             outputs = stream_blocks(self.world.pipeline, self.state, turns, ahead)
-            yield from self._in_turns(report_blocks(outputs, blocks, track, 0))
+            yield from self._in_turns(report_blocks(outputs, blocks, track, frame))
 
     @overload
     def save(self) -> SessionState: ...

@@ -159,7 +159,9 @@ class World:
         """
         began = time.perf_counter()
         run = self._prepare(image, num_latent_frames, seed, actions, initial_latents, noise)
-        return collect_blocks(self._blocks(run), self.spec, run.track, run.initial, began, on_block)
+        return collect_blocks(
+            self._blocks(run), self.spec, num_latent_frames, run.initial, began, on_block
+        )
 
     def stream(
         self,
@@ -217,10 +219,9 @@ class World:
             session = open_session(self, run.inputs, run.config)
             if run.initial is not None:
                 self.pipeline.prefill(run.initial, session.state)
-            frame = self.spec.pixel_frames(session.state.start)
             turns = until_stopped(run.blocks, None if stop is None else partial(stop, session))
             outputs = stream_blocks(self.pipeline, session.state, turns, run.noise == "run")
-            yield from report_blocks(outputs, run.blocks, run.track, frame)
+            yield from report_blocks(outputs, run.blocks, run.track, session.next_row)
 
     def save(self, folder: str | Path) -> None:
         """Write the world into a folder that `load_world` reads, to the same frames.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from glassworld.engine.actions.track import ActionTrack, benchmark_actions
+from glassworld.engine.actions.track import ActionTrack, benchmark_actions, join_tracks
 from glassworld.engine.media.images import Frames
 from glassworld.engine.rollout import BlockReport
 from glassworld.engine.runtime.threads import using_threads
@@ -70,6 +70,21 @@ def test_session_of_initial_latents_steps_its_first_block(world: World) -> None:
     assert stop.session is not None
     stepped = [stop.session.step(forward) for _ in range(2)]
     assert np.abs(np.concatenate(stepped).astype(int) - expected.frames).max() <= 1
+
+
+def test_frames_after_initial_latents_have_their_own_rows(world: World) -> None:
+    initial = world.generate(tiny.picture(), 3, seed=1).latents
+    rows = np.zeros((33, 4), np.float32)
+    rows[:, 0] = np.linspace(0, 1, 33)
+    track, stop = ActionTrack(rows, np.zeros((33, 2), np.float32)), StopAfter(0)
+    # The first new latent frame has rows 9 to 12, but decodes to one frame; the others have four.
+    rollout = world.generate(tiny.picture(), 6, 2, track, initial)
+    assert rollout.actions == track.rows(12, 33)
+    assert not list(world.stream(tiny.picture(), 6, 2, track, initial, stop=stop))
+    assert stop.session is not None
+    reports = list(stop.session.stream(6))
+    assert len(frames_of(reports)) == len(rollout.frames) == 21
+    assert join_tracks(report.actions for report in reports) == track.rows(12, 33)
 
 
 def test_stream_of_a_new_session_is_that_of_generate(world: World) -> None:
