@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from glassworld.play import protocol
-from glassworld.play.limits.connections import TokenBucket
+from glassworld.play.limits.connections import UPLOADED, TokenBucket, uploads
 
 SEND_TIMEOUT = 20.0
 """Seconds without progress after which a client counts as gone."""
@@ -16,7 +18,8 @@ CLOSE_TIMEOUT = 2.0
 """Seconds to wait for the client's side of the closing handshake."""
 
 SILENCE_SECONDS = 15.0
-"""A client that sends nothing for so long loses its slot; the page sends a ping each second."""
+"""A client that sends nothing for so long loses its slot; the page sends a ping each second.
+An upload may take longer, as long as enough of it comes in each such time."""
 
 MESSAGES_PER_SECOND, BURST = 100.0, 200.0
 UPLOAD_COST, MEGAPIXEL_COST = 20.0, 5.0
@@ -48,13 +51,7 @@ class ClientSocket:
         Raises `ProtocolError` for an invalid message or too long a silence, and
         `WebSocketDisconnect` when the client goes.
         """
-        try:
-            async with asyncio.timeout(None if silence_allowed else SILENCE_SECONDS):
-                message = await self._socket.receive()
-        except TimeoutError:
-            raise protocol.ProtocolError(
-                f"no message for {SILENCE_SECONDS:.0f} seconds; send a ping now and then"
-            ) from None
+        message = await (self._socket.receive() if silence_allowed else self._receive_in_time())
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code") or 1005)
         data: bytes | None = message.get("bytes")
@@ -68,6 +65,23 @@ class ClientSocket:
             size = protocol.MAX_UPLOAD_BYTES >> 20
             raise protocol.ProtocolError(f"binary message too large; send at most {size} MiB")
         return data
+
+    async def _receive_in_time(self) -> Message:
+        """Return the next message; raise `ProtocolError` if neither it nor enough of it comes."""
+        uploaded: Callable[[], int] = self._socket.scope["extensions"][UPLOADED]
+        receiving = asyncio.ensure_future(self._socket.receive())
+        try:
+            while True:
+                before = uploaded()
+                await asyncio.wait((receiving,), timeout=SILENCE_SECONDS)
+                if receiving.done():
+                    return receiving.result()
+                if not uploads(uploaded() - before, SILENCE_SECONDS):
+                    raise protocol.ProtocolError(
+                        f"no message for {SILENCE_SECONDS:.0f} seconds; send a ping now and then"
+                    )
+        finally:
+            receiving.cancel()
 
     def _upload_cost(self, size: int) -> float:
         """Return as how many messages a binary one counts."""

@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed
 
 from glassworld.play.client_socket import ClientSocket
+from glassworld.play.limits.connections import UPLOADED
 from glassworld.play.protocol import MAX_SESSION_BYTES, ProtocolError
 from tests.support.live import LiveServer, close_reason
 
@@ -59,7 +60,8 @@ def test_largest_session_file_may_arrive_at_once(part: int) -> None:
     async def receive() -> dict[str, object]:
         return {"type": "websocket.receive", "bytes": data}
 
-    socket = ClientSocket(cast(WebSocket, SimpleNamespace(receive=receive)))
+    scope = {"extensions": {UPLOADED: lambda: 0}}
+    socket = ClientSocket(cast(WebSocket, SimpleNamespace(receive=receive, scope=scope)))
     socket.expect_session(MAX_SESSION_BYTES)
 
     async def receive_all() -> None:

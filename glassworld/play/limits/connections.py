@@ -15,7 +15,8 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
+from websockets.frames import CTRL_OPCODES, Frame
+from websockets.http11 import Request
 
 REQUEST_SECONDS = 10.0
 """Time from the first byte of a request, or from the connection, to its last byte."""
@@ -31,6 +32,12 @@ FRAMES_PER_SECOND, FRAME_BURST = 250.0, 500.0
 
 LARGE_FRAME, LARGE_FRAME_COST = 1024, 0.1
 """A frame of at least so many bytes is a piece of an upload and counts as less."""
+
+UPLOAD_BYTES_PER_SECOND = 4096
+"""A client that sends at least so much of a message is not silent: its network is slow."""
+
+UPLOADED = "glassworld.uploaded"
+"""The extension of a WebSocket's scope that returns how many bytes of messages have come."""
 
 PARSED_BYTES = 2048
 """Received bytes are parsed in pieces, so that the limit holds within one large read."""
@@ -159,6 +166,8 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         self.close_timeout = CLOSING_SECONDS  # for the client's side of the closing handshake
         self._frames = TokenBucket(FRAMES_PER_SECOND, FRAME_BURST)
+        self._uploaded = 0  # bytes of messages, also of one that is not complete
+        self._uploaded_at_ping = 0
         self._check_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -182,7 +191,9 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         for start in range(0, len(data), PARSED_BYTES):
             if self._refused:
                 return
-            self.conn.receive_data(data[start : start + PARSED_BYTES])
+            piece = data[start : start + PARSED_BYTES]
+            self._uploaded += len(piece)
+            self.conn.receive_data(piece)
             self.handle_events()
             if self.conn.parser_exc is not None and not self._refused:
                 self._refused = True
@@ -191,12 +202,19 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
     def handle_events(self) -> None:
         """Count the frames that have been parsed, and handle them if they are not too many."""
         events = self.conn.events_received()
-        cost = sum(_cost(event) for event in events if isinstance(event, Frame))
-        if not self._frames.take(cost):
+        frames = [event for event in events if isinstance(event, Frame)]
+        self._uploaded -= sum(len(frame.data) for frame in frames if frame.opcode in CTRL_OPCODES)
+        if not self._frames.take(sum(map(_cost, frames))):
             self._refuse(1008, f"too many messages; send at most {FRAMES_PER_SECOND:.0f} a second")
             return
         self.conn.events = events  # the base class takes them
         super().handle_events()
+
+    def handle_connect(self, event: Request) -> None:
+        """Accept a handshake, and let the application see uploads before they are complete."""
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope["extensions"][UPLOADED] = lambda: self._uploaded
 
     def _refuse(self, code: int, reason: str) -> None:
         """Close the connection because of what the client sent, and parse nothing more.
@@ -243,8 +261,20 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         else:
             self.conn.data_to_send()  # drops the answer
 
+    def send_keepalive_ping(self) -> None:
+        """Send a ping, and note how much has come before it."""
+        self._uploaded_at_ping = self._uploaded
+        super().send_keepalive_ping()
+
     def keepalive_timeout(self) -> None:
-        """Close the connection, and tell the application, which may be waiting for a message."""
+        """Close the connection, and tell the application, which may be waiting for a message.
+
+        While an upload comes, wait on: the client's answer comes after it.
+        """
+        if uploads(self._uploaded - self._uploaded_at_ping, PONG_SECONDS):
+            self._uploaded_at_ping = self._uploaded
+            self.pong_timer = self.loop.call_later(PONG_SECONDS, self.keepalive_timeout)
+            return
         super().keepalive_timeout()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": 1011, "reason": "no pong"})
 
@@ -253,6 +283,11 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         if self.close_sent and message["type"] in ("websocket.send", "websocket.close"):
             raise ClientDisconnected
         await super().send(message)
+
+
+def uploads(size: int, seconds: float) -> bool:
+    """Return whether a client that sent `size` bytes in `seconds` is not silent."""
+    return size >= UPLOAD_BYTES_PER_SECOND * seconds
 
 
 def _cost(frame: Frame) -> float:

@@ -17,6 +17,7 @@ from tests.support.live import RATE, LiveServer, RawSocket, until
 
 TEXT, BINARY, PING, PONG, CONTINUATION = 1, 2, 9, 10, 0
 SMALLEST_FRAME = 6  # bytes, from a client
+LARGE_PING = bytes([0x80 | PING, 0x80 | 125]) + bytes(4 + 125)
 
 
 @pytest.fixture
@@ -110,6 +111,50 @@ def test_client_that_sends_nothing_loses_its_slot(
         assert silent.ends(5)
         numbers = [frame.number for frame in client.frames(RATE)]
         assert numbers == list(range(RATE))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a server that starts from now on wait for less than a slow upload takes."""
+    monkeypatch.setattr("glassworld.play.client_socket.SILENCE_SECONDS", 2.0)
+    monkeypatch.setattr("glassworld.play.limits.connections.PING_SECONDS", 0.5)
+    monkeypatch.setattr("glassworld.play.limits.connections.PONG_SECONDS", 2.0)
+
+
+@pytest.mark.slow
+def test_slow_upload_may_take_longer_than_a_silence(impatient: None) -> None:
+    size, piece = 24 * 4096, bytes(4096)
+    header = bytes([0x80 | BINARY, 0x80 | 127]) + size.to_bytes(8, "big") + bytes(4)
+    with LiveServer() as live, RawSocket(live.port) as client:
+        client.socket.sendall(header)
+        for _ in range(size // len(piece)):
+            client.socket.sendall(piece)
+            time.sleep(0.25)
+        answer = b""
+        while b"not a PNG" not in answer:
+            received = client.socket.recv(4096)
+            assert received
+            answer += received
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("filler", [b"x", LARGE_PING * 4])
+def test_upload_that_hardly_goes_on_loses_its_slot(impatient: None, filler: bytes) -> None:
+    with LiveServer() as live, RawSocket(live.port) as client:
+        client.send_frames(BINARY, b"x", fin=False)
+        if len(filler) == 1:  # one long frame follows, else pings between fragments
+            header = bytes([0x80 | CONTINUATION, 0x80 | 127]) + (2**20).to_bytes(8, "big")
+            client.socket.sendall(header + bytes(4))
+        client.socket.settimeout(0.05)
+        with suppress(ConnectionError):
+            for _ in range(200):
+                client.socket.sendall(filler)
+                with suppress(TimeoutError):
+                    if not client.socket.recv(65_536):
+                        break
+            else:
+                pytest.fail("the server still waits")
+        assert until(lambda: live.state.slots_taken == 0)
 
 
 @pytest.mark.slow
