@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -68,6 +69,16 @@ class PassInput:
 
 
 PassKey = tuple[CacheSlots | None, CacheSlots | None, bool]
+
+
+@cache
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream that passes of a device are captured on.
+
+    Torch's own is of the device that was captured first: a graph of another one would be empty.
+    All share one, because cuBLAS keeps a workspace for each stream.
+    """
+    return torch.cuda.Stream(device)
 
 
 class PassGraphs:
@@ -161,7 +172,12 @@ class PassGraphs:
             mode = "thread_local"
             with (
                 torch.cuda.device(self._device),
-                torch.cuda.graph(graph, pool=self._pool, capture_error_mode=mode),
+                torch.cuda.graph(
+                    graph,
+                    pool=self._pool,
+                    stream=capture_stream(self._device),
+                    capture_error_mode=mode,
+                ),
             ):
                 result = call()
         except RuntimeError as error:

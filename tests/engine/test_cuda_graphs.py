@@ -1,9 +1,12 @@
 """Captured passes in recorded runs; without a GPU, a captured pass is the call itself."""
 
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
 import torch
 
 from glassworld import profile
-from glassworld.engine.cuda_graphs import FIRST_CAPTURED, PassGraphs
+from glassworld.engine.cuda_graphs import FIRST_CAPTURED, PassGraphs, capture_stream
 from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.profiling.tags import recording_number
 
@@ -47,3 +50,29 @@ def test_recording_number_counts_recordings(tmp_path):
             numbers.append(recording_number())
         assert recording_number() == 0
     assert 0 < numbers[0] < numbers[1]
+
+
+def test_passes_of_each_device_are_captured_on_a_stream_of_that_device(monkeypatch):
+    streams = []
+
+    @contextmanager
+    def capture(graph, pool=None, stream=None, **_):
+        streams.append(stream)
+        yield
+
+    fakes = {
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+        "Stream": str,
+        "device": nullcontext,
+        "graph": capture,
+        "graph_pool_handle": object,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    capture_stream.cache_clear()
+    for device in ("cuda:0", "cuda:1", "cuda:0"):
+        graphs, memory = PassGraphs(torch.device(device)), FeatureCache(first=False)
+        for _ in range(FIRST_CAPTURED):
+            graphs.frame(Decoder(), torch.rand(1, 2), memory)  # type: ignore[arg-type]
+    capture_stream.cache_clear()
+    assert streams == ["cuda:0", "cuda:1", "cuda:0"]
