@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from glassworld.engine.world import World
 from glassworld.errors import InputError
+from glassworld.models.vae.causal_conv import FeatureCache
 from glassworld.progress import show_progress
 from glassworld.specs import TIME_FACTOR, WorldSpec
 from glassworld.training.data.dataset import to_pixels
@@ -208,14 +209,14 @@ def _turn_size(sizes: NDArray[np.float64]) -> tuple[float, list[float]]:
 
 @torch.no_grad()
 def score_vae(world: World, clips: NDArray[np.uint8]) -> dict[str, float]:
-    """Return the PSNR of clips [E, N, H, W, 3] after the VAE alone."""
+    """Return the PSNR of clips [E, N, H, W, 3] after the VAE alone, decoded as blocks are."""
     networks = world.networks
     values = []
     for clip in clips:
         pixels = to_pixels(torch.from_numpy(clip[None])).to(networks.encoder.conv1.weight)
-        rebuilt = networks.decoder(networks.encoder(pixels))
-        frames = ((rebuilt[0].permute(1, 2, 3, 0).float() + 1) * 127.5).clamp(0, 255)
-        values.append(frame_psnr(frames.byte().cpu().numpy(), clip))
+        latents = networks.encoder(pixels).to(networks.decoder_dtype)
+        stream = networks.decoder.stream(latents, FeatureCache(), at_once=latents.shape[2])
+        values.append(frame_psnr(torch.cat(list(stream), 1)[0].cpu().numpy(), clip))
     return {"psnr": round(float(np.mean(values)), 3)}
 
 

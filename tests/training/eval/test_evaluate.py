@@ -14,6 +14,7 @@ pytest.importorskip("vizdoom")
 
 from glassworld.engine.actions.track import Action
 from glassworld.engine.checkpoint.load import load_world
+from glassworld.engine.checkpoint.tiny_decoder import with_tiny_decoder
 from glassworld.errors import InputError
 from glassworld.training.eval.drift import DRIFT_SEED_OFFSET, measure_drift
 from glassworld.training.eval.evaluate import (
@@ -21,10 +22,12 @@ from glassworld.training.eval.evaluate import (
     check_comparable,
     score_actions,
     score_blocks,
+    score_vae,
 )
 from glassworld.training.eval.sessions import EvalConfig, blocks_in
 from glassworld.training.sources.maze import OPPOSITE, STILL, VizdoomMaze
 from glassworld.training.sources.source import Frame
+from tests.support import tiny
 
 if TYPE_CHECKING:
     from glassworld.engine.world import World
@@ -67,6 +70,17 @@ def worlds(simulator: VizdoomMaze) -> tuple[World, World]:
             seeds[simulator.reset(seed).tobytes()] = seed
     same, opposite = (SimulatorWorld(simulator, seeds, opposite) for opposite in (False, True))
     return cast("World", same), cast("World", opposite)
+
+
+def test_score_vae_decodes_by_the_decoder_of_the_world_in_its_own_type() -> None:
+    image = np.asarray(tiny.picture(32, 48))
+    clips = np.stack([np.roll(image, 2 * frame, 1) for frame in range(9)])[None]
+    world = tiny.world()
+    exact = score_vae(world, clips)["psnr"]
+    other = score_vae(with_tiny_decoder(world, None), clips)["psnr"]
+    world.networks.decoder.bfloat16()
+    assert score_vae(world, clips)["psnr"] == pytest.approx(exact, abs=0.1)
+    assert other != pytest.approx(exact, abs=0.1)
 
 
 def test_check_comparable_refuses_other_frame_sizes_modes_and_blocks(
