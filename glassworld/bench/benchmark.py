@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from glassworld.bench.accuracy import error_against
-from glassworld.bench.cold_start import cold_start, compiled_starts
+from glassworld.bench.cold_start import accelerated, cold_start, compiled_starts
 from glassworld.bench.latency import ROUNDS, key_to_frame_ms, throughput_by_sessions
 from glassworld.bench.matmul import matmul_share
 from glassworld.bench.peak_rates import (
@@ -35,7 +35,7 @@ from glassworld.bench.steady_state import (
 )
 from glassworld.bench.tables import section_summary
 from glassworld.bench.threads.comparison import SECONDS, compare_threads, fixed_counts
-from glassworld.engine.acceleration.parts import accelerate, check_parts
+from glassworld.engine.acceleration.parts import check_parts
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.checkpoint.tiny_decoder import with_tiny_decoder
@@ -79,7 +79,7 @@ class BenchmarkOptions:
     @property
     def unaccelerated(self) -> dict[str, Any]:
         """Keywords of `load_world` for the world that the baseline is built from."""
-        return self.load.keywords("accelerate", "tiny_decoder")
+        return self.load.keywords("accelerate", "tiny_decoder") | {"vae_compile_mode": "none"}
 
 
 class Benchmark:
@@ -131,6 +131,7 @@ class Benchmark:
         return {
             "world": self.options.unaccelerated,
             "accelerate": list(self.options.load.accelerate),
+            "vae_compile_mode": self.options.load.vae_compile_mode,
             "picture": str(self.start_image),
         }
 
@@ -145,7 +146,7 @@ class Benchmark:
         self.eager = eager_world(exact)
         if load.tiny_decoder is not None:
             world = with_tiny_decoder(world, Path(load.tiny_decoder))
-        self.world = world = accelerate(world, load.accelerate)
+        self.world = world = accelerated(world, self._request)
         return {
             "accelerate": list(load.accelerate),
             "machine": machine(),

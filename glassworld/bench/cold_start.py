@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glassworld.engine.session import Session
+    from glassworld.engine.world import World
 
 FIRST_FRAMES = "first frames"
 WARM_BLOCKS = 6
@@ -30,8 +31,9 @@ SHOWN_OF_ERROR = 500
 def cold_start(request: dict[str, Any], cache: Path | None = None) -> dict[str, Any]:
     """Measure the seconds from a new process to its first frames, and its memory in MB.
 
-    `request` has the arguments of `load_world` as `world`, the parts to `accelerate`, and the path
-    of the start image as `picture`. `cache` is the folder of compiled code; default: the user's.
+    `request` has the arguments of `load_world` as `world`, the parts to `accelerate`, perhaps the
+    `vae_compile_mode` after them, and the path of the start image as `picture`. `cache` is the
+    folder of compiled code; default: the user's.
     Raises `RuntimeError` with the process's own words if it fails.
     """
     environment = dict(os.environ)
@@ -72,6 +74,22 @@ def compiled_starts(request: dict[str, Any], cache: Path) -> dict[str, float]:
     }
 
 
+def accelerated(world: World, request: dict[str, Any]) -> World:
+    """Return a world with the parts that a request accelerates, compiled afterwards if it asks.
+
+    In this order, as `load_world` does: what is compiled cannot be accelerated any more.
+    """
+    from glassworld.engine.acceleration.compile import compile_decoder
+    from glassworld.engine.acceleration.parts import accelerate
+    from glassworld.models.vae.decoder import VAEDecoder
+
+    world = accelerate(world, request["accelerate"])
+    mode, decoder = request.get("vae_compile_mode", "none"), world.networks.decoder
+    if isinstance(decoder, VAEDecoder):
+        compile_decoder(decoder, world.spec, mode)
+    return world
+
+
 class Timeline:
     """End of each stage, in seconds since the process was asked for."""
 
@@ -91,7 +109,6 @@ def _main() -> None:
     import torch  # noqa: F401  (timed as a stage of its own)
 
     timeline.mark("torch")
-    from glassworld.engine.acceleration.parts import accelerate
     from glassworld.engine.checkpoint.load import load_world
     from glassworld.engine.runtime.device import synchronize
 
@@ -99,7 +116,7 @@ def _main() -> None:
     world = load_world(**request["world"])
     synchronize(world.device)
     timeline.mark("world")
-    world = accelerate(world, request["accelerate"])
+    world = accelerated(world, request)
     synchronize(world.device)
     timeline.mark("accelerated")
     session, action = world.start(request["picture"]), world.space.press(())

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from rich.console import Console
 
 from glassworld.bench import benchmark
@@ -19,6 +20,7 @@ from glassworld.bench.tables import print_benchmark
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from tests.support import tiny
+from tests.support.release import write_release
 
 
 @pytest.mark.slow
@@ -31,6 +33,29 @@ def test_benchmark_measures_the_promised_figures(figures: Figures) -> None:
     assert figures["key_to_frame_ms"]["worst"] >= figures["key_to_frame_ms"]["median"] > 0
     assert figures["distance"]["latents_in_spreads"] < 1e-3
     assert figures["distance"]["psnr_db"] > 50
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+def test_benchmark_load_compiles_what_it_has_accelerated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "world").mkdir()
+    flags = write_release(tmp_path / "world")
+    load = LoadOptions(
+        config_path=flags[1],
+        pretrained_model_path=flags[3],
+        device="cpu",
+        vae_compile_mode="force",
+        accelerate=("attention",),
+    )
+    measured = Benchmark(BenchmarkOptions(load, blocks=6), TimeBudget(600), tmp_path, print)
+    with torch.compiler.set_stance("force_eager"):  # compiling itself takes a minute
+        measured.load()
+    assert measured.world.plan.attention_backends
+    assert measured.world.networks.decoder.compiled
+    assert not measured.eager.networks.decoder.compiled
 
 
 @pytest.mark.slow

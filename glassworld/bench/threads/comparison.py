@@ -23,10 +23,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
-from glassworld.bench.cold_start import process_failure
+from glassworld.bench.cold_start import accelerated, process_failure
 from glassworld.bench.section_runner import Figures, Report
 from glassworld.bench.steady_state import frames_per_block, idle_action, warm_session
-from glassworld.engine.acceleration.parts import accelerate
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.runtime.threads import SETTINGS
 from glassworld.engine.session import Session
@@ -59,8 +58,7 @@ def compare_threads(
 ) -> Figures:
     """Measure frames per second: `[condition][kind][number of threads]`, medians of the rounds.
 
-    `request` has the arguments of `load_world` as `world`, the parts to `accelerate`, the path of
-    the start image as `picture`, and the `seconds` of a measurement.
+    `request` is that of `cold_start`, with the `seconds` of a measurement.
     """
     figures: Figures = {}
     with ExitStack() as stack:
@@ -157,7 +155,7 @@ def _lane(request: dict[str, Any], number: str) -> Iterator[_Lane]:
 
 def _main() -> None:
     request = json.loads(sys.argv[1])
-    world = accelerate(load_world(**request["world"]), request["accelerate"])
+    world = accelerated(load_world(**request["world"]), request)
     session = warm_session(world, request["picture"])
     measurements = {
         "generate": lambda: _generate_fps(session, request["picture"], request["seconds"]),
