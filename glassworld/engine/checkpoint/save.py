@@ -135,6 +135,7 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / TRANSFORMER_FILE).is_file():
         raise InputError(f"{folder}: holds other files and no saved world; name a new folder")
     draft = writable_folder(folder.parent) / f".{folder.name}.{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)  # of a killed process of the same number
     draft.mkdir()
     try:
         with naming_full_disk(folder):
