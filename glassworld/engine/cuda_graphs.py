@@ -78,7 +78,7 @@ def capture_stream(device: torch.device) -> torch.cuda.Stream:
     Torch's own is of the device that was captured first: a graph of another one would be empty.
     All share one, because cuBLAS keeps a workspace for each stream.
     """
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class PassGraphs:
