@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
     A file at `path` stays until then; after an exception nothing is left behind. Raises
     `DiskFullError` if the disk has no room, and `InputError` if the file cannot be written.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_unused()}{path.suffix}")
     try:
         with naming_full_disk(path):
             yield temporary
@@ -83,7 +84,7 @@ def check_writable(folder: Path, advice: str = ANOTHER) -> None:
         folder = folder.absolute()
         parents = (path for path in (folder, *folder.parents) if path.exists())
         nearest = next(parents, folder)  # none exists on a drive that Windows does not have
-        probe = nearest / f".writable.{os.getpid()}"
+        probe = nearest / f".writable.{_unused()}"
         probe.touch()
         probe.unlink()
 
@@ -94,6 +95,11 @@ def writable_folder(folder: Path, advice: str = ANOTHER) -> Path:
     with _refused(folder, advice):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _unused() -> str:
+    """Return a part of a name that nobody else uses: containers have processes of equal numbers."""
+    return secrets.token_hex(4)
 
 
 def check_file(path: Path) -> None:

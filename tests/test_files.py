@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,23 @@ def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> N
         partial.write_bytes(b"half")
         raise ZeroDivisionError
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_processes_of_equal_numbers_share_a_folder(tmp_path: Path) -> None:
+    """Nested in one process, as in two containers whose processes have the same number."""
+    path = tmp_path / "a.json"
+    with replacing(path) as first:
+        first.write_bytes(b"first")
+        write_file(path, b"second")
+        assert path.read_bytes() == b"second"
+    assert [left.read_bytes() for left in tmp_path.iterdir()] == [b"first"]
+
+
+def test_check_of_a_folder_leaves_the_probe_of_an_equal_number_alone(tmp_path: Path) -> None:
+    probe = tmp_path / f".writable.{os.getpid()}"
+    probe.touch()
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == [probe]
 
 
 def test_missing_folder_is_an_input_error_with_its_reason(tmp_path: Path) -> None:
