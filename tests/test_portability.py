@@ -43,6 +43,7 @@ FILES = [*sorted((ROOT / "glassworld").rglob("*.py")), *sorted((ROOT / "examples
 
 WITH_FALLBACK = {
     "bench/cold_start.py": {"/proc/self/status", "resource.RUSAGE_SELF", "resource.getrusage"},
+    "bench/gpu/check.py": {"os.killpg", "process_group=", "signal.SIGKILL"},
     "bench/peak_rates.py": {"os.getloadavg"},
     "bench/play/attack.py": {"os.getloadavg"},  # refuses to run without /proc
     "bench/play/check.py": {"/proc"},

@@ -7,10 +7,13 @@ and the others go on.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -108,18 +111,38 @@ def _run_section(name: str, options: GpuCheckOptions, budget: TimeBudget) -> Fig
     seconds = min(budget.left, MAX_SECTION_SECONDS)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "section.json"
-        error = ""
-        try:
-            process = subprocess.run(
-                _command(name, options, path), stderr=subprocess.PIPE, text=True, timeout=seconds
-            )
-        except subprocess.TimeoutExpired:
-            error = f"took more than {seconds:.0f} s"
-        else:
-            if process.returncode:
-                error = process.stderr.strip()[-SHOWN_OF_ERROR:] or f"exit {process.returncode}"
+        error = _run_process(_command(name, options, path), seconds)
         figures: Figures = json.loads(path.read_bytes()) if path.is_file() else {}
         return {name: {**figures, "error": error} if error else figures}
+
+
+def _run_process(command: list[str], seconds: float) -> str:
+    """Run a section's process; return what went wrong, or "".
+
+    It leads a process group, so that the processes that it starts end with it: a cold start left
+    behind would keep its memory of the GPU from the next section.
+    """
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, errors="replace", process_group=0
+    ) as process:
+        try:
+            _, errors = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return f"took more than {seconds:.0f} s"
+        finally:  # also after Ctrl-C, which reaches this process alone
+            _end_group(process)
+    if process.returncode == 0:
+        return ""
+    return errors.strip()[-SHOWN_OF_ERROR:] or f"exit {process.returncode}"
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """End a process and those that it has started; the process alone where there are no groups."""
+    if sys.platform == "win32":
+        process.kill()
+        return
+    with suppress(ProcessLookupError):  # all have ended
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _command(name: str, options: GpuCheckOptions, path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from glassworld.bench.gpu import check
 from glassworld.cli import main
+from tests.support.live import until
 
 
 @pytest.mark.slow
@@ -53,6 +55,22 @@ def test_a_section_that_takes_too_long_is_recorded(
     path = tmp_path / "gpu.json"
     assert check.run_gpu_check(check.GpuCheckOptions(path, only="machine", rehearse=True))
     assert json.loads(path.read_text())["machine"]["error"] == "took more than 0 s"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups")
+def test_processes_of_a_section_that_takes_too_long_end_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "MAX_SECTION_SECONDS", 2)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    program = f"(echo started; exec sleep 600) > '{pipe}' & wait"
+    monkeypatch.setattr(check, "_command", lambda *_: ["sh", "-c", program])
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as output:
+        options = check.GpuCheckOptions(tmp_path / "gpu.json", only="machine", rehearse=True)
+        assert check.run_gpu_check(options)
+        assert output.read(100) == b"started\n"
+        assert until(lambda: output.read(100) == b"")  # None while somebody could write
 
 
 def test_an_unknown_section_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
