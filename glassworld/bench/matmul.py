@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from glassworld.bench.peak_rates import fastest_seconds
 from glassworld.bench.steady_state import fork, idle_action
+from glassworld.engine.runtime.device import synchronize
 from glassworld.engine.session import Session
 from glassworld.models.ops.linear import PackedLinear
 
@@ -54,6 +55,7 @@ def _matmuls_of_block(session: Session) -> tuple[dict[Shape, int], float]:
     activities = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_gpu]
     with profile(activities=activities, record_shapes=True) as recorded:
         session.step(idle_action(session.world))
+        synchronize(session.world.device)  # the profiler waits for the current GPU alone
     counts: dict[Shape, int] = defaultdict(int)
     microseconds = 0.0
     for event in recorded.events():

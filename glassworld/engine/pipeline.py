@@ -156,7 +156,8 @@ class Pipeline:
         start_at_block(block)  # before its tag opens
         threads = nullcontext() if executor else self._threads(len(states), at_once)
         with threads, self.plan.attention(), tag(tags.BLOCK, block=block):
-            describe_block({**states[0].config, "threads": torch.get_num_threads()})
+            config = {**states[0].config, "threads": torch.get_num_threads()}
+            describe_block(config, self.networks.device)
             conditioning = BlockConditioning.cat([self.conditioning(state) for state in states])
             latents = self._denoise(states, network_state, conditioning)
             with tag(tags.VAE_DECODE, block=block):  # first: nobody waits for the update

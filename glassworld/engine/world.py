@@ -119,7 +119,7 @@ class World:
         if num_latent_frames is not None:
             num_latent_frames = checked_length(num_latent_frames, self.spec)
         config = describe(self, seed, num_latent_frames)
-        describe_run(config)
+        describe_run(config, self.device)
         with tag(tags.DATA_PREPARATION), using_free_cores(self.device):
             inputs = prepare_inputs(self, image, seed, num_latent_frames, lambda: None)
         return open_session(self, inputs, config)
@@ -133,7 +133,7 @@ class World:
         file = SessionReader(Path(path), self)
         light = file.header.light
         session = rebuild_session(self, file) if light else Session(self, exact_state(file))
-        describe_run(session.state.config)
+        describe_run(session.state.config, self.device)
         return session
 
     def generate(
@@ -201,7 +201,7 @@ class World:
         rows = self.spec.pixel_frames(total)
         seed = checked_seed(seed, self.spec)
         config = describe(self, seed, num_latent_frames)
-        describe_run(config)
+        describe_run(config, self.device)
         with tag(tags.DATA_PREPARATION), using_free_cores(self.device):
             drawn_first = num_latent_frames if noise == "run" else None
             inputs = prepare_inputs(

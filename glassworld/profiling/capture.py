@@ -101,6 +101,7 @@ class Capture:
         self.profiler: Any = None
         self.started_run: Mapping[str, Any] = {}
         self.recorded_run: Mapping[str, Any] | None = None
+        self.devices: set[torch.device] = set()  # of the runs, and of the recorded blocks
         Capture.current = self
 
     def start(self) -> None:
@@ -117,7 +118,17 @@ class Capture:
         if self.running:
             self.running = False
             set_recording(False)
-            self.profiler.__exit__(None, None, None)
+            try:
+                if self.mode == "full":
+                    self._await_devices()
+            finally:
+                self.profiler.__exit__(None, None, None)
+
+    def _await_devices(self) -> None:
+        """Wait for the work of all runs: the profiler waits for the current GPU alone."""
+        for device in self.devices:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
 
     @property
     def event_count(self) -> int:
@@ -131,8 +142,10 @@ class Capture:
 
     def finish(self, save: SaveTrace | None = None) -> None:
         """Stop, and write the trace if anything was recorded, by `save` or in this process."""
-        self.stop()
-        Capture.current = None
+        try:
+            self.stop()
+        finally:
+            Capture.current = None
         if self.profiler is not None:
             config = self.started_run if self.recorded_run is None else self.recorded_run
             facts = metadata(self.mode, config)
@@ -145,10 +158,11 @@ class Capture:
             self.written = True
 
 
-def describe_run(config: Mapping[str, Any]) -> None:
+def describe_run(config: Mapping[str, Any], device: torch.device) -> None:
     """Tell the open capture, if there is one, that a run begins; `config`: JSON values."""
     if Capture.current is not None:
         Capture.current.started_run = config
+        Capture.current.devices.add(device)
 
 
 def start_at_block(block: int) -> None:
@@ -158,10 +172,11 @@ def start_at_block(block: int) -> None:
         capture.start()
 
 
-def describe_block(config: Mapping[str, Any]) -> None:
+def describe_block(config: Mapping[str, Any], device: torch.device) -> None:
     """Tell the capture that records, if there is one, whose block begins."""
     if Capture.current is not None and Capture.current.running:
         Capture.current.recorded_run = config
+        Capture.current.devices.add(device)
 
 
 def _stop_after(capture: Capture, last: int) -> Callable[[], None]:

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import profiler as autograd_profiler
 
 import glassworld
 from glassworld.errors import InputError
 from glassworld.profiling import registry
-from glassworld.profiling.capture import Mode
+from glassworld.profiling.capture import MODES, Mode, describe_block, describe_run
 from glassworld.profiling.tags import tag
 from tests.support import tiny
 from tests.support.annotations import read_annotations
@@ -166,6 +167,43 @@ def test_blocks_of_a_session_that_is_open_already_are_recorded(
     assert capture.written
     blocks = [n for n, _, p in read_annotations(tmp_path / "t.json") if p == registry.BLOCK]
     assert blocks == [f"2.3_Block_{block}" for block in range(*wanted)]
+
+
+def test_full_capture_waits_for_the_gpus_of_its_runs_before_it_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[tuple[object, bool]] = []
+
+    def synchronize(device: object = None) -> None:
+        waits.append((device, autograd_profiler._is_profiler_enabled))
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    first, second = torch.device("cuda:1"), torch.device("cuda:2")
+    for mode in MODES:
+        with glassworld.profile(tmp_path / "t.json", mode):
+            describe_run({}, first)
+            describe_block({}, first)
+            describe_block({}, second)
+            tiny.world().generate(tiny.picture(), 3)  # on a CPU, for which nobody waits
+        assert {*waits} == ({(first, True), (second, True)} if mode == "full" else set())
+        assert len(waits) == len({*waits})
+        waits.clear()
+
+
+def test_device_that_has_failed_ends_the_capture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def synchronize(device: object = None) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "synchronize", synchronize)
+        with pytest.raises(RuntimeError, match="illegal"), glassworld.profile(tmp_path / "t.json"):
+            describe_run({}, torch.device("cuda:1"))
+    assert not autograd_profiler._is_profiler_enabled
+    with glassworld.profile(tmp_path / "t.json"), tag("Mine"):
+        pass
+    assert "Mine" in (tmp_path / "t.json").read_text()
 
 
 def test_profiler_of_torch_around_a_capture_is_refused(tmp_path: Path) -> None:
