@@ -8,6 +8,7 @@ it waits for the device.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -22,7 +23,7 @@ from glassworld.engine.session import Session
 from glassworld.engine.world import World
 from glassworld.profiling import registry as tags
 from glassworld.profiling.tags import listen
-from glassworld.specs import TIME_FACTOR
+from glassworld.specs import TIME_FACTOR, WorldSpec
 
 MIN_BLOCKS = 6
 """Fewest blocks of a lane that give a median and a slowest tenth."""
@@ -100,6 +101,25 @@ def fork(session: Session) -> Session:
     return Session(session.world, session.save())
 
 
+def capture_passes(session: Session) -> None:
+    """Run a session until all its passes are captured, if its world launches them as graphs.
+
+    Every place in the attention window has a pass of its own, which is captured the second time it
+    runs. Later would be too late: to time a tag inside a capture, one would have to wait for the
+    device, which ends the capture with an error.
+    """
+    if session.world.plan.cuda_graphs:
+        for _ in range(2 * _blocks_per_turn(session.world.spec)):
+            session.step(idle_action(session.world))
+
+
+def _blocks_per_turn(spec: WorldSpec) -> int:
+    """Return after how many blocks the slots that a block is written to repeat."""
+    window, frames = spec.dit.window, spec.frames_per_block
+    rings = (window - spec.dit.sink, window)  # of self-attention, and of the action module
+    return math.lcm(*(ring // math.gcd(ring, frames) for ring in rings))
+
+
 def seconds_of_lanes(session: Session, baseline: Session) -> float:
     """Return the seconds that one block of each lane takes, to choose how many are affordable.
 
@@ -117,6 +137,8 @@ def steady_state(session: Session, baseline: Session, blocks: int) -> dict[str, 
     `session` stays where it is; `baseline` moves on.
     """
     known, live, eager = (BlockTimes(each) for each in (fork(session), fork(session), baseline))
+    for lane in (known, live):
+        capture_passes(lane.session)
     bounds = [round(blocks * part / ROUNDS) for part in range(ROUNDS + 1)]
     for start, end in pairwise(bounds):
         known.run_known(end - start)
