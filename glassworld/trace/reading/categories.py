@@ -82,6 +82,12 @@ SYNC_KINDS = {
 }
 """The kind of a `GPU_WAIT` by its name in lower case."""
 
+TIMELESS_PHASES = tuple("sfiMBECItRcPNODVv()=")
+"""Phases of events that are no work: names, instants, flows, counters; `B` and `E` are paired."""
+
+_ASYNC_PHASES = tuple("bneSTpF")
+"""Phases of what several threads take part in, which has no place on any of them."""
+
 _COLLECTIVES = ("nccl", "rccl", "oneccl")
 
 _DEVICE_PROCESS = re.compile(
@@ -109,6 +115,13 @@ class Categories(dict[Any, int]):
             code = next((of for ends, of in _ENDINGS.items() if text.endswith(ends)), UNKNOWN)
         self[category] = code
         return code
+
+
+def unread_phase(phase: Any) -> str:
+    """Say in words what an event of a phase is that no table has."""
+    if phase in _ASYNC_PHASES:
+        return "begins, steps and ends of asynchronous events"
+    return "events of no known phase"
 
 
 def old_operator_code(name: Any) -> int:

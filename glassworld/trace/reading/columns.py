@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import IO, Any
@@ -244,6 +244,21 @@ class Trace:
             self.memory,
             self.ops,
             self.python,
+        )
+
+    def tags_alone(self) -> Trace:
+        """Return the trace with its tags and nothing else."""
+        return replace(
+            self,
+            launch_rows=EventTable(LAUNCH),
+            device_rows=EventTable(DEVICE_OP),
+            memory=EventTable(MEMORY),
+            ops=EventTable(RANGE),
+            python=EventTable(RANGE),
+            shaped_ops=EventTable(SHAPED_OP),
+            sync_rows=EventTable(SYNC),
+            labeled_ops=EventTable(LABELED_OP),
+            gradient_ends=EventTable(GRADIENT_END),
         )
 
     def streams(self, ops: npt.NDArray[np.void]) -> npt.NDArray[np.void]:

@@ -46,6 +46,14 @@ class EventArgs(msgspec.Struct, gc=False):
         recorded = (self.input_shapes, self.input_types, self.input_strides, self.input_values)
         return b"[%b]" % b",".join(bytes(part) or b"null" for part in recorded)
 
+    def graph_label(self) -> str:
+        """Return the label of an operation in a graph, given to `mark_kernels`; "" for none.
+
+        A dictionary's fields are written one by one, so of those only a `name` is told apart.
+        """
+        labels = (self.label, self.name, self.annotation) if self.graph_node else ()
+        return next((label for label in labels if isinstance(label, str) and label), "")
+
 
 _NO_TIME = -1e18
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

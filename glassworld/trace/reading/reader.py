@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from glassworld.trace.reading.categories import (
     PYTHON,
     SYNC_KINDS,
     TAG,
+    TIMELESS_PHASES,
     UNKNOWN,
     Categories,
     code_by_process,
@@ -32,6 +32,7 @@ from glassworld.trace.reading.categories import (
     is_stream,
     old_operator_code,
     operation_kind,
+    unread_phase,
 )
 from glassworld.trace.reading.columns import (
     DEVICE_OP,
@@ -58,7 +59,13 @@ from glassworld.trace.reading.events import (
     to_nanoseconds,
     to_small_ints,
 )
-from glassworld.trace.reading.flows import FLOW, FORWARD_BACKWARD, Flows
+from glassworld.trace.reading.flows import (
+    FLOW,
+    FORWARD_BACKWARD,
+    Flows,
+    SharedIds,
+    shares_ids,
+)
 from glassworld.trace.reading.formats import open_trace
 
 _TABLES = {TAG: RANGE, OP: RANGE, PYTHON: RANGE, LAUNCH: LAUNCH_CALL, DEVICE: DEVICE_OP}
@@ -100,6 +107,7 @@ class TraceBuilder:
         self._near_zero: list[tuple[EventTable, npt.NDArray[np.void]]] = []
         self._names_of: dict[Any, str] = {}
         self._flows: Flows | None = Flows()
+        self._notes: list[str] = []
 
     def add(self, events: list[Event]) -> None:
         """Sort events into their tables."""
@@ -126,6 +134,8 @@ class TraceBuilder:
                 row = (event.pid, event.tid) if event.name == "thread_name" else event.pid
                 if event.name in ("process_name", "thread_name"):
                     self._names_of[hashable(row)] = str(event.args.name)
+            elif event.ph not in TIMELESS_PHASES:
+                self.left_out[unread_phase(event.ph)] += 1
         self._add_begin_end([e for e in others if e.ph in ("B", "E")])
 
     def _add_ranges(self, code: int, events: list[Event]) -> None:
@@ -170,7 +180,7 @@ class TraceBuilder:
 
     def _add_labeled(self, events: list[Event], rows: npt.NDArray[np.void]) -> None:
         """Keep the labels of the operations of graphs."""
-        labels = [_graph_label(event.args) for event in events]
+        labels = [e.args.graph_label() if isinstance(e.args, EventArgs) else "" for e in events]
         labeled = [i for i, label in enumerate(labels) if label]
         kept = np.empty(len(labeled), LABELED_OP)
         for column in ("start", "correlation", "stream"):
@@ -397,6 +407,18 @@ class TraceBuilder:
             rows[column] = np.where((numbers >= 0) & (numbers < 2**31), numbers, -1)
         self.sync_rows.append(rows)
 
+    def _tell_processes_apart(self) -> None:
+        """Give each process correlation ids of its own."""
+        launches, ops = self.tables[LAUNCH].to_array(), self.tables[DEVICE].to_array()
+        names = [str(name) for name in self.names]
+        ids = SharedIds(list(self.threads), names, launches, ops)
+        self.tables[LAUNCH] = EventTable.from_rows(ids.launches)
+        self.tables[DEVICE] = EventTable.from_rows(ids.ops)
+        self.sync_rows = EventTable.from_rows(ids.of_waits(self.sync_rows.to_array()))
+        labels = ids.of_labels(ops, self.labeled_ops.to_array())
+        self.labeled_ops = EventTable.from_rows(labels)
+        self._notes += ids.notes
+
     def finish(self, path: Path, source: TraceSource) -> Trace:
         """Return the complete columns."""
         self._add_pairs()
@@ -406,6 +428,8 @@ class TraceBuilder:
             self.tables[LAUNCH], self.tables[DEVICE] = self._flows.connect(
                 self.tables[LAUNCH], self.tables[DEVICE]
             )
+        elif shares_ids(list(self.threads), self.tables[LAUNCH]):
+            self._tell_processes_apart()
         skipped, left_out = (
             [f"{count} {what} were left out" for what, count in counts.items()]
             for counts in (self.skipped, self.left_out)
@@ -413,7 +437,7 @@ class TraceBuilder:
         if self.without_duration:
             left_out.append(f"{self.without_duration} events have no duration and count as 0 ms")
         memory, notes = fill_totals(self.memory, list(self.threads))
-        left_out += notes
+        left_out += notes + self._notes
         empty = self.start > self.end
         return Trace(
             path=str(path),
@@ -457,27 +481,11 @@ def read_trace(
         if progress:
             progress(source.bytes_read)
     if tags_only and len(builder.begin_end):
-        return _tags_alone(read_trace(path, progress))  # an end need not say what it ends
+        return read_trace(path, progress).tags_alone()  # an end need not say what it ends
     if not builder.events and not tags_only:
         reasons = "; ".join(source.losses) or "its event list is empty"
         raise TraceError(f"{path}: no events in this trace: {reasons}; record it again")
     return builder.finish(path, source)
-
-
-def _tags_alone(trace: Trace) -> Trace:
-    """Return the trace with its tags and nothing else."""
-    return replace(
-        trace,
-        launch_rows=EventTable(LAUNCH_CALL),
-        device_rows=EventTable(DEVICE_OP),
-        memory=EventTable(MEMORY),
-        ops=EventTable(RANGE),
-        python=EventTable(RANGE),
-        shaped_ops=EventTable(SHAPED_OP),
-        sync_rows=EventTable(SYNC),
-        labeled_ops=EventTable(LABELED_OP),
-        gradient_ends=EventTable(GRADIENT_END),
-    )
 
 
 _NO_ARGS = EventArgs()
@@ -486,14 +494,3 @@ _LONGEST_NS = 365 * 86_400 * 10**9  # nothing runs for a year
 _NEAR_ZERO_NS = 500  # where a clock that was never read stands
 _FAR_FROM_ZERO = ((60 * 10**9, 10), (10**8, 100))
 """How far the other events are from 0 if 0 is no time at all: nanoseconds, and their windows."""
-
-
-def _graph_label(args: object) -> str:
-    """Return the label of an operation in a graph: the text given to `mark_kernels`; "" for none.
-
-    A dictionary's fields are written one by one, so of those only a `name` is told apart.
-    """
-    if not isinstance(args, EventArgs) or not args.graph_node:
-        return ""
-    labels = (args.label, args.name, args.annotation)
-    return next((label for label in labels if isinstance(label, str) and label), "")

@@ -8,7 +8,7 @@ from glassworld.trace import analyze
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.reading.categories import DEVICE, OP, code_by_process
 from glassworld.trace.reading.reader import read_trace
-from tests.support.traces import GpuTrace, write
+from tests.support.traces import CpuTrace, GpuTrace, write
 
 
 def steps():
@@ -144,3 +144,16 @@ def test_steps_of_old_profilers_are_tags(tmp_path):
 )
 def test_code_by_process(process, row, category, on_stream, code):
     assert code_by_process(process, row, category, on_stream) == code
+
+
+def test_asynchronous_events_are_counted(tmp_path):
+    clock = CpuTrace()
+    clock.op("aten::mm", 5)
+    common = {"cat": "request", "name": "r", "id": 1, "pid": 1, "tid": 1, "ts": clock.base}
+    events = [*clock.events, *(common | {"ph": phase} for phase in "bnbee")]
+    events += [common | {"ph": phase} for phase in ("S", "T", "F", "Q", None, "C", "i", "M", "R")]
+    trace = read_trace(write(tmp_path / "t.json", events, config=None))
+    assert trace.left_out == [
+        "8 begins, steps and ends of asynchronous events were left out",
+        "2 events of no known phase were left out",
+    ]
