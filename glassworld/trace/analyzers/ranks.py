@@ -13,7 +13,11 @@ import msgspec
 from glassworld.errors import TraceError
 from glassworld.files import replacing
 from glassworld.trace.analyzers.collectives.bandwidth import CollectiveRow, collective_rows
-from glassworld.trace.analyzers.collectives.matching import CollectiveCall, matched_calls
+from glassworld.trace.analyzers.collectives.matching import (
+    CollectiveCall,
+    match_positions,
+    matched_calls,
+)
 from glassworld.trace.analyzers.collectives.records import RankCollectives, read_collectives
 from glassworld.trace.analyzers.collectives.stragglers import (
     StragglerRow,
@@ -30,7 +34,8 @@ _CORRELATION_IDS = ("correlation", "wait_on_cuda_event_record_corr_id")
 class RankTiming:
     """A rank's time in collectives; milliseconds. `waited_ms` is spent on slower ranks.
 
-    `losses` says what of its file could not be read.
+    `losses` says what of its file could not be read, `notes` how its collectives were matched
+    where that is not plain.
     """
 
     rank: int
@@ -40,6 +45,7 @@ class RankTiming:
     collective_ms: float
     waited_ms: float
     losses: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ def _several(paths: list[Path], command: str) -> list[Path]:
 
 
 def _timings(ranks: list[RankCollectives]) -> tuple[list[RankTiming], list[CollectiveCall]]:
-    offsets, calls = matched_calls(ranks)
+    matches = match_positions(ranks)
+    offsets, calls = matched_calls(ranks, matches.positions)
     waits = [0.0] * len(ranks)
     for call in calls:
         for rank, start in zip(call.ranks, call.start, strict=True):
@@ -88,6 +95,7 @@ def _timings(ranks: list[RankCollectives]) -> tuple[list[RankTiming], list[Colle
             float((of.end - of.start).sum()) / 1e6,
             waits[rank] / 1e6,
             of.losses,
+            tuple(matches.notes.get(rank, ())),
         )
         for rank, of in enumerate(ranks)
     ]

@@ -175,7 +175,7 @@ def merge_command(
     check_output(output, *traces)
     ranks = align_ranks(traces)
     for rank in ranks:
-        say_losses(rank.path, rank.losses)
+        say_losses(rank.path, (*rank.losses, *rank.notes))
     count = merge_ranks(traces, output, ranks)
     if json:
         print_json(ranks)
@@ -204,7 +204,7 @@ def ranks_command(
 
     report = report_ranks(traces)
     for rank in report.ranks:
-        say_losses(rank.path, rank.losses)
+        say_losses(rank.path, (*rank.losses, *rank.notes))
     if json:
         print_json_object(report)
         return

@@ -11,7 +11,7 @@ from glassworld.errors import TraceError
 from glassworld.trace import analyze
 from glassworld.trace.analyzers.caveats import find_caveats
 from glassworld.trace.analyzers.collectives.bandwidth import bus_factor
-from glassworld.trace.analyzers.collectives.matching import matched_calls
+from glassworld.trace.analyzers.collectives.matching import match_positions, matched_calls
 from glassworld.trace.analyzers.collectives.records import Message, RankCollectives
 from tests.support.rank_traces import BYTES, STARTS, rank_trace
 from tests.support.traces import JSON_VALUES, CpuTrace, GpuTrace, invoke, write
@@ -166,7 +166,7 @@ def test_ranks_in_other_groups_are_aligned_over_those_they_share(tmp_path):
         rank([550, 700], [600, 760], ["01", "12"]),
         rank([1200], [1260], ["12"]),
     ]
-    offsets, calls = matched_calls(ranks)
+    offsets, calls = matched_calls(ranks, match_positions(ranks).positions)
     assert offsets == [0, 500, 1000]
     assert [call.ranks for call in calls] == [(0, 1), (1, 2)]
     assert [call.skew_ns for call in calls] == [50, 0]
@@ -214,6 +214,115 @@ def test_ranks_say_which_file_is_cut_short(tmp_path, command):
     assert result.exit_code == 0
     assert f"note {cut}: " in result.stderr
     assert str(whole) not in result.stderr
+
+
+PAUSES = (1000, 1700, 900, 1300, 2100, 1150, 1600, 980, 1900, 1250, 1420, 1010)
+ENDS = np.cumsum(PAUSES) + 5000
+SIZES = (8, 8, 16, 8, 32, 8, 8, 64, 16, 8, 8, 32)
+
+
+def recorded_from(folder, rank, first, last=12, ends=ENDS, sizes=SIZES, **options):
+    """Write the trace of a rank that records some of the collectives; it is last at odd ones."""
+    clock = CpuTrace(base=1_000_000.0 + 333_000.0 * rank)
+    groups, seq = options.get("groups", ["0"] * len(ends)), options.get("seq", False)
+    for i in range(first, last):
+        late = rank == i % 2
+        start, end = float(ends[i]) - (100 if late else 400), float(ends[i])
+        clock.event("cuda_runtime", "cudaLaunchKernel", start - 9, 2, correlation=i + 1)
+        args = {"Collective name": "allreduce", "dtype": "Float", "In msg nelems": sizes[i]}
+        args |= {"Process Group Name": groups[i], "Process Group Ranks": "[0, 1]"}
+        args |= {"Seq": groups[:i].count(groups[i]) + 70} if seq else {}
+        where = {"pid": 0, "tid": 7, "correlation": i + 1, "stream": 7, "device": 0}
+        name = "ncclDevKernel_AllReduce"
+        clock.event("kernel", name, start, end - start, **where, **args)
+    return write(folder / f"rank{rank}.json", clock.events, config=None)
+
+
+def check_skews(paths, shared):
+    """Check the clock and the waits of two ranks that share some collectives; return the notes."""
+    result = invoke("ranks", *paths, "--json")
+    report = json.loads(result.stdout)
+    assert report["ranks"][1]["offset_ms"] == pytest.approx(333)
+    waits = [sum(0.3 for i in shared if i % 2 != rank) for rank in (0, 1)]
+    assert [rank["waited_ms"] for rank in report["ranks"]] == pytest.approx(waits)
+    assert [row["last"] for row in report["stragglers"]] == [
+        sum(i % 2 == rank for i in shared) for rank in (0, 1)
+    ]
+    notes = [rank["notes"] for rank in report["ranks"]]
+    for path, of in zip(paths, notes, strict=True):
+        assert all(f"note {path}: {note}" in result.stderr for note in of)
+    assert not notes[0]
+    return notes[1]
+
+
+def test_collectives_with_sequence_numbers_match_by_them(tmp_path):
+    even = 1000 * np.arange(1, 13)  # all alike: nothing but the numbers tells them apart
+    options = {"ends": even, "sizes": [8] * 12, "seq": True}
+    paths = [recorded_from(tmp_path, rank, 3 * rank, 10 + rank, **options) for rank in (0, 1)]
+    assert check_skews(paths, range(3, 10)) == []
+
+
+def test_sequence_numbers_of_groups_with_the_same_ranks_stay_apart(tmp_path):
+    options = {"groups": list("aababbabaabb"), "seq": True}
+    paths = [recorded_from(tmp_path, rank, 2 * rank, **options) for rank in (0, 1)]
+    assert check_skews(paths, range(2, 12)) == []
+
+
+def test_collectives_are_aligned_by_their_sizes(tmp_path):
+    paths = [recorded_from(tmp_path, rank, 3 * rank) for rank in (0, 1)]
+    (note,) = check_skews(paths, range(3, 12))
+    assert "3 collectives later" in note
+    assert "names and sizes tell" in note
+
+
+@pytest.mark.parametrize(
+    ("firsts", "lasts", "when"),
+    [
+        ((0, 2), (12, 12), "2 collectives later"),
+        ((2, 0), (12, 12), "2 collectives earlier"),
+        ((0, 2), (10, 12), "2 collectives later"),  # as many on both
+    ],
+)
+def test_collectives_that_are_all_alike_are_aligned_by_their_ends(tmp_path, firsts, lasts, when):
+    paths = [
+        recorded_from(tmp_path, rank, firsts[rank], lasts[rank], sizes=[8] * 12) for rank in (0, 1)
+    ]
+    (note,) = check_skews(paths, range(max(firsts), min(lasts)))
+    assert when in note
+    assert "the times at which they ended tell" in note
+
+
+def test_collectives_of_a_trace_that_ends_early_need_no_note(tmp_path):
+    paths = [recorded_from(tmp_path, rank, 0, 12 - 3 * rank, sizes=[8] * 12) for rank in (0, 1)]
+    assert check_skews(paths, range(9)) == []
+
+
+def test_collectives_that_fit_in_several_ways_have_a_note(tmp_path):
+    options = {"ends": 1000 * np.arange(1, 13), "sizes": [8] * 12}
+    paths = [recorded_from(tmp_path, rank, 3 * rank, **options) for rank in (0, 1)]
+    for command in (["ranks", *paths], ["merge", *paths, "-o", tmp_path / "both.json"]):
+        result = invoke(*command)
+        assert result.exit_code == 0
+        assert "fit those of rank 0 in several ways" in result.stderr
+
+
+def test_collectives_that_do_not_line_up_have_a_note(tmp_path):
+    paths = [
+        recorded_from(tmp_path, 0, 0),
+        recorded_from(tmp_path, 1, 0, 9, sizes=[1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    ]
+    assert "do not line up with those of rank 0" in invoke("ranks", *paths).stderr
+
+
+def test_ranks_whose_sequence_numbers_do_not_meet_have_a_note(tmp_path):
+    paths = [
+        recorded_from(tmp_path, 0, 0, 5, seq=True),
+        recorded_from(tmp_path, 1, 6, 12, seq=True),
+    ]
+    report = json.loads(invoke("ranks", *paths, "--json").stdout)
+    for rank in report["ranks"]:
+        assert rank["waited_ms"] == 0
+        assert "no other trace has any" in rank["notes"][0]
 
 
 GLOO_PROGRAM = """

@@ -54,7 +54,8 @@ class Message:
     """What a collective sends: its name, and what the trace records of it (else None).
 
     `bytes` is the message size S of nccl-tests: of the larger of a rank's input and output.
-    `group` tells process groups apart.
+    `group` tells process groups apart, by their ranks or else their name `process_group`.
+    `sequence` numbers the collectives of a group from its creation on.
     """
 
     name: str
@@ -62,6 +63,8 @@ class Message:
     bytes: int | None = None
     group_size: int | None = None
     group: str = ""
+    process_group: str = ""
+    sequence: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def read_collectives(path: Path) -> RankCollectives:
     if len(rows):
         recorded = _recorded(path)
         messages = [
-            _message(trace.names[name], recorded.of_kernels.get(correlation) or around)
+            _message(trace.names[name], around | recorded.of_kernels.get(correlation, {}))
             for name, correlation, around in zip(
                 rows["name"].tolist(),
                 rows["correlation"].tolist(),
@@ -166,13 +169,16 @@ def _message(kernel: str, args: dict[str, Any]) -> Message:
     elements = max((size for size in sizes if size is not None), default=None)
     each = _element_bytes(str(dtype)) if dtype else None
     ranks = str(args.get("Process Group Ranks") or "")
-    group = ranks if ranks not in ("", "[]") else str(args.get("Process Group Name") or "")
+    name = str(args.get("Process Group Name") or "")
+    group = ranks if ranks not in ("", "[]") else name
     return Message(
         name=_name(str(args.get(_KEY) or "")) or _name(kernel) or kernel,
         dtype=str(dtype) if dtype else None,
         bytes=elements * each if elements and each else None,
         group_size=_count(args.get("Group size")) or None,
         group=group,
+        process_group=name,
+        sequence=_count(args.get("Seq")),
     )
 
 
