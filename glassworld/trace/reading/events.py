@@ -56,6 +56,7 @@ class EventArgs(msgspec.Struct, gc=False):
 
 
 _NO_TIME = -1e18
+_KNOWN_SCHEMA = 1  # the newest known `schemaVersion` of torch.profiler
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -136,8 +137,16 @@ class EventStream:
     @property
     def losses(self) -> list[str]:
         """Sentences about everything that could not be read."""
-        unreadable = [f"{self.unreadable} events could not be read"] if self.unreadable else []
-        return [*self.source.losses, *unreadable]
+        losses = [*self.source.losses]
+        if self.unreadable:
+            losses.append(f"{self.unreadable} events could not be read")
+        version = self.metadata.get("schemaVersion")
+        if isinstance(version, int) and version > _KNOWN_SCHEMA:
+            losses.append(
+                f"the trace has schema {version}, which is later than the known ones: what is new "
+                "in it is not read"
+            )
+        return losses
 
     def raw(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the events with everything in them, as dictionaries; decimals stay exact."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -19,6 +20,14 @@ _PROTOCOLS = range(2, 6)
 _EXPECTED = "name one that torch.cuda.memory._dump_snapshot wrote"
 _CHANGES = {"alloc": 1, "free_requested": -1}
 """Which way the allocated bytes go; what is freed counts as free once the program has freed it."""
+
+_KNOWN = {
+    *(*_CHANGES, "free_completed", "oom", "snapshot"),
+    *("segment_alloc", "segment_free", "segment_map", "segment_unmap"),
+}
+"""All actions of the allocator; the others change no allocated bytes."""
+
+_MOST_NAMED = 5
 
 
 def is_pickle(start: bytes) -> bool:
@@ -56,18 +65,42 @@ class SnapshotEvents(EventSource):
             raise self.refuse(
                 f"a pickle, but no memory snapshot of torch: it has no device_traces; {_EXPECTED}"
             )
-        yield list(_annotations(_records(snapshot.get("external_annotations"))))
+        yield list(self._annotations(_records(snapshot.get("external_annotations"))))
         allocated = _allocated_at_end(_records(snapshot.get("segments")))
-        unreadable = 0
+        unreadable, unknown = 0, Counter[str]()
         for device, trace in enumerate(traces):
-            changes = [
-                record for record in _records(trace) if str(record.get("action")) in _CHANGES
-            ]
+            records = [(str(record.get("action")), record) for record in _records(trace)]
+            changes = [record for action, record in records if action in _CHANGES]
+            unknown.update(action for action, _ in records if action not in _KNOWN)
             whole = [change for change in changes if _is_change(change)]
             unreadable += len(changes) - len(whole)
             yield _totals(whole, device, allocated.get(device, 0))
         if unreadable:
             self.losses.append(f"{unreadable} allocations have no size or time and were left out")
+        if unknown:
+            self.losses.append(
+                f"{unknown.total()} records of actions that are not known were left out: "
+                f"{', '.join(sorted(unknown)[:_MOST_NAMED])}"
+            )
+
+    def _annotations(self, records: list[dict[Any, Any]]) -> Iterator[Event]:
+        """Yield the annotations that begin and end, as tags; count the others."""
+        opened: dict[tuple[str, str], list[int]] = {}
+        alone = 0
+        for record in records:
+            at, name, device = record.get("time_us"), str(record.get("name")), record.get("device")
+            starts, stage = opened.setdefault((str(device), name), []), record.get("stage")
+            if isinstance(at, int) and stage == "START":
+                starts.append(at)
+            elif isinstance(at, int) and stage == "END" and starts:
+                thread = ("annotations", str(device))
+                yield range_event("user_annotation", name, thread, starts.pop() * 1000, at * 1000)
+            else:
+                alone += 1
+        if alone := alone + sum(map(len, opened.values())):
+            self.losses.append(
+                f"{alone} begins or ends of annotations have no partner and were left out"
+            )
 
 
 def _records(value: Any) -> list[dict[Any, Any]]:
@@ -98,18 +131,3 @@ def _totals(changes: list[dict[Any, Any]], device: int, at_end: int) -> list[Eve
         total += size
         events.append(memory_event(change["time_us"] * 1000, total, device, size))
     return events
-
-
-def _annotations(records: list[dict[Any, Any]]) -> Iterator[Event]:
-    """Yield the annotations that begin and end, as tags."""
-    opened: dict[tuple[Any, str], list[int]] = {}
-    for record in records:
-        at, name, device = record.get("time_us"), str(record.get("name")), record.get("device")
-        starts = opened.setdefault((str(device), name), [])
-        if not isinstance(at, int):
-            continue
-        if record.get("stage") == "START":
-            starts.append(at)
-        elif record.get("stage") == "END" and starts:
-            thread = ("annotations", str(device))
-            yield range_event("user_annotation", name, thread, starts.pop() * 1000, at * 1000)

@@ -17,6 +17,8 @@ from glassworld.trace.reading.event_source import EventSource, gpu_row, range_ev
 from glassworld.trace.reading.events import Event, EventArgs
 
 MAGIC = b"SQLite format 3\x00"
+_HEAD_BYTES = 100
+_KNOWN_SCHEMA = 3  # the major version of the newest known `EXPORT_SCHEMA_VERSION`
 _ROWS_AT_ONCE = 1 << 14
 _RANGE_TYPES = (59, 60, 70, 71)  # NVTX ranges on one thread and on any two; imported ones
 _TID_BITS = 24
@@ -68,6 +70,17 @@ def is_sqlite(start: bytes) -> bool:
     return start.startswith(MAGIC)
 
 
+def _database_bytes(head: bytes) -> int:
+    """Return the size of a database by its first 100 bytes; 0 if they do not tell it.
+
+    https://www.sqlite.org/fileformat.html: the number of pages is valid if two counters agree.
+    """
+    if len(head) < _HEAD_BYTES or head[24:28] != head[92:96]:
+        return 0
+    page = int.from_bytes(head[16:18], "big")
+    return int.from_bytes(head[28:32], "big") * (1 << 16 if page == 1 else page)
+
+
 class NsightEvents(EventSource):
     """Reads the events of an Nsight Systems database, table by table."""
 
@@ -75,8 +88,12 @@ class NsightEvents(EventSource):
         """Yield the events of every table. Raises `TraceError` if it is no such database."""
         path = self.source.path
         with path.open("rb") as file:
-            if not is_sqlite(file.read(len(MAGIC))):
-                raise self.refuse("is a compressed database; decompress it")
+            head = file.read(_HEAD_BYTES)
+        if not is_sqlite(head):
+            raise self.refuse("is a compressed database; decompress it")
+        missing = _database_bytes(head) - path.stat().st_size
+        if missing > 0:  # SQLite reads zeros in the place of the end of a page
+            self.losses.append(f"the database is cut short: its last {missing} bytes are lost")
         uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
         try:
             with closing(sqlite3.connect(uri, uri=True)) as database:
@@ -109,6 +126,12 @@ class _Tables:
             raise self._reader.refuse(self._what_it_is())
         for kind, table in present.items():
             self._check(kind, table)
+        version = self._schema_version()
+        if (major := re.match(r"\d+", version)) and int(major[0]) > _KNOWN_SCHEMA:
+            self._reader.losses.append(
+                f"the database has schema {version}, which is later than the known ones: what is "
+                "new in it is not read"
+            )
         self._strings = self._pairs("StringIds", "id", "value")
         self._memory = self._pairs("ENUM_CUDA_MEM_KIND", "id", "label")
         self._copies = self._pairs("ENUM_CUDA_MEMCPY_OPER", "id", "label") | _COPY_KINDS
@@ -149,12 +172,17 @@ class _Tables:
         """Raise `TraceError` if a table lacks a column, as one of a later version may."""
         missing = [c for c in _COLUMNS[kind] if c not in self._columns_of(table)]
         if missing:
-            version = self._pairs("META_DATA_EXPORT", "name", "value").get("EXPORT_SCHEMA_VERSION")
+            version = self._schema_version()
             of = f" of schema {version}" if version else ""
             raise self._reader.refuse(
                 f"a database of Nsight Systems{of} whose {table} has no {', '.join(missing)}; "
                 "export it with another version of nsys"
             )
+
+    def _schema_version(self) -> str:
+        """Return the version of the tables, such as 3.11.0; "" if the file does not tell it."""
+        described = self._pairs("META_DATA_EXPORT", "name", "value")
+        return described.get("EXPORT_SCHEMA_VERSION", "")
 
     def _columns_of(self, table: str) -> set[str]:
         return {str(row[1]) for row in self._database.execute(f"PRAGMA table_info({table})")}

@@ -103,7 +103,7 @@ class _Metadata(msgspec.Struct, frozen=True):
 
 
 class _Process(msgspec.Struct):
-    buffer_records: _Records
+    buffer_records: dict[str, msgspec.Raw]
     metadata: _Metadata = _Metadata()
     agents: list[_Agent] = []
     strings: _Strings = msgspec.field(default_factory=_Strings)
@@ -112,6 +112,17 @@ class _Process(msgspec.Struct):
 
 class _Document(msgspec.Struct):
     processes: list[_Process] | _Process = msgspec.field(name="rocprofiler-sdk-tool")
+
+
+def _records(process: _Process) -> _Records:
+    groups = process.buffer_records
+    return _Records(
+        **{
+            name: msgspec.json.decode(groups[name], type=list[_Record])
+            for name in _Records.__struct_fields__
+            if name in groups
+        }
+    )
 
 
 def is_rocprof(start: bytes) -> bool:
@@ -127,7 +138,9 @@ class RocprofEvents(EventSource):
         """Yield the events of every process. Raises `TraceError` if the file is damaged."""
         text = self.read_all()
         try:
-            processes = msgspec.json.decode(text, type=_Document).processes
+            found = msgspec.json.decode(text, type=_Document).processes
+            processes = found if isinstance(found, list) else [found]
+            records = [_records(process) for process in processes]
         except msgspec.ValidationError as error:
             raise self.refuse(
                 f"rocprofv3 JSON of a version that is not known: {error}; "
@@ -138,8 +151,9 @@ class RocprofEvents(EventSource):
                 f"rocprofv3 JSON, cut short or damaged: {error}; record it again"
             ) from error
         devices: dict[int, _Agent] = {}
-        for number, process in enumerate(processes if isinstance(processes, list) else [processes]):
-            reader = _ProcessReader(process, number)
+        self._say_unread(processes)
+        for number, (process, of) in enumerate(zip(processes, records, strict=True)):
+            reader = _ProcessReader(process, of, number)
             devices |= dict(enumerate(reader.gpus))
             yield from reader.events()
         self.metadata["deviceProperties"] = [
@@ -147,12 +161,23 @@ class RocprofEvents(EventSource):
             for i, gpu in devices.items()
         ]
 
+    def _say_unread(self, processes: list[_Process]) -> None:
+        """Name the groups of records that are not read, such as those of a later version."""
+        unread = {
+            name
+            for process in processes
+            for name, records in process.buffer_records.items()
+            if name not in _Records.__struct_fields__ and bytes(records).strip(b"[ \t\r\n]")
+        }
+        if unread:
+            self.losses.append(f"these records are not read: {', '.join(sorted(unread))}")
+
 
 class _ProcessReader:
     """Translates the records of one process."""
 
-    def __init__(self, process: _Process, number: int) -> None:
-        self._process = process
+    def __init__(self, process: _Process, records: _Records, number: int) -> None:
+        self._process, self._records = process, records
         self._number = number
         self._first_correlation = number << _CORRELATION_BITS
         self._kinds = process.strings.buffer_records
@@ -167,7 +192,7 @@ class _ProcessReader:
 
     def events(self) -> Iterator[list[Event]]:
         """Yield the events, a list per kind of records."""
-        records = self._process.buffer_records
+        records = self._records
         translations: tuple[tuple[list[_Record], Callable[[_Record], Event | None]], ...] = (
             (records.marker_api, self._marker),
             (records.rccl_api, lambda r: self._host(r, "cpu_op", self._operation(r))),
@@ -183,7 +208,7 @@ class _ProcessReader:
 
         HIP makes most of the calls of HSA. If both are traced, GPU work may name either.
         """
-        records = self._process.buffer_records
+        records = self._records
         if not records.hip_api:
             return records.hsa_api
         launching = {r.correlation_id.internal for r in records.kernel_dispatch}

@@ -104,4 +104,29 @@ def test_snapshot_odd_values_are_left_out(tmp_path):
     value["segments"].append(5)
     value["external_annotations"].append({"name": 3, "time_us": None, "stage": "START"})
     trace = read_trace(write_pickle(tmp_path / "snapshot.pickle", value))
-    assert trace.losses == ["1 allocations have no size or time and were left out"]
+    assert trace.losses == [
+        "1 begins or ends of annotations have no partner and were left out",
+        "1 allocations have no size or time and were left out",
+        "1 records of actions that are not known were left out: []",
+    ]
+
+
+def test_snapshot_annotations_without_partner_are_counted(tmp_path):
+    value = snapshot()
+    for name, stage in (("open", "START"), ("began before", "END")):
+        annotation = {"name": name, "device": 0, "stage": stage, "time_us": 1_000_450}
+        value["external_annotations"].append(annotation)
+    trace = read_trace(write_pickle(tmp_path / "snapshot.pickle", value))
+    assert len(trace.tags) == 1
+    assert trace.losses == ["2 begins or ends of annotations have no partner and were left out"]
+
+
+def test_snapshot_of_a_later_version_names_the_actions_that_are_not_read(tmp_path):
+    value = snapshot(annotated=False)
+    history = value["device_traces"][0]
+    history[:] = [change for change in history if "free" not in change["action"]]
+    for change in history:
+        change["action"] = change["action"].replace("alloc", "reserve")
+    with pytest.raises(TraceError, match=r"left out: reserve, segment_reserve") as refused:
+        read_trace(write_pickle(tmp_path / "none.pickle", value | {"segments": []}))
+    assert "no events in this trace" in str(refused.value)

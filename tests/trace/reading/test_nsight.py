@@ -272,6 +272,19 @@ def test_nsight_damage_in_a_table_keeps_the_others(tmp_path):
     assert ["MEMSET is incomplete" in loss for loss in trace.losses] == [True]
 
 
+@pytest.mark.parametrize("size", [1, 100, 4000])
+def test_nsight_cut_in_its_last_page_says_so(tmp_path, size):
+    path = write_nsight(tmp_path / "t.sqlite")
+    path.write_bytes(path.read_bytes()[:-size])
+    assert f"its last {size} bytes are lost" in " ".join(read_trace(path).losses)
+
+
+def test_nsight_of_a_later_schema_says_so(database):
+    trace = read_trace(change(database, "UPDATE META_DATA_EXPORT SET value = '4.2.0'"))
+    assert len(trace.device_ops) == 12
+    assert any("schema 4.2.0, which is later" in loss for loss in trace.losses)
+
+
 def test_nsight_compressed_is_one_clear_line(tmp_path, database):
     path = tmp_path / "run.sqlite.gz"
     path.write_bytes(gzip.compress(database.read_bytes()))

@@ -321,3 +321,12 @@ def test_read_trace_keeps_the_inputs_of_operators_whose_work_can_be_counted(tmp_
     assert len(operators) == 6
     assert rows["start"].tolist() == operators["start"][[0, 1, 2, 5]].tolist()
     assert len(read_trace(trace.path, tags_only=True).shaped_ops) == 0
+
+
+@pytest.mark.parametrize(("version", "notes"), [(1, 0), (2, 1), ("x", 0)])
+def test_read_trace_of_a_later_schema_says_so(tmp_path, version, notes):
+    clock = CpuTrace()
+    clock.op("aten::mm", 5)
+    trace = read_trace(write(tmp_path / "t.json", clock.events, schemaVersion=version))
+    assert len(trace.ops) == 1
+    assert sum("schema 2, which is later" in loss for loss in trace.losses) == notes

@@ -97,6 +97,17 @@ def test_rocprof_without_names_is_read(tmp_path):
     assert {"kernel 1", "operation 0.1", "Memcpy operation 1.1"} <= set(names)
 
 
+def test_rocprof_of_a_later_version_names_the_records_that_are_not_read(tmp_path):
+    document = rocprof_document()
+    records = document["rocprofiler-sdk-tool"][0]["buffer_records"]
+    records |= {"kernel_dispatch_v2": records.pop("kernel_dispatch"), "scratch_memory": []}
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    trace = read_trace(path)
+    assert trace.losses == ["these records are not read: kernel_dispatch_v2"]
+    assert len(trace.device_ops) == 3  # copies
+
+
 TEXT = json.dumps(rocprof_document())
 
 
