@@ -113,7 +113,7 @@ def _gpu(analysis: Analysis) -> list[str]:
             "XLA's loops do, programmatic dependent launches, or wrong times in the trace; busy "
             "time counts them once, sums of durations do not"
         )
-    return [*caveats, *_devices(analysis), *_graphs(analysis)]
+    return [*caveats, *_devices(analysis), *graph_caveats(analysis)]
 
 
 def _devices(analysis: Analysis) -> list[str]:
@@ -131,17 +131,17 @@ def _devices(analysis: Analysis) -> list[str]:
     ]
 
 
-def _graphs(analysis: Analysis) -> list[str]:
+def graph_caveats(analysis: Analysis) -> list[str]:
     """Say which replayed graphs have tags, and why others have none."""
     graphs = analysis.graphs
     if not (graphs.launches or graphs.labeled):
-        known = [f" ({reason})" for reason in graphs.unnamed if reason != NO_PASS][:1]
-        without = "".join(known)
-        return (
-            [f"the run replays GPU graphs: tags inside them cannot be seen{without}"]
-            if replays_graphs(analysis)
-            else []
-        )
+        if not replays_graphs(analysis):
+            return []
+        reasons = [*sorted(graphs.unnamed, key=graphs.unnamed.__getitem__, reverse=True), NO_PASS]
+        return [
+            f"the run replays GPU graphs: tags inside them cannot be seen, as {reasons[0]}; "
+            "--graph-capture takes a trace of such a pass"
+        ]
     caveats = []
     if graphs.launches:
         caveats.append(

@@ -47,9 +47,15 @@ Most = Annotated[
 def load_analysis(
     path: Path, tags_only: bool = False, graph_capture: Path | None = None
 ) -> Analysis:
-    """Analyze a trace as `load_with_progress` does; say on stderr what of it could not be read."""
+    """Analyze a trace as `load_with_progress` does; say on stderr what of it could not be read.
+
+    With a trace of the capture, say also which graphs it names.
+    """
+    from glassworld.trace.analyzers.caveats import graph_caveats
+
     analysis = load_with_progress(path, tags_only, graph_capture)
-    say_losses(path, analysis.trace.losses)
+    named = graph_caveats(analysis) if graph_capture is not None else []
+    say_losses(path, [*analysis.trace.losses, *named])
     return analysis
 
 

@@ -421,16 +421,29 @@ def analyze(
     which the passes of replayed graphs run without graphs. Raises `TraceError` if there is no trace
     to read.
     """
-    trace = read_trace(path, progress, tags_only)
-    capture = read_trace(graph_capture) if graph_capture is not None else None
-    return analyze_trace(*find_passes(trace, capture))
+    return analyze_trace(*_with_passes(read_trace(path, progress, tags_only), graph_capture))
 
 
 def analyze_at_once(path: str | Path, graph_capture: str | Path | None = None) -> Analysis:
     """Analyze a trace with all its instances in memory, however many there are."""
-    trace = read_trace(path)
-    capture = read_trace(graph_capture) if graph_capture is not None else None
-    return analyze_in_memory(*find_passes(trace, capture))
+    return analyze_in_memory(*_with_passes(read_trace(path), graph_capture))
+
+
+def _with_passes(
+    trace: Trace, graph_capture: str | Path | None
+) -> tuple[Trace, EagerPasses | None]:
+    """Return a trace and the passes that name its graphs, in it and in that of the capture.
+
+    What the capture could not give is said among what could not be read.
+    """
+    if graph_capture is None:
+        return find_passes(trace)
+    capture = read_trace(graph_capture)
+    trace, passes = find_passes(trace, capture)
+    losses = [f"{graph_capture}: {loss}" for loss in capture.losses]
+    if passes is None:
+        losses.append(f"{graph_capture} names nothing: no GPU graph is replayed")
+    return replace(trace, losses=[*trace.losses, *losses]), passes
 
 
 def analyze_trace(trace: Trace, passes: EagerPasses | None = None) -> Analysis:

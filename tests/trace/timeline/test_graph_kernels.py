@@ -334,6 +334,25 @@ def test_command_with_graph_capture_shows_layers(tmp_path):
     assert missing.exit_code != 0
 
 
+def test_capture_trace_that_names_nothing_says_why(tmp_path):
+    other, graphs = GraphRun(), write(tmp_path / "t.json", replayed_alone().events, config=None)
+    for _ in range(5):
+        other.launch("another kernel", 10)
+    warm = write(tmp_path / "capture.json", other.events, config=None)
+    no_pass = "no pass outside a graph runs the same kernels in the same order"
+    for command in (["top"], ["report", "--html", tmp_path / "page.html"]):
+        result = invoke(command[0], graphs, *command[1:], "--graph-capture", warm)
+        assert result.exit_code == 0
+        assert no_pass in " ".join(result.output.split())
+    warm.write_bytes(warm.read_bytes()[:-40])
+    assert f"{warm}: the file ends in the middle" in invoke(
+        "top", graphs, "--graph-capture", warm
+    ).stderr.replace("note ", "")
+    plain = write(tmp_path / "plain.json", other.events, config=None)
+    result = invoke("top", plain, "--graph-capture", graphs)
+    assert f"{graphs} names nothing: no GPU graph is replayed" in result.stderr
+
+
 VLLM = SHARED / "traces" / "vllm-decode-cuda-graph.json.gz"
 FIRST_OF_A_LAYER = "Rmsnorm2dFwd"
 
