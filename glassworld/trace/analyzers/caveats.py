@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from glassworld.profiling import registry as tags
 from glassworld.trace.analyzers.bottleneck import LEAST_OPERATIONS, gpu_use, share
-from glassworld.trace.analyzers.execution import replays_graphs, runs_compiled
+from glassworld.trace.analyzers.execution import only_memory, replays_graphs, runs_compiled
 from glassworld.trace.analyzers.flops import Config
 from glassworld.trace.analyzers.peak_rates import PeakRates, read_peak_rates, stored_peak_rates
 from glassworld.trace.analyzers.run_config import device_kind, late_frame, run_config, run_machine
@@ -76,6 +76,8 @@ def _large(analysis: Analysis) -> list[str]:
 
 
 def _tags(analysis: Analysis) -> list[str]:
+    if only_memory(analysis):
+        return ["only memory was recorded: there are no operators and no GPU operations"]
     if not analysis.patterns:
         return ["no tags (user annotations) in this trace: only operators and kernels are shown"]
     if analysis.clipped:
@@ -86,6 +88,8 @@ def _tags(analysis: Analysis) -> list[str]:
 
 
 def _gpu(analysis: Analysis) -> list[str]:
+    if only_memory(analysis):
+        return []
     if not analysis.on_gpu:
         return ["no GPU operations in this trace: every time is CPU time"]
     caveats, coverage = _gpu_use(analysis), analysis.coverage

@@ -68,7 +68,7 @@ def compare_runs(before: Analysis, after: Analysis) -> RunComparison:
     if not both:
         raise TraceError(
             f"{before.trace.path} and {after.trace.path}: no tag is in both, so there is nothing "
-            "to compare; use two traces of the same program"
+            "to compare; use two traces of the same program, or pair their parts with --structure"
         )
     changes = [_change(path, first[path], second[path]) for path in both]
     return RunComparison(

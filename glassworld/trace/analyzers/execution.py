@@ -13,6 +13,7 @@ from glassworld.profiling.registry import REGISTRY
 from glassworld.trace.analyzers.operators import NEARLY_ALL, kernel_rows, operator_rows
 from glassworld.trace.analyzers.run_config import run_config
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.merged import MergedAnalysis
 from glassworld.trace.timeline.rows import largest_first
 
 MOSTLY = 0.8  # of all tags' self time, in one kind of tag: then tags do not explain the run
@@ -44,6 +45,13 @@ def runs_compiled(analysis: Analysis) -> bool:
 def replays_graphs(analysis: Analysis) -> bool:
     """Return True if GPU graphs are replayed in this trace."""
     return any("graphlaunch" in name.lower() for name in analysis.calls)
+
+
+def only_memory(analysis: Analysis) -> bool:
+    """Return True for a record of memory alone, such as a snapshot, with or without tags."""
+    trace = analysis.whole if isinstance(analysis, MergedAnalysis) else analysis.trace
+    others = (trace.ops, trace.launch_rows, trace.device_rows, trace.python)
+    return len(trace.memory) > 0 and not any(len(table) for table in others)
 
 
 def is_engine_run(analysis: Analysis) -> bool:

@@ -285,7 +285,7 @@ def _process_numbers(threads: list[tuple[Any, Any]]) -> Codes:
     return np.array([number.setdefault(pid, len(number)) for pid, _ in threads], dtype=np.int32)
 
 
-def _moved(ids: Ints, process: Codes) -> Ints:
+def _moved(ids: Ints, process: Ints) -> Ints:
     """Return correlation ids of these processes; those that stand for none stay as they are."""
-    moved = (ids & ~(-1 << _PROCESS_BITS)) + (process.astype(np.int64) << _PROCESS_BITS)
+    moved = (ids & ~(-1 << _PROCESS_BITS)) + (process << _PROCESS_BITS)
     return np.where((ids > 0) & (process > 0), moved, ids)

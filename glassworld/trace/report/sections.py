@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from glassworld.profiling import registry as tags
-from glassworld.trace.analyzers import blocks, breakdown
+from glassworld.trace.analyzers import blocks, breakdown, execution
 from glassworld.trace.analyzers.critical_path import path_remarks, path_tags
-from glassworld.trace.analyzers.execution import covered_by_parts, is_engine_run, slow_parts
 from glassworld.trace.analyzers.expected_time import expected_table, reference_note
 from glassworld.trace.analyzers.operator_roofline.by_shape import (
     ShapeGroup,
@@ -47,7 +46,8 @@ class Section:
     rows; to show all of them, its `command` must be given the tag `under`. A section `of_engine`
     says nothing about traces of other programs, whose reports do not mention it; one `of_others`
     says nothing about the engine's, nor about one that has another kind of steps. An `optional`
-    one is of what few traces record: no report mentions that it is missing.
+    one is of what few traces record: no report mentions that it is missing. That of a record of
+    memory alone mentions none.
     """
 
     command: str
@@ -66,13 +66,15 @@ class Section:
 
     def mentioned(self, analysis: Analysis) -> bool:
         """Return whether the report of a trace without this section says that it has none."""
-        if self.optional:
+        if self.optional or execution.only_memory(analysis):
             return False
         if self.of_engine:
-            return is_engine_run(analysis)
+            return execution.is_engine_run(analysis)
         if self.of_others:
             others = (section for section in SECTIONS if section.of_others)
-            return not (is_engine_run(analysis) or any(part.rows(analysis) for part in others))
+            return not (
+                execution.is_engine_run(analysis) or any(part.rows(analysis) for part in others)
+            )
         return True
 
 
@@ -94,7 +96,7 @@ def _step_part(part: StepPart | TrainingStep) -> str:
 
 def _stage_remarks(analysis: Analysis) -> list[str]:
     """Say how much of another program's time its tags cover, if that is not nearly all of it."""
-    if is_engine_run(analysis):
+    if execution.is_engine_run(analysis):
         return []
     if analysis.gpu:
         what, whole = "GPU's busy time", analysis.gpu.busy_ns / 1e6
@@ -202,10 +204,10 @@ SECTIONS = (
         "slowest",
         "Slowest modules, operators or kernels",
         "no modules, operators or kernels in this trace",
-        slow_parts,
+        execution.slow_parts,
         ("name", "kind", "count", "self ms", "share of\nself time"),
         lambda p: (start_of(p.name, 70), p.kind, p.count, p.self_ms, percent(p.share)),
-        covered_by_parts,
+        execution.covered_by_parts,
         most=12,
     ),
     Section(

@@ -63,6 +63,16 @@ def test_snapshot_without_annotations_shows_the_whole_run(tmp_path):
         assert invoke(command, path).exit_code == 0
 
 
+@pytest.mark.parametrize("annotated", [True, False])
+def test_report_of_a_snapshot_speaks_of_memory_alone(tmp_path, annotated):
+    path = write_pickle(tmp_path / "snapshot.pickle", snapshot(annotated))
+    report = invoke("report", path, "--html", tmp_path / "page.html").output
+    assert "only memory was recorded" in report
+    assert "Memory" in report
+    for absent in ("Not in this trace", "GPU kernels", "Training steps", "no GPU operations in"):
+        assert absent not in report
+
+
 class Intruder:
     """A pickle of this runs a command when it is read."""
 
