@@ -11,6 +11,7 @@ moves by the mean.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,32 +80,33 @@ class RecordedVideo:
             The video is damaged. The frames before are good.
         """
         position = 0
-        for number, frame in self._decode_all():
+        for number, frame, pixel_aspect in self._decode_all():
             if position == len(self.shown):
                 return
             if self.shown[position] > number:
                 continue
             if self.shown[position] < number:
                 break
-            fitted = np.asarray(crop_and_resize(_upright(frame), height, width))
+            fitted = np.asarray(crop_and_resize(_as_shown(frame, pixel_aspect), height, width))
             while position < len(self.shown) and self.shown[position] == number:
                 yield fitted
                 position += 1
         if position < len(self.shown):
             raise InputError(f"damaged after {self._seconds(position):.1f} s; use another copy")
 
-    def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield the frames that can be decoded, with their numbers."""
+    def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame, Fraction]]:
+        """Yield the frames that can be decoded: number, frame, width of a pixel by its height."""
         stamps = self.times.stamps
         try:
             with av.open(str(self.path)) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
+                pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
                 for count, frame in enumerate(container.decode(stream)):
                     if stamps is None:
-                        yield count, frame
+                        yield count, frame, pixel_aspect
                     elif frame.pts is not None:
-                        yield int(np.searchsorted(stamps, frame.pts)), frame
+                        yield int(np.searchsorted(stamps, frame.pts)), frame, pixel_aspect
         except av.FFmpegError:
             return
 
@@ -280,9 +282,11 @@ def _shows_frame(packet: av.Packet) -> bool:
     return packet.size > 0 and not packet.is_discard
 
 
-def _upright(frame: av.VideoFrame) -> Image.Image:
-    """Return a frame as players show it: those of phones may be stored on their side."""
+def _as_shown(frame: av.VideoFrame, pixel_aspect: Fraction) -> Image.Image:
+    """Return a frame as players show it: with square pixels, and upright as phones held it."""
     image: Image.Image = frame.to_image()
+    if pixel_aspect != 1:
+        image = image.resize((max(1, round(image.width * pixel_aspect)), image.height))
     return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 

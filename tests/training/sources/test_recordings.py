@@ -143,6 +143,23 @@ def test_recording_stored_on_its_side_is_shown_upright(tmp_path: Path) -> None:
     assert max(first[:28, :44].mean(), first[36:].mean()) < 5
 
 
+def test_recording_whose_pixels_are_not_square_is_shown_at_its_true_width(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "rgb24"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)  # shown 128 wide
+        stream.options = {"crf": "0"}
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[:, 8:56] = 200  # 96 wide as shown, what a world of 64x96 takes
+        for _ in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    (tmp_path / "a.txt").write_text("w*20")
+    first = next(only(tmp_path).decode(64, 96))
+    assert np.median(first[:, [2, -3]]) > 190
+    assert np.median(first[[2, -3]]) > 190
+
+
 def test_read_recordings_names_and_skips_what_does_not_fit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
