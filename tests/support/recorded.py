@@ -19,7 +19,7 @@ def write_video(
     size: tuple[int, int] = (96, 64),
 ) -> None:
     """Write frames whose brightness is their number, in a codec with frames out of order."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path.absolute()), "w") as container:
         stream = container.add_stream(codec, rate=frame_rate)
         stream.width, stream.height = 96, 64
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"

@@ -98,7 +98,7 @@ class RecordedVideo:
         """Yield the frames that can be decoded: number, frame, width of a pixel by its height."""
         stamps = self.times.stamps
         try:
-            with av.open(str(self.path)) as container:
+            with _open_video(self.path) as container:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
                 pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -260,7 +260,7 @@ def read_frame_times(video: Path) -> FrameTimes:
         It is unreadable or holds no frames.
     """
     try:
-        with av.open(str(video)) as container:
+        with _open_video(video) as container:
             if not container.streams.video:
                 raise InputError("holds no video; move it elsewhere")
             stream = container.streams.video[0]
@@ -280,6 +280,11 @@ def read_frame_times(video: Path) -> FrameTimes:
 def _shows_frame(packet: av.Packet) -> bool:
     """Tell whether a packet is a frame that players show, and not one that was trimmed off."""
     return packet.size > 0 and not packet.is_discard
+
+
+def _open_video(path: Path) -> av.container.InputContainer:
+    # Absolute: to FFmpeg, what a relative path has before a colon is a protocol.
+    return av.open(str(path.absolute()))
 
 
 def _as_shown(frame: av.VideoFrame, pixel_aspect: Fraction) -> Image.Image:

@@ -160,6 +160,19 @@ def test_recording_whose_pixels_are_not_square_is_shown_at_its_true_width(tmp_pa
     assert np.median(first[[2, -3]]) > 190
 
 
+def test_recordings_in_a_relative_folder_with_a_colon_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("12:30")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this system has no colons in names")
+    write_recording(folder, "a", 40)
+    assert brightness(only(folder)) == pytest.approx(np.arange(40), abs=1)
+
+
 def test_read_recordings_names_and_skips_what_does_not_fit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
