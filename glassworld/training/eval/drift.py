@@ -15,7 +15,13 @@ from glassworld.training.eval.driving import (
     drive_world,
     learn_to_drive,
 )
-from glassworld.training.eval.metrics import distance_to_real, motion, sharpness, thumbnails
+from glassworld.training.eval.metrics import (
+    distance_to_real,
+    half_width_95,
+    motion,
+    sharpness,
+    thumbnails,
+)
 from glassworld.training.eval.sessions import (
     EvalConfig,
     blocks_in,
@@ -42,7 +48,7 @@ def measure_drift(
     config: EvalConfig,
     real: Frame,
     on_session: OnSession | None = None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Compare the first five seconds of a minute with the last five, with input and without.
 
     On the road a driver steers, by the pose in the source and by the frames in the world: under one
@@ -62,8 +68,8 @@ def measure_drift(
     -------
     The metrics by kind of session. The prefix `true_` marks those of the source, which may well
     face a plain wall. The suffix `_95` marks half the width of the 95 % confidence interval over
-    the sessions. `sharp` is the share of the sessions whose sharpness at the end is within a fifth
-    of the source's.
+    the sessions; it is None of a single one. `sharp` is the share of the sessions whose sharpness
+    at the end is within a fifth of the source's.
     """
     real_thumbnails = thumbnails(real)
     driver = None
@@ -113,9 +119,9 @@ def _long_session(
 
 def _drift_metrics(
     clips: dict[str, list[Frame]], real_thumbnails: NDArray[np.float32]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Average the metrics over the clips of each end of a minute."""
-    row: dict[str, float] = {}
+    row: dict[str, float | None] = {}
     metrics: dict[str, Callable[[Frame], float]] = {
         "distance": lambda clip: distance_to_real(clip, real_thumbnails),
         "sharpness": sharpness,
@@ -127,8 +133,8 @@ def _drift_metrics(
         for name, metric in metrics.items()
     }
     for name, measured in values.items():
-        row[name] = float(measured.mean())
-        row[f"{name}_95"] = float(1.96 * measured.std() / len(measured) ** 0.5)
+        row[name] = round(float(measured.mean()), 3)
+        row[f"{name}_95"] = half_width_95(measured)
     ratio = values["last_sharpness"] / np.maximum(values["true_last_sharpness"], 1e-6)
-    row["sharp"] = float((np.abs(ratio - 1) <= SHARP_WITHIN).mean())
-    return {key: round(value, 3) for key, value in row.items()}
+    row["sharp"] = round(float((np.abs(ratio - 1) <= SHARP_WITHIN).mean()), 3)
+    return row

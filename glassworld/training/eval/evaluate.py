@@ -22,6 +22,7 @@ from glassworld.training.eval.drift import OnSession, measure_drift
 from glassworld.training.eval.keys import score_keys
 from glassworld.training.eval.metrics import (
     frame_psnr,
+    half_width_95,
     share_interval,
     split_seconds,
     ssim,
@@ -55,12 +56,14 @@ class BlockScores(TypedDict):
 
     `_start_picture` is the baseline that repeats the start image, `_wrong_actions` the model under
     the opposite actions. `_moving` averages over the starts alone whose view has moved away from
-    the start image; None where none has. `psnr_gain` is the gain over repeating the start image,
-    `psnr_gain_95` half the width of its 95 % confidence interval over the starts.
+    the start image; None where none has. `psnr_gain` is the gain over repeating the start image.
+    `_95` is half the width of a mean's 95 % confidence interval over the starts; None of one start.
     """
 
     psnr: list[float]
+    psnr_95: list[float | None]
     ssim: list[float]
+    ssim_95: list[float | None]
     psnr_start_picture: list[float]
     ssim_start_picture: list[float]
     psnr_wrong_actions: list[float]
@@ -69,7 +72,7 @@ class BlockScores(TypedDict):
     psnr_start_picture_moving: list[float | None]
     psnr_wrong_actions_moving: list[float | None]
     psnr_gain: list[float]
-    psnr_gain_95: list[float]
+    psnr_gain_95: list[float | None]
 
 
 def check_comparable(spec: WorldSpec, source: Source) -> None:
@@ -119,7 +122,9 @@ def score_blocks(world: World, source: Source, config: EvalConfig) -> BlockScore
         ]
     gain = np.array(rows["psnr"]) - np.array(rows["psnr_start_picture"])
     means["psnr_gain"] = gain.mean(0).round(3).tolist()
-    means["psnr_gain_95"] = (1.96 * gain.std(0) / len(gain) ** 0.5).round(3).tolist()
+    samples = {"psnr": np.array(rows["psnr"]), "ssim": np.array(rows["ssim"]), "psnr_gain": gain}
+    for name, sample in samples.items():
+        means[f"{name}_95"] = [half_width_95(column) for column in sample.T]
     return BlockScores(**means)  # type: ignore[typeddict-item]
 
 

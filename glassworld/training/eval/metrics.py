@@ -15,6 +15,8 @@ MAX_SHIFT = 14
 """Largest shift in pixels between two frames that the search for turns considers."""
 THUMBNAIL_SIZE = (16, 24)
 MAX_PSNR = 60.0
+STUDENT_T = (12.71, 4.30, 3.18, 2.78, 2.57)
+"""97.5 % quantiles of Student's t for 1, 2 and so on degrees of freedom."""
 
 
 def frame_psnr(frames: Frame, truth: Frame) -> float:
@@ -44,6 +46,20 @@ def split_seconds(frames: Frame) -> list[Frame]:
     first = length - TIME_FACTOR + 1
     cuts = range(first, len(frames), length)
     return [part[1:] if not index else part for index, part in enumerate(np.split(frames, cuts))]
+
+
+def half_width_95(values: NDArray[np.float64]) -> float | None:
+    """Return half the width of the 95 % confidence interval of the mean of values [n].
+
+    It is Student's, since sessions are few. None for a single value, which says nothing of others.
+    """
+    freedom = len(values) - 1
+    if not freedom:
+        return None
+    few = freedom <= len(STUDENT_T)
+    # Beyond the table the first terms of the expansion are within 1 %.
+    t = STUDENT_T[freedom - 1] if few else 1.96 + 2.37 / freedom + 2.82 / freedom**2
+    return round(float(t * values.std(ddof=1) / len(values) ** 0.5), 3)
 
 
 def share_interval(right: int, cases: int) -> list[float]:
