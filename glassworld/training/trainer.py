@@ -271,7 +271,8 @@ class Trainer:
         axes = figure.subplots()
         for name in dict.fromkeys(name for row in self._curve for name in row if name != "step"):
             points = [(row["step"], row[name]) for row in self._curve if name in row]
-            axes.plot(*zip(*points, strict=True), label=name)
+            marker = "" if len(points) > 1 else "o"  # a single point makes no line
+            axes.plot(*zip(*points, strict=True), label=name, marker=marker)
         axes.set_xlabel("step")
         axes.set_yscale("log")
         axes.legend()

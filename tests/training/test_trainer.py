@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from glassworld.errors import CheckpointError
 from glassworld.training.trainer import CosineSchedule, Trainer, generator
@@ -64,3 +66,12 @@ def test_trainer_with_a_damaged_checkpoint_refuses_and_keeps_the_file(tmp_path: 
     with pytest.raises(CheckpointError, match=r"state\.pt"):
         trainer.resume()
     assert (tmp_path / "state.pt").read_bytes() == b"not a checkpoint"
+
+
+def test_curve_of_a_single_row_shows_a_point(tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path, torch.nn.Linear(2, 2), CosineSchedule(1, 1e-3))
+    trainer.log(loss=2.0)
+    trainer.save()
+    with Image.open(tmp_path / "curve.png") as curve:
+        middle = np.asarray(curve.convert("RGB"), int)[100:340, 300:420]
+    assert (middle.max(-1) - middle.min(-1)).max() > 100  # its color

@@ -27,8 +27,14 @@ SCALE = 3
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
 img { image-rendering: pixelated; max-width: 100% }
-table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right }
+table { border-collapse: collapse; display: block; overflow-x: auto }
+td, th { padding: .2rem .8rem; text-align: right }
 """
+_HEAD = (
+    '<!doctype html><html lang="en"><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f"<title>Samples</title><style>{_STYLE}</style>"
+)
 
 
 class SampleWriter:
@@ -136,12 +142,12 @@ def write_samples_page(root: Path, pairs: list[tuple[Frame, Frame]]) -> None:
         f"<table><tr><th>second</th>{header}</tr><tr><th>PSNR, dB</th>{cells}</tr></table>",
         _figure(root / "transformer" / "samples.png", "The same by time, truth above, model below"),
         _figure(root / "transformer" / "curve.png", "Losses of the transformer"),
+        _figure(root / "transformer" / "critic" / "curve.png", "Loss of the discriminator"),
         _figure(root / "vae" / "curve.png", "PSNR and KL of the VAE"),
         _figure(root / "vae" / "decoder" / "curve.png", "PSNR of the decoder alone"),
         _figure(root / "contact-sheet.png", "Collected episodes, one per row"),
     ]
-    page = f"<!doctype html><meta charset=utf-8><title>Samples</title><style>{_STYLE}</style>"
-    write_file(root / PAGE, (page + "\n".join(parts) + "\n").encode())
+    write_file(root / PAGE, (_HEAD + "\n".join(parts) + "\n").encode())
 
 
 def _figure(path: Path, caption: str) -> str:
@@ -153,4 +159,5 @@ def _figure(path: Path, caption: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     kind = path.suffix.removeprefix(".")
     source = f"data:image/{kind};base64,{data}"
-    return f'<h2>{html.escape(caption)}</h2><img width={width} src="{source}" alt="">'
+    text = html.escape(caption)
+    return f'<h2>{text}</h2><img width="{width}" src="{source}" alt="{text}">'
