@@ -46,6 +46,7 @@ from glassworld.training.stage_budget import StageBudget
 from glassworld.training.trainer import named_damage
 from glassworld.training.weights.lora import add_lora, merge_lora
 from glassworld.training.weights.warm_start import (
+    check_lora_rank,
     check_start_frames,
     check_start_mode,
     load_start,
@@ -167,6 +168,7 @@ def _choose_data(
         format, rests = WorldFormat(recordings_mode(folder, recipe.mode)), False
     if start is not None:
         spec = start_spec(start)
+        check_lora_rank(start, spec, recipe.lora)
         check_start_mode(start, spec, format.mode)
         if folder is not None:
             size = (spec.height, spec.width, spec.frames_per_block, spec.frame_rate)

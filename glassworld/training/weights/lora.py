@@ -26,7 +26,7 @@ class LoRALinear(nn.Module):
     base
         The layer. Its weights are frozen.
     rank
-        Rank of the update, at most the smaller side of the matrix.
+        Rank of the update; a matrix with a smaller side gets one of that rank.
     """
 
     def __init__(self, base: nn.Linear, rank: int) -> None:

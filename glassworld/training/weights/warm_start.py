@@ -12,7 +12,7 @@ from glassworld.engine.checkpoint.load import load_from
 from glassworld.engine.checkpoint.locate import locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.networks import Networks
-from glassworld.errors import CheckpointError
+from glassworld.errors import CheckpointError, InputError
 from glassworld.specs import WAN_MEAN, WAN_STD, WorldSpec
 from glassworld.training.objectives.vae import VAE, rescale_latents
 from glassworld.training.objectives.world_model import ETA, WorldModel
@@ -63,6 +63,15 @@ def check_start_frames(options: LoadOptions, spec: WorldSpec, format: WorldForma
             f"{options.world}: its frames are {spec.width}x{spec.height} at {spec.frame_rate} a "
             f"second, those of the source {format.width}x{format.height} at {format.frame_rate}; "
             f"start from another world, or set size: [{spec.height}, {spec.width}] in a mapping"
+        )
+
+
+def check_lora_rank(options: LoadOptions, spec: WorldSpec, rank: int) -> None:
+    """Raise `InputError` for a rank that no matrix of a world's transformer can have."""
+    if rank > spec.dit.dim:
+        raise InputError(
+            f"lora is {rank}: the transformer of {options.world} is {spec.dit.dim} wide; choose a "
+            f"rank of at most {spec.dit.dim}, or 0 to train all weights"
         )
 
 

@@ -125,6 +125,7 @@ def test_start_spec_refuses_a_world_that_samples_otherwise(exported: Path, tmp_p
         (["--from", "EXPORTED", "--source", "drive"], "its mode is universal, but the episodes"),
         (["--start", "EXPORTED", "--source", "run"], "its mode is universal, but the episodes"),
         (["--world", "RELEASED", "--lora", "2"], "its frames are 48x32 at 12 a second, those of"),
+        (["--from", "EXPORTED", "--lora", "99"], "lora is 99: the transformer of"),
         (["--lora", "2"], "lora: needs a world to start from; add --from WORLD"),
     ],
 )
