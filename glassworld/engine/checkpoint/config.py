@@ -37,6 +37,14 @@ class InferenceConfig(NamedTuple):
     model: dict[str, Any]
 
 
+def yaml_problem(error: Exception) -> str:
+    """Say in one line what is wrong with a YAML file, and on which line of it."""
+    mark = getattr(error, "problem_mark", None)
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return str(error).splitlines()[0]
+    return f"{error.problem}, line {mark.line + 1}"
+
+
 def read_config(path: Path) -> InferenceConfig:
     """Read an inference YAML; its `model_config` is looked for beside it first."""
     try:
@@ -45,7 +53,7 @@ def read_config(path: Path) -> InferenceConfig:
         raise SpecError(f"{path}: no such configuration file; name an inference YAML") from None
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise SpecError(
-            f"{path}: not readable as YAML ({str(error).splitlines()[0]}); fix the line it names"
+            f"{path}: not readable as YAML ({yaml_problem(error)}); fix the line it names"
         ) from None
     if not isinstance(inference, dict):
         raise SpecError(f"{path}: not a mapping of settings; write lines such as seed: 0")

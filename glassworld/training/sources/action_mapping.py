@@ -27,6 +27,7 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
 from glassworld.engine.actions.track import Action, ActionSpace, Control
+from glassworld.engine.checkpoint.config import yaml_problem
 from glassworld.engine.variants.registry import action_space
 from glassworld.errors import ActionError, InputError, SpecError
 
@@ -247,7 +248,7 @@ def load_mapping(path: Path) -> ActionMapping:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise InputError(
-            f"{path}: not readable as YAML ({str(error).splitlines()[0]}); fix the line it names"
+            f"{path}: not readable as YAML ({yaml_problem(error)}); fix the line it names"
         ) from None
     return _from_settings(path, content)
 

@@ -104,7 +104,7 @@ TABLE = "mode: gta_drive\nidle: 0\nkeys: {w: 1}\n"
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("mode: [", "not readable as YAML"),
+        (TABLE.replace("1}", "1"), r"not readable as YAML \(expected ',' or '}'.*, line \d\)"),
         ("- w", "not a mapping of settings"),
         (TABLE + "key: {}", "no setting 'key'; there are mode, idle, keys"),
         (TABLE.replace("gta_drive", "flying"), "unknown mode 'flying'"),
