@@ -82,6 +82,6 @@ def open_source(name: str, seed: int = 0) -> Source:
         There is no source of that name, or what it needs is missing.
     """
     kind, _, argument = name.partition(":")
-    if kind not in _OPENERS:
+    if name not in _OPENERS and not name.startswith(GYMNASIUM_PREFIX):
         raise InputError(f"no source {name!r}; choose one of {', '.join(SOURCE_NAMES.values())}")
     return _OPENERS[kind](argument, seed)
