@@ -2,6 +2,7 @@
 
 import base64
 import html
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +76,16 @@ class SampleWriter:
         rollout = ModelRollout(model, self.segment.to(model.device), steps)
         rollout.generate(self.blocks, generator(SEED, 1))
         samples = torch.cat(rollout.blocks, 2).to(self.segment.latents.device)
-        pairs = [
-            (self._decode(truth), self._decode(sample))
-            for truth, sample in zip(self.segment.latents, samples, strict=True)
-        ]
+        pairs = list(zip(self._truths, map(self._decode, samples), strict=True))
         with replacing(folder / "samples.png") as path:
             comparison_strip(pairs).save(path, "PNG")
         write_animation(self.root / "samples.webp", pairs, self.frame_rate)
         write_samples_page(self.root, pairs)
+
+    @cached_property
+    def _truths(self) -> list[Frame]:
+        """The decoded truth, decoded once: a GPU would wait for the CPU that decodes it."""
+        return [self._decode(truth) for truth in self.segment.latents]
 
     def _decode(self, latents: Tensor) -> Frame:
         """Decode latents [C, F, h, w] to frames [N, H, W, 3]."""

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glassworld.training.eval.samples import write_animation, write_samples_page
+from glassworld.training.eval.samples import SampleWriter, write_animation, write_samples_page
+from tests.support.small import SMALL, latent_episodes, small_model, small_vae
 
 IMAGES = {
     "transformer/samples.png": (12 * 96, 8 * 64),
@@ -47,3 +48,15 @@ def test_samples_page_fits_a_screen_and_shows_every_image(
         context.close()
     assert len(shown) == 1 + len(IMAGES)
     assert all(alt and complete and natural_width for alt, complete, natural_width in shown)
+
+
+def test_sample_writer_decodes_the_truth_once(tmp_path: Path) -> None:
+    decoder, decoded = small_vae().decoder, []
+    decoder.register_forward_hook(lambda _, inputs, __: decoded.append(inputs[0]))
+    write = SampleWriter(decoder, latent_episodes(), tmp_path, count=2, frames=6)
+    pages = []
+    for calls in (4, 6):
+        write(small_model(), SMALL.sampler, tmp_path)
+        assert len(decoded) == calls
+        pages.append((tmp_path / "samples.html").read_text())
+    assert pages[0] == pages[1]
