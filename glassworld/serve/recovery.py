@@ -24,20 +24,20 @@ async def recover_session(
 ) -> SuspendedSession:
     """Return the session as it was when its worker died, with the frames from `next_frame` on.
 
-    `saved`: its generations, the newest first. The newest one that reaches back to that frame is
+    `saved`: its snapshots, the newest first. The newest one that reaches back to that frame is
     taken. Blocks are generated between those of other players. Raises `InputError` if there is
     nothing to go on from.
     """
     live = None
-    for generation in saved:
-        unpack = partial(unpack_session, state.world, generation.data)
+    for snapshot in saved:
+        unpack = partial(unpack_session, state.world, snapshot.data, held=snapshot.held)
         try:
             candidate = await state.device_thread.run(unpack)
         except InputError:
             continue  # an older one may be whole
         if live is not None:
             state.scheduler.close_session(live)
-        live, inputs = candidate, generation.inputs
+        live, inputs = candidate, snapshot.inputs
         if live.frame_count <= next_frame:
             break
     if live is None:

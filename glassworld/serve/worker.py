@@ -23,7 +23,7 @@ from glassworld.play.handover.suspended import pack_suspended, unpack_suspended
 from glassworld.play.launch import http_server, listen_on, world_to_serve
 from glassworld.play.protocol import MovedMessage
 from glassworld.play.server_state import ServerState
-from glassworld.serve.journal import read_generations
+from glassworld.serve.journal import read_snapshots
 from glassworld.serve.options import FleetOptions, WorldOptions
 from glassworld.serve.players import Players
 from glassworld.serve.ray_cluster import DIRECTORY, actor_errors, actor_named, answer
@@ -179,7 +179,7 @@ class FleetWorker:
         if session in self._players.sessions:
             return
         folder = Path(self._options.state_folder)
-        saved = await asyncio.to_thread(read_generations, folder, session)
+        saved = await asyncio.to_thread(read_snapshots, folder, session)
         self._players.keep(session, await recover_session(self._state, saved, next_frame))
         self._refresh_report()
 

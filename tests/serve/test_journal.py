@@ -19,8 +19,9 @@ from glassworld.play.block_scheduler import DeviceThread
 from glassworld.play.images import StartImage
 from glassworld.play.live_session import LiveSession, PlayerInput
 from glassworld.play.protocol import unpack_frame
+from glassworld.play.recording import HeldAction
 from glassworld.serve.directory import Directory
-from glassworld.serve.journal import KEPT_GENERATIONS, Journal, read_generations
+from glassworld.serve.journal import KEPT_SNAPSHOTS, Journal, read_snapshots
 from glassworld.serve.options import FleetOptions
 from glassworld.serve.recovery import recover_session
 from glassworld.serve.seats import WorkerReport
@@ -41,6 +42,10 @@ def play(live: LiveSession, block: int) -> np.ndarray:
 
 @pytest.fixture
 def live() -> LiveSession:
+    return session()
+
+
+def session() -> LiveSession:
     world = tiny.world()
     image = tiny.picture().resize((world.spec.width, world.spec.height))
     return LiveSession(world, StartImage("smooth", image), seed=3)
@@ -51,7 +56,7 @@ def recovered(live: LiveSession, folder: Path, next_frame: int) -> Any:
         state: Any = SimpleNamespace(world=live.world, device_thread=DeviceThread())
         state.scheduler = SimpleNamespace(close_session=lambda session: session.close())
         try:
-            return await recover_session(state, read_generations(folder, "s"), next_frame)
+            return await recover_session(state, read_snapshots(folder, "s"), next_frame)
         finally:
             state.device_thread.close()
 
@@ -68,7 +73,7 @@ def test_session_comes_back_with_the_frames_that_its_player_lacks(
         executor.submit(lambda: None).result()  # the snapshots are written
         frames = np.concatenate([frames, play(live, 5)])
         journal.close(keep=True)
-    assert len(list(tmp_path.glob("*.gws"))) == KEPT_GENERATIONS
+    assert len(list(tmp_path.glob("*.gws"))) == KEPT_SNAPSHOTS
     again = recovered(live, tmp_path, next_frame=50)
     assert again.live.next_block == 6
     assert again.input.id == 15
@@ -79,7 +84,27 @@ def test_session_comes_back_with_the_frames_that_its_player_lacks(
         header, image = unpack_frame(queued.message)
         assert header.frame == queued.frame
         assert image.startswith(b"\x89PNG")
+    assert again.live.held == live.held
     np.testing.assert_array_equal(play(again.live, 6), play(live, 6))
+
+
+def test_snapshot_of_a_long_session_is_no_larger(tmp_path: Path) -> None:
+    sizes = []
+    for blocks in (0, 5000):
+        live, folder = session(), tmp_path / str(blocks)
+        live.held = [HeldAction(Action(KEYS[block % 2], (0.0, 0.1)), 12) for block in range(blocks)]
+        live.frame_count = 12 * blocks
+        live.engine_session.state.block = blocks
+        folder.mkdir()
+        with ThreadPoolExecutor(1) as executor:
+            journal = Journal(folder, "s", executor)
+            journal.observe(live)
+            play(live, blocks)
+            journal.close(keep=True)
+        (snapshot,) = folder.glob("*.gws")
+        sizes.append(snapshot.stat().st_size)
+        assert recovered(live, folder, next_frame=12 * blocks).live.held == live.held
+    assert sizes[1] - sizes[0] < 100  # the digits of its counters
 
 
 def test_rewind_leaves_no_inputs_of_the_time_before(live: LiveSession, tmp_path: Path) -> None:
@@ -93,7 +118,7 @@ def test_rewind_leaves_no_inputs_of_the_time_before(live: LiveSession, tmp_path:
         executor.submit(lambda: None).result()
         play(live, 2)
         journal.close(keep=True)
-    assert [len(saved.inputs) for saved in read_generations(tmp_path, "s")][-1] == 2
+    assert [len(saved.inputs) for saved in read_snapshots(tmp_path, "s")][-1] == 2
     assert recovered(live, tmp_path, next_frame=9).live.next_block == 3
 
 

@@ -10,6 +10,7 @@ import io
 import json
 import struct
 import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,22 +50,23 @@ class LiveHeader(msgspec.Struct, forbid_unknown_fields=True):
     image_name: str
     image: bytes  # the start image, a PNG
     last_frame: bytes  # before the next block, a PNG
-    held: list[tuple[tuple[float, ...], tuple[float, float] | None, int]]
-    """Each block's keyboard, mouse and number of frames."""
+    held: list[tuple[tuple[float, ...], tuple[float, float] | None, int]] | None
+    """Each block's keyboard, mouse and number of frames; None if they are kept elsewhere."""
 
 
-def pack_session(live: LiveSession, snapshot: Snapshot) -> bytes:
-    """Return a session at one of its snapshots as bytes; any thread may call this."""
+def pack_session(live: LiveSession, snapshot: Snapshot, with_actions: bool = True) -> bytes:
+    """Return a session at one of its snapshots as bytes; any thread may call this.
+
+    Without the actions of its blocks, the bytes do not grow with the session.
+    """
+    held = live.held[: snapshot.block] if with_actions else None
     header = LiveHeader(
         version=FORMAT_VERSION,
         seed=live.seed,
         image_name=live.start_image.name,
         image=live.start_image.png(),
         last_frame=encode_images(snapshot.last_frame[None], "png")[0],
-        held=[
-            (held.action.keyboard, held.action.mouse, held.frames)
-            for held in live.held[: snapshot.block]
-        ],
+        held=held and [(each.action.keyboard, each.action.mouse, each.frames) for each in held],
     )
     with tempfile.TemporaryDirectory(prefix="glassworld-session-") as folder:
         path = Path(folder) / NAME
@@ -77,20 +79,28 @@ def pack_session(live: LiveSession, snapshot: Snapshot) -> bytes:
     return b"".join((_LENGTH.pack(len(text)), text, tensors))
 
 
-def unpack_session(world: World, data: bytes, name: str = NAME) -> LiveSession:
+def unpack_session(
+    world: World, data: bytes, name: str = NAME, held: Sequence[HeldAction] | None = None
+) -> LiveSession:
     """Return the session that `data` hold; the device thread calls this.
+
+    `held`: the actions of its blocks, if `data` were packed without them.
 
     Raises `InputError`, naming the file `name`, if they are damaged or of another world.
     """
     header = _live_header(data, name)
     engine_session = _resume(world, data, name)
-    if engine_session.state.block != len(header.held):
+    if held is None:
+        held = [
+            HeldAction(Action(keys, mouse), frames) for keys, mouse, frames in header.held or ()
+        ]
+    if engine_session.state.block != len(held):
         raise InputError(
             f"{name}: damaged: its blocks and its actions differ in number; use another copy"
         )
     start_image = StartImage(header.image_name, _image(world, header.image, name))
     live = LiveSession(world, start_image, header.seed, engine_session)
-    live.held = [HeldAction(Action(keys, mouse), frames) for keys, mouse, frames in header.held]
+    live.held = list(held)
     live.frame_count = sum(held.frames for held in live.held)
     live.last_frame = np.asarray(_image(world, header.last_frame, name))
     return live
@@ -103,7 +113,7 @@ def unpack_untrusted(world: World, data: bytes, name: str = NAME) -> LiveSession
     and a block must succeed on a copy.
     """
     try:
-        if len(_live_header(data, name).held) > MAX_BLOCKS:
+        if len(_live_header(data, name).held or ()) > MAX_BLOCKS:
             raise InputError(f"{name}: too long a session; start a new one")
         _check_layout(_split(data)[0], _usual_layout(world), name)
         live = unpack_session(world, data, name)
