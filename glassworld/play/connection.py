@@ -194,6 +194,7 @@ class PlayerConnection:
             case protocol.LoadMessage():
                 self._session_upload = SessionUpload(message.bytes)
                 self.socket.expect_session(message.bytes)
+                self._session_upload.check_size()
 
     def _upload(self, data: bytes) -> None:
         """Decode an uploaded image while play continues, or collect a session file."""
@@ -265,13 +266,14 @@ class PlayerConnection:
         )
 
     def _receive_session(self, upload: SessionUpload, part: bytes) -> None:
-        self._session_upload = None
-        data = upload.add(part)
-        if data is None:
-            self._session_upload = upload
+        upload.add(part)
+        if not upload.is_complete:
             return
-        self.socket.charge_session()
-        self._transfer(self._load(data))
+        self._session_upload = None
+        data = upload.file()
+        if data is not None:
+            self.socket.charge_session()
+            self._transfer(self._load(data))
 
     async def _load(self, data: bytes) -> None:
         """Go on from a session file in place of the running session, once it is found good."""

@@ -152,6 +152,28 @@ def test_key_under_two_fingers_is_held_until_both_are_lifted(page: Any) -> None:
     until(page, "glassworld.controls.keys.length === 0")
 
 
+def drop(page: Any, name: str, size: int) -> None:
+    page.evaluate(
+        """([name, size]) => {
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([new Uint8Array(size)], name));
+            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+        }""",
+        [name, size],
+    )
+
+
+def test_file_that_is_no_session_does_not_end_the_one_that_runs(page: Any) -> None:
+    record_actions(page)
+    for size, reason in (0, "empty"), (2**26 + 1, "larger than 64 MiB"), (9, "not a saved session"):
+        drop(page, "walk.gws", size)
+        until(page, f"document.getElementById('toasts').textContent.includes({reason!r})")
+    assert sent(page) == ["load"]
+    frame = page.evaluate("glassworld.state.shown.frame")
+    until(page, f"glassworld.state.shown.frame > {frame + 12}")
+    assert "start" not in sent(page)
+
+
 @pytest.mark.parametrize("reload", [False, True])
 def test_recording_is_offered_after_the_connection_was_lost(page: Any, reload: bool) -> None:
     page.keyboard.press("v")

@@ -20,18 +20,34 @@ def _check_size(size: int) -> None:
 
 
 class SessionUpload:
-    """A session file that arrives in several messages; raises `InputError` if it is too large."""
+    """A session file of `size` bytes that arrives in several messages.
+
+    One that is too large is not kept, but its parts are still no images.
+    """
 
     def __init__(self, size: int) -> None:
-        _check_size(size)
-        self._size, self._data = size, bytearray()
+        self._size, self._left, self._data = size, size, bytearray()
 
-    def add(self, part: bytes) -> bytes | None:
-        """Append a part; return the whole file after the last one."""
-        self._data += part
-        if len(self._data) > self._size:
+    def check_size(self) -> None:
+        """Raise `InputError` if the file is too large."""
+        _check_size(self._size)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last part has come."""
+        return self._left <= 0
+
+    def add(self, part: bytes) -> None:
+        """Append a part."""
+        self._left -= len(part)
+        if self._size <= MAX_SESSION_BYTES and self._left >= 0:
+            self._data += part
+
+    def file(self) -> bytes | None:
+        """Return the whole file, None if it was too large to keep; raise `InputError` if longer."""
+        if self._left < 0:
             raise InputError("the session file is longer than you said; load it again")
-        return bytes(self._data) if len(self._data) == self._size else None
+        return bytes(self._data) or None
 
 
 async def offer_session(

@@ -3,8 +3,9 @@
 const MOST_BYTES = 8 * 2 ** 20;
 
 export class Gallery {
-  // `choose(id)` starts from an image, `upload(bytes)` sends one, `warn(text)` shows an error.
-  constructor(element, input, { choose, upload, warn }) {
+  // `choose(id)` starts from an image, `upload(bytes)` sends one, `load(file)` loads a session that
+  // was dropped on the page, `warn(text)` shows an error.
+  constructor(element, input, { choose, upload, load, warn }) {
     Object.assign(this, { element, input, choose, upload, warn, chosen: null });
     this.sent = this.uploaded = null; // the newest upload, and the newest that the server took
     input.addEventListener("change", () => input.files[0] && this.read(input.files[0]));
@@ -12,7 +13,8 @@ export class Gallery {
     addEventListener("drop", (event) => {
       event.preventDefault();
       const file = event.dataTransfer.files[0];
-      if (file) this.read(file);
+      if (file?.name.endsWith(".gws")) load(file);
+      else if (file) this.read(file);
     });
   }
 

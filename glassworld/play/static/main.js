@@ -11,6 +11,7 @@ import { resultCard, toast } from "/static/notices.js";
 import { Screen } from "/static/screen.js";
 
 const byId = (id) => document.getElementById(id);
+const MOST_BYTES = 64 * 2 ** 20; // of a session file
 const SMALL = 128 * 128; // up to this many pixels, frames are sent as PNG and scaled up without smoothing
 
 const state = {
@@ -32,6 +33,7 @@ const keyboard = new Keyboard(controls, runAction, showLabels);
 const gallery = new Gallery(byId("gallery"), byId("file"), {
   choose: (id) => start({ picture: id }),
   upload: (bytes) => connection.sendImage(bytes),
+  load: loadSession,
   warn: toast,
 });
 const connection = new Connection(onMessage, (header, blob) => screen.take(header, blob), onStatus);
@@ -360,12 +362,17 @@ byId("seed-form").addEventListener("submit", (event) => {
   return start();
 });
 
-byId("session-file").addEventListener("change", async ({ target }) => {
+byId("session-file").addEventListener("change", ({ target }) => {
   const [file] = target.files;
-  if (!file) return;
-  connection.sendSession(await file.arrayBuffer());
+  if (file) loadSession(file);
   target.value = ""; // so that the same file can be chosen again
 });
+
+async function loadSession(file) {
+  if (!file.size) toast("That file is empty. Choose a session that you saved.");
+  else if (file.size > MOST_BYTES) toast("That file is larger than 64 MiB. Choose another.");
+  else connection.sendSession(await file.arrayBuffer());
+}
 
 function everySecond() {
   state.ping = { id: state.ping.id + 1, sent: performance.now() };

@@ -27,6 +27,18 @@ def load(client: Any, data: bytes) -> None:
         client.socket.send(data[start : start + PART])
 
 
+def test_parts_of_a_refused_session_are_no_images(live: LiveServer) -> None:
+    with live.client() as client:
+        client.send("load", bytes=MAX_SESSION_BYTES + PART)
+        assert "too large" in client.wait_for("notice")["text"]
+        for _ in range(MAX_SESSION_BYTES // PART + 1):
+            client.socket.send(bytes(PART))
+        client.socket.send(b"GIF89a")  # is an image again
+        assert "not a PNG" in client.wait_for("notice")["text"]
+        notices = [message for message in client.messages if message["type"] == "notice"]
+        assert len(notices) == 2
+
+
 @pytest.mark.slow
 def test_session_is_saved_and_goes_on_in_another_connection() -> None:
     with LiveServer(frame_rate=RATE) as live:
