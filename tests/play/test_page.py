@@ -310,11 +310,16 @@ def test_page_reconnects_when_the_server_is_back(browser: Any) -> None:
     with LiveServer(frame_rate=24) as first:
         pages = opened(browser, first)
         page = next(pages)
+        page.keyboard.down("w")
+        until(page, "glassworld.state.shown.action >= 1")
     until(page, "document.getElementById('status').textContent === 'reconnecting'")
     assert "Reconnecting" in text(page, "#overlay-text")
     with LiveServer(frame_rate=24, port=first.port):
         until(page, "document.getElementById('status').textContent === 'live'")
         until(page, "glassworld.state.shown.frame > 20")
+        assert page.locator(".pad .seen b").all_inner_texts() == ["W"]  # it is down still
+        page.keyboard.up("w")
+        until(page, "document.querySelectorAll('.pad .seen').length === 0")
         assert next(pages, None) is None
 
 

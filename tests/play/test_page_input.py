@@ -152,6 +152,26 @@ def test_key_under_two_fingers_is_held_until_both_are_lifted(page: Any) -> None:
     until(page, "glassworld.controls.keys.length === 0")
 
 
+def test_keys_are_not_stuck_when_the_browser_keeps_their_release(page: Any) -> None:
+    page.keyboard.down("w")
+    page.locator("#canvas").click(button="right")  # a menu opens: it would get the keyup
+    assert page.evaluate("glassworld.controls.keys") == []
+    page.keyboard.up("w")
+    page.keyboard.down("s")
+    press(page, "MetaLeft", "Meta")
+    press(page, "MetaLeft", "Meta", "keyup")
+    assert page.evaluate("glassworld.controls.keys") == []
+    page.keyboard.up("s")
+    pad = page.locator(".pad [data-key='a']")
+    pad.hover()
+    page.mouse.down(button="right")
+    assert page.evaluate("glassworld.controls.keys") == []
+    page.mouse.up(button="right")
+    touch(page, "pointerdown", 1)
+    touch(page, "contextmenu", 1)  # of a finger that rests on the key
+    assert page.evaluate("glassworld.controls.keys") == ["w"]
+
+
 def drop(page: Any, name: str, size: int) -> None:
     page.evaluate(
         """([name, size]) => {

@@ -115,6 +115,10 @@ def test_page_plays_and_follows_its_session_to_another_worker(
     page_until(page, "glassworld.state.shown.action >= 1")
     page.reload()
     page_until(page, f"globalThis.glassworld?.state.shown?.frame > {frames[-1]}", 60)
+    # The page does not know that the key is down, so the session must not go on with it.
+    page_until(page, "glassworld.state.shown.action === glassworld.state.lastAct?.id")
+    assert page.evaluate("glassworld.state.lastAct.keys") == []
+    page.keyboard.up("w")
     assert not errors
     context.close()
 

@@ -23,8 +23,17 @@ export class Controls {
     this.blockFrames = block_frames;
     this.limit = Math.max(0, ...controls.flatMap((control) => control.mouse.map(Math.abs)));
     this.acknowledged = 0;
-    this.held.clear();
+    Object.assign(this.mouse, { x: 0, y: 0, sent: [0, 0], id: 0 });
+    this.keepHeld();
     this.drawPads();
+  }
+
+  // After a lost connection the keys that are still down count on; the server knows none of them.
+  keepHeld() {
+    for (const [key, hold] of this.held) {
+      if (hold.releasing || !this.hasKey(key)) this.held.delete(key);
+      hold.id = 0;
+    }
   }
 
   hasKey(key) {
@@ -32,6 +41,14 @@ export class Controls {
   }
 
   listen() {
+    // While a menu is open, the browser keeps the events of keys and of the mouse.
+    addEventListener("contextmenu", ({ pointerType }) => {
+      if (pointerType !== "touch") this.releaseAll();
+    });
+    this.pads.addEventListener("contextmenu", (event) => {
+      event.preventDefault(); // a finger that rests on a key wants no menu
+      event.stopPropagation();
+    });
     this.screen.addEventListener("click", () => {
       const fine = matchMedia("(pointer: fine)").matches;
       if (this.hasMouse && fine && !document.pointerLockElement) this.screen.requestPointerLock();
@@ -191,6 +208,7 @@ export class Controls {
     };
     this.pads.onpointerdown = (event) => {
       event.preventDefault();
+      if (event.button > 0) return; // not the main one of the mouse
       this.pads.setPointerCapture(event.pointerId);
       follow(event);
     };

@@ -26,7 +26,9 @@ export class Keyboard {
     Object.assign(this, { controls, run, labels: new Map() });
     addEventListener("keydown", (event) => this.down(event));
     addEventListener("keyup", (event) => {
-      controls.release(this.keyOf(event.code), event.code, event.timeStamp);
+      // Systems that have a Meta key send no keyup of the keys that are let go of while it is down.
+      if (event.key === "Meta") controls.releaseAll();
+      else controls.release(this.keyOf(event.code), event.code, event.timeStamp);
     });
     addEventListener("blur", () => controls.releaseAll());
     document.addEventListener("visibilitychange", () => {

@@ -78,6 +78,7 @@ const handlers = {
     showOverlay(null);
     byId("capture").disabled = false; // a capture ends with its session
     if (!state.playing) connection.send("pause");
+    if (controls.held.size) controls.send(null); // keys that were pressed before
     showState();
   },
   // The session goes on: where it was left, or on another server of the fleet.
@@ -89,6 +90,7 @@ const handlers = {
     showOverlay(null);
     byId("capture").disabled = false; // it ended when the session was left or moved
     connection.send(state.playing ? "resume" : "pause");
+    controls.send(null); // the server has the keys of the time before
     showState();
   },
   followed() {
