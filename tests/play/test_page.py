@@ -230,8 +230,7 @@ def test_session_is_asked_for_from_the_first_missing_frame_on(page: Any) -> None
     body = page.evaluate(
         """async () => {
             const { connection } = glassworld;
-            sessionStorage.setItem("session", JSON.stringify({ token: "t", next: 0, act: 0 }));
-            connection.next = 77;
+            Object.assign(connection, { session: "t", next: 77 });
             const fetching = new Promise((resolve) => {
                 globalThis.fetch = async (_, { body }) => (resolve(body), new Response("{}"));
             });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -92,6 +93,33 @@ def fleet_request(fleet: RunningFleet, **headers: str) -> None:
     urlopen(Request(f"{fleet.url}sessions", b"{}", headers), timeout=30).close()
 
 
+def test_duplicated_tab_plays_a_session_of_its_own(fleet: RunningFleet, browser: Any) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(fleet.url)
+    page_until(page, "globalThis.glassworld?.state.shown?.frame > 8", 120)
+    page.evaluate(
+        "glassworld.connection.socket.addEventListener('close', () => { globalThis.lost = true; })"
+    )
+    with context.expect_page() as opening:
+        page.evaluate("void open(location.href)")  # with a copy of what the page remembers
+    tabs = page, opening.value
+    page_until(tabs[1], "globalThis.glassworld?.state.shown?.frame > 8", 120)
+    first, second = (session_of(tab) for tab in tabs)
+    assert first != second
+    assert not page.evaluate("'lost' in globalThis")
+    tabs[1].reload()
+    page_until(tabs[1], "globalThis.glassworld?.state.shown?.frame > 8", 120)
+    assert session_of(tabs[1]) == second
+    context.close()
+
+
+def session_of(page: Any) -> str:
+    """Return the id of the session that a page plays, from its token."""
+    payload = page.evaluate("glassworld.connection.session").split(".")[0]
+    return str(json.loads(base64.urlsafe_b64decode(payload + "=="))[1])
+
+
 def test_page_plays_and_follows_its_session_to_another_worker(
     fleet: RunningFleet, browser: Any
 ) -> None:
@@ -173,7 +201,9 @@ def test_metrics_and_status_show_the_fleet(fleet: RunningFleet) -> None:
     assert 'glassworld_fleet_workers{world="tiny",state="ready"}' in metrics
 
 
-def test_two_worlds_share_a_fleet_and_their_sessions_stay_in_them(tmp_path: Path) -> None:
+def test_two_worlds_share_a_fleet_and_their_sessions_stay_in_them(
+    tmp_path: Path, browser: Any
+) -> None:
     tiny.world().save(tmp_path / "second")
     with RunningFleet(
         tmp_path, "--also", str(tmp_path / "second"), "--workers", "1", "--seats", "1"
@@ -202,6 +232,12 @@ def test_two_worlds_share_a_fleet_and_their_sessions_stay_in_them(tmp_path: Path
             os.kill(process, signal.SIGKILL)
             frames = list(second.frames(40))
             assert [frame.number - frames[0].number for frame in frames] == list(range(40))
+        page = browser.new_page()
+        for query, world in ("", "tiny"), ("?world=second", "second"):  # the seats come back
+            page.goto(fleet.url + query)
+            page_until(page, "globalThis.glassworld?.state.shown?.frame > 3", 120)
+            assert page.evaluate("glassworld.state.hello.world") == world
+        page.close()
 
 
 def players_worker(fleet: RunningFleet, world: str) -> list[int]:

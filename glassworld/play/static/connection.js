@@ -7,11 +7,15 @@ const PART_BYTES = 4 * 2 ** 20;
 const FIRST_DELAY = 500;
 const MAX_DELAY = 5000;
 
-// What a page remembers of its session in a fleet, also when it is loaded again.
+// What a page leaves of its session in a fleet to the next page in its tab, when it is loaded again.
+// Nothing lies there while a page plays: a duplicated tab, which gets a copy, would take the session.
 const memory = {
-  get: () => JSON.parse(sessionStorage.getItem("session") ?? "null"),
-  set: (session) => sessionStorage.setItem("session", JSON.stringify(session)),
-  clear: () => sessionStorage.removeItem("session"),
+  leave: (session) => sessionStorage.setItem("session", JSON.stringify(session)),
+  take() {
+    const left = JSON.parse(sessionStorage.getItem("session") ?? "null");
+    sessionStorage.removeItem("session");
+    return left;
+  },
 };
 
 export class Connection {
@@ -24,15 +28,18 @@ export class Connection {
     this.world = query.get("world");
     this.sessions = document.documentElement.dataset.sessions; // empty: one server, no tickets
     this.base = "";
-    this.next = memory.get()?.next ?? 0; // the first frame that has not arrived
-    this.act = memory.get()?.act ?? 0; // the newest id of an `act`
+    this.session = null; // the token of the session, if this is a fleet
+    this.next = 0; // the first frame that has not arrived
+    this.act = 0; // the newest id of an `act`
     this.encoding = "png";
-    addEventListener("pagehide", () => this.remember());
+    const left = memory.take();
+    if (left?.world === this.world) Object.assign(this, left);
+    addEventListener("pagehide", () => {
+      const { session, next, act, world } = this;
+      if (session) memory.leave({ session, next, act, world });
+    });
+    addEventListener("pageshow", () => memory.take()); // a page that is shown again plays on
     this.open();
-  }
-
-  remember() {
-    if (this.session) memory.set({ token: this.session, next: this.next, act: this.act });
   }
 
   async open() {
@@ -49,8 +56,8 @@ export class Connection {
 
   // Ask the ingress for a seat; return it, or the time after which to ask again.
   async askForSeat() {
-    const known = memory.get();
-    const wanted = known ? { token: known.token, next: this.next } : { world: this.world };
+    const known = this.session;
+    const wanted = known ? { token: known, next: this.next } : { world: this.world };
     if (!known && this.queue) wanted.queue = this.queue;
     const body = JSON.stringify(wanted);
     const response = await fetch(this.sessions, { method: "POST", body });
@@ -60,8 +67,7 @@ export class Connection {
       return answer;
     }
     if (known && [403, 410].includes(response.status)) {
-      memory.clear(); // the session has ended: start another
-      this.session = null;
+      this.session = null; // it has ended: start another
       return { wait: 0 };
     }
     if (response.status === 429 && answer.queue) {
@@ -112,7 +118,6 @@ export class Connection {
 
   receive(message) {
     if (message.type === "moved") {
-      this.remember();
       this.isMoving = true;
       this.enter(message);
       return;
@@ -121,7 +126,6 @@ export class Connection {
       this.delay = FIRST_DELAY;
       this.session = message.token;
       if (!message.resumed) Object.assign(this, { next: 0, act: 0 });
-      this.remember();
       if (message.resumed && this.isMoving) {
         this.isMoving = false;
         this.join();
