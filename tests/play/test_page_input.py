@@ -172,6 +172,17 @@ def test_keys_are_not_stuck_when_the_browser_keeps_their_release(page: Any) -> N
     assert page.evaluate("glassworld.controls.keys") == ["w"]
 
 
+def test_mouse_moves_only_what_a_control_moves(page: Any) -> None:
+    movement = """mouse => {
+        const { controls, state } = glassworld;
+        controls.configure({ ...state.hello, controls: [{ name: "left", key: "a", mouse }] });
+        Object.assign(controls.mouse, { x: 500, y: 500 });
+        return controls.movement.map(Math.sign);
+    }"""
+    assert page.evaluate(movement, [0, -0.1]) == [0, 1]
+    assert page.evaluate(movement, [0.1, 0]) == [1, 0]
+
+
 def drop(page: Any, name: str, size: int) -> None:
     page.evaluate(
         """([name, size]) => {

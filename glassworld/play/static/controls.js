@@ -125,8 +125,11 @@ export class Controls {
   // The mouse movement that no block has used yet, divided over the frames of a block.
   get movement() {
     if (!this.hasMouse || !this.limit) return [0, 0];
-    const clip = (pixels) => Math.max(-this.limit, Math.min(this.limit, pixels / this.pixels));
-    return [clip(this.mouse.y), clip(this.mouse.x)].map((value) => Math.round(value * 1e4) / 1e4);
+    return [this.mouse.y, this.mouse.x].map((pixels, axis) => {
+      if (!this.controls.some(({ mouse }) => mouse[axis])) return 0; // this world only steers
+      const value = Math.max(-this.limit, Math.min(this.limit, pixels / this.pixels));
+      return Math.round(value * 1e4) / 1e4;
+    });
   }
 
   send(time) {
