@@ -68,7 +68,7 @@ class ClientSocket:
 
     async def _receive_in_time(self) -> Message:
         """Return the next message; raise `ProtocolError` if neither it nor enough of it comes."""
-        uploaded: Callable[[], int] = self._socket.scope["extensions"][UPLOADED]
+        uploaded: Callable[[], int] = self._socket.scope["state"][UPLOADED]
         receiving = asyncio.ensure_future(self._socket.receive())
         try:
             while True:

@@ -60,7 +60,7 @@ def test_largest_session_file_may_arrive_at_once(part: int) -> None:
     async def receive() -> dict[str, object]:
         return {"type": "websocket.receive", "bytes": data}
 
-    scope = {"extensions": {UPLOADED: lambda: 0}}
+    scope = {"state": {UPLOADED: lambda: 0}}
     socket = ClientSocket(cast(WebSocket, SimpleNamespace(receive=receive, scope=scope)))
     socket.expect_session(MAX_SESSION_BYTES)
 

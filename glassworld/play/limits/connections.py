@@ -37,7 +37,7 @@ UPLOAD_BYTES_PER_SECOND = 4096
 """A client that sends at least so much of a message is not silent: its network is slow."""
 
 UPLOADED = "glassworld.uploaded"
-"""The extension of a WebSocket's scope that returns how many bytes of messages have come."""
+"""In the state of a WebSocket: a function that returns how many bytes of messages have come."""
 
 PARSED_BYTES = 2048
 """Received bytes are parsed in pieces, so that the limit holds within one large read."""
@@ -214,7 +214,7 @@ class LimitedWebSocket(WebSocketsSansIOProtocol):
         """Accept a handshake, and let the application see uploads before they are complete."""
         super().handle_connect(event)
         if not self.close_sent:
-            self.scope["extensions"][UPLOADED] = lambda: self._uploaded
+            self.scope["state"][UPLOADED] = lambda: self._uploaded
 
     def _refuse(self, code: int, reason: str) -> None:
         """Close the connection because of what the client sent, and parse nothing more.
