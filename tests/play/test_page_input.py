@@ -102,6 +102,13 @@ def test_space_and_enter_press_the_focused_button_and_keep_the_focus(page: Any) 
     page.keyboard.press(" ")
 
 
+def test_space_pauses_also_after_a_download(page: Any) -> None:
+    page.evaluate("const link = Object.assign(document.createElement('a'), { href: '#' });"
+                  "document.body.append(link); link.focus();")  # fmt: skip
+    page.keyboard.press("Space")
+    assert page.evaluate("glassworld.state.playing") is False
+
+
 def test_keys_move_the_world_while_the_select_has_the_focus(page: Any) -> None:
     page.focus("#capture-blocks")
     page.keyboard.down("w")

@@ -89,5 +89,5 @@ function ownsKey(target, code) {
   if (document.querySelector("dialog[open]")) return true;
   if (target.matches?.("input, textarea")) return true;
   if (target.matches?.("select")) return !code.startsWith("Key");
-  return Boolean(target.matches?.("button, a, [role=button]") && PRESSES.includes(code));
+  return Boolean(target.matches?.("button, [role=button]") && PRESSES.includes(code));
 }
