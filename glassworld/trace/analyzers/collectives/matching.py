@@ -66,7 +66,8 @@ def match_positions(ranks: Sequence[RankCollectives]) -> Matches:
                 alone.append({rank: position})
             else:
                 members[message.group][rank].append(position)
-    positions, notes = [], defaultdict[int, list[str]](list)
+    positions: list[dict[int, int]] = []
+    notes = defaultdict[int, list[str]](list)
     for group in members.values():
         keys = _by_sequence(ranks, group) or _by_alignment(ranks, group, notes)
         occurrences: dict[Key, dict[int, int]] = {}
