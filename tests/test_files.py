@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,15 @@ def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> N
         partial.write_bytes(b"half")
         raise ZeroDivisionError
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are POSIX's")
+def test_file_of_a_library_may_be_read_as_any_other(tmp_path: Path) -> None:
+    write_file(tmp_path / "plain", b"")
+    with replacing(tmp_path / "weights.safetensors") as temporary:
+        save_file({"weight": np.zeros(2)}, temporary)  # writes for its user alone
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
 
 
 def test_processes_of_equal_numbers_share_a_folder(tmp_path: Path) -> None:

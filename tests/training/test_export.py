@@ -22,3 +22,9 @@ def test_exported_world_loads_plays_and_keeps_its_latents(tmp_path: Path) -> Non
     session = world.start(Image.new("RGB", (96, 64), "brown"))
     action = Action((1.0, 0.0, 0.0, 0.0), (0.0, 0.1))
     assert [session.step(action).shape for _ in range(2)] == [(9, 64, 96, 3), (12, 64, 96, 3)]
+
+
+def test_exported_world_may_be_read_by_whom_its_settings_may(tmp_path: Path) -> None:
+    export_world(small_vae(), small_model(), SMALL, tmp_path)
+    modes = {path.stat().st_mode for path in tmp_path.glob("*.*")}
+    assert len(modes) == 1  # safetensors lets its user alone read what it writes

@@ -37,7 +37,7 @@ from glassworld.engine.checkpoint.tensor_names import (
 )
 from glassworld.engine.networks import Networks
 from glassworld.errors import InputError, SpecError
-from glassworld.files import naming_full_disk, writable_folder
+from glassworld.files import naming_full_disk, replacing, writable_folder
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vision import VisionTower
@@ -77,13 +77,11 @@ def save_world(
     _check_settings(spec, InferenceConfig(Path(INFERENCE_FILE), settings, model), tensors)
     with _whole_folder(folder) as draft:
         for name, part in tensors.items():
-            save_file(
-                {
-                    key: tensor.detach().to("cpu", dtype).contiguous()
-                    for key, tensor in part.items()
-                },
-                draft / name,
-            )
+            weights = {
+                key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in part.items()
+            }
+            with replacing(draft / name) as path:  # for others to read, as the files beside it
+                save_file(weights, path)
         (draft / CONFIG_FILE).parent.mkdir()
         (draft / CONFIG_FILE).write_text(json.dumps(model, indent=1) + "\n", encoding="utf-8")
         (draft / INFERENCE_FILE).write_text(
