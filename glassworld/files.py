@@ -47,20 +47,29 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def usual_permissions(path: Path) -> Iterator[None]:
+    """Give a file that is written meanwhile the permissions of any new file of this user.
+
+    Some libraries, such as safetensors, let their user alone read what they write.
+    """
+    path.touch()
+    permissions = path.stat().st_mode
+    yield
+    path.chmod(permissions)
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its suffix; it becomes `path` at the end.
 
-    A file at `path` stays until then; after an exception nothing is left behind. Others may read
-    the new one as any file of this user, also where a library lets its user alone. Raises
+    A file at `path` stays until then; after an exception nothing is left behind. Raises
     `DiskFullError` if the disk has no room, and `InputError` if the file cannot be written.
     """
     temporary = path.with_name(f".{path.stem}.{_unused()}{path.suffix}")
     try:
         with naming_full_disk(path):
-            temporary.touch()
-            permissions = temporary.stat().st_mode
-            yield temporary
-            temporary.chmod(permissions)
+            with usual_permissions(temporary):
+                yield temporary
             temporary.replace(path)
     except OSError as error:
         if error.filename and Path(error.filename) == temporary:

@@ -37,7 +37,7 @@ from glassworld.engine.checkpoint.tensor_names import (
 )
 from glassworld.engine.networks import Networks
 from glassworld.errors import InputError, SpecError
-from glassworld.files import naming_full_disk, replacing, writable_folder
+from glassworld.files import naming_full_disk, usual_permissions, writable_folder
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vision import VisionTower
@@ -80,8 +80,8 @@ def save_world(
             weights = {
                 key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in part.items()
             }
-            with replacing(draft / name) as path:  # for others to read, as the files beside it
-                save_file(weights, path)
+            with usual_permissions(draft / name):
+                save_file(weights, draft / name)
         (draft / CONFIG_FILE).parent.mkdir()
         (draft / CONFIG_FILE).write_text(json.dumps(model, indent=1) + "\n", encoding="utf-8")
         (draft / INFERENCE_FILE).write_text(
