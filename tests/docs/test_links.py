@@ -55,7 +55,7 @@ def _commands(text: str) -> list[str]:
 def _unknown(call: str, known: dict[str, set[str]]) -> str:
     """Return what of a call does not exist, or ""."""
     words = shlex.split(call.replace("...", ""), comments=True)
-    name = next((" ".join(words[:n]) for n in (3, 2) if " ".join(words[:n]) in known), "")
+    name = next((" ".join(words[:n]) for n in (4, 3, 2) if " ".join(words[:n]) in known), "")
     if not name:
         groups = {" ".join(each.split()[:2]) for each in known}
         bare = len(words) == 2 or words[2].startswith(("-", "/")) or not words[2].islower()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from glassworld.trace.cli import comparison, export, report
+from glassworld.trace.cli import baselines, comparison, export, report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,5 +16,5 @@ app = typer.Typer(
     "everything at once. Every other command shows one part of it and takes `--json`.",
 )
 
-for _commands in (report.app, comparison.app, export.app):  # the order of the help
+for _commands in (report.app, comparison.app, baselines.app, export.app):  # the order of the help
     app.add_typer(_commands)

@@ -1,4 +1,4 @@
-"""The commands that take several traces: comparison, baselines and ranks."""
+"""The commands that take several traces: comparison and ranks."""
 
 from __future__ import annotations
 
@@ -101,28 +101,6 @@ def _compare_structure(before: Path, after: Path, markdown: bool, json: bool) ->
         typer.echo(structure_markdown(diff))
     else:
         show_structure(Console(), diff)
-
-
-@app.command("baseline", rich_help_panel=TOOLS)
-def baseline_command(
-    name: Annotated[
-        str | None, typer.Argument(help="The name, such as main. Default: list all.")
-    ] = None,
-    trace: Annotated[Path | None, typer.Argument(help="The trace to keep a copy of.")] = None,
-) -> None:
-    """Keep a trace under a name, to compare later runs with; or list the names.
-
-    Example: `glassworld trace baseline main trace.json`, then
-    `glassworld trace compare main new.json --markdown`
-    """
-    from glassworld.trace.writing.baselines import baseline_names, keep_trace
-
-    if name is None:
-        typer.echo("\n".join(baseline_names()) or "There are no baselines.")
-    elif trace is None:
-        raise InputError(f"{name}: name the trace to keep as this baseline, after its name")
-    else:
-        typer.echo(f"Kept as {name}: {keep_trace(name, trace)}")
 
 
 def _share(text: str) -> float:

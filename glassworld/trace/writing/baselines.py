@@ -39,6 +39,15 @@ def baseline_names() -> list[str]:
     return sorted(path.name for path in files if _NAME.fullmatch(path.name))
 
 
+def delete_baseline(name: str) -> None:
+    """Delete the trace that is kept under a name; raise `InputError` if there is none."""
+    if name not in baseline_names():
+        raise InputError(
+            f"{name}: no baseline of that name; run glassworld trace baseline list to see yours"
+        )
+    (baselines_folder() / name).unlink()
+
+
 def trace_or_baseline(path: Path) -> Path:
     """Return the path of a trace, which may be the name of a baseline where no such file is.
 

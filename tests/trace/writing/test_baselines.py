@@ -15,11 +15,14 @@ def runs(tmp_path):
 
 def test_baseline_compares_like_its_file(runs):
     before, after = runs
-    assert "no baselines" in invoke("baseline").output
-    assert invoke("baseline", "main", before).exit_code == 0
+    assert "no baselines" in invoke("baseline", "list").output
+    assert invoke("baseline", "save", "main", before).exit_code == 0
+    assert invoke("baseline", "list").output.split() == ["main"]
     assert baseline_names() == ["main"]
     named = invoke("compare", "main", after, "--json").output
     assert named == invoke("compare", before, after, "--json").output
+    assert invoke("baseline", "delete", "main").exit_code == 0
+    assert baseline_names() == []
 
 
 def test_compare_markdown_shows_what_changed_and_folds_the_rest(runs):
@@ -34,8 +37,8 @@ def test_compare_markdown_shows_what_changed_and_folds_the_rest(runs):
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        (("baseline", "../up", "b.json"), InputError, "no name of a baseline"),
-        (("baseline", "main"), InputError, "name the trace"),
+        (("baseline", "save", "../up", "b.json"), InputError, "no name of a baseline"),
+        (("baseline", "delete", "other"), InputError, "no baseline of that name"),
         (("compare", "other", "b.json"), TraceError, "no such trace, and no baseline"),
     ],
 )
@@ -49,5 +52,5 @@ def test_baseline_bad_arguments_are_one_clear_line(runs, monkeypatch, arguments,
 
 def test_baseline_of_what_is_no_trace_is_not_kept(tmp_path):
     (tmp_path / "t.json").write_text("{}", encoding="utf-8")
-    assert isinstance(invoke("baseline", "main", tmp_path / "t.json").exception, TraceError)
+    assert isinstance(invoke("baseline", "save", "main", tmp_path / "t.json").exception, TraceError)
     assert baseline_names() == []
