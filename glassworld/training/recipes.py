@@ -71,7 +71,7 @@ class TrainingRecipe:
 SHORT_SAMPLER = (1000, 666, 333)
 """Timesteps of the sampler for blocks of one latent frame."""
 
-SHARDS, EPISODES = 128, 8
+SHARDS, EPISODES = 256, 4
 """Shards of a whole collection, and their episodes: small, so that an interruption loses little
 where a simulator is slow. 2.3 GB in all at 64x96 pixels."""
 
