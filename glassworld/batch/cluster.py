@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 try:
     import ray
     import ray.data
+    from ray.exceptions import AuthenticationError
 except ModuleNotFoundError:
     raise MissingExtraError("ray, which a cluster needs,", "cluster") from None
 
@@ -32,32 +33,56 @@ class RayCluster:
     """
 
     options: RenderOptions
-    workers: int
+    workers: int  # at most
+    report: Callable[[str], None] = print
 
     def run(self, jobs: Sequence[PreparedJob]) -> Generator[JobResult]:
         """Yield each job's result."""
         if not jobs:
             return
-        _connect(self.options)
+        options = self._connect()
         try:
-            for row in self._dataset(jobs).iter_rows():
+            for row in self._dataset(options, jobs).iter_rows():
                 yield msgspec.json.decode(row["result"], type=JobResult)
         finally:
             ray.shutdown()
 
-    def _dataset(self, jobs: Sequence[PreparedJob]) -> Any:
+    def _dataset(self, options: RenderOptions, jobs: Sequence[PreparedJob]) -> Any:
         """Return a data set of results, one for each job, computed as it is read."""
-        gpu = self.options.load.device.startswith("cuda")
         rows = [{"job": msgspec.json.encode(job).decode()} for job in jobs]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         return dataset.map_batches(
             _RayRenderer,
-            fn_constructor_args=(self.options,),
+            fn_constructor_args=(options,),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self.workers),
-            num_cpus=self.options.threads,
-            num_gpus=1 if gpu else None,
+            num_cpus=options.threads,
+            num_gpus=1 if options.load.needs_gpu else None,
         )
+
+    def _connect(self) -> RenderOptions:
+        """Connect to the cluster; return the options of its actors, and report what "auto" is.
+
+        Raises `InputError` if there is no cluster, or none that can render on the device.
+        """
+        _join_cluster()
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        load = self.options.load.on_cluster(gpus)
+        if load.needs_gpu and not gpus:
+            ray.shutdown()
+            raise InputError("device: the cluster has no GPU; add one, or use --device cpu")
+        if self.options.load.device == "auto":
+            self.report(self._meaning_of_auto(gpus))
+        return replace(self.options, load=load)
+
+    def _meaning_of_auto(self, gpus: int) -> str:
+        """Return a line that says where the actors of device "auto" run."""
+        if not gpus:
+            return "device: the CPU for each actor, because Ray sees no GPU"
+        line = f"device: a GPU for each actor; Ray sees {gpus}"
+        if self.workers > gpus:
+            line += f", so at most {gpus} run at once; for more, add GPUs or use --device cpu"
+        return line
 
 
 class _RayRenderer:
@@ -72,16 +97,13 @@ class _RayRenderer:
         return {"result": [msgspec.json.encode(result).decode() for result in results]}
 
 
-def _connect(options: RenderOptions) -> None:
-    """Connect to the cluster; raise `InputError` if it cannot render on the device."""
+def _join_cluster() -> None:
+    """Connect to the cluster of `RAY_ADDRESS`, or start one here; raise `InputError` if none is."""
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"cluster: no Ray: {reason:.200}; check RAY_ADDRESS") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    if options.load.device.startswith("cuda") and not ray.cluster_resources().get("GPU"):
-        ray.shutdown()
-        raise InputError("device: the cluster has no GPU; add one, or use --device cpu")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -22,7 +24,7 @@ from glassworld.batch.executors import (
 from glassworld.batch.index import INDEX, BatchIndex
 from glassworld.batch.jobs import JobReader
 from glassworld.batch.render import JobResult
-from glassworld.engine.checkpoint.load import check_choices
+from glassworld.engine.checkpoint.load import check_choices, check_names
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from glassworld.files import writable_folder
@@ -61,7 +63,11 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
     written, or a missing extra. Ctrl-C ends the batch and keeps what is done.
     """
     console = console or Console()
-    device, _ = check_choices(options.load)
+    if options.cluster:
+        on_gpu = False
+        check_names(options.load)  # other machines have the devices
+    else:
+        on_gpu = check_choices(options.load)[0].type != "cpu"
     jobs = JobReader(options.jobs, options.load).read()
     folder = writable_folder(options.output).resolve()
     index = BatchIndex(folder, jobs)
@@ -70,7 +76,7 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
     already = len(jobs) - len(missing)
     if already:
         console.print(f"{already} of {len(jobs)} jobs are done already", highlight=False)
-    executor = _executor(options, device.type, folder, len(missing))
+    executor = _executor(options, on_gpu, folder, len(missing), partial(_print_line, console))
     interrupted = False
     progress = BatchProgress(console, len(missing))
     index.save()
@@ -88,7 +94,9 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
     return BatchOutcome(index.count("done"), index.count("failed"), interrupted)
 
 
-def _executor(options: BatchOptions, device: str, folder: Path, jobs: int) -> Executor:
+def _executor(
+    options: BatchOptions, on_gpu: bool, folder: Path, jobs: int, report: Callable[[str], None]
+) -> Executor:
     """Return what renders the jobs; raise `InputError` for a number of workers that is none."""
     if options.threads < 1 or (options.workers is not None and options.workers < 1):
         raise InputError("workers, threads: must be at least 1")
@@ -97,8 +105,8 @@ def _executor(options: BatchOptions, device: str, folder: Path, jobs: int) -> Ex
     if options.cluster:
         from glassworld.batch.cluster import RayCluster
 
-        return RayCluster(render, options.workers or max(1, jobs))
-    if device != "cpu" and options.workers is None:
+        return RayCluster(render, options.workers or max(1, jobs), report)
+    if on_gpu and options.workers is None:
         workers = 1  # which keeps a GPU busy
     return InProcess(render) if min(workers, jobs) <= 1 else Processes(render, workers)
 
@@ -150,10 +158,7 @@ def format_seconds(seconds: float) -> str:
 
 def _print_summary(console: Console, index: BatchIndex, folder: Path, interrupted: bool) -> None:
     """Print how many jobs are done, which failed and what to do next."""
-
-    def line(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
-
+    line = partial(_print_line, console)
     failures, pending = index.failures(), index.count("pending")
     for failure in failures[:FAILURES_SHOWN]:
         line(f"failed: line {failure.line} ({failure.id}): {failure.error}")
@@ -165,3 +170,7 @@ def _print_summary(console: Console, index: BatchIndex, folder: Path, interrupte
     line(f"videos and {INDEX} in {folder}")
     if failures or pending:
         line("run the same command again to render what is missing")
+
+
+def _print_line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)

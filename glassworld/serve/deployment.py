@@ -105,8 +105,12 @@ def build(arguments: dict[str, Any]) -> Any:
 
 
 def find_or_start_directory(options: FleetOptions) -> None:
-    """Start the directory of the fleet if it does not run."""
+    """Start the directory of the fleet if it does not run.
+
+    Device "auto" is what the cluster has now, for all workers that the directory ever starts.
+    """
     ray = import_ray()
+    options = options.on_cluster(ray.cluster_resources().get("GPU", 0))
     ray.remote(Directory).options(
         name=DIRECTORY,
         namespace=NAMESPACE,

@@ -284,6 +284,8 @@ class Directory:
         for worker, since in list(world.starting.items()):
             if now - since > START_SECONDS or not await self._is_starting(worker):
                 del world.starting[worker]
+                with suppress(*actor_errors()):  # else it would start once Ray finds a place
+                    import_ray().kill(actor_named(worker))
         reports = self._table.reports(name)
         for report in reports:
             if report.state == "failed":
@@ -375,7 +377,7 @@ def start_worker(options: FleetOptions, world: WorldOptions, name: str) -> None:
     It is detached: it goes on without the directory that started it.
     """
     ray = import_ray()
-    resources = {"num_gpus": 1} if world.uses_gpu else {"num_cpus": 1}
+    resources = {"num_gpus": 1} if world.load.needs_gpu else {"num_cpus": 1}
     ray.remote(NamedWorker).options(
         name=name,
         namespace=NAMESPACE,

@@ -69,7 +69,11 @@ def serve_fleet(options: LaunchOptions) -> None:
     with control, _state_folder(fleet.state_folder) as folder:
         fleet = replace(fleet, state_folder=folder, secret=secrets.token_bytes(32))
         with joined_ray(options.cluster) if options.cluster else local_ray(workers + 1):
-            _check_gpus(fleet, ray.cluster_resources())
+            gpus = int(ray.cluster_resources().get("GPU", 0))
+            fleet, device = _settle_device(fleet, gpus)
+            _check_gpus(fleet, gpus)
+            if device:
+                console.print(device, highlight=False, soft_wrap=True)
             _start(fleet)
             try:
                 control_url = f"http://127.0.0.1:{control.getsockname()[1]}/"
@@ -102,12 +106,41 @@ def _state_folder(given: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_gpus(fleet: FleetOptions, resources: dict[str, float]) -> None:
-    wanted = sum(world.workers for world in fleet.worlds if world.uses_gpu)
-    present = int(resources.get("GPU", 0))
-    if wanted > present:
+def _settle_device(fleet: FleetOptions, gpus: int) -> tuple[FleetOptions, str]:
+    """Return the fleet on a Ray with so many GPUs, and a line that says what "auto" is there.
+
+    Where GPUs are few, the worlds have fewer workers. Raises `InputError` if they are fewer than
+    the worlds, all of which are loaded with the same flags.
+    """
+    most, worlds = fleet.worlds[0].max_workers, len(fleet.worlds)
+    if fleet.worlds[0].load.device != "auto":
+        return fleet, ""
+    if not gpus:
+        return fleet.on_cluster(gpus), "device: the CPU for each worker, because Ray sees no GPU"
+    share = gpus // worlds
+    if not share:
         raise InputError(
-            f"--device cuda: {wanted} workers need a GPU each, and Ray sees {present}; "
+            f"--device auto: {worlds} worlds need a GPU each, and Ray sees {gpus}; serve fewer "
+            "worlds, add machines with GPUs, or use --device cpu"
+        )
+    line = f"device: a GPU for each worker; Ray sees {gpus}"
+    if most > share:
+        line += (
+            f", so a world has at most {share} of {most} workers; add machines with GPUs, or use "
+            "--device cpu"
+        )
+    limited = (
+        replace(world, workers=min(world.workers, share), max_workers=min(most, share))
+        for world in fleet.worlds
+    )
+    return replace(fleet, worlds=tuple(limited)), line
+
+
+def _check_gpus(fleet: FleetOptions, gpus: int) -> None:
+    wanted = sum(world.workers for world in fleet.worlds if world.load.needs_gpu)
+    if wanted > gpus:
+        raise InputError(
+            f"--device cuda: {wanted} workers need a GPU each, and Ray sees {gpus}; "
             "use fewer workers, add machines with GPUs, or use --device cpu"
         )
 

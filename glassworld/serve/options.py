@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.play.traces.flight_flag import DEFAULT_SECONDS
@@ -20,11 +20,6 @@ class WorldOptions:
     workers: int = 2  # at least
     max_workers: int = 2
     seats: int = 4  # of each worker
-
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether each worker needs a GPU of its own."""
-        return self.load.device.startswith("cuda")
 
 
 @dataclass(frozen=True)
@@ -48,6 +43,11 @@ class FleetOptions:
         if name is None:
             return self.worlds[0]
         return next((world for world in self.worlds if world.name == name), None)
+
+    def on_cluster(self, gpus: float) -> FleetOptions:
+        """Return these options on a Ray with so many GPUs, as `LoadOptions.on_cluster` does."""
+        worlds = (replace(world, load=world.load.on_cluster(gpus)) for world in self.worlds)
+        return replace(self, worlds=tuple(worlds))
 
     def address(self, host: str, node: str, port: int) -> str:
         """Return a worker's address for a client that reaches this fleet under the name `host`."""

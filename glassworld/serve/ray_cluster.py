@@ -83,6 +83,11 @@ def joined_ray(address: str) -> Iterator[None]:
     ray = import_ray()
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", namespace=NAMESPACE)
+    except ray.exceptions.AuthenticationError:
+        raise InputError(
+            f"--cluster {address}: the cluster wants a token; set RAY_AUTH_TOKEN to that of the "
+            "cluster"
+        ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(

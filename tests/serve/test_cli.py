@@ -14,7 +14,7 @@ from glassworld.cli import main
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from glassworld.serve.deployment import fleet_options
-from glassworld.serve.launch import _check_gpus
+from glassworld.serve.launch import _check_gpus, _settle_device
 from glassworld.serve.options import FleetOptions, WorldOptions
 from tests.support.paths import ROOT
 
@@ -64,9 +64,49 @@ def test_port_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_cuda_needs_gpus_for_all_workers() -> None:
     world = WorldOptions("w", LoadOptions(device="cuda"), workers=2)
     fleet = FleetOptions((world,), "")
-    _check_gpus(fleet, {"GPU": 2.0})
+    assert _settle_device(fleet, 2) == (fleet, "")
+    _check_gpus(fleet, 2)
     with pytest.raises(InputError, match="2 workers need a GPU each, and Ray sees 1"):
-        _check_gpus(fleet, {"GPU": 1.0, "CPU": 8.0})
+        _check_gpus(fleet, 1)
+
+
+def fleet_on_auto(worlds: int, workers: int, max_workers: int) -> FleetOptions:
+    world = WorldOptions("w", LoadOptions(), workers, max_workers)
+    return FleetOptions((world,) * worlds, "")
+
+
+def test_auto_is_a_gpu_for_each_worker_where_ray_sees_enough() -> None:
+    fleet = fleet_on_auto(worlds=2, workers=1, max_workers=2)
+    settled, line = _settle_device(fleet, 4)
+    assert settled == fleet
+    assert line == "device: a GPU for each worker; Ray sees 4"
+    assert all(world.load.needs_gpu for world in settled.worlds)
+
+
+def test_auto_is_the_cpu_where_ray_sees_no_gpu() -> None:
+    settled, line = _settle_device(fleet_on_auto(worlds=1, workers=2, max_workers=3), 0)
+    assert "the CPU" in line
+    (world,) = settled.worlds
+    assert (world.load.device, world.workers, world.max_workers) == ("cpu", 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("worlds", "workers", "max_workers", "gpus", "fewer"),
+    [(1, 2, 2, 1, (1, 1)), (1, 2, 8, 4, (2, 4)), (2, 2, 2, 3, (1, 1))],
+)
+def test_auto_with_few_gpus_has_fewer_workers_and_says_so(
+    worlds: int, workers: int, max_workers: int, gpus: int, fewer: tuple[int, int]
+) -> None:
+    settled, line = _settle_device(fleet_on_auto(worlds, workers, max_workers), gpus)
+    assert {(world.workers, world.max_workers) for world in settled.worlds} == {fewer}
+    assert f"Ray sees {gpus}, so a world has at most {fewer[1]} of {max_workers} workers" in line
+    assert "add machines with GPUs, or use --device cpu" in line
+    _check_gpus(settled, gpus)
+
+
+def test_auto_needs_a_gpu_for_each_world() -> None:
+    with pytest.raises(InputError, match="--device auto: 2 worlds need a GPU each, and Ray sees 1"):
+        _settle_device(fleet_on_auto(worlds=2, workers=1, max_workers=1), 1)
 
 
 SECRET = "s" * 32
@@ -85,7 +125,7 @@ def test_files_to_deploy_name_options_that_exist() -> None:
     service = next(each for each in manifests if each["kind"] == "RayService")
     config = yaml.safe_load(service["spec"]["serveConfigV2"])
     options = fleet_options(config["applications"][0]["args"], SECRET)
-    assert options.worlds[0].uses_gpu
+    assert options.worlds[0].load.needs_gpu
     assert options.address("h", "10.0.0.7", 8771) == (
         "wss://play.example.org/worker/10.0.0.7/8771/ws"
     )

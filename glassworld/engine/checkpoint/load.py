@@ -39,7 +39,7 @@ from glassworld.engine.checkpoint.third_party_names import (
 )
 from glassworld.engine.checkpoint.tiny_decoder import load_tiny_decoder, tiny_name
 from glassworld.engine.networks import Networks
-from glassworld.engine.runtime.device import Precision, pick_device
+from glassworld.engine.runtime.device import Precision, device_called, pick_device
 from glassworld.engine.runtime.memory import check_memory, enlarge_device_memory, keep_freed_memory
 from glassworld.engine.world import World
 from glassworld.errors import CheckpointError, InputError
@@ -104,6 +104,13 @@ def load_world(
 
 def check_choices(options: LoadOptions) -> tuple[torch.device, Precision]:
     """Return the device and the precision; raises `InputError` for any choice there is not."""
+    check_names(options)
+    device = pick_device(options.device)
+    return device, Precision.of(device, options.dtype)
+
+
+def check_names(options: LoadOptions) -> None:
+    """Raise `InputError` for what no machine offers; another one may have the device."""
     check_parts(options.accelerate)
     if options.vae_compile_mode not in COMPILE_MODES:
         raise InputError(
@@ -114,8 +121,8 @@ def check_choices(options: LoadOptions) -> tuple[torch.device, Precision]:
         raise CheckpointError(
             f"{options.tiny_decoder}: no such checkpoint file; name the tiny decoder's weights"
         )
-    device = pick_device(options.device)
-    return device, Precision.of(device, options.dtype)
+    device = device_called("cpu" if options.device == "auto" else options.device)
+    Precision.of(device, options.dtype)
 
 
 def load_from(options: LoadOptions, located: LocatedWorld | None = None) -> World:

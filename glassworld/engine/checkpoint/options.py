@@ -7,7 +7,7 @@ the field's `Flag`. Nothing heavy is imported, so that `--help` stays quick.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,6 +103,20 @@ class LoadOptions:
         default=None,
         metadata=_flag("Decode by these TAEHV weights (taew2_1): faster.", SPEED, Path),
     )
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether a worker of a cluster, for which `on_cluster` made these, needs its own GPU."""
+        return not self.device.startswith("cpu")
+
+    def on_cluster(self, gpus: float) -> LoadOptions:
+        """Return these options for the workers of a Ray cluster that has so many GPUs.
+
+        "auto" is a GPU for each worker where there are any, and else "cpu": a worker without a GPU
+        of its own would share one that Ray has not counted. It stays "auto" beside a GPU, which
+        the worker's torch may not be able to use.
+        """
+        return replace(self, device="cpu") if self.device == "auto" and gpus < 1 else self
 
     def keywords(self, *without: str) -> dict[str, Any]:
         """Return the keywords of `load_world` that these options are, as JSON values."""

@@ -15,18 +15,24 @@ def pick_device(name: str) -> torch.device:
     """Return the device of this name, if this machine has it; "auto": a GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device {name!r}: must be cpu, cuda or cuda:N") from None
+    device = device_called(name)
     if device.type == "cpu":
         return device
-    if device.type != "cuda":
-        raise InputError(f"device {name!r}: must be cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
         present = f"only {count} CUDA devices" if count else "no CUDA device"
         raise InputError(f"device {name!r}: this machine has {present}; try device cpu")
+    return device
+
+
+def device_called(name: str) -> torch.device:
+    """Return the device of this name, whether or not this machine has it."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r}: must be cpu, cuda or cuda:N")
     return device
 
 
