@@ -18,6 +18,7 @@ from glassworld.engine.media.video import VideoWriter
 from glassworld.engine.runtime.threads import fixed_threads
 from glassworld.engine.world import World
 from glassworld.errors import InputError
+from glassworld.files import disk_is_full
 
 State = Literal["done", "failed", "pending"]
 
@@ -27,7 +28,7 @@ class JobResult(msgspec.Struct, frozen=True):
 
     id: str
     line: int
-    state: State
+    state: State  # "pending" with an error: not the job's, and the others would meet it too
     seconds: float = 0.0  # to generate and write the video, without loading the world
     pixel_frames: int = 0
     error: str = ""
@@ -50,7 +51,7 @@ class Renderer:
         self._worlds: dict[str | None, World] = {}
 
     def render(self, job: PreparedJob, stopped: Callable[[], bool] = lambda: False) -> JobResult:
-        """Render a job; a failure of any kind is its result.
+        """Render a job; a failure of any kind is its result. After a full disk it is still pending.
 
         Raises `StoppedError` once `stopped` returns True between two blocks.
         """
@@ -63,7 +64,8 @@ class Renderer:
         except StoppedError:
             raise
         except Exception as error:  # of one job: the others go on
-            return self._result(job, "failed", began, error=_one_line(error))
+            state: State = "pending" if disk_is_full(error) else "failed"
+            return self._result(job, state, began, error=_one_line(error))
         return self._result(job, "done", began, pixel_frames=frames)
 
     def _result(

@@ -27,7 +27,7 @@ from glassworld.batch.render import JobResult
 from glassworld.engine.checkpoint.load import check_choices, check_names
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
-from glassworld.files import writable_folder
+from glassworld.files import DiskFullError, writable_folder
 
 PLAIN_SECONDS = 10.0
 """Time between two lines where the output is no terminal."""
@@ -60,7 +60,8 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
     """Render the jobs that are not done yet.
 
     Raises `InputError`, before anything starts, for a malformed row, a folder that cannot be
-    written, or a missing extra. Ctrl-C ends the batch and keeps what is done.
+    written, or a missing extra. Ctrl-C ends the batch and keeps what is done; so does a full disk,
+    which is a `DiskFullError`.
     """
     console = console or Console()
     if options.cluster:
@@ -77,7 +78,7 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
     if already:
         console.print(f"{already} of {len(jobs)} jobs are done already", highlight=False)
     executor = _executor(options, on_gpu, folder, len(missing), partial(_print_line, console))
-    interrupted = False
+    interrupted, full = False, ""
     progress = BatchProgress(console, len(missing))
     index.save()
     try:
@@ -85,12 +86,17 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
             for result in results:
                 index.add(result)
                 progress.add(result)
+                if result.state == "pending":
+                    full = result.error
+                    break
     except KeyboardInterrupt:
         interrupted = True
-        remove_leftovers(folder, index.missing())
     finally:
+        remove_leftovers(folder, index.missing())
         index.save()
     _print_summary(console, index, folder, interrupted)
+    if full:
+        raise DiskFullError(full)
     return BatchOutcome(index.count("done"), index.count("failed"), interrupted)
 
 

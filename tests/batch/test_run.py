@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -24,6 +25,8 @@ from glassworld.batch.run import (
 from glassworld.cli import main
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
+from glassworld.files import DiskFullError
+from tests.support.disk import fill, small_disk
 from tests.support.release import write_release
 
 parquet: Any = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -121,6 +124,36 @@ def test_interrupted_batch_keeps_what_is_done(
     rendered = counting(monkeypatch)
     assert run_batch(options(folder, tmp_path, 4)) == BatchOutcome(4, 0, False)
     assert rendered == ["000003", "000004"]
+
+
+def test_full_disk_ends_the_batch_and_keeps_what_is_done(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other jobs would be rendered for nothing, all night."""
+    console, out = Console(file=StringIO(), width=200), tmp_path / "disk" / "out"
+    batch = options(folder, out, 5)
+    rows_of_jobs = [{"image": "picture.png", "frames": 30}] * 5
+    batch.jobs.write_text("\n".join(map(json.dumps, rows_of_jobs)), encoding="utf-8")
+
+    def leave_room_for_the_index(number: int) -> None:
+        if number == 2:
+            filler = fill(tmp_path / "disk")
+            os.truncate(filler, filler.stat().st_size - 24 * 1024)
+
+    rendered = counting(monkeypatch, leave_room_for_the_index)
+    with small_disk(tmp_path / "disk", 1000):
+        with pytest.raises(
+            DiskFullError, match=r"000003\.mp4: cannot be written: the disk is full"
+        ):
+            run_batch(batch, console)
+        assert (out / "000001.mp4").stat().st_size > 24 * 1024
+        assert [row["state"] for row in rows(out)] == ["done"] * 2 + ["pending"] * 3
+        names = {path.name for path in out.iterdir()}
+        assert names == {"000001.mp4", "000002.mp4", "index.parquet"}
+    assert rendered == ["000001", "000002", "000003"]
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "2 done, 0 failed, 3 pending" in said
+    assert "run the same command again to render what is missing" in said
 
 
 def test_progress_says_how_long_the_rest_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
