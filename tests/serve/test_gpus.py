@@ -14,9 +14,10 @@ import pytest
 
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.serve import directory
+from glassworld.serve.deployment import find_or_start_directory
 from glassworld.serve.directory import Directory, start_worker
 from glassworld.serve.options import FleetOptions, WorldOptions
-from glassworld.serve.ray_cluster import actor_named, import_ray
+from glassworld.serve.ray_cluster import DIRECTORY, actor_named, import_ray
 from tests.support import tiny
 from tests.support.fleet import RunningFleet, free_port
 from tests.support.live import until
@@ -47,6 +48,19 @@ def test_workers_of_auto_have_a_gpu_each(tmp_path: Path) -> None:
             assert "device: a GPU for each worker; Ray sees 2\n" in fleet.output
             said = fleet.output.index("device: a GPU")
             assert said < fleet.output.index("ready after")
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (1, "auto")])
+def test_device_of_a_deployment_is_settled_once(tmp_path: Path, gpus: int, device: str) -> None:
+    options = FleetOptions((WorldOptions("w", LoadOptions()),), str(tmp_path), secret=b"s" * 32)
+    with ray_with_gpus(gpus):
+        find_or_start_directory(options)
+        call = actor_named(DIRECTORY).__ray_call__.remote(device_of)
+        assert import_ray().get(call, timeout=60) == device
+
+
+def device_of(directory: Directory) -> str:
+    return directory._options.worlds[0].load.device
 
 
 def test_worker_that_found_no_gpu_in_time_does_not_start_later(
