@@ -147,8 +147,8 @@ def train(
 ) -> None:
     """Train a world: collect episodes, train the VAE and the transformer, export.
 
-    You can interrupt it with Ctrl-C at any time (exit code 130). The same command continues. With
-    `--from` it fine-tunes an embedded or a released world, or one that you trained.
+    You can interrupt it with Ctrl-C at any time (exit code 130; 143 by SIGTERM). The same command
+    continues. With `--from` it fine-tunes an embedded or a released world, or one that you trained.
 
     Examples: `glassworld train --source drive`, `glassworld train --recordings videos`,
     `glassworld train --recordings videos --from Skywork/Matrix-Game-2.0 --lora 16`,
@@ -190,7 +190,7 @@ def _train(
     minutes: float | None,
     threads: int,
 ) -> None:
-    """Train a world in a folder; Ctrl-C ends with a message of what is kept."""
+    """Train a world in a folder; Ctrl-C and SIGTERM end with a message of what is kept."""
     import torch
 
     from glassworld.training.pipeline import train_world
@@ -200,12 +200,14 @@ def _train(
         torch.set_num_threads(threads)
     try:
         train_world(recipe, RunFolders(folder), start, device, minutes)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
         typer.echo(
             f"interrupted: finished stages and the last checkpoint in {folder} are kept; "
             "the same command continues",
             err=True,
         )
+        if isinstance(end, SystemExit):
+            raise
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"The world is in {folder / 'world'}.")
 

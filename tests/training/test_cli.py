@@ -152,14 +152,20 @@ def test_eval_command_refuses_files_it_cannot_write_before_measuring(
     assert capsys.readouterr().err == f"error: {tmp_path}: is a folder; name the file to write\n"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_train_command_interrupted_says_that_the_same_command_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: signal.Signals,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pipeline, "train_world", interrupt)
-    assert main(["train", "--preset", "smoke", "--output", str(tmp_path)]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    monkeypatch.setattr(pipeline, "train_world", lambda *_: signal.raise_signal(number))
+    try:
+        assert main(["train", "--preset", "smoke", "--output", str(tmp_path)]) == code
+    finally:
+        signal.signal(signal.SIGINT, before)
     printed = capsys.readouterr()
     assert printed.err.startswith("interrupted: finished stages and the last checkpoint in ")
     assert printed.err.endswith(" are kept; the same command continues\n")
