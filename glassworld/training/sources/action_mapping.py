@@ -37,6 +37,10 @@ PRESSED = 0.5
 SIZE_STEP = 16
 """Height and width of a world are multiples of it."""
 
+MAX_FRAME_PIXELS = 1088 * 1920
+"""Most pixels of a world's frame: Full HD, nine times a released world's. A file of four collected
+episodes then takes three gigabytes of memory."""
+
 EnvironmentAction = Callable[[Action], Any]
 """Converts the player's input to an action of the environment."""
 
@@ -59,7 +63,8 @@ class ActionMapping:
     steps_per_frame
         Steps of the environment per content frame. None: as many as make 12 frames a second.
     size
-        Height and width of the world, multiples of 16. None: 64x96.
+        Height and width of the world, multiples of 16, of at most 1088x1920 pixels in all. None:
+        64x96.
     name
         Stands in errors.
 
@@ -97,7 +102,7 @@ class ActionMapping:
         if self.size is not None and not _is_size(self.size):
             raise InputError(
                 f"{self.name}: size is {self.size!r:.40}; it must be height and width, "
-                f"multiples of {SIZE_STEP}"
+                f"multiples of {SIZE_STEP}, with at most {MAX_FRAME_PIXELS} pixels in all"
             )
 
     def bind(self, target: Space) -> EnvironmentAction:
@@ -220,6 +225,7 @@ def _is_size(value: Any) -> bool:
         isinstance(value, list | tuple)
         and len(value) == 2
         and all(_is_count(side) and side % SIZE_STEP == 0 for side in value)
+        and value[0] * value[1] <= MAX_FRAME_PIXELS
     )
 
 

@@ -116,6 +116,7 @@ TABLE = "mode: gta_drive\nidle: 0\nkeys: {w: 1}\n"
         (TABLE.replace("{w: 1}", "[w]"), "keys must be names"),
         (TABLE + "steps_per_frame: 0", "steps_per_frame is 0"),
         (TABLE + "size: [60, 90]", "size is \\[60, 90\\]; it must be height and width, multiples"),
+        (TABLE + "size: [1600000, 16]", "size is .*, with at most 2088960 pixels in all"),
     ],
 )
 def test_load_mapping_refuses_files_in_one_line(content: str, problem: str, tmp_path: Path) -> None:
