@@ -100,7 +100,7 @@ def train_world(
         recipe, networks = load_start(start, recipe)
     writable_folder(folders.root)
     with naming_full_disk(folders.root):
-        keep_settings(folders, run_settings(recipe, start))
+        keep_settings(folders, run_settings(recipe, start, networks))
         collect_episodes(recipe, folders, budget, videos)
         _train_networks(recipe, folders, networks, torch_device, budget)
 

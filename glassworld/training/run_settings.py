@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from glassworld.engine.checkpoint.options import LoadOptions
+from glassworld.engine.networks import Networks
 from glassworld.errors import InputError
 from glassworld.files import write_file
 from glassworld.training.recipes import RunFolders, TrainingRecipe
@@ -12,15 +13,25 @@ from glassworld.training.recipes import RunFolders, TrainingRecipe
 SETTINGS_FILE = "training.json"
 """In the folder of a run."""
 
+DIGEST_NUMBERS = 16
+"""Of each weight, for a digest that also takes no time with released worlds."""
+
 RECORDINGS = "recordings"
 """Source of a training from videos; the manifest beside their shards names them."""
 
 
-def run_settings(recipe: TrainingRecipe, start: LoadOptions | None) -> dict[str, str]:
+WEIGHTS = "weights"
+"""Entry with a digest of the weights to start from; older runs have none."""
+
+
+def run_settings(
+    recipe: TrainingRecipe, start: LoadOptions | None, networks: Networks | None
+) -> dict[str, str]:
     """Return the flags that decide what a training learns from and how large its world is.
 
     Files are named without the folders above them, so that a run may move to another machine. A
-    mapping is named with a digest of its content.
+    mapping is named with a digest of its content, and a world to start from has one of its weights,
+    `networks`.
     """
     source, _, mapping = recipe.source.partition("@")
     recorded = recipe.recordings is not None
@@ -30,6 +41,7 @@ def run_settings(recipe: TrainingRecipe, start: LoadOptions | None) -> dict[str,
         "mapping": _digested(Path(mapping)) if mapping and not recorded else "",
         "from": "" if start is None else _start_name(start),
         "lora": str(recipe.lora),
+        WEIGHTS: "" if networks is None else _weights_digest(networks),
     }
 
 
@@ -50,9 +62,15 @@ def keep_settings(folders: RunFolders, settings: dict[str, str]) -> None:
         return
     try:
         before = json.loads(path.read_bytes())
+        before.setdefault(WEIGHTS, settings[WEIGHTS])
         differing = [name for name, value in settings.items() if before[name] != value]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, AttributeError, KeyError) as error:
         raise InputError(f"{path}: damaged; delete it to go on with the same flags") from error
+    if differing == [WEIGHTS]:
+        raise InputError(
+            f"{folders.root}: holds a training from {settings['from']}, whose weights have changed "
+            "since; bring them back, or choose another --output"
+        )
     for name in differing:
         raise InputError(
             f"{folders.root}: holds a training with --{name} {before[name] or 'none'}, not "
@@ -62,6 +80,16 @@ def keep_settings(folders: RunFolders, settings: dict[str, str]) -> None:
 
 def _digested(mapping: Path) -> str:
     return f"{mapping.name} ({hashlib.sha256(mapping.read_bytes()).hexdigest()[:8]})"
+
+
+def _weights_digest(networks: Networks) -> str:
+    """Return a digest of the first numbers of each weight, which any training changes."""
+    digest = hashlib.sha256()
+    for part in (networks.dit, networks.encoder, networks.decoder, networks.vision):
+        for name, value in part.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.flatten()[:DIGEST_NUMBERS].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:8]
 
 
 def _start_name(start: LoadOptions) -> str:

@@ -1,20 +1,23 @@
 """The settings of a run: kept in its folder, and compared before anything is reused."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from glassworld.training.recipes import RunFolders, TrainingRecipe, preset_recipe
 from glassworld.training.run_settings import SETTINGS_FILE, keep_settings, run_settings
+from tests.support import tiny
 
 SMOKE = replace(preset_recipe("smoke"), source="drive")
 
 
 def keep(root: Path, recipe: TrainingRecipe, start: LoadOptions | None = None) -> None:
-    keep_settings(RunFolders(root), run_settings(recipe, start))
+    keep_settings(RunFolders(root), run_settings(recipe, start, None))
 
 
 @pytest.mark.parametrize(
@@ -58,9 +61,26 @@ def test_keep_settings_notices_another_mapping_but_not_where_it_is(tmp_path: Pat
 def test_run_settings_name_a_start_folder_by_its_last_parts(tmp_path: Path) -> None:
     world = tmp_path / "runs" / "mine" / "world"
     world.mkdir(parents=True)
-    assert run_settings(SMOKE, LoadOptions(world=world))["from"] == "mine/world"
+    assert run_settings(SMOKE, LoadOptions(world=world), None)["from"] == "mine/world"
     released = LoadOptions(world="Skywork/Matrix-Game-2.0", variant="gta_drive")
-    assert run_settings(SMOKE, released)["from"] == "Skywork/Matrix-Game-2.0 gta_drive"
+    assert run_settings(SMOKE, released, None)["from"] == "Skywork/Matrix-Game-2.0 gta_drive"
+
+
+def test_keep_settings_notices_other_weights_to_start_from(tmp_path: Path) -> None:
+    start, networks = LoadOptions(world="mine/world"), tiny.world().networks
+    folders = RunFolders(tmp_path)
+    keep_settings(folders, run_settings(SMOKE, start, networks))
+    settings = run_settings(SMOKE, start, tiny.world().networks)
+    keep_settings(folders, settings)
+    with torch.no_grad():
+        networks.dit.patch_embedding.weight.add_(0.01)
+    with pytest.raises(InputError, match="a training from mine/world, whose weights have changed"):
+        keep_settings(folders, run_settings(SMOKE, start, networks))
+
+    # Runs from before the weights were noted go on.
+    del settings["weights"]
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings))
+    keep_settings(folders, run_settings(SMOKE, start, networks))
 
 
 def test_keep_settings_leaves_a_run_without_settings_alone(tmp_path: Path) -> None:
