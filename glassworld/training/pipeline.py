@@ -10,7 +10,7 @@ from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.networks import Networks
 from glassworld.engine.runtime.device import pick_device
 from glassworld.engine.runtime.memory import keep_freed_memory
-from glassworld.files import naming_full_disk, writable_folder, write_file
+from glassworld.files import naming_full_disk, replacing, writable_folder, write_file
 from glassworld.training.data.collect import (
     CollectionConfig,
     collect_shards,
@@ -201,7 +201,8 @@ def collect_episodes(
             collect_shards(config, torch.get_num_threads(), left)
             collect_shards(held_out)
     first = min(folders.episodes.glob("shard-*.safetensors"))
-    contact_sheet(load_shard(first)).save(folders.root / "contact-sheet.png")
+    with replacing(folders.root / "contact-sheet.png") as path:
+        contact_sheet(load_shard(first)).save(path)
 
 
 def prepare_vae(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from glassworld.engine.runtime.device import has_fast_bfloat16
 from glassworld.errors import CheckpointError
-from glassworld.files import write_file
+from glassworld.files import replacing, write_file
 from glassworld.progress import REPORT_EVERY_SECONDS
 from glassworld.training.muon import Muon
 from glassworld.training.weights.lora import is_lora_factor
@@ -191,11 +191,12 @@ class Trainer:
         write_file(self.state_path, content.getvalue())
         if self._curve:
             self._plot()
-            with (self.folder / "curve.csv").open("w", newline="", encoding="utf-8") as file:
-                names = list(dict.fromkeys(name for row in self._curve for name in row))
-                table = csv.DictWriter(file, names)
-                table.writeheader()
-                table.writerows(self._curve)
+            names = list(dict.fromkeys(name for row in self._curve for name in row))
+            text = io.StringIO()
+            table = csv.DictWriter(text, names)
+            table.writeheader()
+            table.writerows(self._curve)
+            write_file(self.folder / "curve.csv", text.getvalue().encode())
 
     def steps(self, label: str, until: int | None = None) -> Iterator[int]:
         """Iterate over the remaining steps with a progress bar; call `update` once for each.
@@ -276,7 +277,8 @@ class Trainer:
         axes.set_xlabel("step")
         axes.set_yscale("log")
         axes.legend()
-        figure.savefig(self.folder / "curve.png", dpi=100)
+        with replacing(self.folder / "curve.png") as path:
+            figure.savefig(path, dpi=100)
 
 
 def autocast(device: torch.device) -> torch.autocast:

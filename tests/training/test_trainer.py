@@ -12,6 +12,8 @@ from glassworld.training.trainer import CosineSchedule, Trainer, generator
 
 pytest.importorskip("matplotlib")
 
+from matplotlib.figure import Figure
+
 
 def _train_line(folder: Path, until: int) -> Trainer:
     torch.manual_seed(0)
@@ -75,3 +77,21 @@ def test_curve_of_a_single_row_shows_a_point(tmp_path: Path) -> None:
     with Image.open(tmp_path / "curve.png") as curve:
         middle = np.asarray(curve.convert("RGB"), int)[100:340, 300:420]
     assert (middle.max(-1) - middle.min(-1)).max() > 100  # its color
+
+
+def test_curve_interrupted_while_it_is_drawn_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(tmp_path, torch.nn.Linear(2, 2), CosineSchedule(1, 1e-3))
+    trainer.log(loss=2.0)
+    trainer.save()
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def interrupted(_: Figure, path: Path, **__: object) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.save()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files

@@ -241,4 +241,5 @@ def save_start_images(name: str, folder: Path, count: int = 8, seed: int = 77) -
             if not source.is_good_start:
                 continue
             saved += 1
-            Image.fromarray(image).save(folder / f"{file_stem(name)}-{saved}.png")
+            with replacing(folder / f"{file_stem(name)}-{saved}.png") as path:
+                Image.fromarray(image).save(path)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from glassworld.engine.actions.track import ActionTrack
 from glassworld.errors import InputError
-from glassworld.files import write_file
+from glassworld.files import replacing, write_file
 from glassworld.progress import show_progress
 from glassworld.training.data.collect import (
     CollectionConfig,
@@ -201,4 +201,5 @@ def save_recorded_start_images(shards: Path, folder: Path, count: int = 8) -> No
     paths = sorted(filter(is_complete, shards.glob("shard-*.safetensors")))
     images = np.concatenate([load_first_frames(path) for path in paths])
     for number, index in enumerate(np.linspace(0, len(images) - 1, min(count, len(images)))):
-        Image.fromarray(images[round(index)]).save(folder / f"recording-{number + 1}.png")
+        with replacing(folder / f"recording-{number + 1}.png") as path:
+            Image.fromarray(images[round(index)]).save(path)
