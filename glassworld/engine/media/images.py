@@ -200,6 +200,18 @@ def _to_bytes(table: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.rint(table.astype(np.float64) * scale).astype(np.uint8)
 
 
+def shrink_frames(frames: npt.NDArray[np.uint8], pixels: int) -> npt.NDArray[np.uint8]:
+    """Scale frames [N, H, W, 3] down by the least whole factor that leaves `pixels` in each.
+
+    Frames of no more pixels stay as they are.
+    """
+    height, width = frames.shape[1:3]
+    factor = math.ceil((height * width / pixels) ** 0.5)
+    if factor <= 1:
+        return frames
+    return np.stack([np.asarray(Image.fromarray(frame).reduce(factor)) for frame in frames])
+
+
 def psnr(squared_error: float, peak: float = 255.0) -> float:
     """Return the peak signal-to-noise ratio in dB of a mean squared error; infinite if it is 0."""
     return 10 * math.log10(peak**2 / squared_error) if squared_error else math.inf

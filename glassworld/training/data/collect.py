@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from glassworld.engine.media.images import shrink_frames
 from glassworld.errors import InputError
 from glassworld.files import replacing
 from glassworld.progress import show_progress
@@ -20,6 +21,10 @@ from glassworld.specs import TIME_FACTOR
 from glassworld.training.data.workers import worker_map
 from glassworld.training.sources.registry import file_stem, open_source
 from glassworld.training.sources.source import Frame, Source
+
+SHOWN_PIXELS = 2 * 64 * 96
+"""Most pixels of a frame in images for people. Larger frames are scaled down: a page of samples
+of released sizes would otherwise take minutes to write and a hundred megabytes."""
 
 MOST_ATTEMPTS = 20
 """Episodes per wanted episode that a source may end too early."""
@@ -219,16 +224,10 @@ def load_first_frames(path: Path) -> Frame:
 
 
 def contact_sheet(episodes: Episodes, rows: int = 12, columns: int = 12) -> Image.Image:
-    """Draw an overview: one episode per row, evenly spaced frames."""
-    rows = min(rows, len(episodes.frames))
-    height, width = episodes.frames.shape[2:4]
-    sheet = Image.new("RGB", (columns * width, rows * height))
+    """Draw an overview: one episode per row, evenly spaced frames, large ones scaled down."""
     indices = np.linspace(0, episodes.frames.shape[1] - 1, columns).astype(int)
-    for row in range(rows):
-        for column, index in enumerate(indices):
-            frame = Image.fromarray(episodes.frames[row, index])
-            sheet.paste(frame, (column * width, row * height))
-    return sheet
+    shown = [shrink_frames(frames[indices], SHOWN_PIXELS) for frames in episodes.frames[:rows]]
+    return Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in shown]))
 
 
 def save_start_images(name: str, folder: Path, count: int = 8, seed: int = 77) -> None:

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from glassworld.engine.media.images import shrink_frames
 from glassworld.engine.sampling import DenoisingStep
 from glassworld.files import replacing, write_file
 from glassworld.models.vae.decoder import VAEDecoder
+from glassworld.training.data.collect import SHOWN_PIXELS
 from glassworld.training.data.latents import LatentEpisodes
 from glassworld.training.data.segments import draw_segment
 from glassworld.training.eval.metrics import frame_psnr, split_seconds
@@ -40,6 +42,8 @@ _HEAD = (
 
 class SampleWriter:
     """Generates the same segments at each call and shows them in `samples.html`.
+
+    Large frames are scaled down in its images, not in its PSNR.
 
     Parameters
     ----------
@@ -77,9 +81,10 @@ class SampleWriter:
         rollout.generate(self.blocks, generator(SEED, 1))
         samples = torch.cat(rollout.blocks, 2).to(self.segment.latents.device)
         pairs = list(zip(self._truths, map(self._decode, samples), strict=True))
+        shown = [(shrink_frames(a, SHOWN_PIXELS), shrink_frames(b, SHOWN_PIXELS)) for a, b in pairs]
         with replacing(folder / "samples.png") as path:
-            comparison_strip(pairs).save(path, "PNG")
-        write_animation(self.root / "samples.webp", pairs, self.frame_rate)
+            comparison_strip(shown).save(path, "PNG")
+        write_animation(self.root / "samples.webp", shown, self.frame_rate)
         write_samples_page(self.root, pairs)
 
     @cached_property

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("vizdoom")
@@ -10,7 +11,9 @@ pytest.importorskip("vizdoom")
 from glassworld.errors import InputError
 from glassworld.training.data.collect import (
     CollectionConfig,
+    Episodes,
     collect_shards,
+    contact_sheet,
     load_shard,
     record_episodes,
     save_start_images,
@@ -83,6 +86,16 @@ def test_record_episodes_without_any_that_is_long_enough_says_how_long_they_are(
     with pytest.raises(InputError, match=r"Ending-v0.*end too early, after \d+ frames") as refusal:
         record_episodes(ending_source, 1, 4001, (4, 0))
     assert "training needs episodes of 4001" in str(refusal.value)
+
+
+@pytest.mark.parametrize(("size", "shown"), [((64, 96), (64, 96)), ((352, 640), (71, 128))])
+def test_contact_sheet_scales_large_frames_down(
+    size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    frames = np.full((2, 13, *size, 3), 100, np.uint8)
+    sheet = contact_sheet(Episodes(frames, *[np.zeros((2, 13, 0), np.float32)] * 3))
+    assert sheet.size == (12 * shown[1], 2 * shown[0])
+    assert sheet.getextrema() == ((100, 100),) * 3
 
 
 def test_save_start_images_names_files_after_the_source(ending_source: str, tmp_path: Path) -> None:

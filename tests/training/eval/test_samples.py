@@ -1,5 +1,6 @@
 """The page of samples, as a browser shows it on a phone and on a desk."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,24 @@ def test_samples_page_fits_a_screen_and_shows_every_image(
         context.close()
     assert len(shown) == 1 + len(IMAGES)
     assert all(alt and complete and natural_width for alt, complete, natural_width in shown)
+
+
+def test_sample_writer_scales_large_frames_down_in_its_images_alone(tmp_path: Path) -> None:
+    episodes = latent_episodes()
+    large = replace(
+        episodes,
+        latents=episodes.latents.repeat(1, 1, 1, 2, 2),
+        condition=episodes.condition.repeat(1, 1, 1, 2, 2),
+        condition_limit=episodes.condition_limit.repeat(1, 2, 2),
+        start_images=episodes.start_images.repeat(1, 2, 2, 1),
+    )
+    write = SampleWriter(small_vae().decoder, large, tmp_path, count=2, frames=3)
+    write(small_model(), SMALL.sampler, tmp_path)
+    assert write._truths[0].shape[1:3] == (128, 192)
+    with Image.open(tmp_path / "samples.webp") as image:
+        assert image.size == (2 * 96, 2 * 64)
+    with Image.open(tmp_path / "samples.png") as image:
+        assert image.size == (12 * 96, 4 * 64)
 
 
 def test_sample_writer_decodes_the_truth_once(tmp_path: Path) -> None:
