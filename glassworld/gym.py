@@ -14,7 +14,7 @@ One step holds one action for a block of frames. A world has no goal: rewards ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,7 +84,7 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         """
         self._starts = _Starts.of(world, picture if image is None else image)
         self.world = self._starts.world
-        self.render_mode = render_mode
+        self.render_mode = _checked_mode(render_mode, self.metadata)
         self.metadata = {**self.metadata, "render_fps": _render_fps(self.world.spec, render_mode)}
         self.action_space = _gym_action_space(self.world.space)
         self.observation_space = _gym_observation_space(self.world.spec)
@@ -106,7 +106,7 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         info = {"frames": self._frame[None], "seed": session_seed}
         if self._reward is None:
             info["reward"] = NO_REWARD
-        return self._frame, info
+        return self._frame.copy(), info
 
     def step(self, action: Any) -> tuple[Frame, float, bool, bool, dict[str, Any]]:
         """Hold `action` for one block; return the last frame, the reward, False, False, the info.
@@ -121,7 +121,7 @@ class WorldEnv(gymnasium.Env):  # type: ignore[misc]
         if self.render_mode == "rgb_array_list":
             self._unrendered += list(frames)
         reward = 0.0 if self._reward is None else float(self._reward(frames, action))
-        return self._frame, reward, False, False, {"frames": frames}
+        return self._frame.copy(), reward, False, False, {"frames": frames}
 
     def render(self) -> Frame | list[Frame] | None:
         """Return the newest frame, or the list of those since the last call; None without mode."""
@@ -144,12 +144,15 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
     rounding (1 of 255).
 
     `reset` resets all of them: the seed of environment i is `seed` + i, or the entry i of a list.
+
+    With `max_episode_steps` all episodes are truncated after so many steps, and the next step
+    resets all of them, whatever its actions.
     """
 
     metadata = {  # noqa: RUF012 - as in gymnasium
         "render_modes": ["rgb_array"],
         "render_fps": 12,
-        "autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP,  # no episode ends
+        "autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP,
     }
 
     def __init__(
@@ -159,6 +162,7 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
         image: ImageSource | None = None,
         render_mode: str | None = None,
         reward: Reward | None = None,
+        max_episode_steps: int | None = None,
     ) -> None:
         """Use `world` as `WorldEnv` does, in `num_envs` sessions.
 
@@ -171,26 +175,30 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
                 "make_vec: this world is compiled for one session; load it without graphs and "
                 'compiled parts, or use vectorization_mode="sync"'
             )
-        self.render_mode = render_mode
+        self.render_mode = _checked_mode(render_mode, self.metadata)
         self.metadata = {**self.metadata, "render_fps": _render_fps(self.world.spec, "rgb_array")}
         self.single_action_space = _gym_action_space(self.world.space)
         self.single_observation_space = _gym_observation_space(self.world.spec)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._reward = reward
+        self._max_steps, self._steps = max_episode_steps or -1, 0
         self._randoms: list[np.random.Generator] = []
         self._batch: SessionBatch | None = None
         self._frames: Frame = np.zeros(self.observation_space.shape, np.uint8)
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Frame, dict[str, Any]]:
         """Start all sessions; return their start images and the info (see `WorldEnv.reset`).
 
         Raises `InputError` for a list of seeds of another length.
         """
         if seed is not None or not self._randoms:
-            seeds = seed if isinstance(seed, list) else _consecutive(seed, self.num_envs)
+            seeds = list(seed) if isinstance(seed, Sequence) else self._consecutive(seed)
             if len(seeds) != self.num_envs:
                 raise InputError(
                     f"seed: {len(seeds)} seeds for {self.num_envs} environments; give one for each"
@@ -198,6 +206,7 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
             self._randoms = [gymnasium.utils.seeding.np_random(each)[0] for each in seeds]
         started = [self._starts.start(random, options) for random in self._randoms]
         self._batch = SessionBatch([start.session for start in started])
+        self._steps = 0
         self._frames = np.stack([start.frame for start in started])
         info = {"frames": self._frames[:, None], "seed": np.array([s.seed for s in started])}
         if self._reward is None:
@@ -208,6 +217,10 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
         """Hold one action each for one block; the results are batched (see `WorldEnv.step`)."""
         if self._batch is None:
             raise InputError("step: call reset() first")
+        never = np.zeros(self.num_envs, bool)
+        if self._steps == self._max_steps:
+            images, info = self.reset()
+            return images, np.zeros(self.num_envs), never, never.copy(), info
         rows = list(iterate(self.action_space, actions))
         space = self.world.space
         held = [_to_action(space, self.single_action_space, row) for row in rows]
@@ -216,9 +229,10 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
         rewards = np.zeros(self.num_envs)
         if self._reward is not None:
             rewards[:] = [self._reward(*pair) for pair in zip(blocks, rows, strict=True)]
-        never = np.zeros(self.num_envs, bool)
+        self._steps += 1
+        truncated = np.full(self.num_envs, self._steps == self._max_steps)
         info = self._with_masks({"frames": np.stack(blocks)})
-        return self._frames.copy(), rewards, never, never.copy(), info
+        return self._frames.copy(), rewards, never, truncated, info
 
     def render(self) -> tuple[Frame, ...] | None:
         """Return the newest frame of each environment; None without a render mode."""
@@ -227,6 +241,10 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
     def close_extras(self, **_: Any) -> None:
         """Release the sessions' memory; `reset` starts others."""
         self._batch = None
+
+    def _consecutive(self, seed: int | None) -> list[int | None]:
+        """Return a seed for each environment, from `seed` on; None stands for any."""
+        return [None if seed is None else seed + index for index in range(self.num_envs)]
 
     def _with_masks(self, info: dict[str, Any]) -> dict[str, Any]:
         """Add to each entry which environments have it: all."""
@@ -276,9 +294,15 @@ class _Starts(NamedTuple):
         return _Started(self.world.start(image, seed), as_bytes(pixels), seed)
 
 
-def _consecutive(seed: int | None, count: int) -> list[int | None]:
-    """Return `count` seeds from `seed` on; None stands for any."""
-    return [None if seed is None else seed + index for index in range(count)]
+def _checked_mode(render_mode: str | None, metadata: dict[str, Any]) -> str | None:
+    """Return a render mode; raise `InputError` unless there is none or an environment has it."""
+    modes = metadata["render_modes"]
+    if render_mode is not None and render_mode not in modes:
+        raise InputError(
+            f"render_mode: {render_mode!r:.40} is not one of {', '.join(modes)}; choose one of "
+            "them, or none"
+        )
+    return render_mode
 
 
 def _to_action(space: ActionSpace, gym_space: gymnasium.Space, action: Any) -> Action:
@@ -335,11 +359,11 @@ def _render_fps(spec: WorldSpec, render_mode: str | None) -> float:
 
 NO_REWARD = "always 0; give reward=, a function of the frames and the action"
 
-gymnasium.register("glassworld/World-v0", WorldEnv, vector_entry_point=WorldVectorEnv)
+ENTRY_POINTS = {  # by name: specs with names can be pickled and written as JSON
+    "entry_point": f"{__name__}:{WorldEnv.__name__}",
+    "vector_entry_point": f"{__name__}:{WorldVectorEnv.__name__}",
+}
+
+gymnasium.register("glassworld/World-v0", **ENTRY_POINTS)
 for _name in embedded_worlds():
-    gymnasium.register(
-        f"glassworld/{_name}-v0",
-        WorldEnv,
-        vector_entry_point=WorldVectorEnv,
-        kwargs={"world": _name},
-    )
+    gymnasium.register(f"glassworld/{_name}-v0", kwargs={"world": _name}, **ENTRY_POINTS)

@@ -18,6 +18,7 @@ from tests.support.paths import ROOT
 
 gymnasium = pytest.importorskip("gymnasium")
 
+from gymnasium.envs.registration import EnvSpec, load_env_creator  # noqa: E402
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
 from glassworld.engine.checkpoint.load import load_world  # noqa: E402
@@ -218,7 +219,8 @@ def test_every_embedded_world_is_registered_with_a_batched_vector_environment() 
     for name in embedded_worlds():
         spec = gymnasium.spec(f"glassworld/{name}-v0")
         assert spec.kwargs == {"world": name}
-        assert spec.vector_entry_point is WorldVectorEnv
+        assert load_env_creator(spec.vector_entry_point) is WorldVectorEnv
+        assert EnvSpec.from_json(spec.to_json()) == spec
 
 
 @pytest.mark.slow  # blocks of the embedded worlds
@@ -264,6 +266,35 @@ def test_vector_environment_gives_the_reward_of_each_block() -> None:
     envs.reset(seed=[1, 5])
     _, rewards, _, _, infos = envs.step(envs.action_space.sample())
     np.testing.assert_allclose(rewards, infos["frames"].mean((1, 2, 3, 4)))
+
+
+def test_vector_environment_ends_episodes_and_resets_by_the_next_step() -> None:
+    envs = gymnasium.make_vec(
+        "glassworld/World-v0", 2, world=tiny.world(), image=tiny.picture(), max_episode_steps=2
+    )
+    start, _ = envs.reset(seed=(1, 2))
+    actions = envs.action_space.sample()
+    for truncated in ([False] * 2, [True] * 2, [False] * 2, [False] * 2, [True] * 2):
+        images, rewards, terminated, ended, infos = envs.step(actions)
+        assert ended.tolist() == truncated
+        assert not terminated.any()
+        assert not rewards.any()
+        assert ("seed" in infos) == np.array_equal(images, start)
+
+
+@pytest.mark.parametrize("kind", [WorldEnv, WorldVectorEnv])
+def test_environment_refuses_a_render_mode_that_it_does_not_have(kind: Any) -> None:
+    with pytest.raises(InputError, match="'ansi' is not one of rgb_array"):
+        kind(world=tiny.world(), image=tiny.picture(), render_mode="ansi")
+
+
+def test_observations_are_arrays_of_their_own(env: WorldEnv) -> None:
+    for observe in (lambda: env.reset(seed=1)[0], lambda: env.step(IDLE)[0]):
+        frame = observe()
+        assert frame.base is None  # of a view it would keep the whole block
+        shown = frame.copy()
+        frame[:] = 0
+        np.testing.assert_array_equal(env.render(), shown)
 
 
 def test_vector_environment_refuses_another_number_of_seeds() -> None:
