@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,9 @@ from glassworld.errors import InputError
 
 ANOTHER = "choose another output folder"
 
+
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
+"""Names of `draft_of`."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -58,6 +63,22 @@ def usual_permissions(path: Path) -> Iterator[None]:
     path.chmod(permissions)
 
 
+def draft_of(path: Path) -> Path:
+    """Return an unused path beside a file or folder, to write it at first."""
+    return path.with_name(f".{path.stem}.{_unused()}{path.suffix}")
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed processes left below `folder` of files that they were writing."""
+    for path in list(folder.rglob(".*")):
+        if not _DRAFT.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its suffix; it becomes `path` at the end.
@@ -65,7 +86,7 @@ def replacing(path: Path) -> Iterator[Path]:
     A file at `path` stays until then; after an exception nothing is left behind. Raises
     `DiskFullError` if the disk has no room, and `InputError` if the file cannot be written.
     """
-    temporary = path.with_name(f".{path.stem}.{_unused()}{path.suffix}")
+    temporary = draft_of(path)
     try:
         with naming_full_disk(path):
             with usual_permissions(temporary):

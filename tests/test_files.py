@@ -14,7 +14,14 @@ from safetensors.numpy import save_file
 
 from glassworld.engine.media.video import write_video
 from glassworld.errors import InputError
-from glassworld.files import DiskFullError, check_writable, replacing, write_file
+from glassworld.files import (
+    DiskFullError,
+    check_writable,
+    draft_of,
+    remove_drafts,
+    replacing,
+    write_file,
+)
 from tests.support.disk import fill, small_disk
 
 
@@ -39,6 +46,18 @@ def test_file_of_a_library_may_be_read_as_any_other(tmp_path: Path) -> None:
         save_file({"weight": np.zeros(2)}, temporary)  # writes for its user alone
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+def test_remove_drafts_removes_what_was_being_written_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in (".gitignore", "state.pt", ".env.local", "deep/world/a.b")]
+    drafts = [draft_of(path) for path in kept]
+    for path in (*kept, *drafts):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1")
+    draft_of(tmp_path / "deep" / "world").mkdir()
+    remove_drafts(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["world"]
 
 
 def test_processes_of_equal_numbers_share_a_folder(tmp_path: Path) -> None:

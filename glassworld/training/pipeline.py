@@ -10,7 +10,13 @@ from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.networks import Networks
 from glassworld.engine.runtime.device import pick_device
 from glassworld.engine.runtime.memory import keep_freed_memory
-from glassworld.files import naming_full_disk, replacing, writable_folder, write_file
+from glassworld.files import (
+    naming_full_disk,
+    remove_drafts,
+    replacing,
+    writable_folder,
+    write_file,
+)
 from glassworld.training.data.collect import (
     CollectionConfig,
     collect_shards,
@@ -101,6 +107,7 @@ def train_world(
     writable_folder(folders.root)
     with naming_full_disk(folders.root):
         keep_settings(folders, run_settings(recipe, start, networks))
+        remove_drafts(folders.root)
         collect_episodes(recipe, folders, budget, videos)
         _train_networks(recipe, folders, networks, torch_device, budget)
 

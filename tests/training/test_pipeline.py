@@ -91,8 +91,11 @@ def test_train_world_makes_a_world_and_repeats_no_finished_stage(tmp_path: Path)
         animation.seek(68)
 
     encoded = (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns
+    killed = folders.transformer / ".state.0123abcd.pt"
+    killed.write_bytes(b"half")
     train_world(TINY, folders)
     assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == encoded
+    assert not killed.exists()
 
 
 def test_train_world_on_a_full_disk_names_the_file(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ from glassworld.engine.checkpoint.tensor_names import (
 )
 from glassworld.engine.networks import Networks
 from glassworld.errors import InputError, SpecError
-from glassworld.files import naming_full_disk, usual_permissions, writable_folder
+from glassworld.files import draft_of, naming_full_disk, usual_permissions, writable_folder
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vision import VisionTower
@@ -132,8 +131,8 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder}: is a file; name a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / TRANSFORMER_FILE).is_file():
         raise InputError(f"{folder}: holds other files and no saved world; name a new folder")
-    draft = writable_folder(folder.parent) / f".{folder.name}.{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)  # of a killed process of the same number
+    writable_folder(folder.parent)
+    draft = draft_of(folder)
     draft.mkdir()
     try:
         with naming_full_disk(folder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,14 +117,6 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="No space"):
         tiny.world().save(tmp_path / "world")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_save_after_a_killed_process_of_the_same_number(tmp_path: Path) -> None:
-    draft = tmp_path / f".world.{os.getpid()}"  # in a container, each process may be number 1
-    draft.mkdir()
-    (draft / "transformer.safetensors").write_bytes(b"cut short")
-    tiny.world().save(tmp_path / "world")
-    assert files(tmp_path) == [f"world/{name}" for name in FILES]
 
 
 def test_save_on_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path) -> None:
