@@ -21,6 +21,7 @@ NEARLY_ALL = 0.9  # of the GPU's busy time, launched by operators: then nothing 
 class OperatorRow:
     """An operator over all its calls; milliseconds. CPU and GPU time include what it calls.
 
+    A call that the same operator made counts among the calls, not again in the times around it.
     `share` is of the time that counts: of the operators not called by another operator.
     """
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.trace.reading import columns
-from glassworld.trace.reading.columns import RANGE, Codes, Ints, Trace
+from glassworld.trace.reading.columns import RANGE, Codes, Ints, Mask, Trace
 from glassworld.trace.timeline.attribution import DeviceOps
 from glassworld.trace.timeline.intervals import IntervalForest, innermost_ranges, nest_intervals
 from glassworld.trace.timeline.tag_tree import TagTree
@@ -19,8 +19,9 @@ from glassworld.trace.timeline.tag_tree import TagTree
 class OperatorTotals:
     """One row per operator and group of tags (-1: outside any tag); nanoseconds.
 
-    `total` and `gpu` include the operators called inside; `outermost` is the part of `total`
-    of calls not made by another operator, so over a group it adds up to the operators' time.
+    `total` and `gpu` include the operators called inside, and leave out the calls that the same
+    operator made: `aten::mean` calls itself, and its time counts once. `outermost` is the part of
+    `total` of calls not made by another operator, so over a group it adds up to the operators' time.
     `launched_ns` is the sum of the durations of all GPU operations that operators launched.
     """
 
@@ -121,11 +122,20 @@ class OperatorSums:
         forest = nest_intervals(rows, carried)
         count = np.arange(len(rows)) >= carried
         dur, first = rows["dur"] * count, forest.depth == 0
+        once = ~_called_by_itself(forest, keys)
         inside = forest.sum_into_parents((forest.end - rows["start"]) * count)
         caller = innermost_ranges(rows, forest, calls["thread"], calls["start"])
         self._launched_ns += int(summed_ns[caller >= 0].sum())
         gpu, gpu_self = _gpu_time(forest, caller, ns)
-        values = [count, dur, dur - inside, dur * first, gpu, gpu * first, gpu_self]
+        values = [
+            count,
+            dur * once,
+            dur - inside,
+            dur * first,
+            gpu * once,
+            gpu * first,
+            gpu_self,
+        ]
         self._sums.add(keys, np.stack([value.astype(np.int64) for value in values], axis=1))
         self._keep_open(rows, keys, forest)
 
@@ -169,6 +179,20 @@ def kernel_totals(trace: Trace, tree: TagTree, ops: DeviceOps) -> KernelTotals:
         values = np.stack([np.ones(len(ops), dtype=np.int64), ops.rows["dur"]], axis=1)
         totals.add((group + 1) * name_count + ops.rows["name"], values)
     return KernelTotals(*totals.groups_and_names(name_count), *totals.sums.T)
+
+
+def _called_by_itself(forest: IntervalForest, keys: Ints) -> Mask:
+    """Mark the calls that lie, at any depth, in a call with the same key."""
+    called = np.zeros(len(keys), dtype=bool)
+    rows = np.flatnonzero(forest.parent >= 0)
+    above = forest.parent[rows]
+    while len(rows):
+        same = keys[above] == keys[rows]
+        called[rows[same]] = True
+        above = forest.parent[above]
+        going = ~same & (above >= 0)
+        rows, above = rows[going], above[going]
+    return called
 
 
 def _gpu_time(forest: IntervalForest, caller: Codes, device_ns: Ints) -> tuple[Ints, Ints]:
