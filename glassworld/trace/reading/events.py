@@ -139,7 +139,8 @@ class EventStream:
         """Sentences about everything that could not be read."""
         losses = [*self.source.losses]
         if self.unreadable:
-            losses.append(f"{self.unreadable} events could not be read")
+            what = "1 event" if self.unreadable == 1 else f"{self.unreadable} events"
+            losses.append(f"{what} could not be read")
         version = self.metadata.get("schemaVersion")
         if isinstance(version, int) and version > _KNOWN_SCHEMA:
             losses.append(

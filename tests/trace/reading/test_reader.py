@@ -218,7 +218,7 @@ def test_read_trace_broken_last_event_does_not_mean_a_missing_end(tmp_path):
     path.write_text(text[:at] + '"cat" "oops' + text[at + 6 :], encoding="utf-8")
     trace = read_trace(path)
     assert trace.events == len(events) - 1
-    assert trace.losses == ["1 events could not be read"]
+    assert trace.losses == ["1 event could not be read"]
 
 
 def test_read_trace_times_as_strings_are_read(tmp_path):
@@ -282,7 +282,7 @@ def test_read_trace_deep_nesting_is_an_event_that_cannot_be_read(tmp_path):
     text = json.dumps({"traceEvents": events}).replace("{}", "[" * 5000 + "]" * 5000, 1)
     path = tmp_path / "deep.json"
     path.write_text(text, encoding="utf-8")
-    assert read_trace(path).losses == ["1 events could not be read"]
+    assert read_trace(path).losses == ["1 event could not be read"]
     path.write_text("[" * 100_000, encoding="utf-8")
     with pytest.raises(TraceError, match="no events"):
         read_trace(path)
