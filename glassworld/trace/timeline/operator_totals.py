@@ -21,7 +21,7 @@ class OperatorTotals:
 
     `total` and `gpu` include the operators called inside, and leave out the calls that the same
     operator made: `aten::mean` calls itself, and its time counts once. `outermost` is the part of
-    `total` of calls not made by another operator, so over a group it adds up to the operators' time.
+    `total` of calls not made by another operator: over a group it adds up to the operators' time.
     `launched_ns` is the sum of the durations of all GPU operations that operators launched.
     """
 
