@@ -57,11 +57,16 @@ function reportSection(command, hint, ...children) {
     ...remarks.map((remark) => el("p", { class: "note" }, remark)),
   );
 }
-// A table without the columns that no row fills.
+// A table without the columns that no row fills. Columns of `options.words` hold text, not numbers.
 function table(columns, rows, options = {}) {
   const filled = columns.map((_, i) => !i || rows.some((row) => !["", "–"].includes(row[i])));
   const kept = (cells) => cells.filter((_, i) => filled[i]);
-  const head = el("tr", {}, ...kept(columns).map((c) => el("th", { scope: "col" }, c)));
+  const looks = kept(columns.map((c) => (options.words?.includes(c) ? "words" : null)));
+  const head = el(
+    "tr",
+    {},
+    ...kept(columns).map((c, i) => el("th", { scope: "col", class: looks[i] }, c)),
+  );
   const body = rows.map((row, i) =>
     el(
       "tr",
@@ -69,7 +74,7 @@ function table(columns, rows, options = {}) {
         "data-search": String(options.search ? options.search(i) : row[0]).toLowerCase(),
         class: options.late?.(i) ? "late" : null,
       },
-      ...kept(row).map((cell) => el("td", {}, cell)),
+      ...kept(row).map((cell, i) => el("td", { class: looks[i] }, cell)),
     ),
   );
   return scroller(

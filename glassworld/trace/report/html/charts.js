@@ -227,18 +227,19 @@ function heatMap() {
   );
 }
 
+// A bar for each layer; the longest says its time, which gives the scale.
 function layerPlot(width) {
   const times = data.layers.map((l) => l.ms / l.count);
   const most = Math.max(...times, 1e-9);
   const wide = width / times.length;
-  const plot = canvas(width, 96);
+  const plot = canvas(width, 112);
   for (const [i, value] of times.entries())
     plot.append(
       svg(
         "rect",
         {
           x: i * wide + 1,
-          y: 76 - (72 * value) / most,
+          y: 92 - (72 * value) / most,
           width: Math.max(1, wide - 3),
           height: (72 * value) / most,
           fill: color(data.look.layer.family),
@@ -247,9 +248,15 @@ function layerPlot(width) {
         svg("title", {}, `${data.layers[i].name}: ${ms(value)} per pass`),
       ),
     );
+  const middle = (times.indexOf(most) + 0.5) * wide;
   plot.append(
-    svg("text", { x: 0, y: 92 }, data.layers[0].name),
-    svg("text", { x: width, y: 92, "text-anchor": "end" }, data.layers.at(-1).name),
+    svg(
+      "text",
+      { x: Math.min(width - 30, Math.max(30, middle)), y: 14, "text-anchor": "middle" },
+      ms(most),
+    ),
+    svg("text", { x: 0, y: 108 }, data.layers[0].name),
+    svg("text", { x: width, y: 108, "text-anchor": "end" }, data.layers.at(-1).name),
   );
   return plot;
 }

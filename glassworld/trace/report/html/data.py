@@ -24,6 +24,7 @@ from glassworld.trace.analyzers.operators import (
 )
 from glassworld.trace.analyzers.peak_rates import read_peak_rates
 from glassworld.trace.analyzers.roofline import roofline_by_tag
+from glassworld.trace.analyzers.run_config import late_frame
 from glassworld.trace.analyzers.serving_steps import serving_steps
 from glassworld.trace.analyzers.torch_compile.fused_kernels import compiled_regions, fused_kernels
 from glassworld.trace.report.html.time_trees import default_tree, tag_look, time_trees
@@ -58,6 +59,7 @@ def page_data(analysis: Analysis) -> dict[str, Any]:
         "engine": is_engine_run(analysis),
         "coverage": asdict(analysis.coverage),
         "bound": asdict(verdict) if verdict else None,
+        "recorded": late_frame(trace.metadata) is not None,
         "pace": asdict(speed) | {"behind": speed.behind} if speed else None,
         "notes": find_caveats(analysis),
         "findings": [

@@ -119,7 +119,7 @@ const compiled = () =>
         ms(region.fused_ms),
         percent(region.share),
       ]),
-      { tall: true },
+      { tall: true, words: ["in tag"] },
     ),
   );
 const fused = () =>
@@ -136,6 +136,6 @@ const fused = () =>
         ms(kernels.ms),
         percent(kernels.share),
       ]),
-      { tall: true },
+      { tall: true, words: ["kind", "in region or tag"] },
     ),
   );

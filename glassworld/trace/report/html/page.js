@@ -79,7 +79,7 @@ function find(text, results) {
           el("b", {}, ms(tagTime(tag))),
         ),
       ),
-    matches.length ? "" : el("p", {}, "No tag has this in its name."),
+    matches.length ? "" : el("p", {}, `None of the ${timeTree.kind} has this in its name.`),
   );
 }
 
@@ -125,7 +125,7 @@ function facts() {
           "speed",
           `${data.pace.behind ? "slower" : "faster"} than real time`,
           `${digits(data.pace.fps)} frames/s`,
-          `of ${digits(data.pace.rate)} frames/s, with the profiler on`,
+          `of ${digits(data.pace.rate)} frames/s${data.recorded ? "" : ", with the profiler on"}`,
         )
       : null,
     data.bound

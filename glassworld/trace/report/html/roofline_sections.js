@@ -110,6 +110,7 @@ const rooflineByShape = () =>
       ]),
       {
         tall: true,
+        words: ["shapes", "type"],
         search: (i) => `${data.shapeGroups[i].operator} ${data.shapeGroups[i].shapes}`,
       },
     ),

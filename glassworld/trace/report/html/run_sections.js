@@ -108,7 +108,7 @@ function training() {
             ...(data.onGpu ? [ms(times.gpu_busy_ms), ms(times.gpu_idle_ms)] : []),
           ]),
         ),
-        { tall: true },
+        { tall: true, words: ["part"] },
       ),
     ),
   );
@@ -126,7 +126,7 @@ const serving = () =>
         ...(data.onGpu ? [ms(step.cpu_ms), ms(step.gpu_idle_ms), step.gpu_kernels] : []),
         step.outlier ? "yes" : "",
       ]),
-      { tall: true },
+      { tall: true, words: ["kind"] },
     ),
   );
 const partBars = (parts) =>

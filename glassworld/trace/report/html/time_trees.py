@@ -45,12 +45,12 @@ def _slow_kind(analysis: Analysis) -> str:
 
 
 def tag_look(name: str) -> dict[str, str]:
-    """Return the label and the family of a tag; no family where the registry lacks it."""
+    """Return the label and the family of a tag; a name that the registry lacks is its own label."""
     pattern, fields = parse_tag_name(name)
     if pattern in tags.REGISTRY:
         family = tags.REGISTRY[pattern].family.name
         return {"label": tags.tag_label(pattern, fields), "family": family}
-    return {"label": name.replace("{n}", "*").replace("_", " ").strip(), "family": ""}
+    return {"label": name, "family": ""}
 
 
 def _tag_tree(analysis: Analysis) -> Tree:

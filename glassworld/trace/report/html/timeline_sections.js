@@ -36,7 +36,7 @@ const gaps = () =>
         start(g.tag, 40),
         start(g.next_op, 40),
       ]),
-      { tall: true },
+      { tall: true, words: ["tag", "next GPU operation"] },
     ),
   );
 const memory = () =>

@@ -74,6 +74,49 @@ def test_page_shows_compiled_regions_and_fused_kernels(opened, tmp_path):
 SHOWN = ("compiled", "fused")
 
 
+def test_names_of_other_programs_are_shown_as_they_are_and_wrap(opened, tmp_path):
+    """Kernels are found by their names; a long tag does not push the numbers out of the card."""
+    gpu = GpuTrace()
+    with gpu.tag(f"execute_{'sq32sk55086' * 12}_context"):
+        for _ in range(3):
+            gpu.launch("triton_poi_fused__to_copy_1", 250)
+            gpu.launch("_matmul_ogs_NNT", 750)
+    page = opened(write(tmp_path / "names.json", gpu.events, config=None), width=1440)
+    names = page.locator("#critical-path .name").all_inner_texts()
+    assert {"triton_poi_fused__to_copy_1", "_matmul_ogs_NNT"} <= set(names)
+    fits = "box => box.scrollWidth <= box.clientWidth"
+    assert page.locator("#fused .scroll").evaluate(fits)
+    assert page.locator("#fused td.words").all_inner_texts()[0] == "pointwise"
+
+
+def test_search_without_a_match_says_what_it_looked_through(opened, tmp_path):
+    gpu = GpuTrace()
+    with gpu.op_range("nn.Module: Linear_0"), gpu.op_range("aten::mm"):
+        gpu.launch("gemm", 100)
+    for event in gpu.events:
+        if event["name"].startswith("nn.Module"):
+            event["cat"] = "python_function"
+    page = opened(write(tmp_path / "modules.json", gpu.events, config=None))
+    page.keyboard.press("/")
+    page.keyboard.type("attention")
+    assert page.inner_text(".results") == "None of the modules has this in its name."
+
+
+def test_longest_bar_of_the_layers_says_its_time(opened, run):
+    page = opened(run(slow=slow_layer))
+    chart = page.locator("#model .chart")
+    slow = chart.locator("title", has_text="DiT_Layer_2").text_content()
+    scale = chart.locator("svg > text").first.text_content()
+    assert slow == f"DiT_Layer_2: {scale} per pass"
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_speed_of_a_flight_recording_had_no_profiler_on(opened, tmp_path, recorded):
+    about = {"config": CONFIG | {"frame_rate": 12}} | ({"flight_recorder": {}} if recorded else {})
+    page = opened(write(tmp_path / "run.json", engine_run(), config=None, glassworld=about))
+    assert ("with the profiler on" in page.inner_text(".facts")) != recorded
+
+
 def test_slowest_tags_and_findings_are_on_the_first_screen(opened, run):
     page = opened(run(slow=slow_layer))
     facts = page.locator(".facts")
@@ -224,9 +267,9 @@ def test_scripts_of_the_page_match_no_tag_names():
     assert [part for part in parts if len(part) > 4 and part in scripts] == []
 
 
-def test_tag_look_comes_from_the_registry_or_from_the_name():
+def test_tag_look_comes_from_the_registry_or_is_the_name():
     assert tag_look("2.3.4_Denoising_Step_1_t908") == {"label": "denoising 1", "family": "denoise"}
-    assert tag_look("my_step#{n}") == {"label": "my step#*", "family": ""}
+    assert tag_look("my_step#{n}") == {"label": "my_step#{n}", "family": ""}
 
 
 def test_dots_and_columns_have_the_numbers_of_their_blocks_and_steps(opened, tmp_path):
