@@ -59,14 +59,17 @@ def pack_session(live: LiveSession, snapshot: Snapshot, with_actions: bool = Tru
 
     Without the actions of its blocks, the bytes do not grow with the session.
     """
-    held = live.held[: snapshot.block] if with_actions else None
+    held = None
+    if with_actions:
+        blocks = live.held[: snapshot.block]
+        held = [(each.action.keyboard, each.action.mouse, each.frames) for each in blocks]
     header = LiveHeader(
         version=FORMAT_VERSION,
         seed=live.seed,
         image_name=live.start_image.name,
         image=live.start_image.png(),
         last_frame=encode_images(snapshot.last_frame[None], "png")[0],
-        held=held and [(each.action.keyboard, each.action.mouse, each.frames) for each in held],
+        held=held,
     )
     with tempfile.TemporaryDirectory(prefix="glassworld-session-") as folder:
         path = Path(folder) / NAME
