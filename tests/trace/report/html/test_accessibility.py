@@ -211,4 +211,3 @@ def test_page_mentions_only_what_a_program_may_have(opened, tmp_path):
     assert "serving engine" not in texts["train"]
     assert "Steps of a serving engine" in texts["serve"]
     assert "Training steps" not in texts["serve"]
-    assert "The tags cover" in texts["train"]
