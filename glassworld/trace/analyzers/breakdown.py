@@ -16,6 +16,8 @@ from glassworld.trace.timeline.tag_names import distinguishing_tags
 
 DESCEND = 0.5  # descend into a lone tag if those inside cover this share of it
 
+_STEP, _LOADER = "ProfilerStep#", "enumerate(DataLoader)"
+
 
 @dataclass(frozen=True)
 class TagShare:
@@ -141,3 +143,23 @@ def slowest_tags(analysis: Analysis) -> list[SlowTag]:
     )
     around = distinguishing_tags([row.path for row in rows])
     return [SlowTag(**vars(row), within=tag) for row, tag in zip(rows, around, strict=True)]
+
+
+def training_remarks(analysis: Analysis) -> list[str]:
+    """Say if the steps do not train, and how much of their forward pass is data loading."""
+    steps = analysis.training_steps
+    parts = [part for step in steps for part in (step.backward, step.optimizer)]
+    if not any(part.cpu_ms or part.gpu_kernels for part in parts):
+        return ["No backward pass and no optimizer ran: these steps do not train."]
+    rows = analysis.patterns
+    loading = [row for row in rows if row.name.startswith(_LOADER)]
+    if any(row.name.startswith(_STEP) for row in rows):
+        loading = [row for row in loading if row.path[0].startswith(_STEP)]
+    if not loading:
+        return []
+    ms = sum(row.cpu_ms for row in loading)
+    forward = sum(step.forward.cpu_ms for step in steps)
+    return [
+        f"Forward includes data loading: {ms:,.2f} of its {forward:,.2f} ms of CPU time are in "
+        f"{_LOADER}."
+    ]

@@ -109,14 +109,6 @@ def _stage_remarks(analysis: Analysis) -> list[str]:
     return [f"The tags cover {percent(tagged / whole)} of the {what}; shares are of their time."]
 
 
-def _training_remarks(analysis: Analysis) -> list[str]:
-    steps = analysis.training_steps
-    parts = [part for step in steps for part in (step.backward, step.optimizer)]
-    if any(part.cpu_ms or part.gpu_kernels for part in parts):
-        return []
-    return ["No backward pass and no optimizer ran: these steps do not train."]
-
-
 def _block_remarks(analysis: Analysis) -> list[str]:
     outliers = [f"{block.block}" for block in blocks.block_times(analysis) if block.outlier]
     growth = blocks.block_drift(analysis)
@@ -253,7 +245,7 @@ SECTIONS = (
         lambda analysis: analysis.training_steps,
         ("step, ms: CPU, or\nCPU / GPU busy / GPU idle", "all", *PARTS),
         lambda s: (s.name, *map(_step_part, (s, s.forward, s.backward, s.optimizer))),
-        _training_remarks,
+        breakdown.training_remarks,
         of_others=True,
     ),
     Section(

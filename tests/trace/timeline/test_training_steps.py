@@ -190,3 +190,21 @@ def test_steps_are_in_the_terminal_and_the_json(tmp_path):
 def test_trace_without_steps_has_no_training_steps(run):
     assert analyze(run(blocks=1)).training_steps == []
     assert "no steps" in invoke("training", run(blocks=1)).output
+
+
+def test_data_loading_in_the_forward_pass_is_named(tmp_path):
+    gpu = GpuTrace()
+    loader = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
+    with gpu.tag(loader):
+        gpu.wait(9_000)  # before the first step: not part of any
+    for number in range(2):
+        with gpu.tag(f"ProfilerStep#{number}"):
+            with gpu.tag(loader):
+                gpu.wait(3_000)
+            gpu.op("aten::mm", 1_000)
+            gpu.op(NODE, 2_000)
+    path = write(tmp_path / "t.json", gpu.events, config=None)
+    forward = sum(step.forward.cpu_ms for step in analyze(path).training_steps)
+    shown = " ".join(invoke("training", path).output.split())
+    assert f"Forward includes data loading: 6.00 of its {forward:.2f} ms of CPU time" in shown
+    assert 8 <= forward < 9
