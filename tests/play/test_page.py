@@ -316,7 +316,7 @@ def test_page_reconnects_when_the_server_is_back(browser: Any) -> None:
     with LiveServer(frame_rate=24, port=first.port):
         until(page, "document.getElementById('status').textContent === 'live'")
         until(page, "glassworld.state.shown.frame > 20")
-        assert page.locator(".pad .seen b").all_inner_texts() == ["W"]  # it is down still
+        until(page, "document.querySelector('.pad .seen b')?.textContent === 'W'")  # down still
         page.keyboard.up("w")
         until(page, "document.querySelectorAll('.pad .seen').length === 0")
         assert next(pages, None) is None
