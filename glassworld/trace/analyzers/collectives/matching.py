@@ -94,13 +94,13 @@ def _by_sequence(
         messages = [ranks[rank].messages[at] for at in positions]
         if any(message.sequence is None for message in messages):
             return None
-        names.add(frozenset(message.process_group for message in messages))
+        names.add(frozenset(message.group_name for message in messages))
     same_names = len(names) == 1  # groups of the same ranks count by themselves
     keys = {}
     for rank, positions in group.items():
         messages = [ranks[rank].messages[at] for at in positions]
         keys[rank] = _numbered(
-            (m.process_group if same_names else "", m.sequence, m.name) for m in messages
+            (m.group_name if same_names else "", m.sequence, m.name) for m in messages
         )
     return keys
 

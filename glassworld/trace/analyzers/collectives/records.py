@@ -54,7 +54,7 @@ class Message:
     """What a collective sends: its name, and what the trace records of it (else None).
 
     `bytes` is the message size S of nccl-tests: of the larger of a rank's input and output.
-    `group` tells process groups apart, by their ranks or else their name `process_group`.
+    `group` tells process groups apart, by their ranks or else their name `group_name`.
     `sequence` numbers the collectives of a group from its creation on.
     """
 
@@ -63,7 +63,7 @@ class Message:
     bytes: int | None = None
     group_size: int | None = None
     group: str = ""
-    process_group: str = ""
+    group_name: str = ""
     sequence: int | None = None
 
 
@@ -177,7 +177,7 @@ def _message(kernel: str, args: dict[str, Any]) -> Message:
         bytes=elements * each if elements and each else None,
         group_size=_count(args.get("Group size")) or None,
         group=group,
-        process_group=name,
+        group_name=name,
         sequence=_count(args.get("Seq")),
     )
 
