@@ -59,14 +59,14 @@ from glassworld.trace.reading.events import (
     to_nanoseconds,
     to_small_ints,
 )
-from glassworld.trace.reading.flows import (
+from glassworld.trace.reading.formats import open_trace
+from glassworld.trace.reading.launch_matching import (
     FLOW,
     FORWARD_BACKWARD,
     Flows,
     SharedIds,
     shares_ids,
 )
-from glassworld.trace.reading.formats import open_trace
 
 _TABLES = {TAG: RANGE, OP: RANGE, PYTHON: RANGE, LAUNCH: LAUNCH_CALL, DEVICE: DEVICE_OP}
 ProgressCallback = Callable[[int], None]
