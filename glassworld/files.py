@@ -15,7 +15,6 @@ from glassworld.errors import InputError
 
 ANOTHER = "choose another output folder"
 
-
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}(\.\w+)?")
 """Names of `draft_of`."""
 

@@ -19,7 +19,6 @@ DIGEST_NUMBERS = 16
 RECORDINGS = "recordings"
 """Source of a training from videos; the manifest beside their shards names them."""
 
-
 WEIGHTS = "weights"
 """Entry with a digest of the weights to start from; older runs have none."""
 

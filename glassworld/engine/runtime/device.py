@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -27,13 +28,11 @@ def pick_device(name: str) -> torch.device:
 
 def device_called(name: str) -> torch.device:
     """Return the device of this name, whether or not this machine has it."""
-    try:
+    with suppress(RuntimeError):  # no device has this name
         device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r}: must be cpu, cuda or cuda:N")
-    return device
+        if device.type in ("cpu", "cuda"):
+            return device
+    raise InputError(f"device {name!r}: must be cpu, cuda or cuda:N")
 
 
 def has_fast_bfloat16(device: str) -> bool:

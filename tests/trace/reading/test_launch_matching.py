@@ -1,4 +1,4 @@
-"""Flow events connect operations without correlation ids with what launched them."""
+"""Each GPU operation is matched with the call that launched it, by flow events or shared ids."""
 
 import json
 
