@@ -6,11 +6,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MARGIN = 0.15
-"""How long before it is due a block should be ready, as a share of a block's length."""
-
-SAFETY_FACTOR = 1.25
-"""The next block is expected to take this times the slowest of the recent blocks."""
+MARGIN = 0.05
+"""How long before it is due a block should be ready if it takes as long as the slowest of the recent
+blocks, as a share of a block's length."""
 
 LEAST_SECONDS = 1e-6
 """What is less counts as nothing, because the sums of times are rounded."""
@@ -33,9 +31,9 @@ class FramePacer:
     """The queue of frames of one player and the clock that releases them.
 
     Frames arrive in chunks, each as soon as it is decoded. To react to the newest input, a block
-    starts as late as is safe: about as long before its first frame is due as recent blocks took,
-    and never with more than one block of frames in the queue. Times are seconds of any monotonic
-    clock.
+    starts as late as is safe: a little longer before its first frame is due than the slowest of the
+    recent blocks took, and never with more than one block of frames in the queue. Times are seconds
+    of any monotonic clock.
     """
 
     def __init__(self, frame_rate: int, block_frames: int) -> None:
@@ -109,8 +107,7 @@ class FramePacer:
         longest = self.block_seconds + self.period
         if not self._delays:
             return longest
-        margin = MARGIN * self.block_seconds
-        return min(SAFETY_FACTOR * max(self._delays) + margin, longest)
+        return min(max(self._delays) + MARGIN * self.block_seconds, longest)
 
     def seconds_until_block(self, now: float) -> float | None:
         """Return how long the next block has to wait; None: until a frame is sent or longer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glassworld.play.pacing import MARGIN, SAFETY_FACTOR, FramePacer, QueuedFrame
+from glassworld.play.pacing import MARGIN, FramePacer, QueuedFrame
 
 RATE, FRAMES, CHUNK = 12, 12, 4
 
@@ -108,9 +108,9 @@ def test_short_block_starts_as_late_as_is_safe_between_two_frames(block_seconds:
     player.run(20)
     shown = [now for now, number in player.sent if number % CHUNK == 0]
     leads = [b - a for a, b in zip(player.starts, shown, strict=False)][4:]
-    safe = SAFETY_FACTOR * block_seconds + MARGIN * CHUNK / RATE
+    safe = block_seconds + MARGIN * CHUNK / RATE
     step = 0.005
-    assert max(leads) <= safe + 3 * step  # the block's end is seen a step late, times the factor
+    assert max(leads) <= safe + 3 * step  # the block's end is seen a step late
     assert min(leads) >= safe - 2 * step
     assert player.pacer.stalls == 0
 
@@ -133,7 +133,7 @@ def test_slow_later_chunk_counts_as_delay_of_the_block() -> None:
         pacer.add_frames([QueuedFrame(0, first + index, b"") for index in range(CHUNK)], after)
     pacer.finish_block()
     delay = 0.6 - CHUNK / RATE  # of the second chunk; the others are in time
-    assert pacer.lead == pytest.approx(SAFETY_FACTOR * delay + MARGIN * pacer.block_seconds)
+    assert pacer.lead == pytest.approx(delay + MARGIN * pacer.block_seconds)
 
 
 def test_slow_server_counts_stalls() -> None:

@@ -132,13 +132,23 @@ def test_frames_are_shown_sooner_once_they_arrive_early(page: Any) -> None:
     assert np.diff(due[:24]) == pytest.approx(100)
     assert due[0] - arrivals[0] == 60
     waits = np.subtract(due, arrivals)
-    assert waits[30:].min() == pytest.approx(25)
-    assert waits[30:].max() == pytest.approx(35)
+    assert waits[30:].min() == pytest.approx(15)
+    assert waits[30:].max() == pytest.approx(25)
 
 
 def test_late_frame_makes_later_ones_wait_longer(page: Any) -> None:
     arrivals = [0.0, 100.0, 400.0, 500.0, 600.0]
     assert due_times(page, arrivals) == [60, 160, 460, 560, 660]
+
+
+def test_frames_keep_more_time_to_spare_for_a_while_after_late_ones(page: Any) -> None:
+    arrivals = [0.0, 100.0, 280.0, 380.0, 480.0]  # the third is late
+    arrivals += [760.0 + 100 * number for number in range(500)]  # and the first of these
+    waits = np.subtract(due_times(page, arrivals), arrivals)
+    assert waits[2] == waits[5] == 60  # after each, the clock starts anew
+    assert waits[35] == pytest.approx(60)  # 15, twice doubled
+    assert waits[65] == pytest.approx(54)
+    assert waits[-1] == pytest.approx(15)
 
 
 def test_names_from_the_server_are_never_html(page: Any) -> None:

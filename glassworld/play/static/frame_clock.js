@@ -1,12 +1,14 @@
 // When each frame is due: at the frame rate, as soon as the network's jitter allows.
 
 const BUFFER = 60; // ms that a frame waits after a late one, so that later ones may be late too
-const SPARE = 25; // ms that the latest of the recent frames may come too early
+const LEAST_SPARE = 15; // ms that the latest of the recent frames comes early, where none is late
+const CALMER = 0.9; // of the spare time remains after so many frames of which none is late
 const RECENT = 24; // frames
 
 export class FrameClock {
   constructor(period) {
     this.period = period;
+    this.least = LEAST_SPARE; // more after a late frame
     this.rest();
   }
 
@@ -26,11 +28,15 @@ export class FrameClock {
   // Return when a frame that arrives now is due. Times are in ms.
   schedule(now) {
     const next = this.due === null ? -Infinity : this.due + this.period;
-    if (next < now) return this.startAt(now + BUFFER);
+    if (next < now) {
+      if (this.due !== null) this.least = Math.min(2 * this.least, BUFFER);
+      return this.startAt(now + BUFFER);
+    }
     this.due = next;
     this.spare.push(next - now);
     if (this.spare.length === RECENT) {
-      this.due -= Math.max(0, Math.min(...this.spare) - SPARE);
+      this.due -= Math.max(0, Math.min(...this.spare) - this.least);
+      this.least = Math.max(LEAST_SPARE, CALMER * this.least);
       this.spare = [];
     }
     return this.due;
