@@ -33,6 +33,9 @@ of three times its input (docs/lab/performance.md)."""
 CONV3D_MIN_CHANNELS_FUSED = 128
 """The same where a fused epilogue stacks the taps. On an H200 `conv3d` was faster except at 96
 channels (1.8 ms instead of 0.6), and on par at 384 channels and 88x160."""
+CONV3D_MAX_CHANNELS_TRAINED = 16
+"""Up to this many output channels a step of training is faster by `conv3d` on a CPU that ends at AVX2,
+as its gradients need no stacked taps (docs/lab/training.md)."""
 
 
 @dataclass
@@ -197,6 +200,8 @@ class CausalConv(nn.Conv2d):
     def convolve(self, x: Tensor, frames: int) -> Tensor:
         """Return the `frames` output frames for the input `[b, TAPS - 1 + frames, h, w, c]`."""
         one_by_one = not self.uses_conv3d and self.frames_per_conv(frames) == 1
+        if self.trains_by_conv3d(x):
+            return self.convolve_as_conv3d(x, self.bias)
         multiplications = len(x) * frames * x.shape[2:4].numel() * self.weight.numel()
         if one_by_one and onednn.supports(x, self.weight, multiplications):
             if onednn.prefers_conv3d() and self.weight.numel() <= onednn.MAX_PACKED_NUMEL:
@@ -204,6 +209,12 @@ class CausalConv(nn.Conv2d):
             if self.accumulates_taps(x, frames):
                 return self.convolve_tap_by_tap(x, frames)
         return self.convolve_stacked(self.stack_taps(x, frames), frames, self.bias)
+
+    def trains_by_conv3d(self, x: Tensor) -> bool:
+        """Return whether a step of training uses `conv3d`, whatever the policy for a GPU says."""
+        on_avx2 = x.device.type == "cpu" and onednn.prefers_conv3d()
+        small = self.kernel_size == (3, 3) and self.out_channels <= CONV3D_MAX_CHANNELS_TRAINED
+        return torch.is_grad_enabled() and on_avx2 and small
 
     def accumulates_taps(self, x: Tensor, frames: int) -> bool:
         """Return whether to accumulate the output tap by tap: where it is large."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from glassworld.models.ops import onednn
 from glassworld.models.vae.causal_conv import TAPS, CausalConv, fold_taps, unfold_taps
 
 
@@ -45,3 +46,21 @@ def test_packed_conv3d_equals_folded_taps(kernel: int, batch: int, frames: int) 
         packed = layer.convolve_as_packed_conv3d(x)
     torch.testing.assert_close(packed, folded, atol=1e-5, rtol=1e-4)
     assert packed.is_contiguous()
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "frames"), [(8, 16, 5), (3, 16, 4), (16, 3, 4)])
+def test_training_by_conv3d_gives_the_gradients_of_folded_taps(
+    inputs: int, outputs: int, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = torch.Generator().manual_seed(3)
+    layer = CausalConv(inputs, outputs)
+    x = torch.randn(2, frames, 9, 10, inputs, generator=draw, requires_grad=True)
+    results = []
+    for by_conv3d in (False, True):
+        monkeypatch.setattr(onednn, "prefers_conv3d", lambda answer=by_conv3d: answer)
+        y = layer(x, None)
+        wanted = (x, layer.weight, layer.bias)
+        results.append((y, *torch.autograd.grad(y.square().sum(), wanted)))
+    for by_taps, by_conv3d_too in zip(*results, strict=True):
+        torch.testing.assert_close(by_conv3d_too, by_taps, atol=1e-3, rtol=1e-4)
+    assert not torch.equal(results[0][2], results[1][2])  # they are computed in different ways
