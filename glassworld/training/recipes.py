@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from glassworld.engine.checkpoint.locate import TRAINED_WORLD
 from glassworld.errors import InputError
 from glassworld.training.objectives.adversarial import DiscriminatorRecipe
 from glassworld.training.objectives.transformer import DiTRecipe
@@ -180,4 +181,4 @@ class RunFolders:
     @property
     def world(self) -> Path:
         """The exported world."""
-        return self.root / "world"
+        return self.root / TRAINED_WORLD

@@ -36,6 +36,9 @@ TRANSFORMER_FILE, VAE_FILE, VISION_FILE = (
 )
 """What a world's own folder holds, as `World.save` writes it."""
 
+TRAINED_WORLD = "world"
+"""Where the folder of a training has the world that it wrote."""
+
 DIFFUSERS_TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 VAE_FILES = (
     VAE_FILE,
@@ -261,6 +264,9 @@ def _variant_settings(folder: Path, weights: Path, options: LoadOptions) -> Infe
     found = options.checkpoint_path or find_transformer(exists, options.variant)
     if found is None and not options.random_weights:
         wanted = VARIANTS[options.variant].file if options.variant else TRANSFORMER_FILE
+        trained = folder / TRAINED_WORLD
+        if (trained / INFERENCE_FILE).is_file():
+            raise CheckpointError(f"{folder}: no world in it, but {trained} is one; name that")
         raise CheckpointError(
             f"{folder}: no world in it: neither {INFERENCE_FILE} nor a released transformer such "
             f"as {wanted}"

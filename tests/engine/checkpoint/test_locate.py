@@ -17,6 +17,8 @@ from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.locate import WORLDS, embedded_worlds, locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import CheckpointError, InputError
+from glassworld.training.recipes import RunFolders
+from tests.support import tiny
 from tests.support.laid_out import CONFIG, DIT_FILE, INFERENCE, lay_out
 
 GTA_FILE = "gta_distilled_model/gta_keyboard2dim.safetensors"
@@ -87,6 +89,15 @@ def test_a_file_is_no_world(tmp_path: Path) -> None:
 def test_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no world in it: neither inference\.yaml nor"):
         located(world=tmp_path)
+
+
+def test_the_folder_of_a_training_names_the_world_in_it(tmp_path: Path) -> None:
+    run = RunFolders(tmp_path / "run")
+    tiny.world().save(run.world)
+    with pytest.raises(CheckpointError) as caught:
+        located(world=run.root)
+    assert str(caught.value) == f"{run.root}: no world in it, but {run.world} is one; name that"
+    assert located(world=run.world).spec.mode == tiny.SPEC.mode
 
 
 def test_world_and_paths_together_are_an_error(release: Path) -> None:
