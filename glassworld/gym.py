@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.engine.actions.track import Action, ActionSpace
-from glassworld.engine.batch import SessionBatch, supports_batching
+from glassworld.engine.batch import SessionBatch, batch_key, supports_batching
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.locate import DEFAULT_WORLD, WORLDS, embedded_worlds
 from glassworld.engine.media.images import as_bytes, load_start_image
@@ -42,6 +43,7 @@ except ModuleNotFoundError:
     raise MissingExtraError("gymnasium", "play") from None
 
 Frame = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 Reward = Callable[[Frame, Any], float]
 
 
@@ -143,10 +145,15 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
     [num_envs, n, H, W, 3]. With the same seeds the frames are those of a `WorldEnv` each, up to
     rounding (1 of 255).
 
-    `reset` resets all of them: the seed of environment i is `seed` + i, or the entry i of a list.
+    `reset` resets all of them, or with `options={"reset_mask": mask}` those where the bool array is
+    True; the others go on. The seed of environment i is `seed` + i, or the entry i of a list.
 
-    With `max_episode_steps` all episodes are truncated after so many steps, and the next step
-    resets all of them, whatever its actions.
+    With `max_episode_steps` an episode is truncated after so many steps, and the next step resets
+    its environment, whatever the action.
+
+    Each entry of the info has a mask, such as `info["_frames"]`, of the environments that have it.
+    Where some of them have just started, their blocks are shorter: `info["frames"]` is then an
+    array of one block for each environment.
     """
 
     metadata = {  # noqa: RUF012 - as in gymnasium
@@ -182,9 +189,10 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._reward = reward
-        self._max_steps, self._steps = max_episode_steps or -1, 0
+        self._max_steps, self._steps = max_episode_steps or -1, np.zeros(num_envs, int)
         self._randoms: list[np.random.Generator] = []
-        self._batch: SessionBatch | None = None
+        self._sessions: list[Session] = []
+        self._batches: dict[tuple[int, ...], SessionBatch] = {}
         self._frames: Frame = np.zeros(self.observation_space.shape, np.uint8)
 
     def reset(
@@ -193,62 +201,146 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Frame, dict[str, Any]]:
-        """Start all sessions; return their start images and the info (see `WorldEnv.reset`).
+        """Start sessions; return the newest frame of each, and the info (see `WorldEnv.reset`).
 
-        Raises `InputError` for a list of seeds of another length.
+        Raises `InputError` for a list of seeds of another length, and for a mask that does not fit.
         """
+        mask = self._reset_mask(options)
         if seed is not None or not self._randoms:
-            seeds = list(seed) if isinstance(seed, Sequence) else self._consecutive(seed)
-            if len(seeds) != self.num_envs:
-                raise InputError(
-                    f"seed: {len(seeds)} seeds for {self.num_envs} environments; give one for each"
-                )
-            self._randoms = [gymnasium.utils.seeding.np_random(each)[0] for each in seeds]
-        started = [self._starts.start(random, options) for random in self._randoms]
-        self._batch = SessionBatch([start.session for start in started])
-        self._steps = 0
-        self._frames = np.stack([start.frame for start in started])
-        info = {"frames": self._frames[:, None], "seed": np.array([s.seed for s in started])}
-        if self._reward is None:
-            info["reward"] = np.array([NO_REWARD] * self.num_envs, object)
-        return self._frames.copy(), self._with_masks(info)
+            self._reseed(seed, mask)
+        info = self._gathered(self._start(mask, options))
+        return self._frames.copy(), info
 
     def step(self, actions: Any) -> tuple[Frame, npt.NDArray[np.float64], Any, Any, dict[str, Any]]:
         """Hold one action each for one block; the results are batched (see `WorldEnv.step`)."""
-        if self._batch is None:
+        if not self._sessions:
             raise InputError("step: call reset() first")
-        never = np.zeros(self.num_envs, bool)
-        if self._steps == self._max_steps:
-            images, info = self.reset()
-            return images, np.zeros(self.num_envs), never, never.copy(), info
+        ended = self._steps == self._max_steps
         rows = list(iterate(self.action_space, actions))
         space = self.world.space
-        held = [_to_action(space, self.single_action_space, row) for row in rows]
-        blocks = self._batch.step(held)
-        self._frames = np.stack([frames[-1] for frames in blocks])
+        held = {
+            index: _to_action(space, self.single_action_space, rows[index])
+            for index in _indices(~ended)
+        }
+        infos = self._start(ended, None) if ended.any() else {}
         rewards = np.zeros(self.num_envs)
-        if self._reward is not None:
-            rewards[:] = [self._reward(*pair) for pair in zip(blocks, rows, strict=True)]
-        self._steps += 1
-        truncated = np.full(self.num_envs, self._steps == self._max_steps)
-        info = self._with_masks({"frames": np.stack(blocks)})
-        return self._frames.copy(), rewards, never, truncated, info
+        for index, frames in self._generate(held).items():
+            infos[index] = {"frames": frames}
+            self._frames[index] = frames[-1]
+            self._steps[index] += 1
+            if self._reward is not None:
+                rewards[index] = self._reward(frames, rows[index])
+        truncated = self._steps == self._max_steps
+        never = np.zeros(self.num_envs, bool)
+        return self._frames.copy(), rewards, never, truncated, self._gathered(infos)
 
     def render(self) -> tuple[Frame, ...] | None:
         """Return the newest frame of each environment; None without a render mode."""
-        return tuple(self._frames) if self.render_mode == "rgb_array" else None
+        return tuple(self._frames.copy()) if self.render_mode == "rgb_array" else None
 
     def close_extras(self, **_: Any) -> None:
         """Release the sessions' memory; `reset` starts others."""
-        self._batch = None
+        self._sessions, self._batches = [], {}
 
-    def _consecutive(self, seed: int | None) -> list[int | None]:
-        """Return a seed for each environment, from `seed` on; None stands for any."""
-        return [None if seed is None else seed + index for index in range(self.num_envs)]
+    def _reset_mask(self, options: dict[str, Any] | None) -> Mask:
+        """Return which environments to reset; all of them if the options do not say."""
+        if options is None or "reset_mask" not in options:
+            return np.ones(self.num_envs, bool)
+        mask, shape = options["reset_mask"], (self.num_envs,)
+        is_array = isinstance(mask, np.ndarray)
+        if not is_array or mask.dtype != bool or mask.shape != shape or not mask.any():
+            given = f"{mask.dtype} of shape {mask.shape}" if is_array else type(mask).__name__
+            raise InputError(
+                f"reset_mask: is {given}; give a bool array of shape {shape} with at least one True"
+            )
+        if not self._sessions:
+            raise InputError("reset_mask: nothing has started yet; call reset() without it first")
+        return np.array(mask, bool)
 
-    def _with_masks(self, info: dict[str, Any]) -> dict[str, Any]:
-        """Add to each entry which environments have it: all."""
-        return {**info, **{f"_{name}": np.ones(self.num_envs, bool) for name in info}}
+    def _reseed(self, seed: int | Sequence[int | None] | None, mask: Mask) -> None:
+        """Seed the masked environments: from `seed` on, or by a list; None stands for any."""
+        if isinstance(seed, Sequence):
+            seeds = list(seed)
+        else:
+            seeds = [None if seed is None else seed + index for index in range(self.num_envs)]
+        if len(seeds) != self.num_envs:
+            raise InputError(
+                f"seed: {len(seeds)} seeds for {self.num_envs} environments; give one for each"
+            )
+        self._randoms = [
+            gymnasium.utils.seeding.np_random(own)[0] if mask[index] else self._randoms[index]
+            for index, own in enumerate(seeds)
+        ]
+
+    def _start(self, mask: Mask, options: dict[str, Any] | None) -> dict[int, dict[str, Any]]:
+        """Start the masked environments over; return the info of each."""
+        started = {
+            index: self._starts.start(self._randoms[index], options) for index in _indices(mask)
+        }
+        self._batches = {}  # they hold the sessions that end here
+        self._sessions = [
+            started[index].session if mask[index] else self._sessions[index]
+            for index in range(self.num_envs)
+        ]
+        self._steps[mask] = 0
+        infos: dict[int, dict[str, Any]] = {}
+        for index, start in started.items():
+            self._frames[index] = start.frame
+            infos[index] = {"frames": start.frame[None], "seed": start.seed}
+            if self._reward is None:
+                infos[index]["reward"] = NO_REWARD
+        return infos
+
+    def _generate(self, held: dict[int, Action]) -> dict[int, Frame]:
+        """Return the next block of each of some environments.
+
+        Those that can generate together do; after a reset of some, their ages may forbid it.
+        """
+        batches, blocks = {}, dict[int, Frame]()
+
+        def key(index: int) -> tuple[int, ...]:
+            return batch_key(self._sessions[index])
+
+        for _, group in groupby(sorted(held, key=key), key):
+            indices = tuple(group)
+            batch = self._batches.get(indices)
+            if batch is None:
+                batch = SessionBatch([self._sessions[index] for index in indices])
+            batches[indices] = batch
+            made = batch.step([held[index] for index in indices])
+            blocks.update(zip(indices, made, strict=True))
+        self._batches = batches
+        return blocks
+
+    def _gathered(self, infos: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        """Return an array for each entry of the environments' infos, and the mask of who has it."""
+        gathered: dict[str, Any] = {}
+        for name in dict.fromkeys(name for info in infos.values() for name in info):
+            values = {index: info[name] for index, info in infos.items() if name in info}
+            gathered[name] = _by_environment(values, self.num_envs)
+            gathered[f"_{name}"] = np.isin(np.arange(self.num_envs), list(values))
+        return gathered
+
+
+def _indices(mask: Mask) -> list[int]:
+    """Return where a mask is True."""
+    return [int(index) for index in np.flatnonzero(mask)]
+
+
+def _by_environment(values: dict[int, Any], count: int) -> npt.NDArray[Any]:
+    """Return an array of `count` entries, with 0 or None where there is no value.
+
+    It holds objects if the values are text, or arrays of several shapes.
+    """
+    arrays = [np.asarray(value) for value in values.values()]
+    first = arrays[0]
+    if first.dtype.kind == "U" or any(array.shape != first.shape for array in arrays):
+        entries = np.full(count, None, object)
+    else:
+        entries = np.zeros((count, *first.shape), first.dtype)
+    for index, value in values.items():
+        entries[index] = value
+    return entries
 
 
 class _Started(NamedTuple):

@@ -282,6 +282,90 @@ def test_vector_environment_ends_episodes_and_resets_by_the_next_step() -> None:
         assert ("seed" in infos) == np.array_equal(images, start)
 
 
+MIDDLE = np.array([False, True, False])
+
+
+def drawn_actions(envs: WorldVectorEnv, count: int) -> list[Any]:
+    envs.action_space.seed(3)
+    return [envs.action_space.sample() for _ in range(count)]
+
+
+def assert_close(frames: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(frames.astype(int), expected.astype(int), atol=1)
+
+
+@pytest.mark.parametrize("mixes_ages", [True, False])
+def test_reset_mask_starts_those_over_and_the_others_go_on(
+    mixes_ages: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = tiny.world()
+    for layer in world.networks.dit.blocks:  # False: kernels cannot
+        monkeypatch.setattr(layer, "takes_batch_slots", mixes_ages)
+    envs = WorldVectorEnv(3, world, tiny.picture(), "rgb_array")
+    actions = drawn_actions(envs, 7)
+    envs.reset(seed=7)
+    expected = [envs.step(action)[4]["frames"] for action in actions]
+
+    envs.reset(seed=7)
+    for action in actions[:3]:
+        before = envs.step(action)[0]
+    options = {"reset_mask": MIDDLE, "image": tiny.picture(64, 48)}
+    images, infos = envs.reset(seed=20, options=options)
+    assert options["reset_mask"] is MIDDLE  # wrappers of Gymnasium read it afterwards
+    single = WorldEnv(world)
+    start, info = single.reset(seed=21, options={"image": tiny.picture(64, 48)})
+    np.testing.assert_array_equal(images, [before[0], start, before[2]])
+    np.testing.assert_array_equal(np.array(envs.render()), images)
+    assert infos["seed"][1] == info["seed"]
+    for name in ("_frames", "_seed", "_reward"):
+        np.testing.assert_array_equal(infos[name], MIDDLE)
+
+    for block, action in enumerate(actions[3:], 3):
+        images, _, _, _, infos = envs.step(action)
+        assert envs.observation_space.contains(images)
+        assert infos["_frames"].all()
+        row = list(gymnasium.vector.utils.iterate(envs.action_space, action))[1]
+        others = expected[block]
+        for frames, own in zip(
+            infos["frames"], (others[0], single.step(row)[4]["frames"], others[2]), strict=True
+        ):
+            assert_close(frames, own)
+
+
+def test_reset_mask_begins_the_episodes_of_those_environments_alone() -> None:
+    envs = WorldVectorEnv(3, tiny.world(), tiny.picture(), max_episode_steps=2)
+    envs.reset(seed=1)
+    (action,) = drawn_actions(envs, 1)
+    envs.step(action)
+    envs.reset(options={"reset_mask": MIDDLE})
+    assert envs.step(action)[3].tolist() == [True, False, True]
+    images, _, _, ended, infos = envs.step(action)  # the first and last start over
+    assert ended.tolist() == [False, True, False]
+    assert infos["_seed"].tolist() == [True, False, True]
+    assert [len(frames) for frames in infos["frames"]] == [1, 12, 1]
+    for image, frames in zip(images, infos["frames"], strict=True):
+        np.testing.assert_array_equal(image, frames[-1])
+
+
+@pytest.mark.parametrize(
+    ("mask", "given"),
+    [
+        ([False, True, False], "list"),
+        (np.array([0, 1, 0]), r"int64 of shape \(3,\)"),
+        (np.array([True, False]), r"bool of shape \(2,\)"),
+        (np.zeros(3, bool), r"bool of shape \(3,\)"),
+    ],
+)
+def test_vector_environment_refuses_another_reset_mask(mask: object, given: str) -> None:
+    envs = WorldVectorEnv(3, tiny.world(), tiny.picture())
+    with pytest.raises(InputError, match="nothing has started yet"):
+        envs.reset(options={"reset_mask": MIDDLE})
+    envs.reset(seed=1)
+    advice = r"; give a bool array of shape \(3,\) with at least one True"
+    with pytest.raises(InputError, match=f"^reset_mask: is {given}{advice}$"):
+        envs.reset(options={"reset_mask": mask})
+
+
 @pytest.mark.parametrize("kind", [WorldEnv, WorldVectorEnv])
 def test_environment_refuses_a_render_mode_that_it_does_not_have(kind: Any) -> None:
     with pytest.raises(InputError, match="'ansi' is not one of rgb_array"):
