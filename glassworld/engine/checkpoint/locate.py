@@ -36,6 +36,9 @@ TRANSFORMER_FILE, VAE_FILE, VISION_FILE = (
 )
 """What a world's own folder holds, as `World.save` writes it."""
 
+UNFINISHED_FILE = ".unfinished-save"
+"""In a world's folder while the files of another world replace its own."""
+
 TRAINED_WORLD = "world"
 """Where the folder of a training has the world that it wrote."""
 
@@ -181,11 +184,13 @@ def _from_config(path: Path, options: LoadOptions) -> LocatedWorld:
         )
     variant = options.variant or str(config.inference.get("mode"))
     folder = _model_folder(options.pretrained_model_path, options, variant)
+    _check_finished(folder)
     return LocatedWorld(folder.name, config, _files(folder, config, options), folder)
 
 
 def _from_folder(folder: Path, named: str, options: LoadOptions) -> LocatedWorld:
     """Find a world in one folder: by its inference YAML, or as a released variant."""
+    _check_finished(folder)
     settings = folder / INFERENCE_FILE
     weights = folder / "model" if (folder / "model").is_dir() else folder
     config = (
@@ -194,6 +199,14 @@ def _from_folder(folder: Path, named: str, options: LoadOptions) -> LocatedWorld
     return LocatedWorld(
         Path(named).resolve().name, config, _files(weights, config, options), folder
     )
+
+
+def _check_finished(folder: Path) -> None:
+    """Raise `CheckpointError` if a folder has files of two worlds."""
+    if (folder / UNFINISHED_FILE).exists():
+        raise CheckpointError(
+            f"{folder}: holds files of two worlds, since a save was interrupted; save there again"
+        )
 
 
 def _files(folder: Path, config: InferenceConfig, options: LoadOptions) -> WorldFiles:

@@ -23,6 +23,7 @@ from glassworld.engine.checkpoint.locate import (
     CONFIG_FILE,
     INFERENCE_FILE,
     TRANSFORMER_FILE,
+    UNFINISHED_FILE,
     VAE_FILE,
     VISION_FILE,
 )
@@ -36,7 +37,13 @@ from glassworld.engine.checkpoint.tensor_names import (
 )
 from glassworld.engine.networks import Networks
 from glassworld.errors import InputError, SpecError
-from glassworld.files import draft_of, naming_full_disk, usual_permissions, writable_folder
+from glassworld.files import (
+    draft_of,
+    naming_full_disk,
+    usual_permissions,
+    writable_folder,
+    write_file,
+)
 from glassworld.models.transformer.dit import DiT
 from glassworld.models.vae.decoder import VAEDecoder
 from glassworld.models.vision import VisionTower
@@ -52,6 +59,9 @@ def save_world(
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a world's weights and settings into `folder`, whole or not at all.
+
+    If the process ends while they replace those of another world, the folder is refused as a world
+    until one is saved there again.
 
     `notice`: what the world says about itself when it is loaded. `source`: what it learned from,
     with which `glassworld eval` compares it. `dtype`: what to write the weights in, their own by
@@ -129,7 +139,8 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / TRANSFORMER_FILE).is_file():
+    saved = any((folder / name).is_file() for name in (TRANSFORMER_FILE, UNFINISHED_FILE))
+    if folder.is_dir() and any(folder.iterdir()) and not saved:
         raise InputError(f"{folder}: holds other files and no saved world; name a new folder")
     writable_folder(folder.parent)
     draft = draft_of(folder)
@@ -140,10 +151,12 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
         if not folder.exists():
             draft.rename(folder)
             return
+        write_file(folder / UNFINISHED_FILE, b"The files here may be of two worlds.\n")
         for path in sorted(file for file in draft.rglob("*") if file.is_file()):
             target = folder / path.relative_to(draft)
             target.parent.mkdir(exist_ok=True)
             path.replace(target)
+        (folder / UNFINISHED_FILE).unlink()
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

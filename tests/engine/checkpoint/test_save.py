@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +19,13 @@ import glassworld
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.save import save_world
 from glassworld.engine.world import World
-from glassworld.errors import InputError
+from glassworld.errors import CheckpointError, InputError
 from glassworld.files import DiskFullError
 from glassworld.models.ops.quantized import quantize_layers
 from glassworld.models.vae.tiny_decoder import TinyDecoder
 from tests.support import tiny
 from tests.support.disk import small_disk
-from tests.support.paths import UNWRITABLE
+from tests.support.paths import ROOT, UNWRITABLE
 
 FILES = [
     "config/config.json",
@@ -107,6 +111,64 @@ def test_save_over_the_folder_that_the_world_was_loaded_from(tmp_path: Path) -> 
     world = load_world(tmp_path, device="cpu")
     world.save(tmp_path)
     assert_same_frames(world, load_world(tmp_path, device="cpu"))
+
+
+INTERRUPTED_SAVES = """
+import itertools, os, signal, sys
+from pathlib import Path
+import torch
+from tests.support import tiny
+
+def save_until(step, folder):
+    steps = itertools.count()
+    def end(event, arguments):
+        if event in ("os.rename", "os.remove") and next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(end)
+    new.save(folder)
+    os._exit(0)
+
+new = tiny.world(seed=9, dit={"sink": 1})
+for network in (new.networks.dit, new.networks.encoder, new.networks.decoder, new.networks.vision):
+    for weight in network.parameters():
+        weight.add_(1)
+new.save("new")
+for step in itertools.count():
+    folder = Path(f"killed-{step}")
+    tiny.world().save(folder)
+    child = os.fork() or save_until(step, folder)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+"""
+
+
+def kind_of_world(folder: Path, kinds: dict[str, Path]) -> str:
+    """Return which of several saved worlds a folder holds whole, or "refused"."""
+    try:
+        load_world(folder, device="cpu")
+    except CheckpointError as error:
+        return "refused" if "holds files of two worlds" in str(error) else str(error)
+    contents = {
+        kind: [(path / file).read_bytes() for file in FILES] for kind, path in kinds.items()
+    }
+    own = [(folder / file).read_bytes() for file in FILES]
+    return next((kind for kind, content in contents.items() if content == own), "a mixture")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
+def test_a_killed_save_leaves_one_world_or_says_that_there_are_two(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, "-c", INTERRUPTED_SAVES]
+    subprocess.run(script, cwd=tmp_path, env=environment, check=True, timeout=300)
+    tiny.world().save(tmp_path / "old")
+    kinds = {name: tmp_path / name for name in ("old", "new")}
+    folders = [tmp_path / f"killed-{step}" for step in range(len(list(tmp_path.glob("killed-*"))))]
+    found = [kind_of_world(folder, kinds) for folder in folders]
+    assert [kind for kind, _ in groupby(found)] == ["old", "refused", "new"], found
+    again = folders[found.index("refused")]
+    tiny.world().save(again)
+    assert kind_of_world(again, kinds) == "old"
+    assert files(again) == FILES
 
 
 def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
