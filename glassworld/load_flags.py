@@ -40,10 +40,27 @@ def with_load_flags(*names: str, **aliases: str) -> Callable[[Command], Command]
     return decorate
 
 
+def as_flags(load: LoadOptions) -> list[str]:
+    """Return the words of the command line that give these options."""
+    words = []
+    for name, (option, _) in FLAGS.items():
+        value = getattr(load, name)
+        if value == option.default:
+            continue
+        words.append(_spelling(name))
+        if value is not True:
+            words.append(",".join(value) if isinstance(value, tuple) else str(value))
+    return words
+
+
+def _spelling(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _parameter(name: str, alias: str | None) -> Parameter:
     """Return the typer option of a field, as a parameter of a command."""
     option, flag = FLAGS[name]
-    spellings = [f"--{name.replace('_', '-')}", *(alias or "").split()]
+    spellings = [_spelling(name), *(alias or "").split()]
     settings = typer.Option(
         *spellings, help=flag.help, rich_help_panel=flag.panel, metavar=flag.metavar
     )

@@ -139,6 +139,7 @@ class PlayerConnection:
             pictures=[protocol.ImageInfo(id, image.name) for id, image in self.images.items()],
             token=None if self._admission is None else self._admission.token,
             resumed=self._resumable is not None,
+            replay=self.state.replay,
         )
 
     async def _receive(self) -> None:

@@ -30,6 +30,7 @@ try:
     from glassworld.play.limits.connections import uvicorn_limits
     from glassworld.play.limits.log import limit_log
     from glassworld.play.protocol import MAX_UPLOAD_BYTES, LateFrameInfo
+    from glassworld.play.recording import replay_command
     from glassworld.play.server_state import (
         LoadedWorld,
         ServerState,
@@ -65,7 +66,10 @@ def serve(options: PlayOptions) -> None:
     listening = listen_on(options.host, options.port)
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(16)
     address = _address(options.host, listening.getsockname()[1], token)
-    state = ServerState(flight_recorder_seconds=options.flight_recorder)
+    state = ServerState(
+        flight_recorder_seconds=options.flight_recorder,
+        replay=replay_command(options.load, show_paths=token is None),
+    )
     failures = list[Exception]()
 
     def on_late_frame(late: LateFrameInfo) -> None:

@@ -191,6 +191,7 @@ class HelloMessage(_Message, tag="hello"):
     pictures: list[ImageInfo]
     token: str | None = None  # of a fleet: asks for this session after a lost connection
     resumed: bool = False  # the session runs already: send `join`, or `start` another
+    replay: str = ""  # the command that replays a recording, run beside its files; may be empty
 
 
 class FullMessage(_Message, tag="full"):

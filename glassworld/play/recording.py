@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
 import tempfile
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from glassworld.engine.actions.track import Action
+from glassworld.engine.checkpoint.locate import PATHS, embedded_worlds
+from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.engine.media.video import VideoWriter
 from glassworld.errors import InputError
 from glassworld.files import disk_is_full
+from glassworld.load_flags import as_flags
 from glassworld.play.images import StartImage
 
 Frames = npt.NDArray[np.uint8]
@@ -157,3 +164,22 @@ def action_script(mode: str, seed: int, held: Sequence[HeldAction], first_frame:
     if any(row.mouse is not None for row in rows):
         content["mouse"] = [row.mouse or (0.0, 0.0) for row in rows]
     return json.dumps(content)
+
+
+def replay_command(load: LoadOptions, show_paths: bool) -> str:
+    """Return the command that replays a recording, run where its files are.
+
+    `load`: how the server loaded the world. `show_paths`: whether players may see its paths, which
+    are of use on this machine only; the others get a name to replace.
+    """
+    places: dict[str, str] = {}
+    for name in ("world", *PATHS, "tiny_decoder"):
+        value = str(getattr(load, name) or "")
+        if not value or not Path(value).exists() or value in embedded_worlds():
+            continue  # a name that is the same on every machine
+        path = Path(value).resolve()
+        places[name] = str(path) if show_paths else f"PATH/TO/{path.name}"
+    flags = as_flags(replace(load, **places))  # type: ignore[arg-type]
+    files = ["--actions", ACTIONS_NAME, "--img-path", IMAGE_NAME]
+    words = ["glassworld", "generate", *flags, *files]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

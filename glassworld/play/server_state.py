@@ -119,7 +119,8 @@ class ServerState:
 
     The event loop owns it, except for the world, which the device thread owns. With a `keeper`,
     the server is one of several, and players need its tickets. With `flight_recorder_seconds`, it
-    keeps the tags of so long, to explain late frames.
+    keeps the tags of so long, to explain late frames. `replay` is the command that players get to
+    replay a recording.
     """
 
     def __init__(
@@ -127,8 +128,10 @@ class ServerState:
         slots: int = SLOTS,
         keeper: SessionKeeper | None = None,
         flight_recorder_seconds: float = 0,
+        replay: str = "",
     ) -> None:
         self.slots, self.slots_taken, self.keeper = slots, 0, keeper
+        self.replay = replay
         self.device_thread = DeviceThread()
         self.scheduler = BlockScheduler(self.device_thread)
         self.downloads, self.metrics = DownloadStore(), Metrics()

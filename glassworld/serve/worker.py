@@ -22,6 +22,7 @@ from glassworld.play.connection import PlayerConnection
 from glassworld.play.handover.suspended import pack_suspended, unpack_suspended
 from glassworld.play.launch import http_server, listen_on, world_to_serve
 from glassworld.play.protocol import MovedMessage
+from glassworld.play.recording import replay_command
 from glassworld.play.server_state import ServerState
 from glassworld.serve.journal import read_snapshots
 from glassworld.serve.options import FleetOptions, WorldOptions
@@ -107,7 +108,8 @@ class FleetWorker:
             folder = Path(self._options.state_folder)
             self._players = Players(self._name, self._world.name, self._signer, folder)
             slots = self._world.seats + SPARE_SLOTS
-            self._state = ServerState(slots, self._players, self._options.flight_recorder)
+            replay = replay_command(self._world.load, show_paths=False)
+            self._state = ServerState(slots, self._players, self._options.flight_recorder, replay)
             self._players.state = self._state
             started.set_result(None)
         except BaseException as error:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from websockets.exceptions import InvalidStatus
 
-from glassworld.cli import inference, main
+from glassworld.cli import main
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.play.launch import exempt_from_garbage_collection
 from tests.support.live import PlayClient
@@ -87,6 +88,7 @@ def test_other_address_requires_the_printed_token(tmp_path: Path) -> None:
         with pytest.raises(InvalidStatus, match="403"), PlayClient(address):
             pass
         with PlayClient(f"{address}?token={match[2]}") as client:
+            assert " --world PATH/TO/world " in client.hello["replay"]
             client.start()
             assert len(list(client.frames(9))) == 9
         assert stop(server).count("ready") == 1
@@ -204,14 +206,17 @@ def decoded(video: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_recording_of_a_real_server_is_replayed_by_the_command_line(tmp_path: Path) -> None:
-    world, home = tmp_path / "world", tmp_path / "home"
+def test_recording_of_a_real_server_is_replayed_by_the_command_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, home = tmp_path / "my world", tmp_path / "home"
     home.mkdir()
-    flags = write_release(world)
+    write_release(world)
     with playing(world) as (server, first_line):
         address = re.search(r"http://127.0.0.1:\d+/", first_line)
         assert address is not None
         with PlayClient(address[0].replace("http", "ws") + "ws") as client:
+            command = shlex.split(client.hello["replay"])
             client.send("pause")  # so that the recording starts with the session
             client.start(seed=9)
             client.send("record", on=True)
@@ -223,27 +228,28 @@ def test_recording_of_a_real_server_is_replayed_by_the_command_line(tmp_path: Pa
             recording: dict[str, Any] = {"on": True}
             while recording["on"]:
                 recording = client.wait_for("recording")
-        for name, suffix in (("video", ".mp4"), ("actions", ".json"), ("picture", ".png")):
+        names = {"video": "walk.mp4", "actions": "walk.json", "picture": "picture.png"}
+        for key, name in names.items():
             with urllib.request.urlopen(
-                address[0].rstrip("/") + recording[name], timeout=30
+                address[0].rstrip("/") + recording[key], timeout=30
             ) as file:
-                (home / f"{name}{suffix}").write_bytes(file.read())
+                (home / name).write_bytes(file.read())
         assert "ready" in stop(server)
 
     latents = home / "latents.safetensors"
-    replay = ["--actions", str(home / "actions.json"), "--save_latents", str(latents)]
-    image = ["--img_path", str(home / "picture.png"), "--output_folder", str(home)]
-    assert inference([*flags[:4], *image, *replay, "--device", "cpu"]) == 0
+    monkeypatch.chdir(home)
+    assert command[0] == "glassworld"
+    assert main([*command[1:], "--save-latents", str(latents), "--output-folder", "."]) == 0
 
-    script = json.loads((home / "actions.json").read_text(encoding="utf-8"))
+    script = json.loads((home / "walk.json").read_text(encoding="utf-8"))
     run = load_world(world).generate(
         home / "picture.png",
         (len(script["keyboard"]) - 1) // 4 + 1,
         script["seed"],
-        home / "actions.json",
+        home / "walk.json",
         noise="blocks",
     )
-    videos = [decoded(home / name) for name in ("video.mp4", "demo.mp4")]
+    videos = [decoded(home / name) for name in ("walk.mp4", "demo.mp4")]
     assert videos[0].shape == videos[1].shape  # but x264's bits differ between runs
     assert np.abs(np.subtract(*videos, dtype=np.int16)).mean() < 3
     (replayed,) = load_file(latents).values()

@@ -178,7 +178,9 @@ def test_pause_step_and_rewind(page: Any) -> None:
     until(page, f"glassworld.state.shown.frame > {second['frame']}")
 
 
-def test_record_and_replay_give_the_same_frames(page: Any, tmp_path: Path) -> None:
+def test_record_and_replay_give_the_same_frames(
+    page: Any, live: LiveServer, tmp_path: Path
+) -> None:
     page.keyboard.press("r")
     until(page, "glassworld.state.shown.still || glassworld.state.shown.frame < 5")
     page.keyboard.press("v")
@@ -191,6 +193,7 @@ def test_record_and_replay_give_the_same_frames(page: Any, tmp_path: Path) -> No
     page.keyboard.press("v")
     for name in ("Video", "Actions", "Start image"):
         downloaded(page, name, tmp_path)
+    assert text(page, ".result code") == live.state.replay
     assert (tmp_path / "walk.mp4").read_bytes()[4:8] == b"ftyp"
 
     world = tiny.world(frame_rate=24)

@@ -30,7 +30,7 @@ CLIENT_MESSAGES = {
 }
 SERVER_MESSAGES = {
     "hello": "version world note mode width height frame_rate block_frames idle has_mouse "
-    "controls pictures token? resumed?",
+    "controls pictures token? resumed? replay?",
     "full": "seats",
     "picture": "width height",
     "started": "seed picture",

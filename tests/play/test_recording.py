@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shlex
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +17,17 @@ import numpy as np
 import pytest
 
 from glassworld.engine.actions.track import Action
+from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from glassworld.play.downloads import DownloadStore, RecordingStore
 from glassworld.play.images import StartImage
-from glassworld.play.recording import FinishedRecording, HeldAction, Recording, action_script
+from glassworld.play.recording import (
+    FinishedRecording,
+    HeldAction,
+    Recording,
+    action_script,
+    replay_command,
+)
 from tests.support import tiny
 from tests.support.disk import fill, small_disk
 from tests.support.live import RATE, LiveServer
@@ -64,6 +74,38 @@ def test_action_script_has_one_row_for_each_frame() -> None:
     }
     assert "mouse" not in json.loads(
         action_script("templerun", 7, [HeldAction(Action((1,)), 1)], 0)
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows quotes in its own way")
+def test_replay_command_names_a_folder_by_its_path_and_quotes_it(tmp_path: Path) -> None:
+    world = tmp_path / "my worlds" / "the maze's"
+    world.mkdir(parents=True)
+    load = LoadOptions(world=os.path.relpath(world), dtype="mixed", accelerate=("int8", "layers"))
+    words = shlex.split(replay_command(load, show_paths=True))
+    assert words[:2] == ["glassworld", "generate"]
+    assert words[2:8] == [
+        "--world", str(world.resolve()), "--dtype", "mixed", "--accelerate", "int8,layers"
+    ]  # fmt: skip
+    assert words[8:] == ["--actions", "walk.json", "--img-path", "picture.png"]
+
+
+def test_replay_command_hides_paths_from_players_on_other_machines(tmp_path: Path) -> None:
+    (tmp_path / "world").mkdir()
+    (tmp_path / "tiny.safetensors").touch()
+    load = LoadOptions(world=tmp_path / "world", tiny_decoder=tmp_path / "tiny.safetensors")
+    command = replay_command(load, show_paths=False)
+    assert "--world PATH/TO/world --tiny-decoder PATH/TO/tiny.safetensors" in command
+    assert str(tmp_path) not in command
+
+
+@pytest.mark.parametrize("world", ["maze", "Skywork/Matrix-Game-2.0"])
+@pytest.mark.parametrize("show_paths", [True, False])
+def test_replay_command_keeps_names(world: str, show_paths: bool) -> None:
+    load = LoadOptions(world=world, variant="universal")
+    assert replay_command(load, show_paths) == (
+        f"glassworld generate --world {world} --variant universal "
+        "--actions walk.json --img-path picture.png"
     )
 
 

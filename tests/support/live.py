@@ -145,7 +145,7 @@ class LiveServer:
         self.world = tiny.world(**changes)
         self.loop: asyncio.AbstractEventLoop
         self.may_load, self.ready = may_load, threading.Event()
-        self.state = ServerState(slots, None, flight_recorder_seconds)
+        self.state = ServerState(slots, None, flight_recorder_seconds, "glassworld generate")
         app = create_app(self.state, self._load, token, lambda _: self._on_loaded())
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

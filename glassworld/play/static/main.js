@@ -292,7 +292,7 @@ function offerRecording({ frames, video, actions, picture }) {
       ["Actions", actions, "walk.json"],
       ["Start image", picture, "picture.png"],
     ],
-    `glassworld generate --world ${state.hello.world} --actions walk.json --img-path picture.png`,
+    state.hello.replay,
   );
 }
 
