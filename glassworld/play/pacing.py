@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MARGIN = 0.05
-"""How long before it is due a block should be ready if it takes as long as the slowest of the recent
-blocks, as a share of a block's length."""
+"""How long before it is due a block is ready that takes as long as the slowest recent one.
+
+As a share of a block's length."""
 
 LEAST_SECONDS = 1e-6
 """What is less counts as nothing, because the sums of times are rounded."""

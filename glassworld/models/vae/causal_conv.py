@@ -34,8 +34,8 @@ CONV3D_MIN_CHANNELS_FUSED = 128
 """The same where a fused epilogue stacks the taps. On an H200 `conv3d` was faster except at 96
 channels (1.8 ms instead of 0.6), and on par at 384 channels and 88x160."""
 CONV3D_MAX_CHANNELS_TRAINED = 16
-"""Up to this many output channels a step of training is faster by `conv3d` on a CPU that ends at AVX2,
-as its gradients need no stacked taps (docs/lab/training.md)."""
+"""Up to this many output channels a step of training is faster by `conv3d` on a CPU that ends at
+AVX2, as its gradients need no stacked taps (docs/lab/training.md)."""
 
 
 @dataclass
