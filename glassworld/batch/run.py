@@ -67,6 +67,7 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
     if options.cluster:
         on_gpu = False
         check_names(options.load)  # other machines have the devices
+        options.load.check_cluster_device()
     else:
         on_gpu = check_choices(options.load)[0].type != "cpu"
     jobs = JobReader(options.jobs, options.load).read()

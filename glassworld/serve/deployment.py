@@ -65,6 +65,8 @@ def fleet_options(arguments: dict[str, Any], secret: str) -> FleetOptions:
         raise InputError(f"args of the application: {error}; fix args") from None
     if not worlds:
         raise InputError("args of the application: name at least one world")
+    for world in worlds:
+        world.load.check_cluster_device()
     if len(secret) < MIN_SECRET:
         raise InputError(
             f"{SECRET_VARIABLE}: set it to at least {MIN_SECRET} random characters, the same on "

@@ -61,8 +61,9 @@ def serve_fleet(options: LaunchOptions) -> None:
     console, started = Console(), time.perf_counter()
     ray = import_ray()
     fleet = options.fleet
-    for world in fleet.worlds:
-        locate_world(world.load)  # fails before anything starts
+    for world in fleet.worlds:  # fails before anything starts
+        world.load.check_cluster_device()
+        locate_world(world.load)
     listen_on(fleet.host, fleet.port).close()
     control = listen_on("127.0.0.1", options.control_port, "--control-port")
     workers = sum(world.max_workers for world in fleet.worlds)

@@ -180,6 +180,18 @@ def test_malformed_row_starts_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_number_of_a_gpu_is_refused_on_a_cluster(
+    folder: Path, tmp_path: Path, device: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--world", str(folder), "--output", str(tmp_path / "out"), "--cluster"]
+    assert main(["batch", str(write_jobs(folder, 1)), *flags, "--device", device]) == 2
+    assert capsys.readouterr().err == (
+        f"error: device '{device}': Ray gives each worker a GPU of its own; use device cuda\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_folder_with_another_index_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "index.parquet").write_bytes(b"PAR?")
     with pytest.raises(InputError, match="not a readable index"):

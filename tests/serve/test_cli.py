@@ -43,6 +43,8 @@ def test_missing_ray_names_the_extra(
         (["--worker-url", "ws://{name}"], "only {host}, {node} and {port}"),
         (["--also", "drive"], "two worlds have the same name"),
         (["--world", "nowhere/at/all"], "nowhere/at/all"),
+        (["--device", "cuda:0"], "'cuda:0': Ray gives each worker a GPU of its own; use device"),
+        (["--device", "cuda:1"], "'cuda:1': Ray gives each worker a GPU of its own; use device"),
     ],
 )
 def test_flags_that_do_not_fit_are_one_line(
@@ -137,6 +139,7 @@ def test_files_to_deploy_name_options_that_exist() -> None:
         ({"worlds": []}, SECRET, "at least one world"),
         ({"worker": 1}, SECRET, "unknown field `worker`"),
         ({"worlds": [{"name": "w", "load": {"word": "x"}}]}, SECRET, "word"),
+        ({"worlds": [{"name": "w", "load": {"device": "cuda:1"}}]}, SECRET, "use device cuda"),
         ({}, "short", "GLASSWORLD_SECRET"),
     ],
 )

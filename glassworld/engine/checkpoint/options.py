@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from glassworld.engine.variants import variant_names
+from glassworld.errors import InputError
 
 WORLD, SPEED = "World", "Speed"
 
@@ -108,6 +109,16 @@ class LoadOptions:
     def needs_gpu(self) -> bool:
         """Whether a worker of a cluster, for which `on_cluster` made these, needs its own GPU."""
         return not self.device.startswith("cpu")
+
+    def check_cluster_device(self) -> None:
+        """Raise `InputError` for a numbered GPU: Ray chooses one for each worker.
+
+        A worker sees that one alone, as number 0, so any other number would fail there.
+        """
+        if self.device.startswith("cuda:"):
+            raise InputError(
+                f"device {self.device!r}: Ray gives each worker a GPU of its own; use device cuda"
+            )
 
     def on_cluster(self, gpus: float) -> LoadOptions:
         """Return these options for the workers of a Ray cluster that has so many GPUs.
