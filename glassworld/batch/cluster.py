@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from glassworld.batch.executors import RenderOptions
+from glassworld.batch.executors import RenderOptions, remove_leftovers
 from glassworld.batch.jobs import PreparedJob
 from glassworld.batch.render import JobResult
 from glassworld.errors import InputError, MissingExtraError
@@ -25,9 +26,15 @@ except ModuleNotFoundError:
     raise MissingExtraError("ray, which a cluster needs,", "cluster") from None
 
 
+ATTEMPTS = 3
+"""How often a job is begun before it fails: an actor also dies with its machine, by chance."""
+
+
 @dataclass(frozen=True)
 class RayCluster:
     """Renders jobs on the cluster of `RAY_ADDRESS`, or on a Ray of this machine.
+
+    Ray Data repeats a job whose actor has died without end, so the actors count the attempts.
 
     The folder and the files that jobs name must have the same paths on all its machines.
     """
@@ -51,9 +58,10 @@ class RayCluster:
         """Return a data set of results, one for each job, computed as it is read."""
         rows = [{"job": msgspec.json.encode(job).decode()} for job in jobs]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         return dataset.map_batches(
             _RayRenderer,
-            fn_constructor_args=(options,),
+            fn_constructor_args=(options, attempts),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=self.workers),
             num_cpus=options.threads,
@@ -85,16 +93,39 @@ class RayCluster:
         return line
 
 
+class _Attempts:
+    """Counts how often jobs are begun: an actor of its own, which outlives theirs."""
+
+    def __init__(self) -> None:
+        self._begun = Counter[str]()
+
+    def begin(self, job: str) -> int:
+        """Count an attempt at a job; return its number."""
+        self._begun[job] += 1
+        return self._begun[job]
+
+
 class _RayRenderer:
     """An actor of the cluster."""
 
-    def __init__(self, options: RenderOptions) -> None:
-        self._renderer = options.renderer()
+    def __init__(self, options: RenderOptions, attempts: Any) -> None:
+        self._renderer, self._folder = options.renderer(), options.folder
+        self._attempts = attempts
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         jobs = [msgspec.json.decode(text, type=PreparedJob) for text in batch["job"]]
-        results = [self._renderer.render(job) for job in jobs]
+        results = [self._render(job) for job in jobs]
         return {"result": [msgspec.json.encode(result).decode() for result in results]}
+
+    def _render(self, job: PreparedJob) -> JobResult:
+        """Render a job, or fail it if it has killed its actor too often."""
+        attempt = ray.get(self._attempts.begin.remote(job.id))
+        if attempt > 1:
+            remove_leftovers(self._folder, [job])
+        if attempt > ATTEMPTS:
+            reason = f"its process died {ATTEMPTS} times: it may lack memory; see Ray's logs"
+            return JobResult(job.id, job.line, "failed", error=reason)
+        return self._renderer.render(job)
 
 
 def _join_cluster() -> None:

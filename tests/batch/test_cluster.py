@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from tests.support.ray_gpus import ray_with_gpus
 from tests.support.release import write_release
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
-pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+parquet: Any = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
 pytestmark = pytest.mark.slow
 
@@ -71,3 +72,57 @@ def test_device_of_a_cluster_need_not_be_here(
     with ray_with_gpus(0) as address, batch(address, jobs, *flags, "cuda") as process:
         assert "the cluster has no GPU; add one" in process.communicate()[0]
     assert process.returncode == 2
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from glassworld.batch import run
+from glassworld.batch.render import Renderer
+from glassworld.engine.checkpoint.options import LoadOptions
+
+class Dying(Renderer):  # kills its process after a block: always at job 2, and once at job 4
+    def render(self, job):
+        killed = self._folder.parent / f"killed-{job.id}"
+        if job.line == 2 or (job.line == 4 and not killed.exists()):
+            def die():
+                with killed.open("a") as file:
+                    file.write("x")
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().render(job, die)
+        return super().render(job)
+
+class DyingOptions(run.RenderOptions):
+    def renderer(self):
+        return Dying(self.load, self.folder, self.threads)
+
+run.RenderOptions = DyingOptions
+jobs, output, world = map(Path, sys.argv[1:])
+load = LoadOptions(world=world, device="cpu")
+print(run.run_batch(run.BatchOptions(jobs, output, 2, cluster=True, load=load)))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills processes by a signal")
+def test_job_that_kills_its_actor_fails_alone(tmp_path: Path) -> None:
+    """A job whose actor died by chance is done; the next run tries the failed one again."""
+    jobs, output = write_jobs(tmp_path, 6), tmp_path / "out"
+    with ray_with_gpus(0) as address:
+        ended = subprocess.run(
+            [sys.executable, "-c", DYING, jobs, output, tmp_path],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": address},
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=600,
+        )
+    assert "BatchOutcome(done=5, failed=1, interrupted=False)" in ended.stdout, ended.stderr
+    assert "failed: line 2 (000002): its process died 3 times: it may lack" in ended.stdout
+    assert (tmp_path / "killed-000002").read_text(encoding="utf-8") == "xxx"
+    assert (tmp_path / "killed-000004").read_text(encoding="utf-8") == "x"
+    states = parquet.read_table(output / "index.parquet")["state"].to_pylist()
+    assert states == ["done", "failed", "done", "done", "done", "done"]
+    assert not list(output.glob(".*"))
+    flags = ["--output", str(output), "--world", str(tmp_path), "--device", "cpu"]
+    assert main(["batch", str(jobs), *flags, "--workers", "1"]) == 0
+    assert parquet.read_table(output / "index.parquet")["state"].to_pylist() == ["done"] * 6
