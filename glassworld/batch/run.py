@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,8 @@ from glassworld.batch.executors import (
     usable_cores,
 )
 from glassworld.batch.index import INDEX, BatchIndex
-from glassworld.batch.jobs import JobReader
+from glassworld.batch.jobs import JobReader, PreparedJob
+from glassworld.batch.lock import locked
 from glassworld.batch.render import JobResult
 from glassworld.engine.checkpoint.load import check_choices, check_names
 from glassworld.engine.checkpoint.options import LoadOptions
@@ -60,8 +61,8 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
     """Render the jobs that are not done yet.
 
     Raises `InputError`, before anything starts, for a malformed row, a folder that cannot be
-    written, or a missing extra. Ctrl-C ends the batch and keeps what is done; so does a full disk,
-    which is a `DiskFullError`.
+    written or that another run writes to, or a missing extra. Ctrl-C ends the batch and keeps
+    what is done; so does a full disk, which is a `DiskFullError`.
     """
     console = console or Console()
     if options.cluster:
@@ -72,13 +73,32 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
         on_gpu = check_choices(options.load)[0].type != "cpu"
     jobs = JobReader(options.jobs, options.load).read()
     folder = writable_folder(options.output).resolve()
-    index = BatchIndex(folder, jobs)
-    missing = index.missing()
-    remove_leftovers(folder, missing)
-    already = len(jobs) - len(missing)
-    if already:
-        console.print(f"{already} of {len(jobs)} jobs are done already", highlight=False)
-    executor = _executor(options, on_gpu, folder, len(missing), partial(_print_line, console))
+    with locked(folder):
+        index = BatchIndex(folder, jobs)
+        missing = index.missing()
+        remove_leftovers(folder, missing)
+        already = len(jobs) - len(missing)
+        if already:
+            console.print(f"{already} of {len(jobs)} jobs are done already", highlight=False)
+        executor = _executor(options, on_gpu, folder, len(missing), partial(_print_line, console))
+        interrupted, full = _render(missing, executor, index, folder, console)
+    _print_summary(console, index, folder, interrupted)
+    if full:
+        raise DiskFullError(full)
+    return BatchOutcome(index.count("done"), index.count("failed"), interrupted)
+
+
+def _render(
+    missing: Sequence[PreparedJob],
+    executor: Executor,
+    index: BatchIndex,
+    folder: Path,
+    console: Console,
+) -> tuple[bool, str]:
+    """Render jobs and note their results.
+
+    Returns whether Ctrl-C ended it, and the error of a full disk or "".
+    """
     interrupted, full = False, ""
     progress = BatchProgress(console, len(missing))
     index.save()
@@ -95,10 +115,7 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
     finally:
         remove_leftovers(folder, index.missing())
         index.save()
-    _print_summary(console, index, folder, interrupted)
-    if full:
-        raise DiskFullError(full)
-    return BatchOutcome(index.count("done"), index.count("failed"), interrupted)
+    return interrupted, full
 
 
 def _executor(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from glassworld.batch.lock import LOCK
 from tests.support.paths import ROOT
 from tests.support.release import write_release
 
@@ -76,7 +77,7 @@ def render_interrupted(folder: Path, output: Path, *flags: str) -> dict[str, byt
     assert f"failed: line {BROKEN + 1} (job-{BROKEN:02}): " in said
     states = parquet.read_table(output / "index.parquet")["state"].to_pylist()
     assert states.count("done") == 19
-    assert not [path for path in output.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in output.iterdir() if path.name.startswith(".")] == [LOCK]
     return videos(output)
 
 

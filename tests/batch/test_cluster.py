@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from glassworld.batch.lock import LOCK
 from glassworld.cli import main
 from tests.support.live import until
 from tests.support.paths import ROOT
@@ -122,7 +123,7 @@ def test_job_that_kills_its_actor_fails_alone(tmp_path: Path) -> None:
     assert (tmp_path / "killed-000004").read_text(encoding="utf-8") == "x"
     states = parquet.read_table(output / "index.parquet")["state"].to_pylist()
     assert states == ["done", "failed", "done", "done", "done", "done"]
-    assert not list(output.glob(".*"))
+    assert [path.name for path in output.glob(".*")] == [LOCK]
     flags = ["--output", str(output), "--world", str(tmp_path), "--device", "cpu"]
     assert main(["batch", str(jobs), *flags, "--workers", "1"]) == 0
     assert parquet.read_table(output / "index.parquet")["state"].to_pylist() == ["done"] * 6

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -14,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from glassworld.batch.executors import InProcess
+from glassworld.batch.lock import LOCK
 from glassworld.batch.render import JobResult, State
 from glassworld.batch.run import (
     BatchOptions,
@@ -27,6 +30,8 @@ from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from glassworld.files import DiskFullError
 from tests.support.disk import fill, small_disk
+from tests.support.live import until
+from tests.support.paths import ROOT
 from tests.support.release import write_release
 
 parquet: Any = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
@@ -86,7 +91,7 @@ def test_failed_job_does_not_stop_the_others(folder: Path, tmp_path: Path) -> No
     assert "broken.png" in second["error"]
     assert third["seed"] == 2
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"000001.mp4", "000003.mp4", "index.parquet"}
+    assert names == {"000001.mp4", "000003.mp4", "index.parquet", LOCK}
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "failed: line 2 (000002): " in said
     assert "2 done, 1 failed, 0 pending" in said
@@ -120,7 +125,7 @@ def test_interrupted_batch_keeps_what_is_done(
         counting(patch, interrupt)
         assert run_batch(options(folder, tmp_path, 4)) == BatchOutcome(2, 0, True)
     assert [row["state"] for row in rows(tmp_path)] == ["done", "done", "pending", "pending"]
-    assert not list(tmp_path.glob(".*"))
+    assert [path.name for path in tmp_path.glob(".*")] == [LOCK]
     rendered = counting(monkeypatch)
     assert run_batch(options(folder, tmp_path, 4)) == BatchOutcome(4, 0, False)
     assert rendered == ["000003", "000004"]
@@ -149,11 +154,64 @@ def test_full_disk_ends_the_batch_and_keeps_what_is_done(
         assert (out / "000001.mp4").stat().st_size > 24 * 1024
         assert [row["state"] for row in rows(out)] == ["done"] * 2 + ["pending"] * 3
         names = {path.name for path in out.iterdir()}
-        assert names == {"000001.mp4", "000002.mp4", "index.parquet"}
+        assert names == {"000001.mp4", "000002.mp4", "index.parquet", LOCK}
     assert rendered == ["000001", "000002", "000003"]
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "2 done, 0 failed, 3 pending" in said
     assert "run the same command again to render what is missing" in said
+
+
+def test_second_run_into_a_folder_is_refused_while_the_first_one_runs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, refused = options(folder, tmp_path, 3), []
+    draft = tmp_path / ".000003.1.mp4"  # the second run would remove it
+
+    def run_again(number: int) -> None:
+        draft.touch()
+        with pytest.raises(InputError, match="another batch writes there; wait until") as error:
+            run_batch(batch)
+        assert str(error.value).startswith(f"{tmp_path}: ")
+        refused.append(draft.exists())
+
+    counting(monkeypatch, run_again)
+    assert run_batch(batch) == BatchOutcome(3, 0, False)
+    assert refused == [True] * 3
+    assert run_batch(batch) == BatchOutcome(3, 0, False)
+
+
+@pytest.mark.slow
+def test_killed_run_blocks_its_folder_no_longer(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its workers, which end later, do not hold the lock."""
+    many = tmp_path / "many.jsonl"
+    row = json.dumps({"image": str(folder / "picture.png"), "frames": 30})
+    many.write_text("\n".join([row] * 200), encoding="utf-8")
+    output = tmp_path / "out"
+    flags = ["--output", str(output), "--world", str(folder), "--device", "cpu", "--workers"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "glassworld", "batch", str(many), *flags, "2"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # its semaphores are reported as left behind
+    )
+    with running:
+        try:
+            assert until(lambda: any(output.glob("0*.mp4")), 120)
+            one = ["batch", str(write_jobs(folder, 1)), *flags, "1"]
+            assert main(one) == 2
+            assert f"{output}: another batch writes there" in capsys.readouterr().err
+            assert running.poll() is None
+        finally:
+            running.kill()
+    assert main(one) == 0
+
+
+def test_lock_that_cannot_be_taken_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / LOCK).mkdir()
+    with pytest.raises(InputError, match=r"\.lock: cannot be locked .*; check its owner, or"):
+        run_batch(options(folder, tmp_path, 1))
 
 
 def test_progress_says_how_long_the_rest_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
