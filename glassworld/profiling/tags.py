@@ -37,7 +37,7 @@ class _Off:
 
 
 class _Annotation:
-    """A profiler user annotation (2 us; `record_function` takes 6 even with no profiler on)."""
+    """A profiler user annotation (2 µs; `record_function` takes 6 even with no profiler on)."""
 
     __slots__ = ("_handle", "_name")
 

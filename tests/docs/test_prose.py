@@ -11,6 +11,7 @@ from tests.support.prose import pages, sentences
 MOST_WORDS = 16  # the median sentence
 LEAST_SECOND_PERSON = 0.25
 
+MICROSECONDS_IN_ASCII = re.compile(r"\d ?us\b|\| us \|")
 YOU = re.compile(r"\byou(?:rs?|rself)?\b", re.IGNORECASE)
 
 
@@ -35,6 +36,11 @@ def test_a_quarter_of_the_sentences_speak_to_the_reader() -> None:
     found = [s for page in pages() for s in sentences(page.read_text(encoding="utf-8"))]
     share = sum(bool(YOU.search(sentence)) for sentence in found) / len(found)
     assert share >= LEAST_SECOND_PERSON, f"{share:.3f}"
+
+
+def test_microseconds_have_one_notation() -> None:
+    for page in [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]:
+        assert not MICROSECONDS_IN_ASCII.search(page.read_text(encoding="utf-8")), page
 
 
 def test_the_readme_fits_a_glance() -> None:

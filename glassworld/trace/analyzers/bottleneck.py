@@ -103,7 +103,7 @@ def find_bottleneck(analysis: Analysis) -> Bottleneck | None:
         "sync": f"Sync-bound: the GPU idles {share(facts.idle)} of the time, and the CPU waits "
         f"{sync_ms:,.0f} ms in {call}",
         "launch": f"Launch-bound: the GPU idles {share(facts.idle)} of the time, and operations "
-        f"start {1e3 * (delay_ms or 0.0):.0f} us after their launch: the CPU cannot launch fast "
+        f"start {1e3 * (delay_ms or 0.0):.0f} µs after their launch: the CPU cannot launch fast "
         "enough",
         "mixed": "Neither launch-bound nor sync-bound: the GPU idles "
         f"{share(facts.idle)} of the time",

@@ -104,7 +104,7 @@ def host_work(analysis: Analysis) -> Iterable[Evidence]:
 @rule(
     name="launch-bound",
     fires_when=(
-        "the GPU idles this share of the time and operations start within 50 us of their launch"
+        "the GPU idles this share of the time and operations start within 50 µs of their launch"
     ),
     threshold=IDLE_SHARE,
     unit="of the time",
@@ -126,7 +126,7 @@ def late_launches(analysis: Analysis) -> Iterable[Evidence]:
         yield Evidence(
             tag,
             f"leaves the GPU idle {limit.idle_share:.0%} of the time, and operations start "
-            f"{(limit.delay_ms or 0.0) * 1e3:.0f} us after their launch: the CPU cannot launch "
+            f"{(limit.delay_ms or 0.0) * 1e3:.0f} µs after their launch: the CPU cannot launch "
             "fast enough",
             idle_ms * 1e6 / analysis.duration_ns,
             idle_ms if tag == WHOLE_RUN else min(idle_ms, idle),

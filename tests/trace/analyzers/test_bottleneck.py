@@ -176,3 +176,4 @@ def test_launch_bound_names_no_tag_that_idles_little(tmp_path):
     [finding] = [finding for finding in advise(analysis) if finding.rule == "launch-bound"]
     assert finding.tag == WHOLE_RUN
     assert finding.gain_ms <= use_of(analysis).idle_ms
+    assert "start 3 µs after their launch" in verdict_of(analysis).sentence  # 5 less the call's 2

@@ -40,6 +40,7 @@ def test_launches_that_come_too_late_are_launch_bound(tmp_path):
     found = only(gpu_trace(tmp_path, lay_out))
     assert (found.rule, found.tag) == ("launch-bound", "step")
     assert found.value == pytest.approx(0.9, abs=0.05)
+    assert "operations start 3 µs after their launch" in found.what  # 5 less the call's 2
 
 
 @pytest.mark.parametrize(("tag", "ours"), [("step", False), ("DiffusionModel_Forward", True)])
