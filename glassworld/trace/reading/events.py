@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 
+from glassworld.errors import TraceError
 from glassworld.trace.reading.columns import Ints
 from glassworld.trace.reading.source import TraceFile, event_boundaries, split_events
 
@@ -113,6 +114,8 @@ _BAD_ESCAPE = re.compile(
 _NAME_LINE = re.compile(rb'^(\s*"name": ")(.*)(",?\s*)$', re.MULTILINE)
 _QUOTE = re.compile(rb'(\\.)|"')
 _BACKSLASH = re.compile(rb'(\\["\\])|\\')
+_SECOND_TRACE = re.compile(rb'"traceEvents"\s*:\s*\[|[}\]]\s*\[\s*\{')
+"""In what is no event: another trace begins. Between two lists of JSON there would be a comma."""
 _CLOSING = re.compile(rb'\}\s*,?\s*\](?=\s*(?:\}|,\s*"|$))')
 
 
@@ -195,6 +198,7 @@ class EventStream:
             self.source.losses.append(_NOT_CLOSED)
             return []
         pieces = split_events(buffer)
+        self._refuse_second_trace(pieces[-1])
         if end := self._end_of_events(pieces[-1]):  # only an event in it is broken
             return self._salvage([*pieces[:-1], pieces[-1][:end]])
         at = len(buffer)
@@ -267,8 +271,14 @@ class EventStream:
                 except _UNREADABLE:
                     continue
             else:
+                self._refuse_second_trace(piece)
                 self.unreadable += 1
         return events
+
+    def _refuse_second_trace(self, text: bytes) -> None:
+        """Raise `TraceError` if another trace begins in a text that is no event."""
+        if _SECOND_TRACE.search(text):
+            raise second_trace(self.source)
 
     def _decode_single(self, text: bytes) -> Event:
         if self._raw:
@@ -288,6 +298,14 @@ class EventStream:
         for key, raw in parts.items():
             if key != "traceEvents":
                 self.metadata[key] = msgspec.json.decode(raw)
+
+
+def second_trace(source: TraceFile) -> TraceError:
+    """Return the error about a file in which one trace was written behind another."""
+    return TraceError(
+        f"{source.path}: holds two traces, one behind the other: name the files that it was made "
+        "of; `glassworld trace merge` takes several"
+    )
 
 
 def _attempts(text: bytes) -> Iterator[bytes]:

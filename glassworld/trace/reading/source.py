@@ -198,6 +198,12 @@ def event_boundaries(buffer: bytes, most: int = 6) -> Iterator[tuple[int, int]]:
             return
 
 
+def first_boundary(buffer: bytes) -> tuple[int, int] | None:
+    """Return the first place where `buffer` may be cut; `event_boundaries` yields the last ones."""
+    match = _BOUNDARY.search(buffer) or _ANY_BOUNDARY.search(buffer)
+    return (match.start() + 1, match.end()) if match else None
+
+
 def split_events(buffer: bytes) -> list[bytes]:
     """Cut `buffer` at everything that looks like a boundary between events."""
     pieces, at = [], 0

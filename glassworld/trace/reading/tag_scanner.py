@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterator
 
 from glassworld.trace.reading.categories import TAG, old_operator_code
-from glassworld.trace.reading.events import Event, EventStream
-from glassworld.trace.reading.source import event_boundaries
+from glassworld.trace.reading.events import Event, EventStream, second_trace
+from glassworld.trace.reading.source import event_boundaries, first_boundary
 
 _CATEGORY = b'"user_annotation"'
 _OLD_CATEGORY = b'"Operator"'  # of all operators in torch 1.8, and of its steps, which are tags
 _OLD_STEP = b'"ProfilerStep#'
 _END = re.compile(rb"\}\s*(?:,\s*\{|\]|$)")
+_SECOND_TRACE = b'"traceEvents"'
+_SECOND_ARRAY = re.compile(rb"\}\s*\]\s*[\[{]")
 _MOST_BRACES = 4  # an event's arguments may stand before its category
 
 
@@ -23,22 +25,33 @@ class TagStream(EventStream):
     """
 
     def __iter__(self) -> Iterator[list[Event]]:
-        buffer = self.source.open_events()
+        rest = self.source.open_events()
         if self.source.head != b"[":
             self._keep_metadata(self.source.head + b"]}")
         marks: tuple[bytes, ...] = ()
         while block := self.source.read():
-            buffer = buffer + block if buffer else block
-            marks = marks or _marks(buffer)
-            for end, start in event_boundaries(buffer, most=1):
-                yield self._tags(buffer, end, marks)
-                buffer = buffer[start:]
-        yield self._tags(buffer, len(buffer), marks or _marks(buffer))
+            marks = marks or _marks(rest + block)
+            first, last = first_boundary(block), next(event_boundaries(block, most=1), None)
+            if first is None or last is None:
+                rest += block
+                continue
+            joined = rest + block[: first[0]]  # joining whole blocks would take as long as the scan
+            yield self._tags(joined, 0, len(joined), marks)
+            yield self._tags(block, first[1], last[0], marks)
+            rest = block[last[1] :]
+        yield self._tags(rest, 0, len(rest), marks or _marks(rest))
 
-    def _tags(self, text: bytes, stop: int, marks: tuple[bytes, ...]) -> list[Event]:
-        """Decode the tags in the first `stop` bytes of `text`, which hold one of `marks`."""
+    def _tags(self, text: bytes, start: int, stop: int, marks: tuple[bytes, ...]) -> list[Event]:
+        """Decode the tags between two places in `text`, which hold one of `marks`.
+
+        Raises `TraceError` if another trace begins there.
+        """
+        if text.find(_SECOND_TRACE, start, stop) >= 0 or (
+            self.source.head == b"[" and _SECOND_ARRAY.search(text, start, stop)
+        ):
+            raise second_trace(self.source)
         events: list[Event] = []
-        following = {mark: text.find(mark, 0, stop) for mark in marks}
+        following = {mark: text.find(mark, start, stop) for mark in marks}
         while max(following.values()) >= 0:
             at = min(at for at in following.values() if at >= 0)
             brace = _END.search(text, at, stop)
