@@ -2,10 +2,14 @@
 
 import itertools
 import json
+import multiprocessing
+import queue
+import threading
 import time
 from dataclasses import dataclass
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -196,6 +200,86 @@ def test_thread_beside_another_does_not_wait_for_it(tmp_path):
     assert [tag.tag for tag in path.tags] == ["main"]
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        "<built-in method acquire of _thread.lock object at 0x7fa7e46ee780>",
+        "<built-in method get of _queue.SimpleQueue object at 0x7fa7f3208680>",
+        "<built-in function select>",
+    ],
+)
+def test_python_function_that_waits_is_no_work(tmp_path, function):
+    clock = CpuTrace()
+    with clock.tag("get_batch"):
+        clock.op("aten::empty", 1000)
+        clock.event("python_function", "queue.py(154): get", clock.now, 5000)
+        clock.event("python_function", function, clock.now + 500, 4500)
+        clock.wait(5000)
+        clock.op("aten::stack", 2000)
+    with clock.tag("train"):
+        clock.op("aten::mm", 6000)
+    path = found_path(tmp_path, clock.events, [("get_batch", 0.0)])
+    assert kinds(path) == pytest.approx((9.5, 0, 0, 0, 4.5))
+    assert {tag.tag: tag.ms for tag in path.tags} == pytest.approx({"get_batch": 3.5, "train": 6})
+    assert path.what_if[0].run_ms == pytest.approx(10.5)
+
+
+@pytest.mark.slow
+def test_waits_that_torch_records_are_no_work(tmp_path):
+    """Every tag waits for a timer of this test for nearly all of its time."""
+    items, simple, event = queue.Queue(), queue.SimpleQueue(), threading.Event()
+    here, there = multiprocessing.Pipe()
+    waits = {
+        "queue": (items.get, lambda: items.put(1)),
+        "simple_queue": (simple.get, lambda: simple.put(1)),
+        "event": (event.wait, event.set),
+        "pipe": (lambda: here.poll(10), lambda: there.send(1)),
+    }
+    with torch.profiler.profile(with_stack=True) as profiler:
+        for name, (wait, end_wait) in waits.items():
+            timer = threading.Timer(0.1, end_wait)
+            timer.start()
+            with torch.profiler.record_function(name):
+                torch.ones(8).sum()
+                wait()
+            with torch.profiler.record_function(f"join_{name}"):
+                timer.join()
+        with torch.profiler.record_function("busy"):
+            torch.ones(64, 64) @ torch.ones(64, 64)
+    profiler.export_chrome_trace(str(tmp_path / "waits.json"))
+    analysis = analyze(tmp_path / "waits.json")
+    path = PathFinder(analysis, "tag").critical_path()
+    on_path = {tag.tag: tag.ms for tag in path.tags}
+    opened = {tag.name: tag.cpu_ms for tag in analysis.tags}
+    for name in waits:
+        assert opened[name] > 50
+        assert on_path[name] < opened[name] / 2
+    assert path.unexplained_ms > sum(opened[name] for name in waits) / 2
+
+
+@pytest.mark.parametrize(
+    "call", ["cuEventSynchronize", "urEventWait", "urQueueFinish", "hsa_signal_wait_scacquire"]
+)
+def test_call_that_waits_for_the_gpu_is_no_work(tmp_path, call):
+    events, _ = run_program([Step("kernel", "net", 500), Step("cpu", "host", 100)])
+    clock = CpuTrace(base=1000.0)
+    clock.event("cuda_runtime", call, 104, 420)  # to 14 µs behind the kernel, which ends at 510
+    path = found_path(tmp_path, [*events, *clock.events])
+    assert kinds(path) == pytest.approx((0.004, 0.006, 0.5, 0.014, 0))
+
+
+def test_time_in_the_queue_of_a_stream_is_that_of_the_kernel_in_front(tmp_path):
+    steps = [Step("kernel", "first", 900), Step("kernel", "second", 600), Step("sync", "end")]
+    events, _ = run_program(steps)
+    launched = [e for e in events if e["name"] == "cudaLaunchKernel"]
+    started = [e for e in events if e["name"] == "work"]
+    queued = started[1]["ts"] - (launched[1]["ts"] + launched[1]["dur"])
+    assert queued > 890
+    path = found_path(tmp_path, events)
+    assert {tag.tag: tag.ms for tag in path.tags} == pytest.approx({"first": 0.904, "second": 0.6})
+    assert (path.launch_delay_ms, path.unexplained_ms) == pytest.approx((DELAY / 1000, 0))
+
+
 def test_path_is_named_after_operators_where_there_are_no_tags(tmp_path):
     gpu = GpuTrace()
     with gpu.op_range("aten::linear"), gpu.op_range("aten::mm"):
@@ -237,6 +321,9 @@ def test_what_if_predicts_the_program_run_again(tmp_path_factory, steps, tag, fa
     assert sum(t.ms for t in path.tags) == pytest.approx(path.cpu_ms + path.gpu_ms)
     assert path.length_ms == pytest.approx(end / 1000)
     assert path.length_ms <= path.window_ms + 1e-9
+    host = {"cpu": 0.0, "sync": 0.0, "kernel": LAUNCH, "copy": 2 * LAUNCH}  # before it and behind
+    computed = sum(host[step.kind] + step.us * (step.kind == "cpu") for step in steps)
+    assert path.cpu_ms <= computed / 1000 + 1e-9  # no wait is work
     for t in path.tags:
         assert t.half_gain_ms is not None
         assert -1e-9 <= t.half_gain_ms <= t.ms / 2 + 1e-9

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import RANGE, Codes, EventTable, Ints, Trace
-from glassworld.trace.timeline.critical_path.waits import is_synchronizing
+from glassworld.trace.reading.columns import RANGE, Codes, EventTable, Ints, Mask, Trace
+from glassworld.trace.timeline.critical_path.waits import is_synchronizing, is_waiting_function
 from glassworld.trace.timeline.intervals import merge_intervals
 from glassworld.trace.timeline.tag_tree import TagTree
 
@@ -26,7 +26,8 @@ class ThreadSegments:
     """Segments of a thread in order of time: each lasts until the next one starts.
 
     `group` is the path (of `TagTree.by_name`) that was open, -1 for none; `kind` is `CPU`,
-    `SYNCHRONIZE` (in a call that waits) or `UNEXPLAINED` (no range was open).
+    `SYNCHRONIZE` (in a call that waits) or `UNEXPLAINED` (no range was open, or a Python function
+    waited for another thread or process).
     """
 
     start: Ints
@@ -63,18 +64,23 @@ def thread_segments(
     waiting = np.array([is_synchronizing(name) for name in trace.names], dtype=bool)
     calls = trace.launches
     calls = calls[waiting[calls["name"]]] if len(calls) else calls
-    python = _python_cover(trace.python)
+    python = _python_cover(trace.python, np.ones(len(trace.names), dtype=bool))
+    idle = np.array([is_waiting_function(name) for name in trace.names], dtype=bool)
+    python_waits = _python_cover(trace.python, idle) if idle.any() else {}
     for thread in np.unique(busy["thread"]).tolist():
         ranges = busy[busy["thread"] == thread]
         cover = merge_intervals(np.concatenate([_spans(ranges), python.get(thread, _NOTHING)]))
         synchronizing = merge_intervals(_spans(calls[calls["thread"] == thread]))
+        waits = python_waits.get(thread, _NOTHING)
         start, group = _open_groups(tree, thread)
-        edges = [np.array([trace.start]), start, cover.ravel(), synchronizing.ravel()]
+        bounds = [spans.ravel() for spans in (cover, waits, synchronizing)]
+        edges = [np.array([trace.start]), start, *bounds]
         times: Ints = np.unique(np.concatenate(edges))
         times = times[times >= trace.start]
         at = np.searchsorted(start, times, "right") - 1
         groups = np.where(at >= 0, group[np.maximum(at, 0)] if len(group) else -1, -1)
-        kind = np.where(_inside(cover, times), CPU, UNEXPLAINED)
+        works = _inside(cover, times) & ~_inside(waits, times)
+        kind = np.where(works, CPU, UNEXPLAINED)
         kind = np.where(_inside(synchronizing, times), SYNCHRONIZE, kind)
         segments = ThreadSegments(times, groups.astype(np.int32), kind.astype(np.int32))
         yield thread, int(cover[-1, 1]), segments
@@ -93,10 +99,11 @@ def _inside(intervals: Ints, times: Ints) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def _python_cover(table: EventTable) -> dict[int, Ints]:
-    """Return the union of each thread's Python functions."""
+def _python_cover(table: EventTable, by_name: Mask) -> dict[int, Ints]:
+    """Return the union of each thread's Python functions whose name is marked."""
     cover: dict[int, Ints] = {}
-    for rows in table.slices():
+    for part in table.slices():
+        rows = part[by_name[part["name"]]]
         for thread in np.unique(rows["thread"]).tolist():
             spans = _spans(rows[rows["thread"] == thread])
             cover[thread] = merge_intervals(np.concatenate([cover.get(thread, _NOTHING), spans]))

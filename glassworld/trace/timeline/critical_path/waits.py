@@ -31,10 +31,19 @@ one nanosecond, and would be longer if the thread had come sooner.
 
 SHORTEST_HANDOVER_NS = 100_000
 HANDOVER_SHARE = 0.9  # of a thread's pause: then the other thread's work is what it waited for
-_SYNCHRONIZING = re.compile(r"Synchronize|^(?:cudaMemcpy|hipMemcpy|hipMemcpyWithStream)$")
-_EVENT = re.compile(r"Event")
+_SYNCHRONIZING = re.compile(
+    r"Synchronize|^(?:cudaMemcpy|hipMemcpy|hipMemcpyWithStream)$"
+    r"|^hsa_(?:amd_)?signal_wait_|^(?:urEventWait|urQueueFinish|piEventsWait|piQueueFinish)$"
+)
+_EVENT = re.compile(r"Event|signal")
 _ALL_STREAMS = re.compile(r"Device|Ctx|Context")
 _USUAL_CALL_NS = 10_000
+
+_WAITING_FUNCTION = re.compile(
+    r"<built-in (?:function (?:select|waitpid)>"
+    r"|method (?:(?:acquire|wait) of |get of _queue\.|join of _thread\.|poll of select\.))"
+)
+"""What the queues, locks, events, futures, pipes and event loops of Python wait in."""
 
 Waits = npt.NDArray[np.void]
 
@@ -42,6 +51,11 @@ Waits = npt.NDArray[np.void]
 def is_synchronizing(call: str) -> bool:
     """Return whether a call of the GPU's runtime waits for the GPU."""
     return bool(_SYNCHRONIZING.search(call))
+
+
+def is_waiting_function(name: str) -> bool:
+    """Return whether a Python function waits for another thread or process, as `queue.get` does."""
+    return bool(_WAITING_FUNCTION.match(name))
 
 
 def launch_anchors(trace: Trace, ops: DeviceOps) -> tuple[Codes, Ints]:
