@@ -54,6 +54,7 @@ def test_training_by_conv3d_gives_the_gradients_of_folded_taps(
 ) -> None:
     draw = torch.Generator().manual_seed(3)
     layer = CausalConv(inputs, outputs)
+    assert layer.bias is not None
     x = torch.randn(2, frames, 9, 10, inputs, generator=draw, requires_grad=True)
     results = []
     for by_conv3d in (False, True):

@@ -6,6 +6,7 @@ import multiprocessing
 import queue
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -227,9 +228,9 @@ def test_python_function_that_waits_is_no_work(tmp_path, function):
 @pytest.mark.slow
 def test_waits_that_torch_records_are_no_work(tmp_path):
     """Every tag waits for a timer of this test for nearly all of its time."""
-    items, simple, event = queue.Queue(), queue.SimpleQueue(), threading.Event()
-    here, there = multiprocessing.Pipe()
-    waits = {
+    items, simple = queue.Queue[int](), queue.SimpleQueue[int]()
+    event, (here, there) = threading.Event(), multiprocessing.Pipe()
+    waits: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "queue": (items.get, lambda: items.put(1)),
         "simple_queue": (simple.get, lambda: simple.put(1)),
         "event": (event.wait, event.set),
