@@ -297,7 +297,7 @@ def name_causal_layers(network: nn.Module) -> None:
 def apply_conv_policy(network: nn.Module, fused: bool = False) -> None:
     """Decide which 3x3 causal convolutions of `network` run as `conv3d`, by device and width.
 
-    On a CPU all of them run over folded taps. On a GPU wide ones run as `conv3d`; `fused` is for
+    On a CPU each layer chooses as it runs. On a GPU wide ones run as `conv3d`; `fused` is for
     a decoder whose convolutions have a fused epilogue. `choose_convolutions` measures instead.
     """
     minimum = CONV3D_MIN_CHANNELS_FUSED if fused else CONV3D_MIN_CHANNELS

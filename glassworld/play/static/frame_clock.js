@@ -2,7 +2,7 @@
 
 const BUFFER = 60; // ms that a frame waits after a late one, so that later ones may be late too
 const LEAST_SPARE = 15; // ms that the latest of the recent frames comes early, where none is late
-const CALMER = 0.9; // of the spare time remains after so many frames of which none is late
+const DECAY = 0.9; // share of the time to spare that remains after so many frames, none late
 const RECENT = 24; // frames
 
 export class FrameClock {
@@ -36,7 +36,7 @@ export class FrameClock {
     this.spare.push(next - now);
     if (this.spare.length === RECENT) {
       this.due -= Math.max(0, Math.min(...this.spare) - this.least);
-      this.least = Math.max(LEAST_SPARE, CALMER * this.least);
+      this.least = Math.max(LEAST_SPARE, DECAY * this.least);
       this.spare = [];
     }
     return this.due;
