@@ -212,9 +212,9 @@ class CausalConv(nn.Conv2d):
 
     def trains_by_conv3d(self, x: Tensor) -> bool:
         """Return whether a step of training uses `conv3d`, whatever the policy for a GPU says."""
-        on_avx2 = x.device.type == "cpu" and onednn.prefers_conv3d()
+        trains = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         small = self.kernel_size == (3, 3) and self.out_channels <= CONV3D_MAX_CHANNELS_TRAINED
-        return torch.is_grad_enabled() and on_avx2 and small
+        return trains and small and x.device.type == "cpu" and onednn.prefers_conv3d()
 
     def accumulates_taps(self, x: Tensor, frames: int) -> bool:
         """Return whether to accumulate the output tap by tap: where it is large."""

@@ -65,3 +65,15 @@ def test_training_by_conv3d_gives_the_gradients_of_folded_taps(
     for by_taps, by_conv3d_too in zip(*results, strict=True):
         torch.testing.assert_close(by_conv3d_too, by_taps, atol=1e-3, rtol=1e-4)
     assert not torch.equal(results[0][2], results[1][2])  # they are computed in different ways
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_compiler_follows_a_convolution_without_a_warning(trains: bool) -> None:
+    layer = CausalConv(8, 16)
+    x = torch.randn(1, 4, 9, 10, 8, generator=torch.Generator().manual_seed(4))
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)  # needs no C++ compiler
+    try:
+        with torch.set_grad_enabled(trains):
+            torch.testing.assert_close(compiled(x, None), layer(x, None), atol=1e-5, rtol=1e-4)
+    finally:
+        torch.compiler.reset()
