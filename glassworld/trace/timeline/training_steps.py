@@ -22,7 +22,12 @@ PARTS = ("forward", "backward", "optimizer")
 
 _STEP = re.compile(r"ProfilerStep#\d+$")
 _OPTIMIZER = re.compile(r"Optimizer\.step#.+\.step$")
-_BACKWARD = re.compile(r"autograd::engine::evaluate_function|.*(?:Backward\d*|AccumulateGrad)$")
+_BACKWARD = re.compile(
+    r"autograd::engine::evaluate_function|.*(?:Backward\d*|AccumulateGrad)$"
+    r"|torch\.distributed\.ddp\.reducer::copy_bucket_to_grad$"
+)
+_COLLECTIVE = re.compile(r"gloo:")
+_NEVER = np.iinfo(np.int64).max
 
 Rows = npt.NDArray[np.void]
 
@@ -151,21 +156,25 @@ def find_steps(trace: Trace) -> StepClock:
     step, optimizer, backward = (_named(trace, kind) for kind in (_STEP, _OPTIMIZER, _BACKWARD))
     if not (step.any() or optimizer.any() or backward.any()):
         return StepClock([])
-    tags = trace.tag_rows.named(step | optimizer)
+    collective = _named(trace, _COLLECTIVE)
+    tags = trace.tag_rows.named(step | optimizer | collective)
     ops = trace.ops.named(optimizer | backward)
     ranges = np.concatenate([tags, ops])
     processes = []
     for pid in dict.fromkeys(trace.threads[thread][0] for thread in ranges["thread"].tolist()):
         mine = ranges[np.isin(ranges["thread"], _threads_of(trace, pid))]
-        marks = [mine[of[mine["name"]]] for of in (step, optimizer, backward)]
+        marks = [mine[of[mine["name"]]] for of in (step, optimizer, backward, collective)]
         processes.append(_process(trace, pid, *marks))
     return StepClock([process for process in processes if process.names])
 
 
-def _process(trace: Trace, pid: object, steps: Rows, updates: Rows, backward: Rows) -> _Process:
+def _process(
+    trace: Trace, pid: object, steps: Rows, updates: Rows, backward: Rows, collectives: Rows
+) -> _Process:
     own = np.unique((steps if len(steps) else updates)["thread"])
     optimizer = merge_intervals(_intervals(updates))
-    passes = _backward_passes(trace, pid, own, backward, np.concatenate([steps, updates]))
+    marks = np.concatenate([steps, updates])
+    passes = _backward_passes(trace, pid, own, backward, collectives, marks)
     bounds, names = _bounds(trace, steps, optimizer, passes)
     edges = np.unique(np.concatenate([bounds, optimizer, passes]))
     part = np.full(len(edges), -1)
@@ -193,34 +202,51 @@ def _bounds(trace: Trace, steps: Rows, optimizer: Ints, passes: Ints) -> tuple[I
     return np.stack([starts, ends], axis=1), [f"step {i}" for i in range(len(ends))]
 
 
-def _backward_passes(trace: Trace, pid: object, own: Codes, ranges: Rows, marks: Rows) -> Ints:
+def _backward_passes(
+    trace: Trace, pid: object, own: Codes, ranges: Rows, collectives: Rows, marks: Rows
+) -> Ints:
     """Return when the backward passes ran: the union of their ranges, joined over short pauses.
 
     Beside `ranges`, all operators of their threads count, but for the steps' `own` threads. Two
     ranges are joined if no operator and none of `marks` begins between them on those threads (in
-    a trace without such: on any thread of the process).
+    a trace without such: on any thread of the process). Until one does, a pass also waits for the
+    `collectives` that began after it did.
     """
     engine = np.setdiff1d(ranges["thread"], own) if len(own) else np.empty(0, np.int32)
     passes = merge_intervals(_intervals(ranges))
     for rows in trace.ops.slices() if len(engine) else ():
         of_engine = rows[np.isin(rows["thread"], engine)]
         passes = merge_intervals(np.concatenate([passes, _intervals(of_engine)]))
-    if len(passes) < 2:
-        return passes
     threads = own if len(own) else _threads_of(trace, pid)
-    interrupted = np.zeros(len(passes), dtype=bool)
+    following = _next_begins(trace, threads, marks, passes[:, 1])
+    last = following < np.append(passes[1:, 0], _NEVER)
+    last[-1:] = True
+    first = np.concatenate([[True], last[:-1]])[: len(passes)]
+    joined = np.stack([passes[first, 0], passes[last, 1]], axis=1)
+    return _with_waits(joined, following[last], _intervals(collectives))
+
+
+def _next_begins(trace: Trace, threads: Ints, marks: Rows, at: Ints) -> Ints:
+    """Return when the next operator begins on `threads`, or one of `marks` begins or ends."""
+    following = np.full(len(at), _NEVER)
     for begins in (
-        marks["start"],
-        marks["start"] + marks["dur"],
+        *_intervals(marks).T,
         *(rows["start"][np.isin(rows["thread"], threads)] for rows in trace.ops.slices()),
     ):
-        before = np.searchsorted(passes[:, 0], begins, "right") - 1
-        between = (before >= 0) & (begins >= passes[before, 1])
-        interrupted[before[between]] = True
-    last = interrupted.copy()
-    last[-1] = True
-    first = np.concatenate([[True], last[:-1]])
-    return np.stack([passes[first, 0], passes[last, 1]], axis=1)
+        in_order = np.append(np.sort(begins), _NEVER)
+        following = np.minimum(following, in_order[np.searchsorted(in_order, at)])
+    return following
+
+
+def _with_waits(passes: Ints, following: Ints, collectives: Ints) -> Ints:
+    """Extend passes to the end of the collectives that began in them, or before `following`."""
+    start, end = collectives.T
+    of = np.searchsorted(passes[:, 0], start, "right") - 1
+    waited = (of >= 0) & (start < np.append(following, 0)[of])
+    extended = passes.copy()
+    until = np.minimum(end[waited], following[of[waited]])
+    np.maximum.at(extended[:, 1], of[waited], until)
+    return extended
 
 
 def _within(moments: Ints, intervals: Ints) -> Mask:

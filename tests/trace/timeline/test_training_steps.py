@@ -6,7 +6,7 @@ import pytest
 
 from glassworld.trace import analyze
 from glassworld.trace.timeline import merged
-from tests.support.traces import GpuTrace, analysis_json, invoke, write
+from tests.support.traces import CpuTrace, GpuTrace, analysis_json, invoke, write
 
 MAIN, ENGINE = 1, 2
 NODE = "autograd::engine::evaluate_function: MulBackward0"
@@ -208,3 +208,32 @@ def test_data_loading_in_the_forward_pass_is_named(tmp_path):
     shown = " ".join(invoke("training", path).output.split())
     assert f"Forward includes data loading: 6.00 of its {forward:.2f} ms of CPU time" in shown
     assert 8 <= forward < 9
+
+
+COLLECTIVE = "gloo:all_reduce"
+COPY = "torch.distributed.ddp.reducer::copy_bucket_to_grad"
+
+
+@pytest.mark.parametrize("logs", [False, True])
+def test_backward_pass_waits_for_its_collectives_until_the_thread_goes_on(tmp_path, logs):
+    cpu = CpuTrace()
+    for number in range(2):
+        with cpu.tag(f"ProfilerStep#{number}"):
+            cpu.event("user_annotation", COLLECTIVE, cpu.now, 500, tid=3)  # none of a backward pass
+            cpu.op("aten::mm", 1_000)
+            cpu.op(NODE, 2_000)
+            cpu.event("user_annotation", COLLECTIVE, cpu.now + 10, 5_000, tid=3)
+            if logs:
+                cpu.wait(3_000)
+                cpu.op("aten::item", 1_000)
+                cpu.wait(1_010)
+            else:
+                cpu.wait(5_010)
+                cpu.op("aten::as_strided", 20)
+                cpu.op(COPY, 30)
+            with cpu.tag("Optimizer.step#SGD.step"):
+                cpu.op("aten::add_", 400)
+    backward, rest = (5_000, 1_000 + 2_010) if logs else (7_010 + 30, 1_000 + 20)
+    for step in analyze(write(tmp_path / "t.json", cpu.events, config=None)).training_steps:
+        parts = [1e3 * part.cpu_ms for part in (step.forward, step.backward, step.optimizer)]
+        assert parts == pytest.approx([rest, backward, 400])
