@@ -14,6 +14,7 @@ _WORD = re.compile(r"\s*\S+\s*")
 _PIECE = re.compile(r"[^_:/,]*[_:/,]+|[^_:/,]+")
 
 
+MOST_NAME = 500  # characters of a name in a cell; the longest of kernels have some more
 TINY = 1e-4  # of milliseconds a tenth of a microsecond, which is what rounding leaves
 
 
@@ -49,11 +50,16 @@ class Name:
 
     text: str
 
+    @property
+    def shown(self) -> str:
+        """The text, or the start of a very long one."""
+        return start_of(self.text, MOST_NAME)
+
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(1, max(1, len(self.text))).with_maximum(options.max_width)
+        return Measurement(1, max(1, len(self.shown))).with_maximum(options.max_width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        yield Text("\n".join(wrapped(self.text, options.max_width)))
+        yield Text("\n".join(wrapped(self.shown, options.max_width)))
 
 
 def wrapped(text: str, width: int) -> list[str]:

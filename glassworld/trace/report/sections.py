@@ -95,18 +95,25 @@ def _step_part(part: StepPart | TrainingStep) -> str:
 
 
 def _stage_remarks(analysis: Analysis) -> list[str]:
-    """Say how much of another program's time its tags cover, if that is not nearly all of it."""
+    """Say of another program how much of its time the tags cover, and whether they overlap."""
     if execution.is_engine_run(analysis):
         return []
+    summed = 0.0
     if analysis.gpu:
         what, whole = "GPU's busy time", analysis.gpu.busy_ns / 1e6
         tagged = sum(row.gpu_self_ms for row in analysis.patterns)
     else:
         what, whole = "window", analysis.duration_ns / 1e6
         tagged = analysis.tagged_ns / 1e6
-    if tagged >= NEARLY_ALL * whole:
-        return []
-    return [f"The tags cover {percent(tagged / whole)} of the {what}; shares are of their time."]
+        summed = sum(row.cpu_ms for row in analysis.patterns if len(row.path) == 1)
+    remarks = []
+    if tagged < NEARLY_ALL * whole:
+        share = percent(tagged / whole)
+        remarks.append(f"The tags cover {share} of the {what}; shares are of their time.")
+    if NEARLY_ALL * summed > tagged:
+        sums = f"in {number(tagged)} ms, their times add up to {number(summed)} ms"
+        remarks.append(f"Tags ran at the same time: {sums}; shares are of the sum.")
+    return remarks
 
 
 def _block_remarks(analysis: Analysis) -> list[str]:
