@@ -30,7 +30,7 @@ SCHEDULER_MS = 30.0  # for so long a loaded system takes a thread's processor aw
 SEVERAL = 1.5  # a tag with its parts may suffer several usual excesses at once
 MULTIPLE = 2.5  # self time, in units of the median of its kind
 HALF_MORE = 1.5  # time with all parts, in units of the median of its kind
-EXPLAINED = 0.6  # the share of an excess for which one part of the tag is to blame
+EXPLAINED = 0.6  # the share of an excess for which one part of the tag, or compiling, is to blame
 
 
 def _excess(analysis: Analysis, values: Floats) -> GroupExcess:
@@ -55,9 +55,26 @@ def _instances(analysis: Analysis) -> tuple[GroupExcess, GroupExcess, Ints, Ints
     whole = _excess(analysis, analysis.time_ns(everything) / 1e6)
     least = _threshold(analysis, own)
     stalls = (own.excess > least) & own.far & (own.excess > (MULTIPLE - 1) * own.median)
+    stalls &= _compiling_ms(analysis) < EXPLAINED * own.excess
     slow = (whole.excess > SEVERAL * least) & whole.far
     slow &= whole.excess > (HALF_MORE - 1) * whole.median
+    slow &= _compiling_ms(analysis) < EXPLAINED * whole.excess
     return own, whole, np.flatnonzero(stalls), np.flatnonzero(slow)
+
+
+def _compiling_ms(analysis: Analysis) -> Floats:
+    """Return for how long torch.compile compiled in each instance; that has a rule of its own."""
+    start, end = analysis.compiled.runs.compiling.T
+    before = np.concatenate([[0], np.cumsum(end - start)])
+
+    def until(at: Ints) -> Ints:
+        index = np.searchsorted(start, at)
+        running = np.append(end, 0)[index - 1] - at
+        return before[index] - np.where(index > 0, np.maximum(0, running), 0)
+
+    tree = analysis.tree
+    ms: Floats = (until(tree.forest.end) - until(tree.rows["start"])) / 1e6
+    return ms
 
 
 @rule(

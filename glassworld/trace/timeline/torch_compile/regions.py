@@ -2,7 +2,8 @@
 
 A region runs while a range `Torch-Compiled Region: ...` or `CompiledFunctionBackward` is open.
 Where neither is around, `CompiledFunction` and `## Call CompiledFxGraph ... ##` are regions too.
-What runs in several regions, one within the other, belongs to the innermost one.
+What runs in several regions, one within the other, belongs to the innermost one. What runs while
+torch.compile compiles, which it may do within a region, belongs to none.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ from glassworld.trace.reading.columns import (
     Trace,
 )
 from glassworld.trace.timeline.attribution import DeviceOps
-from glassworld.trace.timeline.intervals import IntervalForest, innermost_ranges, nest_intervals
+from glassworld.trace.timeline.intervals import (
+    IntervalForest,
+    innermost_ranges,
+    merge_intervals,
+    nest_intervals,
+)
 from glassworld.trace.timeline.operator_totals import KernelTotals, KeyedSums
 from glassworld.trace.timeline.tag_tree import TagTree, build_tree
 from glassworld.trace.timeline.torch_compile.kernel_names import (
@@ -38,6 +44,7 @@ _COMPILED = re.compile(
 )
 _ALWAYS = re.compile(r"Torch-Compiled Region(?::|$)|CompiledFunctionBackward$")
 _GRAPH = re.compile(r"## Call CompiledFxGraph (\w+)")
+_COMPILING = re.compile(r".* \(dynamo_timed\)$")
 
 Rows = npt.NDArray[np.void]
 
@@ -58,7 +65,10 @@ class Region:
 
 @dataclass(frozen=True)
 class RegionRuns:
-    """The runs of all regions: ranges (dtype `RANGE`), and the region of each."""
+    """The runs of all regions: ranges (dtype `RANGE`), and the region of each.
+
+    Ranges in which torch.compile compiles are among them; their region is -1.
+    """
 
     rows: Rows
     forest: IntervalForest
@@ -68,14 +78,26 @@ class RegionRuns:
     @property
     def count(self) -> Ints:
         """How often each region ran."""
-        return np.bincount(self.of, minlength=len(self.regions)).astype(np.int64)
+        of = self.of[self.of >= 0]
+        return np.bincount(of, minlength=len(self.regions)).astype(np.int64)
 
     @property
     def cpu_ns(self) -> Ints:
-        """The time that each region was open on its thread, without the regions inside it."""
+        """The time that each region was open on its thread, without what it holds.
+
+        That is the regions inside it, and compiling.
+        """
         open_ns = self.forest.end - self.rows["start"]
         self_ns = open_ns - self.forest.sum_into_parents(open_ns)
-        return np.bincount(self.of, self_ns, minlength=len(self.regions)).astype(np.int64)
+        runs = self.of >= 0
+        sums = np.bincount(self.of[runs], self_ns[runs], minlength=len(self.regions))
+        return sums.astype(np.int64)
+
+    @property
+    def compiling(self) -> Ints:
+        """When torch.compile compiled, on whichever thread: disjoint starts and ends, in order."""
+        rows = self.rows[self.of < 0]
+        return merge_intervals(np.stack([rows["start"], rows["start"] + rows["dur"]], axis=1))
 
     def around(self, thread: Codes, at: Ints) -> Ints:
         """Return the region around each time on each thread; -1 where there is none."""
@@ -147,8 +169,7 @@ class CompiledSums:
 def find_regions(trace: Trace) -> RegionRuns:
     """Find the runs of all compiled regions of a whole trace."""
     compiled, always = (_matching(trace, pattern) for pattern in (_COMPILED, _ALWAYS))
-    parts = [table.named(compiled) for table in (trace.ops, trace.tag_rows)]
-    ranges = np.concatenate(parts)
+    ranges = _named(trace, compiled)
     forest = nest_intervals(ranges)
     begins = always[ranges["name"]] | (forest.parent < 0)
     run_of = _runs_around(forest, begins)
@@ -163,7 +184,15 @@ def find_regions(trace: Trace) -> RegionRuns:
         numbers.setdefault(Region(name, graphs.get(run, ""), path, forward), len(numbers))
         for run, name, path, forward in zip(at.tolist(), names, paths, forward_paths, strict=True)
     ]
+    compiling = _named(trace, _matching(trace, _COMPILING))
+    rows = np.concatenate([rows, compiling])
+    of = [*of, *[-1] * len(compiling)]
     return RegionRuns(rows, nest_intervals(rows), np.array(of, dtype=np.int32), list(numbers))
+
+
+def _named(trace: Trace, names: Mask) -> Rows:
+    """Return the operators and tags with these names."""
+    return np.concatenate([table.named(names) for table in (trace.ops, trace.tag_rows)])
 
 
 def _matching(trace: Trace, pattern: re.Pattern[str]) -> Mask:

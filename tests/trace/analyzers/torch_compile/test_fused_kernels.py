@@ -108,6 +108,23 @@ def test_regions_have_their_runs_tags_and_times(tmp_path):
         assert row.share == pytest.approx(row.gpu_ms / every_op)
 
 
+def test_time_in_which_a_region_has_another_one_compiled_is_none_of_its_own(tmp_path):
+    gpu = GpuTrace()
+    with region(gpu, "Torch-Compiled Region: 0/0"):
+        gpu.launch(ADD, 10)
+        with gpu.op_range("_compile.compile_inner (dynamo_timed)"):
+            gpu.wait(5_000)
+            gpu.launch("benchmarked", 40)
+        with region(gpu, "Torch-Compiled Region: 1/0"):
+            gpu.launch(ADD, 20)
+    analysis = analyze(write(tmp_path / "t.json", gpu.events, config=None))
+    found = {r.region[-3:]: (r.runs, r.cpu_ms, r.gpu_ms) for r in compiled_regions(analysis)}
+    assert found == {
+        "0/0": (1, pytest.approx(0.010), pytest.approx(0.01)),
+        "1/0": (1, pytest.approx(0.006), pytest.approx(0.02)),
+    }
+
+
 def test_fused_kernels_are_summed_up_by_operators_and_place(tmp_path):
     analysis = analyze(write(tmp_path / "t.json", compiled_run(), config=None))
     rows: object = {
