@@ -226,7 +226,7 @@ def _backward_passes(
     return _with_waits(joined, following[last], _intervals(collectives))
 
 
-def _next_begins(trace: Trace, threads: Ints, marks: Rows, at: Ints) -> Ints:
+def _next_begins(trace: Trace, threads: Ints | Codes, marks: Rows, at: Ints) -> Ints:
     """Return when the next operator begins on `threads`, or one of `marks` begins or ends."""
     following = np.full(len(at), _NEVER)
     for begins in (
