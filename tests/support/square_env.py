@@ -65,6 +65,20 @@ class FailingEnv(SquareEnv):
         raise gymnasium.error.DependencyNotInstalled("pygame is not installed")
 
 
+class OldEnv(SquareEnv):
+    """Returns four values, as environments of the old Gym do."""
+
+    def step(self, action: Any) -> Any:
+        return super().step(action)[:4]
+
+
+class UnclosableEnv(SquareEnv):
+    """Fails when it is closed."""
+
+    def close(self) -> None:
+        raise RuntimeError("there is no window")
+
+
 class TextEnv(SquareEnv):
     """Renders text only."""
 
@@ -90,7 +104,7 @@ class DiscreteSquareEnv(SquareEnv):
 
 def register() -> None:
     """Register the environments as `glassworld-tests/Square-v0` and so on, once."""
-    for kind in (SquareEnv, BlindEnv, GrowingEnv, FailingEnv, TextEnv, DiscreteSquareEnv):
+    for kind in (SquareEnv, *SquareEnv.__subclasses__()):
         name = f"glassworld-tests/{kind.__name__.removesuffix('Env')}-v0"
         if name not in gymnasium.registry:
             gymnasium.register(name, entry_point=kind, max_episode_steps=5)

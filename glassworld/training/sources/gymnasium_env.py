@@ -3,7 +3,7 @@
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,14 +100,25 @@ class GymnasiumSource(Source):
         return self._frame
 
     def close(self) -> None:
-        """Close the environment."""
-        self._environment.close()
+        """Close the environment; errors of its code are ignored.
+
+        They harm no frame, and must not hide the error that ended the source.
+        """
+        with suppress(Exception):
+            self._environment.close()
 
     def _advance_environment(self, action: Any) -> bool:
         """Take one step of the environment; return whether it ended the episode."""
         with _named_failure(f"{self._name}: step()"):
-            _, _, terminated, truncated, _ = self._environment.step(action)
-        return bool(terminated or truncated)
+            result = self._environment.step(action)
+        try:
+            _, _, terminated, truncated, _ = result
+            return bool(terminated or truncated)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{self._name}: step() returns {_contents(result)}; it must return observation, "
+                "reward, terminated, truncated and info"
+            ) from None
 
     def _reset_environment(self, seed: int) -> None:
         with _named_failure(f"{self._name}: reset()"):
@@ -218,6 +229,12 @@ def _named_failure(call: str) -> Iterator[None]:
             f"{call} fails in {Path(place.filename).name}, line {place.lineno}: "
             f"{type(error).__name__}: {reason:.300}; fix it, or install what it needs"
         ) from error
+
+
+def _contents(result: Any) -> str:
+    """Return the types of what a function returned."""
+    values = result if isinstance(result, tuple) else (result,)
+    return " and ".join(type(value).__name__ for value in values)
 
 
 def _size(shape: tuple[int, ...] | None) -> str:

@@ -106,6 +106,11 @@ def test_time_limit_of_the_environment_is_lifted(tmp_path: Path) -> None:
             "pygame is not installed; fix it",
         ),
         ("Growing", "its frames change size, from 64x48 to 64x50"),
+        (
+            "Old",
+            r"Old-v0: step\(\) returns ndarray and float and bool and bool; it must return "
+            "observation, reward, terminated, truncated and info",
+        ),
         ("Nowhere", "glassworld-tests/Nowhere-v0: cannot be created: .*Nowhere"),
     ],
 )
@@ -115,6 +120,11 @@ def test_environment_that_cannot_be_used_is_refused_in_one_line(
     with pytest.raises(InputError, match=problem) as refusal:
         opened(tmp_path, name)
     assert "\n" not in str(refusal.value)
+
+
+def test_environment_that_fails_when_closed_is_closed_without_an_error(tmp_path: Path) -> None:
+    with opened(tmp_path, "Unclosable") as source:
+        assert source.reset(0).shape == (64, 96, 3)
 
 
 def test_module_that_does_not_exist_is_refused(tmp_path: Path) -> None:
