@@ -210,7 +210,11 @@ def read_recordings(folder: Path, format: WorldFormat, length: int) -> list[Reco
     recordings = []
     for video in videos:
         try:
-            recordings.append(_read_recording(video, format, length))
+            recording = _read_recording(video, format, length)
+            for other in recordings:
+                if other.path.stem == video.stem:
+                    raise InputError(f"its actions are those of {other.path.name} too; keep one")
+            recordings.append(recording)
         except InputError as problem:
             print(f"skipped {video.name}: {problem}")
     if not recordings:

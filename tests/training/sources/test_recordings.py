@@ -1,5 +1,6 @@
 """Recorded videos: resampled with their actions, and what does not fit is named and skipped."""
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -187,22 +188,26 @@ def test_read_recordings_names_and_skips_what_does_not_fit(
     (tmp_path / "longer.txt").write_text("w*41")
     (tmp_path / "flying.txt").write_text("fly*40")
     (tmp_path / "slow.txt").write_text("w*40")
+    shutil.copy(tmp_path / "good.mp4", tmp_path / "good.mov")
+    (tmp_path / "good.png").write_text("no video")  # an image beside a video is no second video
     (tmp_path / "notes.mp4").write_text("no video")
     (tmp_path / "notes.txt").write_text("w*40")
     recordings = read_recordings(tmp_path, DRIVE, LENGTH)
-    assert [recording.path.name for recording in recordings] == ["good.mp4"]
+    assert [recording.path.name for recording in recordings] == ["good.mov"]
     lines = capsys.readouterr().out.splitlines()
     for line, said in zip(
         lines,
         [
             "skipped alone.mp4: no actions beside it; looked for alone.csv, alone.tsv, ",
             "skipped flying.mp4: ",
+            "skipped good.mp4: its actions are those of good.mov too; keep one",
+            "skipped good.png: 1 frames, but good.csv has 40 rows",
             "skipped longer.mp4: 40 frames, but longer.txt has 41 rows",
             "skipped notes.mp4: not readable as a video: Invalid data",
             "skipped short.mp4: lasts 0.8 s; an episode takes 1.0 s",
             "skipped slow.mp4: 5 frames a second; 12 are needed",
             "skipped twice.mp4: more than one action file, twice.csv and twice.json; keep one",
-            "recordings: 1 of 8 videos, 0.1 minutes, 3 episodes of 13 frames, mode gta_drive",
+            "recordings: 1 of 10 videos, 0.1 minutes, 3 episodes of 13 frames, mode gta_drive",
         ],
         strict=True,
     ):
