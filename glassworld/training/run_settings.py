@@ -47,7 +47,8 @@ def run_settings(
 def keep_settings(folders: RunFolders, settings: dict[str, str]) -> None:
     """Write the settings of a run into its folder, or compare them with those in it.
 
-    A folder with episodes but without settings is from before there were any.
+    While nothing is collected yet, new settings replace those of a run that failed. A folder with
+    episodes but without settings is from before there were any.
 
     Raises
     ------
@@ -55,9 +56,10 @@ def keep_settings(folders: RunFolders, settings: dict[str, str]) -> None:
         The folder holds a training with other settings.
     """
     path = folders.root / SETTINGS_FILE
+    if not _holds_results(folders):
+        write_file(path, json.dumps(settings, indent=1).encode())
+        return
     if not path.exists():
-        if not folders.episodes.exists():
-            write_file(path, json.dumps(settings, indent=1).encode())
         return
     try:
         before = json.loads(path.read_bytes())
@@ -75,6 +77,12 @@ def keep_settings(folders: RunFolders, settings: dict[str, str]) -> None:
             f"{folders.root}: holds a training with --{name} {before[name] or 'none'}, not "
             f"{settings[name] or 'none'}; repeat its flags, or choose another --output"
         )
+
+
+def _holds_results(folders: RunFolders) -> bool:
+    """Return whether a run has collected or trained something."""
+    shards = (any(part.glob("shard-*")) for part in (folders.episodes, folders.held_out))
+    return any(shards) or folders.latents.exists() or folders.vae.exists()
 
 
 def _digested(mapping: Path) -> str:

@@ -20,6 +20,20 @@ def keep(root: Path, recipe: TrainingRecipe, start: LoadOptions | None = None) -
     keep_settings(RunFolders(root), run_settings(recipe, start, None))
 
 
+def collect(root: Path) -> None:
+    """Leave a shard, as a collection does."""
+    episodes = RunFolders(root).episodes
+    episodes.mkdir(parents=True)
+    (episodes / "shard-00000.safetensors").touch()
+
+
+def test_keep_settings_of_a_run_that_collected_nothing_takes_the_new_ones(tmp_path: Path) -> None:
+    keep(tmp_path, replace(SMOKE, source="run"))
+    RunFolders(tmp_path).episodes.mkdir(parents=True)  # and the first episode failed
+    keep(tmp_path, SMOKE)
+    assert json.loads((tmp_path / SETTINGS_FILE).read_bytes())["source"] == "drive"
+
+
 @pytest.mark.parametrize(
     ("recipe", "start", "difference"),
     [
@@ -34,6 +48,7 @@ def test_keep_settings_of_another_training_names_what_differs(
     recipe: TrainingRecipe, start: LoadOptions | None, difference: str, tmp_path: Path
 ) -> None:
     keep(tmp_path, SMOKE)
+    collect(tmp_path)
     keep(tmp_path, SMOKE)
     with pytest.raises(InputError) as refusal:
         keep(tmp_path, recipe, start)
@@ -52,6 +67,7 @@ def test_keep_settings_notices_another_mapping_but_not_where_it_is(tmp_path: Pat
         replace(SMOKE, source=f"gymnasium:Dot-v0@{folder / 'keys.yaml'}") for folder in folders
     )
     keep(tmp_path, here)
+    collect(tmp_path)
     keep(tmp_path, there)
     (folders[1] / "keys.yaml").write_text("mode: universal")
     with pytest.raises(InputError, match=r"--mapping keys.yaml \(\w{8}\), not keys.yaml \(\w{8}\)"):
@@ -70,6 +86,7 @@ def test_keep_settings_notices_other_weights_to_start_from(tmp_path: Path) -> No
     start, networks = LoadOptions(world="mine/world"), tiny.world().networks
     folders = RunFolders(tmp_path)
     keep_settings(folders, run_settings(SMOKE, start, networks))
+    collect(tmp_path)
     settings = run_settings(SMOKE, start, tiny.world().networks)
     keep_settings(folders, settings)
     with torch.no_grad():
@@ -84,7 +101,7 @@ def test_keep_settings_notices_other_weights_to_start_from(tmp_path: Path) -> No
 
 
 def test_keep_settings_leaves_a_run_without_settings_alone(tmp_path: Path) -> None:
-    RunFolders(tmp_path).episodes.mkdir(parents=True)
+    collect(tmp_path)
     keep(tmp_path, SMOKE)
     assert not (tmp_path / SETTINGS_FILE).exists()
 
@@ -92,5 +109,6 @@ def test_keep_settings_leaves_a_run_without_settings_alone(tmp_path: Path) -> No
 @pytest.mark.parametrize("content", ["", "[]", "{}", "{1"])
 def test_keep_settings_that_are_damaged_say_how_to_go_on(content: str, tmp_path: Path) -> None:
     (tmp_path / SETTINGS_FILE).write_text(content)
+    collect(tmp_path)
     with pytest.raises(InputError, match=r"training\.json: damaged; delete it to go on"):
         keep(tmp_path, SMOKE)

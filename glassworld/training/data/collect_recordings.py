@@ -80,7 +80,7 @@ def collect_recordings(
         numbered = numbered[:most]
     if len(numbered) < 2:
         raise InputError("recordings: 1 episode; at least 2 are needed, since one is held out")
-    _check_manifest(recordings, format, config)
+    _check_manifest(recordings, format, config, held_out)
     first = max(1, round(len(numbered) * HELD_OUT_SHARE))
     episode_bytes = format.height * format.width * 3 * length
     shard_size = max(1, min(config.episodes, MOST_BYTES // episode_bytes))
@@ -126,7 +126,7 @@ def _missing_episodes(
 
 
 def _check_manifest(
-    recordings: list[RecordedVideo], format: WorldFormat, config: CollectionConfig
+    recordings: list[RecordedVideo], format: WorldFormat, config: CollectionConfig, held_out: Path
 ) -> None:
     """Write which recordings the shards are of; raise `InputError` if they are of others."""
     files = [
@@ -139,7 +139,7 @@ def _check_manifest(
     folder = config.folder
     manifest = folder / MANIFEST
     folder.mkdir(parents=True, exist_ok=True)
-    if manifest.exists() or any(folder.glob("shard-*.safetensors")):
+    if any(any(part.glob("shard-*.safetensors")) for part in (folder, held_out)):
         if not manifest.exists() or manifest.read_bytes() != content:
             raise InputError(
                 f"{folder}: holds episodes of other recordings or actions, or cut with other "

@@ -121,6 +121,18 @@ def test_collect_recordings_notices_other_actions_but_not_where_the_videos_are(
         collect(moved)
 
 
+def test_collect_recordings_takes_corrected_actions_where_no_shard_is_written_yet(
+    folder: Path,
+) -> None:
+    for part in collect(folder):
+        for shard in part.glob("shard-*"):
+            shard.unlink()  # as after an interruption within the first one
+    actions = (folder / "b.csv").read_text()
+    (folder / "b.csv").write_text(actions.replace("0.007", "-0.007"))
+    train, _ = collect(folder)
+    assert len(list(train.glob("shard-*"))) == 3
+
+
 def test_collect_recordings_of_a_single_episode_is_an_error(tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     folder.mkdir()
