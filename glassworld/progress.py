@@ -26,7 +26,7 @@ def show_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Ite
     """Yield the items and show how far the work on them is.
 
     In a terminal it draws a bar. Elsewhere it prints a line at the beginning, then at most one a
-    minute, and one at the end.
+    minute, and one at the end. Of no work at all it shows nothing.
 
     Parameters
     ----------
@@ -38,6 +38,9 @@ def show_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Ite
         Number of items.
     """
     console = Console()
+    if total == 0:
+        yield from items
+        return
     if console.is_terminal:
         yield from track(items, label, total, console=console)
         return

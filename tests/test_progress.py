@@ -17,6 +17,11 @@ def test_show_progress_yields_all_items_and_says_when_it_begins_and_ends(
     assert capsys.readouterr().out == "spelling: 0/3\nspelling: done in 0 s\n"
 
 
+def test_show_progress_of_no_work_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(show_progress("", "spelling", 0)) == []
+    assert capsys.readouterr().out == ""
+
+
 def test_show_progress_prints_lines_in_between_when_it_takes_long(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
