@@ -207,7 +207,7 @@ def read_recordings(folder: Path, format: WorldFormat, length: int) -> list[Reco
         Nothing is left.
     """
     videos = find_videos(folder)
-    recordings = []
+    recordings: list[RecordedVideo] = []
     for video in videos:
         try:
             recording = _read_recording(video, format, length)
