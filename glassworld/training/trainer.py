@@ -32,7 +32,15 @@ from glassworld.training.weights.lora import is_lora_factor
 SAVE_EVERY_SECONDS = 45.0
 EMA_WARMUP_STEPS = 10
 MAX_GRADIENT_NORM = 1.0
-_DAMAGE = (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError)
+_DAMAGE = (
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+)
 
 
 @contextmanager
@@ -150,10 +158,10 @@ class Trainer:
             self._load(state["model"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-        for name, value in state["average"].items():
-            self.ema[name].copy_(value)
-        self.step, self.seconds = int(state["step"]), float(state.get("seconds", 0.0))
-        self._curve = state["curve"]
+            for name, value in state["average"].items():
+                self.ema[name].copy_(value)
+            self.step, self.seconds = int(state["step"]), float(state.get("seconds", 0.0))
+            self._curve = state["curve"]
 
     def use_average(self) -> None:
         """Give the model its averaged weights."""

@@ -70,6 +70,18 @@ def test_trainer_with_a_damaged_checkpoint_refuses_and_keeps_the_file(tmp_path: 
     assert (tmp_path / "state.pt").read_bytes() == b"not a checkpoint"
 
 
+@pytest.mark.parametrize("kept", [("model", "optimizers"), ()])
+def test_trainer_with_part_of_a_checkpoint_says_that_it_is_damaged(
+    kept: tuple[str, ...], tmp_path: Path
+) -> None:
+    trainer = Trainer(tmp_path, torch.nn.Linear(2, 2), CosineSchedule(1, 0.1))
+    trainer.save()
+    state = torch.load(trainer.state_path, weights_only=True)
+    torch.save({name: state[name] for name in kept} or [state], trainer.state_path)
+    with pytest.raises(CheckpointError, match=r"state\.pt: damaged, or of another model"):
+        trainer.resume()
+
+
 def test_curve_of_a_single_row_shows_a_point(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path, torch.nn.Linear(2, 2), CosineSchedule(1, 1e-3))
     trainer.log(loss=2.0)
