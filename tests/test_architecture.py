@@ -21,6 +21,7 @@ ENGINE = FOUNDATION | {"models", "engine"}
 MAY_USE = {
     "errors": set(),
     "files": {"errors"},
+    "folder_lock": {"errors", "files"},
     "file_signatures": set(),
     "specs": {"errors"},
     "profiling": {"errors", "files", "profiling"},
@@ -34,7 +35,7 @@ MAY_USE = {
     "gym": ENGINE,
     "worlds": ENGINE,
     "bench": ENGINE | {"bench", "play", "trace", "progress", "load_flags"},
-    "batch": ENGINE | {"batch", "load_flags"},
+    "batch": ENGINE | {"batch", "folder_lock", "load_flags"},
     "progress": ENGINE,
     "generate": ENGINE | {"progress", "trace"},
     "info": {"files", "trace"},

@@ -23,12 +23,12 @@ from glassworld.batch.executors import (
 )
 from glassworld.batch.index import INDEX, BatchIndex
 from glassworld.batch.jobs import JobReader, PreparedJob
-from glassworld.batch.lock import locked
 from glassworld.batch.render import JobResult
 from glassworld.engine.checkpoint.load import check_choices, check_names
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from glassworld.files import DiskFullError, writable_folder
+from glassworld.folder_lock import locked
 
 PLAIN_SECONDS = 10.0
 """Time between two lines where the output is no terminal."""

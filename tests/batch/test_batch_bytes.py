@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from glassworld.batch.lock import LOCK
+from glassworld.folder_lock import LOCK
 from tests.support.paths import ROOT
 from tests.support.release import write_release
 

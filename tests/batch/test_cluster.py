@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from glassworld.batch.lock import LOCK
 from glassworld.cli import main
+from glassworld.folder_lock import LOCK
 from tests.support.live import until
 from tests.support.paths import ROOT
 from tests.support.ray_gpus import ray_with_gpus

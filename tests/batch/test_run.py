@@ -16,7 +16,6 @@ import pytest
 from rich.console import Console
 
 from glassworld.batch.executors import InProcess
-from glassworld.batch.lock import LOCK
 from glassworld.batch.render import JobResult, State
 from glassworld.batch.run import (
     BatchOptions,
@@ -29,6 +28,7 @@ from glassworld.cli import main
 from glassworld.engine.checkpoint.options import LoadOptions
 from glassworld.errors import InputError
 from glassworld.files import DiskFullError
+from glassworld.folder_lock import LOCK
 from tests.support.disk import fill, small_disk
 from tests.support.live import until
 from tests.support.paths import ROOT
