@@ -1,4 +1,4 @@
-"""The lock of an output folder: two batches at once would remove each other's videos and rows."""
+"""The lock of an output folder: two runs at once would remove each other's files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ LOCK = ".lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, kind: str) -> Iterator[None]:
     """Hold the lock of a folder; raise `InputError` if another run holds it.
 
-    The system releases it when its process ends, however that ends.
+    `kind` says what writes there, such as "batch". The system releases the lock when the process
+    ends, however that ends.
     """
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
-            f"{folder}: another batch writes there; wait until it ends, or {ANOTHER}"
+            f"{folder}: another {kind} writes there; wait until it ends, or {ANOTHER}"
         ) from None
     except OSError as error:
         raise InputError(

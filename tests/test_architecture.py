@@ -31,7 +31,7 @@ MAY_USE = {
     "load_flags": {"engine.checkpoint"},
     "play": ENGINE | {"play", "progress", "load_flags"},
     "serve": ENGINE | {"serve", "play", "load_flags"},
-    "training": ENGINE | {"training", "progress", "load_flags"},
+    "training": ENGINE | {"training", "folder_lock", "progress", "load_flags"},
     "gym": ENGINE,
     "worlds": ENGINE,
     "bench": ENGINE | {"bench", "play", "trace", "progress", "load_flags"},

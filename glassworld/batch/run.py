@@ -73,7 +73,7 @@ def run_batch(options: BatchOptions, console: Console | None = None) -> BatchOut
         on_gpu = check_choices(options.load)[0].type != "cpu"
     jobs = JobReader(options.jobs, options.load).read()
     folder = writable_folder(options.output).resolve()
-    with locked(folder):
+    with locked(folder, "batch"):
         index = BatchIndex(folder, jobs)
         missing = index.missing()
         remove_leftovers(folder, missing)

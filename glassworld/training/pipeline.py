@@ -17,6 +17,7 @@ from glassworld.files import (
     writable_folder,
     write_file,
 )
+from glassworld.folder_lock import locked
 from glassworld.training.data.collect import (
     CollectionConfig,
     collect_shards,
@@ -92,8 +93,9 @@ def train_world(
     Raises
     ------
     InputError
-        The source, the device, the minutes, the world to start from or the folder cannot be used.
-        It is raised before the first stage. A disk that is full raises it later.
+        The source, the device, the minutes, the world to start from or the folder cannot be used,
+        or another training writes there. It is raised before the first stage. A disk that is full
+        raises it later.
     """
     torch_device = pick_device(device)
     keep_freed_memory()
@@ -105,7 +107,7 @@ def train_world(
     if start is not None:
         recipe, networks = load_start(start, recipe)
     writable_folder(folders.root)
-    with naming_full_disk(folders.root):
+    with naming_full_disk(folders.root), locked(folders.root, "training"):
         keep_settings(folders, run_settings(recipe, start, networks))
         remove_drafts(folders.root)
         collect_episodes(recipe, folders, budget, videos)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from glassworld.errors import InputError
 from glassworld.files import write_file
 
@@ -38,9 +40,10 @@ class StageBudget:
         if minutes is not None and not 0 < minutes < math.inf:
             raise InputError(f"minutes is {minutes:g}: it must be a positive number")
         self.path, self.minutes = path, minutes
+        content = path.read_bytes() if path.exists() else b"{}"
         try:
-            self.spent: dict[str, float] = json.loads(path.read_bytes()) if path.exists() else {}
-        except ValueError as error:
+            self.spent = msgspec.json.decode(content, type=dict[str, float])
+        except msgspec.MsgspecError as error:
             raise InputError(f"{path}: damaged; delete it to measure the stages again") from error
 
     @contextmanager

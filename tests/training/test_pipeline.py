@@ -12,8 +12,9 @@ from PIL import Image
 from glassworld.engine.checkpoint.load import load_world
 from glassworld.engine.checkpoint.locate import locate_world
 from glassworld.engine.checkpoint.options import LoadOptions
-from glassworld.errors import CheckpointError
+from glassworld.errors import CheckpointError, InputError
 from glassworld.files import DiskFullError
+from glassworld.folder_lock import LOCK, locked
 from glassworld.training.objectives.adversarial import DiscriminatorRecipe
 from glassworld.training.objectives.history_augmentation import HistoryMix
 from glassworld.training.recipes import PRESETS, RunFolders, TrainingRecipe
@@ -96,6 +97,15 @@ def test_train_world_makes_a_world_and_repeats_no_finished_stage(tmp_path: Path)
     train_world(TINY, folders)
     assert (folders.latents / "shard-00000.safetensors").stat().st_mtime_ns == encoded
     assert not killed.exists()
+
+
+def test_second_training_into_a_folder_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    draft = tmp_path / ".state.pt.0123abcd"  # which the first training is about to complete
+    draft.touch()
+    refused = "another training writes there; wait until it ends, or choose another output folder"
+    with locked(tmp_path, "training"), pytest.raises(InputError, match=refused):
+        train_world(TINY, RunFolders(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {LOCK, draft.name}
 
 
 def test_train_world_on_a_full_disk_names_the_file(tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ def test_stage_budget_refuses_minutes_that_are_no_length(tmp_path: Path, minutes
         StageBudget(tmp_path / "clock.json", minutes)
 
 
-def test_stage_budget_refuses_a_damaged_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", "null", "3", '{"VAE": "long"}'])
+def test_stage_budget_refuses_a_damaged_file(tmp_path: Path, content: str) -> None:
     path = tmp_path / "clock.json"
-    path.write_text("{")
+    path.write_text(content)
     with pytest.raises(InputError, match=r"clock\.json: damaged"):
         StageBudget(path, 1)
