@@ -216,7 +216,7 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
         if not self._sessions:
             raise InputError("step: call reset() first")
         ended = self._steps == self._max_steps
-        rows = list(iterate(self.action_space, actions))
+        rows = self._rows(actions)
         space = self.world.space
         held = {
             index: _to_action(space, self.single_action_space, rows[index])
@@ -241,6 +241,19 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
     def close_extras(self, **_: Any) -> None:
         """Release the sessions' memory; `reset` starts others."""
         self._sessions, self._batches = [], {}
+
+    def _rows(self, actions: Any) -> list[Any]:
+        """Return each environment's action; raise `ActionError` unless there is one for each."""
+        try:
+            rows = list(iterate(self.action_space, actions))
+        except (LookupError, TypeError, ValueError):  # no dictionary, or its arrays do not fit
+            rows = []
+        if len(rows) != self.num_envs:
+            raise ActionError(
+                f"actions: not one for each of {self.num_envs} environments; give arrays as "
+                "action_space.sample() does"
+            )
+        return rows
 
     def _reset_mask(self, options: dict[str, Any] | None) -> Mask:
         """Return which environments to reset; all of them if the options do not say."""

@@ -396,6 +396,25 @@ def test_vector_environment_refuses_an_action_outside_the_space() -> None:
         envs.step(actions)
 
 
+@pytest.mark.parametrize("mode", ["universal", "templerun"])
+@pytest.mark.parametrize("kind", ["single", "list", "short", "long", "none"])
+def test_vector_environment_refuses_actions_that_are_not_one_for_each(mode: str, kind: str) -> None:
+    envs = WorldVectorEnv(2, tiny.world(mode=mode, dit=MODES[mode]), tiny.picture())
+    envs.reset(seed=1)
+    more = gymnasium.vector.utils.batch_space(envs.single_action_space, 3)
+    fewer = gymnasium.vector.utils.batch_space(envs.single_action_space, 1)
+    actions = {
+        "single": envs.single_action_space.sample(),
+        "list": [IDLE, IDLE, IDLE],
+        "short": fewer.sample(),
+        "long": more.sample(),
+        "none": None,
+    }[kind]
+    refused = "is not in Dict|not one for each of 2 environments"
+    with pytest.raises(ActionError, match=refused):
+        envs.step(actions)
+
+
 @pytest.mark.slow  # twelve blocks of the embedded world
 def test_agent_example_writes_a_video_of_the_embedded_world(tmp_path: Path) -> None:
     run = subprocess.run(
