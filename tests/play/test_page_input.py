@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from tests.support import tiny
 from tests.support.live import LiveServer
 from tests.support.live import until as server_until
 from tests.support.page import opened, text, until
@@ -241,3 +243,25 @@ def test_page_has_a_heading_and_no_motion_where_it_is_unwanted(
     assert next(pages, None) is None
     assert live.get("/").headers["cross-origin-resource-policy"] == "same-origin"
     assert server_until(lambda: live.state.slots_taken == 0)
+
+
+def test_on_screen_keys_of_one_pad_leave_the_middle_of_the_picture_free(browser: Any) -> None:
+    dit = {"action": replace(tiny.DIT.action, keyboard_dim=7, mouse_dim=0)}
+    phone = {"viewport": {"width": 844, "height": 390}, "has_touch": True, "is_mobile": True}
+    with LiveServer(frame_rate=24, mode="templerun", dit=dit) as live:
+        pages = opened(browser, live, **phone)
+        page = next(pages)
+        note = "what a world says of itself, such as that it is small, in about that many words"
+        page.evaluate(f"document.getElementById('hint-note').textContent = {note!r}")
+        assert page.locator("#hint").is_visible()
+        for full_screen in (False, True):
+            if full_screen:
+                page.keyboard.press("f")
+                until(page, "document.fullscreenElement === document.getElementById('stage')")
+            hint = page.locator("#hint").bounding_box()
+            for key in page.locator(".pad [data-key]").all():
+                box = key.bounding_box()
+                assert box["x"] + box["width"] < 844 / 3
+                is_beside = box["x"] + box["width"] <= hint["x"]
+                assert is_beside or box["y"] >= hint["y"] + hint["height"]
+        assert next(pages, None) is None
