@@ -10,10 +10,20 @@ const MAX_DELAY = 5000;
 // What a page leaves of its session in a fleet to the next page in its tab, when it is loaded again.
 // Nothing lies there while a page plays: a duplicated tab, which gets a copy, would take the session.
 const memory = {
-  leave: (session) => sessionStorage.setItem("session", JSON.stringify(session)),
+  // The storage of the tab; null in a browser that blocks cookies: it throws on any access.
+  get storage() {
+    try {
+      return sessionStorage;
+    } catch {
+      return null;
+    }
+  },
+  leave(session) {
+    this.storage?.setItem("session", JSON.stringify(session));
+  },
   take() {
-    const left = JSON.parse(sessionStorage.getItem("session") ?? "null");
-    sessionStorage.removeItem("session");
+    const left = JSON.parse(this.storage?.getItem("session") ?? "null");
+    this.storage?.removeItem("session");
     return left;
   },
 };
