@@ -18,6 +18,8 @@ from tests.support.live import LiveServer
 from tests.support.page import opened, text, until
 from tests.support.slow_blocks import slow_blocks
 
+TOASTS = "document.getElementById('toasts').textContent"
+
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[LiveServer]:
@@ -226,6 +228,59 @@ def test_start_images_upload_and_seed(page: Any, tmp_path: Path) -> None:
     until(page, "!glassworld.state.started")
     until(page, "glassworld.state.started")  # from the image that the server took
     until(page, "document.querySelector('#gallery .chosen').dataset.id === 'upload'")
+
+
+def test_image_that_is_uploaded_beside_another_does_not_take_its_place(
+    page: Any, tmp_path: Path
+) -> None:
+    page.evaluate(
+        """() => {
+            const { connection } = glassworld, take = connection.onMessage;
+            connection.onMessage = (message) => {
+                if (message.type === "picture") globalThis.answer = () => take(message);
+                else take(message);
+            };
+        }"""
+    )
+    tiny.picture(64, 96).save(tmp_path / "mine.png")
+    page.set_input_files("#file", tmp_path / "mine.png")
+    until(page, "globalThis.answer")  # which is still on its way to the page
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    page.set_input_files("#file", tmp_path / "none.png")
+    until(page, f"{TOASTS} === 'Wait until the server has read your last image.'")
+    page.evaluate("answer()")
+    until(page, "document.querySelector('#gallery .chosen').dataset.id === 'upload'")
+    until(page, "document.querySelector('#gallery .upload img').naturalWidth === 96")
+
+
+@pytest.mark.parametrize("name", ["images", "walk.gws"])
+def test_folder_that_is_dropped_is_refused(page: Any, tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "inside").mkdir(parents=True)
+    browser_session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(tmp_path / name)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": 300, "y": 300, "data": data}
+        browser_session.send("Input.dispatchDragEvent", event)
+    until(page, f"{TOASTS} === 'That file could not be read. Choose another.'")
+
+
+def test_equal_notices_are_shown_once(page: Any) -> None:
+    counts = page.evaluate(
+        """async () => {
+            const { toast } = await import("/static/notices.js");
+            const list = document.getElementById("toasts").children;
+            return ["one", "two", "one", "one"].map((text) => (toast(text), list.length));
+        }"""
+    )
+    assert counts == [1, 2, 2, 2]
+
+
+def test_page_plays_in_a_browser_that_blocks_cookies(browser: Any, live: LiveServer) -> None:
+    script = """Object.defineProperty(window, "sessionStorage", {
+        get() { throw new DOMException("denied", "SecurityError"); } });"""
+    pages = opened(browser, live, script=script)
+    assert text(next(pages), "#status") in ("live", "slow")
+    assert next(pages, None) is None
 
 
 def test_capture_is_offered_again_when_its_session_is_replaced(page: Any) -> None:

@@ -2,12 +2,18 @@
 
 const MOST_BYTES = 8 * 2 ** 20;
 
+export const UNREADABLE = "That file could not be read. Choose another.";
+
+// Return a file's bytes, or null for a folder and for a file that is gone.
+export const readFile = (file) => file.arrayBuffer().catch(() => null);
+
 export class Gallery {
   // `choose(id)` starts from an image, `upload(bytes)` sends one, `load(file)` loads a session that
   // was dropped on the page, `warn(text)` shows an error.
   constructor(element, input, { choose, upload, load, warn }) {
     Object.assign(this, { element, input, choose, upload, warn, chosen: null });
     this.sent = this.uploaded = null; // the newest upload, and the newest that the server took
+    this.pending = false; // whether the server still reads an upload; it refuses others meanwhile
     input.addEventListener("change", () => input.files[0] && this.read(input.files[0]));
     addEventListener("dragover", (event) => event.preventDefault());
     addEventListener("drop", (event) => {
@@ -28,6 +34,7 @@ export class Gallery {
     this.own = this.button("upload", "Start from your own image", "Your image");
     this.own.className = "upload";
     this.own.onclick = () => this.input.click();
+    this.pending = false; // this connection has uploaded nothing
     this.element.replaceChildren(this.own, ...buttons);
     this.showOwn();
   }
@@ -50,18 +57,30 @@ export class Gallery {
       this.warn("That image is larger than 8 MB. Choose a smaller one.");
       return;
     }
-    this.sent = { bytes: await file.arrayBuffer(), url: URL.createObjectURL(file) };
-    this.upload(this.sent.bytes);
+    if (this.pending) {
+      this.warn("Wait until the server has read your last image.");
+      return;
+    }
+    const bytes = await readFile(file);
+    if (!bytes) {
+      this.warn(UNREADABLE);
+      return;
+    }
+    this.sent = { bytes, url: URL.createObjectURL(file) };
+    this.pending = true;
+    this.upload(bytes);
   }
 
   // Send the image that was accepted on an earlier connection.
   sendAgain() {
     this.sent = this.uploaded;
+    this.pending = true;
     this.upload(this.sent.bytes);
   }
 
   // The server has accepted the image that was sent.
   accept() {
+    this.pending = false;
     this.uploaded = this.sent;
     this.showOwn();
   }

@@ -2,7 +2,7 @@
 
 import { Connection } from "/static/connection.js";
 import { Controls } from "/static/controls.js";
-import { Gallery } from "/static/gallery.js";
+import { Gallery, readFile, UNREADABLE } from "/static/gallery.js";
 import { showHelp } from "/static/help.js";
 import { Hud } from "/static/hud.js";
 import { Keyboard } from "/static/keyboard.js";
@@ -95,6 +95,7 @@ const handlers = {
   },
   followed() {
     byId("capture").disabled = false;
+    gallery.pending = false; // the server that read it is left
     if (state.lastAct) connection.send("act", state.lastAct);
   },
   saved({ number, file }) {
@@ -141,6 +142,7 @@ const handlers = {
   },
   notice({ text }) {
     byId("capture").disabled = false;
+    gallery.pending = false; // the notice may be its refusal
     toast(text);
   },
   pong({ id }) {
@@ -371,9 +373,10 @@ byId("session-file").addEventListener("change", ({ target }) => {
 });
 
 async function loadSession(file) {
-  if (!file.size) toast("That file is empty. Choose a session that you saved.");
-  else if (file.size > MOST_BYTES) toast("That file is larger than 64 MiB. Choose another.");
-  else connection.sendSession(await file.arrayBuffer());
+  if (!file.size) return toast("That file is empty. Choose a session that you saved.");
+  if (file.size > MOST_BYTES) return toast("That file is larger than 64 MiB. Choose another.");
+  const bytes = await readFile(file);
+  return bytes ? connection.sendSession(bytes) : toast(UNREADABLE);
 }
 
 function everySecond() {

@@ -4,6 +4,8 @@ const SECONDS = 7;
 const container = document.getElementById("toasts");
 
 export function toast(text) {
+  const equal = [...container.querySelectorAll("p")].find((line) => line.textContent === text);
+  equal?.remove(); // the new line takes its place
   const line = document.createElement("p");
   line.textContent = text;
   container.append(line);
