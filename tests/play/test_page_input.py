@@ -247,9 +247,9 @@ def test_page_has_a_heading_and_no_motion_where_it_is_unwanted(
 
 def test_on_screen_keys_of_one_pad_leave_the_middle_of_the_picture_free(browser: Any) -> None:
     dit = {"action": replace(tiny.DIT.action, keyboard_dim=7, mouse_dim=0)}
-    phone = {"viewport": {"width": 844, "height": 390}, "has_touch": True, "is_mobile": True}
+    size = {"width": 844, "height": 390}
     with LiveServer(frame_rate=24, mode="templerun", dit=dit) as live:
-        pages = opened(browser, live, **phone)
+        pages = opened(browser, live, viewport=size, has_touch=True, is_mobile=True)
         page = next(pages)
         note = "what a world says of itself, such as that it is small, in about that many words"
         page.evaluate(f"document.getElementById('hint-note').textContent = {note!r}")
