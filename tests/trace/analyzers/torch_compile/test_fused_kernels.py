@@ -118,7 +118,8 @@ def test_time_in_which_a_region_has_another_one_compiled_is_none_of_its_own(tmp_
         with region(gpu, "Torch-Compiled Region: 1/0"):
             gpu.launch(ADD, 20)
     analysis = analyze(write(tmp_path / "t.json", gpu.events, config=None))
-    found = {r.region[-3:]: (r.runs, r.cpu_ms, r.gpu_ms) for r in compiled_regions(analysis)}
+    rows = compiled_regions(analysis)
+    found: object = {r.region[-3:]: (r.runs, r.cpu_ms, r.gpu_ms) for r in rows}
     assert found == {
         "0/0": (1, pytest.approx(0.010), pytest.approx(0.01)),
         "1/0": (1, pytest.approx(0.006), pytest.approx(0.02)),
