@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import groupby
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -173,8 +174,12 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
     ) -> None:
         """Use `world` as `WorldEnv` does, in `num_envs` sessions.
 
-        Raises `InputError` for a world that is compiled or captured for one session.
+        A `max_episode_steps` of -1 means None, as in Gymnasium. Raises `InputError` for a world that
+        is compiled or captured for one session, and for numbers below 1.
         """
+        _check_count("num_envs", num_envs)
+        if max_episode_steps not in (None, -1):
+            _check_count("max_episode_steps", max_episode_steps)
         self._starts = _Starts.of(world, image)
         self.world, self.num_envs = self._starts.world, num_envs
         if not supports_batching(self.world):
@@ -189,7 +194,8 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._reward = reward
-        self._max_steps, self._steps = max_episode_steps or -1, np.zeros(num_envs, int)
+        self._max_steps = -1 if max_episode_steps is None else max_episode_steps
+        self._steps = np.zeros(num_envs, int)
         self._randoms: list[np.random.Generator] = []
         self._sessions: list[Session] = []
         self._batches: dict[tuple[int, ...], SessionBatch] = {}
@@ -397,6 +403,12 @@ class _Starts(NamedTuple):
         spec = self.world.spec
         pixels = load_start_image(image, spec.height, spec.width)
         return _Started(self.world.start(image, seed), as_bytes(pixels), seed)
+
+
+def _check_count(name: str, value: Any) -> None:
+    """Raise `InputError` unless a value is a whole number of at least 1."""
+    if not isinstance(value, Integral) or value < 1:
+        raise InputError(f"{name}: is {value!r:.40}; give a whole number of at least 1")
 
 
 def _checked_mode(render_mode: str | None, metadata: dict[str, Any]) -> str | None:

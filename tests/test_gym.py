@@ -381,6 +381,20 @@ def test_observations_are_arrays_of_their_own(env: WorldEnv) -> None:
         np.testing.assert_array_equal(env.render(), shown)
 
 
+@pytest.mark.parametrize("count", [0, -2, 1.5, "3"])
+def test_vector_environment_refuses_counts_below_one(count: Any) -> None:
+    for name in ("num_envs", "max_episode_steps"):
+        with pytest.raises(InputError, match=f"{name}: is {count!r}; give a whole number"):
+            WorldVectorEnv(**{"world": tiny.world(), "image": tiny.picture(), name: count})
+
+
+def test_vector_environment_without_a_limit_never_truncates() -> None:
+    for limit in (None, -1):
+        envs = WorldVectorEnv(1, tiny.world(), tiny.picture(), max_episode_steps=limit)
+        envs.reset(seed=1)
+        assert not any(envs.step(envs.action_space.sample())[3].any() for _ in range(2))
+
+
 def test_vector_environment_refuses_another_number_of_seeds() -> None:
     envs = WorldVectorEnv(2, tiny.world(), tiny.picture())
     with pytest.raises(InputError, match="3 seeds for 2 environments"):
