@@ -174,8 +174,8 @@ class WorldVectorEnv(gymnasium.vector.VectorEnv):  # type: ignore[misc]
     ) -> None:
         """Use `world` as `WorldEnv` does, in `num_envs` sessions.
 
-        A `max_episode_steps` of -1 means None, as in Gymnasium. Raises `InputError` for a world that
-        is compiled or captured for one session, and for numbers below 1.
+        A `max_episode_steps` of -1 means None, as in Gymnasium. Raises `InputError` for a world
+        that is compiled or captured for one session, and for numbers below 1.
         """
         _check_count("num_envs", num_envs)
         if max_episode_steps not in (None, -1):
