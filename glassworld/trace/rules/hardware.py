@@ -23,7 +23,8 @@ from glassworld.trace.rules.rule import (
     scale_ms,
 )
 from glassworld.trace.timeline.analysis import Analysis
-from glassworld.trace.timeline.idle import launches
+from glassworld.trace.timeline.idle import IdleGap, launches
+from glassworld.trace.timeline.intervals import covered_ns
 from glassworld.trace.timeline.memory import peak_bytes
 from glassworld.trace.timeline.rows import WHOLE_RUN
 
@@ -61,8 +62,8 @@ def gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
     kernels, lost = slow_launches(analysis)  # which have a rule of their own
     starts = ((kernels["first_gap"] - analysis.origin_ns) / 1e6).tolist()
     once_ms = dict(zip(starts, (lost / 1e6).tolist(), strict=True))
-    for gap in gaps:
-        explained = once_ms.get(gap.start_ms, 0.0) > gap.ms / 2
+    for gap, loading_ms in zip(gaps, _loading_ms(analysis, gaps), strict=True):
+        explained = max(once_ms.get(gap.start_ms, 0.0), loading_ms) > gap.ms / 2
         if gap.ms > TIMES_USUAL * usual and not gap.queued and not explained:
             tag = idle_tag(analysis, gap.ms, gap.tag) if gap.tag else WHOLE_RUN
             inside = f" in {gap.tag}" if tag == WHOLE_RUN and gap.tag else ""
@@ -74,6 +75,14 @@ def gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
                 gap.ms,
                 LAUNCH_ONCE if launches(gap.culprit) else "",
             )
+
+
+def _loading_ms(analysis: Analysis, gaps: list[IdleGap]) -> list[float]:
+    """Return for how long a DataLoader loads in each gap; that has a rule of its own."""
+    start = analysis.origin_ns + np.array([round(gap.start_ms * 1e6) for gap in gaps], np.int64)
+    end = start + np.array([round(gap.ms * 1e6) for gap in gaps], np.int64)
+    ms: list[float] = (covered_ns(analysis.data_loading.intervals, start, end) / 1e6).tolist()
+    return ms
 
 
 @rule(
@@ -90,8 +99,10 @@ def gpu_stalls(analysis: Analysis) -> Iterable[Evidence]:
 )
 def host_work(analysis: Analysis) -> Iterable[Evidence]:
     """Yield the CPU code that runs in several gaps of the GPU."""
+    names = analysis.trace.names
+    loaders = {names[name] for name in analysis.data_loading.calls["name"].tolist()}
     for culprit, work in analysis.idle.host.items():
-        if work.gaps > 1:
+        if work.gaps > 1 and loaders.isdisjoint((culprit, work.tag)):
             yield Evidence(
                 culprit,
                 f"runs on the CPU in {work.gaps} gaps in which the GPU idles, {work.ms:.0f} "
@@ -120,7 +131,8 @@ def late_launches(analysis: Analysis) -> Iterable[Evidence]:
     limit = find_bottleneck(analysis)
     if limit and limit.kind == "launch":
         once_ms = float(slow_launches(analysis)[1].sum()) / 1e6  # has a rule of its own
-        idle_ms = limit.idle_ms - once_ms
+        loading_ms = float(analysis.data_loading.lost_ns.sum()) / 1e6  # has one, too
+        idle_ms = limit.idle_ms - once_ms - loading_ms
         tag = idle_tag(analysis, MOST_IDLE * limit.idle_ms)
         idle = sum(row.gpu_idle_ms for row in analysis.patterns if tag == row.name)
         yield Evidence(

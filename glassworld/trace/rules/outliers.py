@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from glassworld.trace.analyzers.blocks import BLOCK_PARTS
-from glassworld.trace.reading.columns import Floats, Ints
+from glassworld.trace.reading.columns import Floats, Ints, Mask
 from glassworld.trace.rules.rule import OF_A_BLOCK, Evidence, rule, scale_ms
 from glassworld.trace.timeline.analysis import Analysis
+from glassworld.trace.timeline.intervals import covered_ns
 from glassworld.trace.timeline.stats import (
     LEAST_GROUP,
     OUTLIER_DEVIATIONS,
@@ -30,7 +31,7 @@ SCHEDULER_MS = 30.0  # for so long a loaded system takes a thread's processor aw
 SEVERAL = 1.5  # a tag with its parts may suffer several usual excesses at once
 MULTIPLE = 2.5  # self time, in units of the median of its kind
 HALF_MORE = 1.5  # time with all parts, in units of the median of its kind
-EXPLAINED = 0.6  # the share of an excess for which one part of the tag, or compiling, is to blame
+EXPLAINED = 0.6  # the share of an excess that one part of the tag, compiling or loading explains
 
 
 def _excess(analysis: Analysis, values: Floats) -> GroupExcess:
@@ -64,17 +65,18 @@ def _instances(analysis: Analysis) -> tuple[GroupExcess, GroupExcess, Ints, Ints
 
 def _compiling_ms(analysis: Analysis) -> Floats:
     """Return for how long torch.compile compiled in each instance; that has a rule of its own."""
-    start, end = analysis.compiled.runs.compiling.T
-    before = np.concatenate([[0], np.cumsum(end - start)])
+    tree, compiling = analysis.tree, analysis.compiled.runs.compiling
+    return covered_ns(compiling, tree.rows["start"], tree.forest.end) / 1e6
 
-    def until(at: Ints) -> Ints:
-        index = np.searchsorted(start, at)
-        running = np.append(end, 0)[index - 1] - at
-        return before[index] - np.where(index > 0, np.maximum(0, running), 0)
 
-    tree = analysis.tree
-    ms: Floats = (until(tree.forest.end) - until(tree.rows["start"])) / 1e6
-    return ms
+def _loading(analysis: Analysis) -> Mask:
+    """Mark the instances whose CPU time is that of a DataLoader's calls: these have a rule."""
+    tree, loading = analysis.tree, analysis.data_loading
+    if analysis.on_gpu or not len(loading.calls):
+        return np.zeros(len(tree), dtype=bool)
+    inside = covered_ns(loading.intervals, tree.rows["start"], tree.forest.end) == tree.cpu_ns
+    mask: Mask = inside & (tree.rows["thread"] == loading.calls["thread"][0])
+    return mask
 
 
 @rule(
@@ -94,7 +96,8 @@ def stalls(analysis: Analysis) -> Iterable[Evidence]:
     """Yield instances after the first block whose self time is far above their kind's."""
     tree, scale = analysis.tree, scale_ms(analysis)
     own, _, stalled, _ = _instances(analysis)
-    for i in stalled[tree.dims["block"][stalled] != 0].tolist():
+    stalled = stalled[(tree.dims["block"][stalled] != 0) & ~_loading(analysis)[stalled]]
+    for i in stalled.tolist():
         yield Evidence(
             analysis.tree.instance_name(i),
             f"took {own.excess[i] + own.median[i]:.1f} ms of self time at {_at(analysis, i)}; "
@@ -117,6 +120,7 @@ def _at(analysis: Analysis, instance: int) -> str:
 def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
     """Yield long pauses between two tags of a kind, in a tag too rare to be compared itself."""
     tree, scale = analysis.tree, scale_ms(analysis)
+    loading = analysis.data_loading.intervals
     number = np.bincount(tree.pattern, minlength=len(tree.patterns))
     in_time = np.argsort(tree.rows["start"], kind="stable")
     for members in group_members(tree.pattern[in_time]):
@@ -125,11 +129,14 @@ def _pauses(analysis: Analysis, least: float) -> Iterator[Evidence]:
         around = tree.forest.parent[inside]
         rare = number[tree.pattern[around]] < LEAST_GROUP
         next_to = np.flatnonzero(rare[1:] & (around[1:] == around[:-1])) + 1
-        pauses = (tree.rows["start"][inside[next_to]] - tree.forest.end[inside[next_to - 1]]) / 1e6
+        ended, began = tree.forest.end[inside[next_to - 1]], tree.rows["start"][inside[next_to]]
+        pauses = (began - ended) / 1e6
         if len(pauses) < LEAST_GROUP:
             continue
         usual, deviation = float(np.median(pauses)), robust_std(pauses)
-        for i in np.flatnonzero(pauses - usual > max(least, OUTLIER_DEVIATIONS * deviation, usual)):
+        far = pauses - usual > max(least, OUTLIER_DEVIATIONS * deviation, usual)
+        far &= covered_ns(loading, ended, began) < EXPLAINED * (began - ended)
+        for i in np.flatnonzero(far):
             yield Evidence(
                 analysis.tree.instance_name(int(inside[next_to[i]])),
                 f"started {pauses[i]:.1f} ms after the previous one had ended; usually it starts "
@@ -161,7 +168,8 @@ def slow_instances(analysis: Analysis) -> Iterable[Evidence]:
     explained = np.zeros(len(tree) + 1)  # the largest excess of one part inside
     np.maximum.at(explained, tree.forest.parent[slow], whole.excess[slow])
     np.maximum.at(explained, stalled, own.excess[stalled])
-    for instance in slow[explained[slow] < EXPLAINED * whole.excess[slow]].tolist():
+    slow = slow[(explained[slow] < EXPLAINED * whole.excess[slow]) & ~_loading(analysis)[slow]]
+    for instance in slow.tolist():
         i = _part_of_block(analysis, instance, whole)
         yield Evidence(
             analysis.tree.instance_name(i),

@@ -37,10 +37,11 @@ from glassworld.trace.timeline.idle import (
     IdleGap,
     IdleTime,
     IdleTotals,
+    idle_ns_within,
     longest_gaps,
     queued_ns,
 )
-from glassworld.trace.timeline.intervals import union_ns
+from glassworld.trace.timeline.intervals import covered_ns, union_ns
 from glassworld.trace.timeline.memory import TagMemory, run_memory, tag_memory
 from glassworld.trace.timeline.operator_totals import (
     KernelTotals,
@@ -58,7 +59,12 @@ from glassworld.trace.timeline.rows import (
 )
 from glassworld.trace.timeline.tag_tree import PathGroups, TagTree, build_tree
 from glassworld.trace.timeline.torch_compile.regions import CompiledSums, CompiledTotals
-from glassworld.trace.timeline.training_steps import TrainingStep, find_steps
+from glassworld.trace.timeline.training_steps import (
+    DataLoading,
+    StepClock,
+    TrainingStep,
+    find_steps,
+)
 
 INDEXED_PATTERNS = (
     (registry.DENOISING_STEP, "block"),
@@ -237,8 +243,29 @@ class Analysis:
     @cached_property
     def training_steps(self) -> list[TrainingStep]:
         """The training steps with their forward pass, backward pass and optimizer."""
-        clock = find_steps(self.trace)
+        clock = self.step_clock
         return clock.steps(clock.device_sums(self.trace, self.ops), self.origin_ns)
+
+    @cached_property
+    def step_clock(self) -> StepClock:
+        """When which part of a training step ran."""
+        return find_steps(self.trace)
+
+    @cached_property
+    def data_loading(self) -> DataLoading:
+        """The calls of DataLoaders, and the time that each costs."""
+        calls = self.step_clock.loader_calls
+        if self.gpu is None:
+            return DataLoading(calls, calls["dur"])
+        behind = np.array([[self.gpu.until, self.origin_ns + self.duration_ns]])
+        end = calls["start"] + calls["dur"]
+        lost = self.loading_idle_ns + covered_ns(behind, calls["start"], end)
+        return DataLoading(calls, lost)
+
+    @property
+    def loading_idle_ns(self) -> Ints:
+        """How long the GPU idles in each call of `data_loading`, up to its last operation."""
+        return idle_ns_within(self.trace, self.ops, self.step_clock.loader_calls)
 
     @cached_property
     def compiled(self) -> CompiledTotals:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from glassworld.trace.reading.columns import EventTable, Ints, Mask, Trace
 from glassworld.trace.timeline.attribution import DeviceOps
+from glassworld.trace.timeline.intervals import covered_ns
 
 SHORTEST_GAP_NS = 10_000  # shorter gaps are the space between two kernels
 LAUNCHING_MS = 1.0  # in shorter gaps the CPU only launches one operation after another
@@ -142,6 +143,17 @@ def queued_ns(trace: Trace, ops: DeviceOps) -> int:
     gaps = _all_gaps(trace, ops)
     length = gaps.end - gaps.start
     return int(length[gaps.queued & (length >= SHORTEST_GAP_NS)].sum())
+
+
+def idle_ns_within(trace: Trace, ops: DeviceOps, ranges: Rows) -> Ints:
+    """Return for how long the GPU idles in each range, up to its last operation.
+
+    Gaps at whose end an operation starts that had long been launched do not count.
+    """
+    every = _all_gaps(trace, ops)
+    waits = ~every.queued & (every.end > every.start)
+    gaps = np.stack([every.start[waits], every.end[waits]], axis=1)
+    return covered_ns(gaps, ranges["start"], ranges["start"] + ranges["dur"])
 
 
 def longest_gaps(trace: Trace, ops: DeviceOps) -> Rows:

@@ -150,6 +150,20 @@ def union_ns(ranges: EventTable) -> int:
     return total
 
 
+def covered_ns(intervals: Ints, start: Ints, end: Ints) -> Ints:
+    """Return how much of each range the intervals cover; these are disjoint and in order."""
+    first, last = intervals.T
+    before = np.concatenate([[0], np.cumsum(last - first)])
+
+    def until(at: Ints) -> Ints:
+        index = np.searchsorted(first, at)
+        rest = np.append(last, 0)[index - 1] - at  # of the interval that `at` lies in
+        covered: Ints = before[index] - np.where(index > 0, np.maximum(0, rest), 0)
+        return covered
+
+    return until(end) - until(start)
+
+
 def merge_intervals(intervals: Ints) -> Ints:
     """Return the union of intervals (rows of start and end) as disjoint ones in order of time."""
     if not len(intervals):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import MEMORY, RANGE, Codes, EventTable, Trace
+from glassworld.trace.reading.columns import MEMORY, RANGE, Codes, EventTable, Ints, Trace
 from glassworld.trace.reading.reader import ProgressCallback, read_trace
 from glassworld.trace.timeline.analysis import (
     INDEXED_PATTERNS,
@@ -30,6 +30,7 @@ from glassworld.trace.timeline.graph_kernels import EagerPasses, GraphNaming, fi
 from glassworld.trace.timeline.idle import (
     GAP,
     IdleTime,
+    idle_ns_within,
     longest_gaps,
     most_important,
     queued_ns,
@@ -61,7 +62,7 @@ from glassworld.trace.timeline.rows import (
 from glassworld.trace.timeline.stats import GroupedMedians, group_excess
 from glassworld.trace.timeline.tag_tree import TagTree, build_tree
 from glassworld.trace.timeline.torch_compile.regions import CompiledSums, CompiledTotals
-from glassworld.trace.timeline.training_steps import PARTS, TrainingStep, find_steps
+from glassworld.trace.timeline.training_steps import PARTS, StepClock, TrainingStep, find_steps
 
 SAMPLED_ROWS = 500_000
 """Most tags whose instances are kept; launches and GPU operations count as `CALL_ROWS` each."""
@@ -170,6 +171,16 @@ class MergedAnalysis(Analysis):
         """The training steps with their forward pass, backward pass and optimizer."""
         return self.sums.clock.steps(self.sums.step_sums, self.origin_ns)
 
+    @property
+    def step_clock(self) -> StepClock:
+        """When which part of a training step ran."""
+        return self.sums.clock
+
+    @property
+    def loading_idle_ns(self) -> Ints:
+        """How long the GPU idles in each call of `data_loading`, up to its last operation."""
+        return self.sums.loading_idle_ns
+
     @cached_property
     def compiled(self) -> CompiledTotals:
         """What ran in compiled regions, and the kernels that Inductor fused."""
@@ -194,6 +205,7 @@ class AnalysisSums:
     def __init__(self, trace: Trace) -> None:
         self.clock = find_steps(trace)
         self.step_sums = np.zeros((3, len(PARTS) * len(self.clock)), dtype=np.int64)
+        self.loading_idle_ns = np.zeros(len(self.clock.loader_calls), dtype=np.int64)
         self.tags, self.patterns = PathSums(), PathSums()
         self.pattern_numbers: dict[str, int] = {}
         self.by_index: dict[tuple[str, str], dict[int, IndexTotals]] = {}
@@ -235,6 +247,8 @@ class AnalysisSums:
         keys = (numbers[kernels.group + 1] + 1) * len(tree.names) + kernels.name
         self.kernels.add(keys, np.stack([kernels.calls, kernels.total], axis=1))
         self.step_sums += self.clock.device_sums(chunk.trace, ops)
+        if len(self.loading_idle_ns):
+            self.loading_idle_ns += idle_ns_within(chunk.trace, ops, self.clock.loader_calls)
         self._add_gpu(chunk)
         self.clipped += tree.forest.clipped
         self.graphs = self.graphs.plus(chunk.graphs)

@@ -27,6 +27,7 @@ _BACKWARD = re.compile(
     r"|torch\.distributed\.ddp\.reducer::copy_bucket_to_grad$"
 )
 _COLLECTIVE = re.compile(r"gloo:")
+_LOADER = re.compile(r"enumerate\(DataLoader\)#")
 _NEVER = np.iinfo(np.int64).max
 
 Rows = npt.NDArray[np.void]
@@ -62,14 +63,32 @@ class TrainingStep:
 
 
 @dataclass(frozen=True)
-class _Process:
-    """The steps of one process. From `edges[i]` to the next edge lies part `part[i]` of a step.
+class DataLoading:
+    """The outermost calls of DataLoaders (dtype `RANGE`) on the steps' own thread, in order.
 
-    A part is numbered by three times its step, counted from `first_step`, plus `FORWARD`,
-    `BACKWARD` or `OPTIMIZER`; -1 is outside every step.
+    `lost_ns` is the time that each call costs: all of it, or with a GPU that in which this idles.
+    """
+
+    calls: Rows
+    lost_ns: Ints
+
+    @property
+    def intervals(self) -> Ints:
+        """Starts and ends of the calls."""
+        return _intervals(self.calls)
+
+
+@dataclass(frozen=True)
+class _Process:
+    """The steps of one process, which run on the threads `own`.
+
+    From `edges[i]` to the next edge lies part `part[i]` of a step. A part is numbered by three
+    times its step, counted from `first_step`, plus `FORWARD`, `BACKWARD` or `OPTIMIZER`; -1 is
+    outside every step.
     """
 
     pid: object
+    own: Codes
     names: list[str]
     starts: Ints
     edges: Ints
@@ -78,9 +97,13 @@ class _Process:
 
 @dataclass(frozen=True)
 class StepClock:
-    """Tells to which part of which step a moment belongs, for each process of a trace."""
+    """Tells to which part of which step a moment belongs, for each process of a trace.
+
+    `loader_calls` are those of `DataLoading`.
+    """
 
     processes: list[_Process]
+    loader_calls: Rows
 
     def __len__(self) -> int:
         return sum(len(process.names) for process in self.processes)
@@ -155,7 +178,7 @@ def find_steps(trace: Trace) -> StepClock:
     """
     step, optimizer, backward = (_named(trace, kind) for kind in (_STEP, _OPTIMIZER, _BACKWARD))
     if not (step.any() or optimizer.any() or backward.any()):
-        return StepClock([])
+        return StepClock([], _loader_calls(trace, []))
     collective = _named(trace, _COLLECTIVE)
     tags = trace.tag_rows.named(step | optimizer | collective)
     ops = trace.ops.named(optimizer | backward)
@@ -165,7 +188,27 @@ def find_steps(trace: Trace) -> StepClock:
         mine = ranges[np.isin(ranges["thread"], _threads_of(trace, pid))]
         marks = [mine[of[mine["name"]]] for of in (step, optimizer, backward, collective)]
         processes.append(_process(trace, pid, *marks))
-    return StepClock([process for process in processes if process.names])
+    processes = [process for process in processes if process.names]
+    return StepClock(processes, _loader_calls(trace, [process.own for process in processes]))
+
+
+def _loader_calls(trace: Trace, own: list[Codes]) -> Rows:
+    """Return the outermost calls of DataLoaders on the thread that spends most time in them.
+
+    That is one of the steps' `own` threads, or any where those are not known.
+    """
+    loaders = _named(trace, _LOADER)
+    calls = np.concatenate([table.named(loaders) for table in (trace.tag_rows, trace.ops)])
+    threads = np.concatenate([np.empty(0, np.int32), *own])
+    if len(threads):
+        calls = calls[np.isin(calls["thread"], threads)]
+    if not len(calls):
+        return calls
+    calls = calls[calls["thread"] == np.bincount(calls["thread"], calls["dur"]).argmax()]
+    calls = calls[np.lexsort((-calls["dur"], calls["start"]))]
+    latest = np.maximum.accumulate(calls["start"] + calls["dur"])
+    outermost: Rows = calls[np.concatenate([[True], calls["start"][1:] >= latest[:-1]])]
+    return outermost
 
 
 def _process(
@@ -182,7 +225,7 @@ def _process(
     part[inside] = len(PARTS) * (np.searchsorted(bounds[:, 0], edges[inside], "right") - 1)
     part[inside & _within(edges, passes) & ~_within(edges, optimizer)] += BACKWARD
     part[inside & _within(edges, optimizer)] += OPTIMIZER
-    return _Process(pid, names, bounds[:, 0], edges, part)
+    return _Process(pid, own, names, bounds[:, 0], edges, part)
 
 
 def _bounds(trace: Trace, steps: Rows, optimizer: Ints, passes: Ints) -> tuple[Ints, list[str]]:

@@ -36,7 +36,7 @@ def test_a_healthy_run_has_no_findings(run):
     ("file", "rules"),
     [
         ("b200-vllm-eager", {"launch-bound"}),
-        ("h100-owlv2", {"host-work", "attention-backend"}),
+        ("h100-owlv2", {"data-loading", "attention-backend"}),
         ("h100-timesformer", {"gpu-stall", "attention-backend"}),
         ("mi300x-sd3.5-diffusion", {"launch-bound"}),
         ("sglang-prefill-decode", set()),
