@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ FORMATS = (
 """All formats, in the order in which they are tried."""
 
 _NSIGHT_REPORTS = (".nsys-rep", ".qdrep")
+_MEMORY_TIMELINE = re.compile(rb"\s*\[\s*\[\s*\d")  # a list of times, or of changes
+_EXECUTION_TRACE = re.compile(rb'\s*\{\s*"schema"\s*:\s*"[^"]*"\s*,\s*"pid"')
 _JSON = (b"{", b"[")  # what is read although it is named like such a report, as SQLite is
 
 
@@ -63,5 +66,15 @@ def open_trace(path: Path, tags_only: bool = False) -> TraceSource:
         raise TraceError(
             f"{path}: a report of Nsight Systems, which only nsys reads; export it with: "
             f"nsys export --type sqlite {path.name}"
+        )
+    if _MEMORY_TIMELINE.match(start):
+        raise TraceError(
+            f"{path}: a memory timeline of torch, which has no events; record with torch.profiler "
+            "and profile_memory=True, and write the trace with export_chrome_trace"
+        )
+    if _EXECUTION_TRACE.match(start):
+        raise TraceError(
+            f"{path}: a graph of torch's ExecutionTraceObserver, which has no times; record with "
+            "torch.profiler, and write the trace with export_chrome_trace"
         )
     return next(f for f in FORMATS if f.recognizes(start)).open(source, tags_only)
