@@ -23,6 +23,15 @@ _ELEMENTWISE_OPERATOR = re.compile(
     r"|threshold_backward|gelu_backward|silu_backward|tanh_backward|sigmoid_backward)_?$"
 )
 
+_OPTIMIZER = "Optimizer.step#"
+_OPTIMIZER_CHANGE = (
+    "most of them are the optimizer's: give it fused=True, or foreach=True where torch.optim has "
+    "no fused form of it"
+)
+
+_Calls = tuple[float, int, str]
+"""Milliseconds, number of calls, and name."""
+
 
 @rule(
     name="long-operation",
@@ -74,19 +83,15 @@ def long_operations(analysis: Analysis) -> Iterable[Evidence]:
 )
 def elementwise_operations(analysis: Analysis) -> Iterable[Evidence]:
     """Yield what all elementwise operations take together."""
-    kernels = kernel_rows(analysis)
-    rows = operator_rows(analysis)
-    if analysis.on_gpu:
-        whole = sum(row.ms for row in kernels)
-        by_operator = [(r.gpu_self_ms, r.calls, r.name) for r in rows]
-    else:
-        whole = sum(row.self_cpu_ms for row in rows)
-        by_operator = [(r.self_cpu_ms, r.calls, r.name) for r in rows]
-    by_kernel = [(r.ms, r.calls, r.name) for r in kernels if _ELEMENTWISE_KERNEL.search(r.name)]
-    by_operator = [row for row in by_operator if row[0] and _ELEMENTWISE_OPERATOR.match(row[2])]
-    chosen = max(by_kernel, by_operator, key=lambda rows: sum(ms for ms, _, _ in rows))
-    spent, calls = sum(ms for ms, _, _ in chosen), sum(count for _, count, _ in chosen)
+    kinds = _elementwise(analysis)
+    kind = max((0, 1), key=lambda kind: _total_ms(kinds[kind]))
+    chosen, spent = kinds[kind], _total_ms(kinds[kind])
+    calls = sum(count for _, count, _ in chosen)
     if spent and calls >= LEAST_CALLS:
+        if analysis.on_gpu:
+            whole = sum(row.ms for row in kernel_rows(analysis))
+        else:
+            whole = sum(row.self_cpu_ms for row in operator_rows(analysis))
         slowest = max(chosen)
         yield Evidence(
             slowest[2],
@@ -94,4 +99,31 @@ def elementwise_operations(analysis: Analysis) -> Iterable[Evidence]:
             f"{calls:,} calls; each reads and writes all its data",
             spent / whole,
             slowest[0],
+            _OPTIMIZER_CHANGE if _optimizer_ms(analysis, kind) > spent / 2 else "",
         )
+
+
+def _elementwise(analysis: Analysis, tag: str | None = None) -> tuple[list[_Calls], list[_Calls]]:
+    """Return the elementwise kernels and the elementwise operators, under `tag` if it is given."""
+    kernels = [
+        (row.ms, row.calls, row.name)
+        for row in kernel_rows(analysis, tag)
+        if _ELEMENTWISE_KERNEL.search(row.name)
+    ]
+    operators = [
+        (row.gpu_self_ms if analysis.on_gpu else row.self_cpu_ms, row.calls, row.name)
+        for row in operator_rows(analysis, tag)
+        if _ELEMENTWISE_OPERATOR.match(row.name)
+    ]
+    return kernels, [row for row in operators if row[0]]
+
+
+def _total_ms(rows: list[_Calls]) -> float:
+    return sum(ms for ms, _, _ in rows)
+
+
+def _optimizer_ms(analysis: Analysis, kind: int) -> float:
+    """Return what the operations of one kind take in the optimizers' steps."""
+    if not any(row.pattern.startswith(_OPTIMIZER) for row in analysis.patterns):
+        return 0.0
+    return _total_ms(_elementwise(analysis, _OPTIMIZER)[kind])

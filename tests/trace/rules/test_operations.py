@@ -64,3 +64,38 @@ def test_elementwise_operators_of_a_run_on_the_cpu_are_found_if_they_are_many(tm
             clock.op("aten::mul_", 120)
     found = findings(write(tmp_path / "cpu.json", clock.events, config=None))
     assert set(found) == ({("elementwise", "aten::mul_")} if calls >= 20 else set())
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("inside", "fused"), [(20, True), (12, False)])
+def test_elementwise_operations_of_an_optimizer_are_advised_to_be_its_fused_ones(
+    tmp_path, inside, fused, compiled
+):
+    clock = CpuTrace()
+    with clock.tag("Torch-Compiled Region: 0/0" if compiled else "step"):
+        for _ in range(30 - inside):
+            clock.op("aten::mm", 100)
+            clock.op("aten::mul_", 120)
+        with clock.tag("Optimizer.step#AdamW.step"):
+            for _ in range(inside):
+                clock.op("aten::mul_", 120)
+    found = findings(write(tmp_path / "cpu.json", clock.events, config=None))
+    change = found["elementwise", "aten::mul_"].change
+    assert ("fused=True" in change) == fused
+    assert ("fused kernel" in change) != fused
+
+
+def test_elementwise_kernels_of_an_optimizer_are_advised_to_be_its_fused_ones(tmp_path):
+    gpu = GpuTrace()
+    for number in range(10):
+        with gpu.tag(f"ProfilerStep#{number}"):
+            gpu.launch("gemm", 100)
+            gpu.launch("vectorized_elementwise_kernel<4, mul>", 60)
+            with gpu.tag("Optimizer.step#SGD.step"):
+                for _ in range(3):
+                    gpu.launch("vectorized_elementwise_kernel<4, add>", 60)
+            gpu.wait(330)
+    found = only(write(tmp_path / "gpu.json", gpu.events, config=None))
+    assert found.rule == "elementwise"
+    assert found.value == pytest.approx(240 / 340)
+    assert "give it fused=True" in found.change
