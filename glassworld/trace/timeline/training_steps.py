@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from glassworld.trace.reading.columns import Codes, Floats, Ints, Mask, Trace
+from glassworld.trace.reading.columns import RANGE, Codes, Floats, Ints, Mask, Trace
 from glassworld.trace.timeline.attribution import DeviceOps
 from glassworld.trace.timeline.intervals import merge_intervals
 from glassworld.trace.timeline.rows import WHOLE_RUN
@@ -198,6 +198,8 @@ def _loader_calls(trace: Trace, own: list[Codes]) -> Rows:
     That is one of the steps' `own` threads, or any where those are not known.
     """
     loaders = _named(trace, _LOADER)
+    if not loaders.any():
+        return np.empty(0, RANGE)
     calls = np.concatenate([table.named(loaders) for table in (trace.tag_rows, trace.ops)])
     threads = np.concatenate([np.empty(0, np.int32), *own])
     if len(threads):
