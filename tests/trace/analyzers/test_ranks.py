@@ -332,13 +332,19 @@ from torch.profiler import profile, record_function
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-with profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+cpu = [torch.profiler.ProfilerActivity.CPU]
+with profile(activities=cpu):  # the first one takes long to start
+    dist.barrier()
+dist.barrier()  # so both begin together
+with profile(activities=cpu) as profiler:
     for _ in range(4):
         with record_function("load_data"):
             time.sleep(0.3 * rank)
         dist.all_reduce(torch.ones(1000))
         dist.all_gather([torch.empty(4), torch.empty(4)], torch.ones(4))
 profiler.export_chrome_trace(f"{folder}/rank{rank}.json")
+dist.barrier()  # a rank whose peer is gone aborts
+dist.destroy_process_group()
 """
 
 
